@@ -1,0 +1,53 @@
+"""BERT, masked language modelling (Devlin et al. 2018); tiny, mini, small, medium after Turc et al. 2019.
+
+Nano is ours, for tests. The three smallest read bytes, so their embedding is smaller than the published one.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from bench.corpus import BYTES, Corpus, MaskedText, bpe
+from bench.workload import Family, Samples, Size
+
+POSITIONS = 512
+_BPE = bpe(30522)
+
+
+def build(size: Size) -> nn.Module:
+    """A freshly initialised BertForMaskedLM with the published dropout of 0.1."""
+    from transformers import BertConfig, BertForMaskedLM
+
+    config = BertConfig(
+        vocab_size=size.vocabulary.size,
+        max_position_embeddings=POSITIONS,
+        hidden_size=size.width,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        intermediate_size=4 * size.width,
+        pad_token_id=size.vocabulary.pad,
+    )
+    model: nn.Module = BertForMaskedLM(config)
+    return model
+
+
+def samples(corpus: Corpus, size: Size, sequence: int) -> Samples:
+    return MaskedText(corpus.tokens(size.vocabulary), sequence, size.vocabulary)
+
+
+FAMILY = Family(
+    name="bert",
+    caption="BERT, masked language model",
+    positions=POSITIONS,
+    model=build,
+    data=samples,
+    sizes={
+        "nano": Size(layers=2, width=64, heads=2, batch=8, sequence=128, vocabulary=BYTES),
+        "tiny": Size(layers=2, width=128, heads=2, batch=8, sequence=128, vocabulary=BYTES),
+        "mini": Size(layers=4, width=256, heads=4, batch=8, sequence=128, vocabulary=BYTES),
+        "small": Size(layers=4, width=512, heads=8, batch=8, sequence=128, vocabulary=_BPE),
+        "medium": Size(layers=8, width=512, heads=8, batch=8, sequence=128, vocabulary=_BPE),
+        "base": Size(layers=12, width=768, heads=12, batch=16, sequence=128, vocabulary=_BPE),
+        "large": Size(layers=24, width=1024, heads=16, batch=16, sequence=128, vocabulary=_BPE),
+    },
+)

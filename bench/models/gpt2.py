@@ -1,0 +1,52 @@
+"""GPT-2, causal language modelling (Radford et al. 2019). small to xl as published; nano, tiny and mini are ours."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from bench.corpus import BYTES, Corpus, PackedText, bpe
+from bench.workload import Family, Samples, Size
+
+POSITIONS = 1024
+_BPE = bpe(50257)
+
+
+def build(size: Size) -> nn.Module:
+    """A freshly initialised GPT2LMHeadModel with the published dropout of 0.1."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        vocab_size=size.vocabulary.size,
+        n_positions=POSITIONS,
+        n_embd=size.width,
+        n_layer=size.layers,
+        n_head=size.heads,
+        bos_token_id=size.vocabulary.end,
+        eos_token_id=size.vocabulary.end,
+        use_cache=False,
+        loss_type="ForCausalLM",
+    )
+    model: nn.Module = GPT2LMHeadModel(config)
+    return model
+
+
+def samples(corpus: Corpus, size: Size, sequence: int) -> Samples:
+    return PackedText(corpus.tokens(size.vocabulary), sequence)
+
+
+FAMILY = Family(
+    name="gpt2",
+    caption="GPT-2, causal language model",
+    positions=POSITIONS,
+    model=build,
+    data=samples,
+    sizes={
+        "nano": Size(layers=2, width=64, heads=2, batch=8, sequence=128, vocabulary=BYTES),
+        "tiny": Size(layers=4, width=128, heads=4, batch=8, sequence=128, vocabulary=BYTES),
+        "mini": Size(layers=6, width=256, heads=8, batch=8, sequence=128, vocabulary=BYTES),
+        "small": Size(layers=12, width=768, heads=12, batch=8, sequence=512, vocabulary=_BPE),
+        "medium": Size(layers=24, width=1024, heads=16, batch=8, sequence=512, vocabulary=_BPE),
+        "large": Size(layers=36, width=1280, heads=20, batch=8, sequence=512, vocabulary=_BPE),
+        "xl": Size(layers=48, width=1600, heads=25, batch=8, sequence=512, vocabulary=_BPE),
+    },
+)

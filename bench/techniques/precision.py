@@ -1,0 +1,52 @@
+"""Number formats of the forward and backward pass."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from bench.registry import Change, Stage, gpu, technique
+from bench.setup import TrainingSetup
+
+AMP_SOURCE = "https://docs.pytorch.org/docs/stable/amp.html"
+
+
+@technique(
+    stage=Stage.NUMERICS,
+    changes={Change.NUMERICS},
+    slot="precision",
+    needs=[gpu((8, 0), "an Ampere or newer GPU")],
+    source="https://docs.pytorch.org/docs/stable/notes/cuda.html#tensorfloat-32-tf32-on-ampere-and-later-devices",
+)
+def tf32(setup: TrainingSetup) -> TrainingSetup:
+    """Matrix products round their float32 inputs to TensorFloat-32; everything else stays float32."""
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    torch.backends.cudnn.fp32_precision = "tf32"
+    return replace(setup, compute="tf32")
+
+
+@technique(stage=Stage.NUMERICS, changes={Change.NUMERICS}, slot="precision", source=AMP_SOURCE)
+def amp_bf16(setup: TrainingSetup) -> TrainingSetup:
+    """Forward and loss under bfloat16 autocast; parameters and optimizer state stay float32."""
+    autocast = partial(torch.autocast, setup.device.type, dtype=torch.bfloat16)
+    return replace(setup, autocast=autocast, compute="bfloat16")
+
+
+@technique(stage=Stage.NUMERICS, changes={Change.NUMERICS}, slot="precision", source=AMP_SOURCE)
+def amp_fp16(setup: TrainingSetup) -> TrainingSetup:
+    """Forward and loss under float16 autocast with loss scaling; parameters and optimizer state stay float32."""
+    autocast = partial(torch.autocast, setup.device.type, dtype=torch.float16)
+    return replace(setup, autocast=autocast, scaler=torch.amp.GradScaler(setup.device.type), compute="float16")
+
+
+@technique(
+    stage=Stage.NUMERICS,
+    changes={Change.NUMERICS},
+    slot="precision",
+    source="https://arxiv.org/abs/1905.12322",
+)
+def pure_bf16(setup: TrainingSetup) -> TrainingSetup:
+    """Parameters, gradients, activations and optimizer state are all bfloat16."""
+    return replace(setup, model=setup.model.to(torch.bfloat16), compute="bfloat16")

@@ -1,0 +1,1 @@
+"""HOW it is measured: processes, clocks, telemetry, rounds and repetitions."""

@@ -1,0 +1,245 @@
+"""The process under test: build, take steps on command, certify.
+
+It decides nothing: the race commands each block of steps. Between commands it blocks on its channel and uses no CPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench import registry
+from bench.corpus import Corpus
+from bench.setup import TrainingSetup, Unsupported, baseline
+from bench.spec import WorkloadSpec
+from bench.workload import Workload, resolve
+from harness import certificate
+from harness.channel import Channel, Closed, Message
+from harness.clock import clock_for
+from harness.record import Status
+from harness.step import batches, train_step
+
+
+class Trainer:
+    """One built setup: its optimizer, its endless batches and its clock."""
+
+    def __init__(self, setup: TrainingSetup, seed: int) -> None:
+        self.setup = setup
+        self.optimizer = setup.optimizer([item for item in setup.model.parameters() if item.requires_grad])
+        self.steps_done = 0
+        self._batches = batches(setup, seed)
+        self._clock = clock_for(setup.device)
+
+    def steps(self, count: int) -> Message:
+        """Take `count` contiguous steps. Times in seconds, one entry a step; the wait for data is part of its step."""
+        losses: list[Tensor] = []
+        waits_s = []
+        self._clock.start()
+        for _ in range(count):
+            asked_ns = time.perf_counter_ns()
+            batch = next(self._batches)
+            waits_s.append((time.perf_counter_ns() - asked_ns) * 1e-9)
+            losses.append(train_step(self.setup, self.optimizer, batch))
+            self._clock.mark()
+        times = self._clock.stop()
+        self.steps_done += count
+        return {
+            "step_times_s": times.step_times_s,
+            "host_s": times.host_s,
+            "data_wait_s": waits_s,
+            "losses": [float(loss) for loss in losses],
+        }
+
+
+class Arm:
+    """Answers the commands of the race for one rank."""
+
+    def __init__(self, request: Message, rank: int, world_size: int) -> None:
+        self._request, self._rank, self._world_size = request, rank, world_size
+        self._device = torch.device(request["device"])
+        if self._device.type == "cuda":
+            self._device = torch.device("cuda", rank)
+            torch.cuda.set_device(self._device)
+        self._techniques = registry.compose(request["techniques"])
+        self._rss_start_bytes = _status_bytes("VmRSS")
+        # From here on the kernel's high-water mark is this process's own, not what it inherited at the fork.
+        Path("/proc/self/clear_refs").write_text("5")
+        started = time.perf_counter()
+        self._trainer = Trainer(self._build(), request["seed"])
+        self._witness = certificate.Witness(self._trainer.setup, self._trainer.optimizer)
+        self._build_s = time.perf_counter() - started
+
+    def _build(self, prepare: Callable[[TrainingSetup], object] = lambda setup: None) -> TrainingSetup:
+        torch.manual_seed(self._request["seed"])
+        setup = baseline(self.workload(), self._device, rank=self._rank, world_size=self._world_size)
+        prepare(setup)
+        for technique in self._techniques:
+            setup = technique.apply(setup)
+        return setup
+
+    def workload(self) -> Workload:
+        return requested_workload(self._request)
+
+    def built(self) -> Message:
+        return {"build_s": self._build_s, "compute": self._trainer.setup.compute}
+
+    def steps(self, count: int) -> Message:
+        return self._trainer.steps(count)
+
+    def peaks(self) -> Message:
+        """Peaks in bytes since the process started: the device allocator's, and the resident set."""
+        peaks: Message = {"rss_start_bytes": self._rss_start_bytes, "rss_peak_bytes": _status_bytes("VmHWM")}
+        if self._device.type != "cpu":
+            peaks["allocated_peak_bytes"] = torch.accelerator.max_memory_allocated()
+            peaks["reserved_peak_bytes"] = torch.accelerator.max_memory_reserved()
+        peaks["compile_s"] = certificate.compile_seconds()
+        return peaks
+
+    def certify(self, replay_steps: int) -> Message:
+        """The work certificate's fields; with `replay_steps` the timed trainer is let go and a replay follows."""
+        facts = self._witness.facts(self._trainer.steps_done)
+        return facts | (self._replay(replay_steps) if replay_steps else {})
+
+    def _replay(self, count: int) -> Message:
+        del self._witness, self._trainer
+        gc.collect()
+        if "torch._dynamo" in sys.modules:
+            # The replayed model is another object: without this its compilation would count as a recompilation.
+            torch._dynamo.reset()
+        trainer = Trainer(self._build(lambda setup: certificate.without_dropout(setup.model)), self._request["seed"])
+        observer = certificate.Observer(trainer.setup, trainer.optimizer)
+        losses = trainer.steps(count - 1)["losses"] if count > 1 else []
+        with torch.profiler.profile() as profile:
+            losses += trainer.steps(1)["losses"]
+        return {
+            **observer.facts(count, self._world_size),
+            "first_losses": losses,
+            "attention_kernels": certificate.attention_kernels(profile),
+        }
+
+
+def requested_workload(request: Message) -> Workload:
+    return resolve(WorkloadSpec(**request["workload"]), Corpus(**request["corpus"]))
+
+
+def _status_bytes(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {field}: trainpace needs Linux")
+
+
+def serve(handler: Callable[[Message], Message], channel: Channel) -> None:
+    """Answer commands until the channel closes. A failure is answered with its status and ends the process."""
+    while True:
+        try:
+            command = channel.receive()
+        except Closed:
+            return
+        try:
+            answer = handler(command)
+        except BaseException as error:  # An arm's failure becomes a record, whatever it is.
+            status, reason = describe(error)
+            channel.send({"failed": status, "reason": reason})
+            raise
+        channel.send(answer)
+
+
+def describe(error: BaseException) -> tuple[Status, str]:
+    """The status and the one-line reason that an exception in an arm is recorded with."""
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    reason = f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
+    if isinstance(error, Unsupported):
+        return Status.UNSUPPORTED, first_line
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        return Status.OOM, reason
+    return Status.CRASHED, reason
+
+
+def run_rank(request: Message, connection: socket.socket, rank: int, world_size: int) -> None:
+    """Serve one rank of an arm until its channel closes."""
+    arm: Arm | None = None
+
+    def handle(command: Message) -> Message:
+        nonlocal arm
+        match command["do"]:
+            case "build":
+                arm = Arm(request, rank, world_size)
+                return arm.built()
+            case name if arm is not None and name in ("steps", "peaks", "certify"):
+                answer: Message = getattr(arm, name)(**command.get("with", {}))
+                return answer
+        raise ValueError(f"command {command!r} is not one of build, steps, peaks, certify, in that order")
+
+    serve(handle, Channel(connection))
+
+
+def run_ranks(request: Message, connections: list[socket.socket]) -> None:
+    """Serve an arm of several ranks, started and watched by torch.distributed's elastic launcher."""
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # All ranks are on this machine: the loopback interface needs no name resolution.
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=len(connections),
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        start_method="fork",
+        max_restarts=0,
+        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
+    )
+    elastic_launch(config, _elastic_rank)(request, connections)
+
+
+def _elastic_rank(request: Message, connections: list[socket.socket]) -> None:
+    rank, world_size = int(os.environ["RANK"]), len(connections)
+    die_with_parent()
+    for other, connection in enumerate(connections):
+        if other != rank:
+            connection.close()
+    if request["device"] == "cpu":
+        torch.set_num_threads(max(1, torch.get_num_threads() // world_size))
+    torch.distributed.init_process_group("gloo" if request["device"] == "cpu" else "nccl")
+    run_rank(request, connections[rank], rank, world_size)
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent dies."""
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG in linux/prctl.h
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+
+
+def main(request: Message, connections: list[socket.socket]) -> None:
+    """The body of a forked arm."""
+    if len(connections) == 1:
+        run_rank(request, connections[0], 0, 1)
+    else:
+        run_ranks(request, connections)
+
+
+def task_answer(task: Callable[..., Any], connection: socket.socket, arguments: Message) -> None:
+    """The body of a forked one-shot task: answer with what it returns, or with how it failed."""
+    channel = Channel(connection)
+    try:
+        channel.send({"answer": task(**arguments)})
+    except ValueError as error:
+        channel.send({"invalid": str(error)})
+    except Exception as error:
+        status, reason = describe(error)
+        channel.send({"failed": status, "reason": reason})
+        raise

@@ -1,0 +1,196 @@
+"""The work certificate: what an arm really did, and whether that is the baseline's work.
+
+Some facts are read off the timed life of the arm, which they must not slow down: parameters, data types, updates. The
+others come from a replay afterwards: the same arm built anew from the same seed takes the first updates again, without
+dropout and under observation. Two arms that do the same work then show the same losses, however they split it.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils._pytree import tree_leaves
+
+from bench.registry import Change
+from bench.setup import TrainingSetup
+from bench.workload import Batch
+from harness.record import WorkCertificate
+
+SAMPLE = 1024
+"""Elements of each parameter tensor whose movement is followed."""
+
+SAME_NUMERICS = 1e-3
+OTHER_NUMERICS = 5e-2
+"""Largest difference of a replayed loss from the baseline's, relative: without and with declared numerics."""
+
+
+class Witness:
+    """Counts the updates of one arm and remembers where its parameters started."""
+
+    def __init__(self, setup: TrainingSetup, optimizer: Optimizer) -> None:
+        self._setup, self._optimizer = setup, optimizer
+        self._parameters = list(setup.model.parameters())
+        self._start = [_sampled(parameter) for parameter in self._parameters]
+        self._updates = 0
+        optimizer.register_step_post_hook(self._count)
+
+    def _count(self, *_: object) -> None:
+        self._updates += 1
+
+    def facts(self, steps: int) -> dict[str, Any]:
+        """The certificate's fields that the timed life shows, after `steps` training steps."""
+        moves = [
+            (_sampled(parameter).double() - start.double()).square()
+            for parameter, start in zip(self._parameters, self._start, strict=True)
+        ]
+        counted = sum(move.numel() for move in moves)
+        state = [leaf for leaf in tree_leaves(dict(self._optimizer.state)) if isinstance(leaf, Tensor) and leaf.dim()]
+        return {
+            "parameters": sum(parameter.numel() for parameter in self._parameters),
+            "trained_parameters": sum(item.numel() for item in self._parameters if item.requires_grad),
+            "updates": self._updates,
+            "skipped_updates": max(0, steps - self._updates),
+            "tensors": len(self._parameters),
+            "moved_tensors": sum(bool(move.any()) for move in moves),
+            "movement_rms": math.sqrt(sum(float(move.sum()) for move in moves) / max(1, counted)),
+            "weight_dtypes": dtypes(self._parameters),
+            "state_dtypes": dtypes(state),
+            **compile_facts(),
+        }
+
+
+def _sampled(parameter: Tensor) -> Tensor:
+    """At most SAMPLE evenly spaced elements, copied."""
+    flat = parameter.detach().reshape(-1)
+    return flat[:: max(1, flat.numel() // SAMPLE)][:SAMPLE].clone()
+
+
+def dtypes(tensors: Collection[Tensor]) -> list[str]:
+    """The distinct element types, as in `["bfloat16", "float32"]`."""
+    return sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors})
+
+
+def compile_facts() -> dict[str, int | None]:
+    """Graph breaks and recompilations so far in this process; None where nothing was compiled."""
+    metrics = _compilations()
+    if not metrics:
+        return {"graph_breaks": None, "recompiles": None}
+    breaks = sum(sys.modules["torch._dynamo.utils"].counters["graph_break"].values())
+    # An id is frame/attempt: attempts after the first are recompilations of the same frame.
+    return {"graph_breaks": breaks, "recompiles": sum(not str(item.compile_id).endswith("/0") for item in metrics)}
+
+
+def compile_seconds() -> float | None:
+    """Seconds spent in torch.compile so far in this process; None where nothing was compiled."""
+    metrics = _compilations()
+    return sum(item.entire_frame_compile_time_s or 0.0 for item in metrics) if metrics else None
+
+
+def _compilations() -> list[Any]:
+    utils = sys.modules.get("torch._dynamo.utils")
+    return list(utils.get_compilation_metrics()) if utils else []
+
+
+def without_dropout(model: nn.Module) -> None:
+    """Set the probability of every dropout layer to 0. Dropout called as a function is out of reach."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+
+
+class Observer:
+    """Watches a replay: the samples and tokens that reach the model, and the types of the gradients."""
+
+    def __init__(self, setup: TrainingSetup, optimizer: Optimizer) -> None:
+        self._parameters = list(setup.model.parameters())
+        self._samples = self._tokens = self._padded = 0
+        self._has_tokens = setup.workload.tokens_per_sample is not None
+        self._gradient_dtypes: set[str] = set()
+        setup.model.register_forward_pre_hook(self._saw_forward, with_kwargs=True)
+        optimizer.register_step_pre_hook(self._saw_step)
+
+    def _saw_forward(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        named: Batch = kwargs.get("input_ids")
+        tensors = [leaf for leaf in tree_leaves((named, args, kwargs)) if isinstance(leaf, Tensor) and leaf.dim()]
+        if not tensors:
+            return
+        self._samples += len(tensors[0])
+        if self._has_tokens:
+            mask = kwargs.get("attention_mask")
+            padded = 0 if mask is None else int((mask == 0).sum())
+            self._tokens += tensors[0].numel() - padded
+            self._padded += padded
+
+    def _saw_step(self, *_: object) -> None:
+        self._gradient_dtypes.update(dtypes([item.grad for item in self._parameters if item.grad is not None]))
+
+    def facts(self, steps: int, world_size: int) -> dict[str, Any]:
+        """The certificate's fields that a replay of `steps` updates shows; ranks have equal shares."""
+        scale = world_size / steps
+        return {
+            "samples_per_update": self._samples * scale,
+            "tokens_per_update": self._tokens * scale if self._has_tokens else None,
+            "padded_tokens_per_update": self._padded * scale if self._has_tokens else None,
+            "gradient_dtypes": sorted(self._gradient_dtypes),
+        }
+
+
+def attention_kernels(profile: torch.profiler.profile) -> list[str]:
+    """The fused attention operators that a profiled step ran; empty where attention was plain matrix products."""
+    marks = ("scaled_dot_product", "flash_attn", "flash_attention", "flex_attention", "efficient_attention")
+    found = {event.key for event in profile.key_averages() if any(mark in event.key.lower() for mark in marks)}
+    kernels = {name for name in found if "backward" not in name.lower()}
+    # The generic operator only forwards to the kernel that really ran.
+    return sorted(kernels - {"aten::scaled_dot_product_attention"}) or sorted(kernels)
+
+
+def unequal_work(
+    arm: WorkCertificate, reference: WorkCertificate, allowed: Collection[Change], batch: int
+) -> list[str]:
+    """In words, each difference from the baseline's work that the arm's techniques do not declare.
+
+    `batch` is the number of samples that one update must train on. Losses are compared as far as declared changes
+    leave them comparable: the first depends on the model and the data, the later ones on the update rule too.
+    """
+    differences = []
+    free_model = not {Change.ARCHITECTURE, Change.OBJECTIVE, Change.DATA_ORDER}.isdisjoint(allowed)
+    free_update = free_model or not {Change.UPDATE_RULE, Change.SCHEDULE, Change.TRAINED_PARAMETERS}.isdisjoint(allowed)
+    if arm.updates == 0:
+        differences.append("no optimizer update was made")
+    if arm.moved_tensors == 0:
+        differences.append("no parameter moved")
+    elif not free_update and arm.moved_tensors < reference.moved_tensors:
+        differences.append(f"{arm.moved_tensors} parameter tensors moved, {reference.moved_tensors} in the baseline")
+    if not free_model and arm.parameters != reference.parameters:
+        differences.append(f"{arm.parameters} parameters, {reference.parameters} in the baseline")
+    if not (free_model or Change.TRAINED_PARAMETERS in allowed):
+        if arm.trained_parameters != reference.trained_parameters:
+            differences.append(f"{arm.trained_parameters} trained, {reference.trained_parameters} in the baseline")
+    if arm.samples_per_update is not None and round(arm.samples_per_update) != batch:
+        differences.append(f"{arm.samples_per_update:g} samples an update reached the model, not {batch}")
+    if Change.DATA_ORDER not in allowed and arm.tokens_per_update != reference.tokens_per_update:
+        differences.append(f"{arm.tokens_per_update} tokens an update, {reference.tokens_per_update} in the baseline")
+    if Change.NUMERICS not in allowed and arm.weight_dtypes != reference.weight_dtypes:
+        differences.append(f"weights are {', '.join(arm.weight_dtypes)}, {', '.join(reference.weight_dtypes)} before")
+    if arm.first_losses and reference.first_losses:
+        comparable = 0 if free_model else 1 if free_update else len(reference.first_losses)
+        tolerance = OTHER_NUMERICS if Change.NUMERICS in allowed else SAME_NUMERICS
+        differences += _unlike(arm.first_losses, reference.first_losses, comparable, tolerance)
+    return differences
+
+
+def _unlike(losses: list[float], reference: list[float], comparable: int, tolerance: float) -> list[str]:
+    pairs = list(zip(losses, reference, strict=False))[:comparable]
+    worst = max((abs(loss - other) / max(1.0, abs(other)) for loss, other in pairs), default=0.0)
+    if worst > tolerance:
+        shown = ", ".join(f"{loss:.4f} against {other:.4f}" for loss, other in pairs)
+        return [f"the first losses differ by more than {tolerance:g}: {shown}"]
+    if len(losses) > 1 and len(set(losses)) == 1 and len(set(reference)) > 1:
+        return [f"the loss is {losses[0]:.4f} on every batch"]
+    return []

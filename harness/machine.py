@@ -1,0 +1,232 @@
+"""What this machine is and can do. The parts that need torch run in a forked task, so that no parent holds a GPU."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from bench import __version__
+from bench.registry import Host
+from bench.setup import baseline
+from harness.arm import requested_workload
+from harness.channel import Message
+from harness.nursery import Nursery
+from harness.record import Machine
+
+PACKAGES = ("torch", "transformers", "tokenizers", "torchao", "torch-pruning", "numpy", "nvidia-ml-py")
+
+PUBLISHED = {
+    # Dense peaks in FLOP/s by number format, without sparsity.
+    "H100 80GB HBM3": {"float32": 66.9e12, "tf32": 494.7e12, "bfloat16": 989.4e12, "float16": 989.4e12, "float8": 1979e12},
+    "H100 PCIe": {"float32": 51.2e12, "tf32": 378e12, "bfloat16": 756e12, "float16": 756e12, "float8": 1513e12},
+    "H200": {"float32": 66.9e12, "tf32": 494.7e12, "bfloat16": 989.4e12, "float16": 989.4e12, "float8": 1979e12},
+    "A100": {"float32": 19.5e12, "tf32": 156e12, "bfloat16": 312e12, "float16": 312e12},
+    "L4": {"float32": 30.3e12, "tf32": 60e12, "bfloat16": 121e12, "float16": 121e12, "float8": 242.5e12},
+    "RTX 4090": {"float32": 82.6e12, "tf32": 82.6e12, "bfloat16": 165.2e12, "float16": 165.2e12, "float8": 330.3e12},
+}
+PUBLISHED_SOURCE = "NVIDIA's data sheets of the chips, dense figures"
+"""The vendor's peaks that MFU is a share of. A chip that is not here has no MFU, only the measured share."""
+
+
+def probe_device(device: str) -> Message:
+    """Task: what torch sees of the device. Raises ValueError if it is not there."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device 'cuda' is not available: torch sees no GPU here; use --device cpu")
+    facts: Message = {
+        "device_name": _cpu_name(),
+        "gpus": 0,
+        "capability": None,
+        "gpu_memory_bytes": None,
+        "driver": None,
+        "threads": torch.get_num_threads(),
+    }
+    if device == "cuda":
+        properties = torch.cuda.get_device_properties(0)
+        facts |= {
+            "device_name": properties.name,
+            "gpus": torch.cuda.device_count(),
+            "capability": [properties.major, properties.minor],
+            "gpu_memory_bytes": properties.total_memory,
+            "driver": f"CUDA {torch.version.cuda}",
+        }
+    return facts
+
+
+def default_device() -> str:
+    """Task: cuda where torch sees a GPU, else cpu."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def matmul_peaks(device: str) -> dict[str, float]:
+    """Task: FLOP/s of the fastest of several square matrix products in each number format, 2 n^3 FLOP each.
+
+    The size is 1024 on a CPU (512 for the half formats, which can be very slow there) and 8192 on a GPU.
+    """
+    formats = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    peaks = {name: _matmul_peak(torch.device(device), dtype) for name, dtype in formats.items()}
+    if device == "cuda":
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        peaks["tf32"] = _matmul_peak(torch.device(device), torch.float32)
+    return peaks
+
+
+def _matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
+    size = 8192 if device.type == "cuda" else 1024 if dtype == torch.float32 else 512
+    left = torch.randn(size, size, device=device).to(dtype)
+    right = torch.randn(size, size, device=device).to(dtype)
+    best_s, spent_s = float("inf"), 0.0
+    while spent_s < 0.3:
+        torch.accelerator.synchronize() if device.type != "cpu" else None
+        started = time.perf_counter()
+        left @ right
+        torch.accelerator.synchronize() if device.type != "cpu" else None
+        elapsed_s = time.perf_counter() - started
+        best_s, spent_s = min(best_s, elapsed_s), spent_s + elapsed_s
+    return 2 * size**3 / best_s
+
+
+def probe_workload(workload: Message, corpus: Message, device: str) -> Message:
+    """Task: build the workload and take its loss once; count parameters and the FLOP of one update.
+
+    Tokens are made here if they are not in the cache yet. Raises ValueError if the workload cannot train.
+    """
+    chosen = requested_workload({"workload": workload, "corpus": corpus})
+    samples = chosen.data()
+    if len(samples) < chosen.batch:
+        raise ValueError(
+            f"batch {chosen.batch} is more than the {len(samples)} samples that {chosen.name} has: lower --batch"
+        )
+    setup = baseline(chosen, torch.device("meta"))
+    flops, reason = _step_flops(setup, samples)
+    facts: Message = {
+        "batch": chosen.batch,
+        "sequence": chosen.tokens_per_sample,
+        "parameters": sum(item.numel() for item in setup.model.parameters()),
+        "step_flops": flops,
+        "step_flops_unknown": reason,
+    }
+    if flops is None:
+        _check_loss(chosen, samples)
+    return facts
+
+
+def _collate(samples: Any, count: int) -> Any:
+    return torch.utils.data.default_collate([samples[index] for index in range(count)])
+
+
+def _step_flops(setup: Any, samples: Any) -> tuple[float | None, str | None]:
+    """FLOP of forward and backward of one global batch, counted by torch.utils.flop_counter on the meta device.
+
+    2 m n k for each m x n x k matrix product, and the products inside attention; element-wise work is not counted. On
+    the meta device because the CPU's fused attention operator is not counted (pytorch/pytorch#195460).
+    """
+    from torch.utils._pytree import tree_map_only
+    from torch.utils.flop_counter import FlopCounterMode
+
+    batch = tree_map_only(torch.Tensor, lambda item: item.to("meta"), _collate(samples, setup.workload.batch))
+    try:
+        with FlopCounterMode(display=False) as counter:
+            setup.loss(setup.model, batch).backward()
+    except Exception as error:  # Any user model may do what the meta device cannot; the count is then unknown.
+        return None, f"the model does not run on the meta device: {type(error).__name__}"
+    return float(counter.get_total_flops()), None
+
+
+def _check_loss(workload: Any, samples: Any) -> None:
+    """Raises ValueError if the model gives no scalar loss with a gradient on one real sample."""
+    setup = baseline(workload, torch.device("cpu"))
+    try:
+        loss = setup.loss(setup.model, _collate(samples, 1))
+    except AttributeError as error:
+        raise ValueError(
+            f"model {workload.name!r} gives no loss ({error}): its forward takes input_ids, labels and returns an "
+            "object with .loss, or its function returns a Workload with a loss of its own"
+        ) from error
+    except Exception as error:
+        raise ValueError(f"model {workload.name!r} fails on one sample: {type(error).__name__}: {error}") from error
+    if not isinstance(loss, torch.Tensor) or loss.dim() or not loss.requires_grad:
+        raise ValueError(f"model {workload.name!r} gives {type(loss).__name__} as loss: give a scalar with a gradient")
+
+
+def host(device: str, facts: Message) -> Host:
+    capability = facts["capability"]
+    return Host(device=device, gpus=facts["gpus"], capability=tuple(capability) if capability else None)
+
+
+def describe_machine(nursery: Nursery, device: str, facts: Message, *, peaks: bool = True) -> Machine:
+    """Everything about the machine that a reader of the numbers needs."""
+    published = next((flops for chip, flops in PUBLISHED.items() if chip in facts["device_name"]), {})
+    unknown = {} if published else {"mfu": f"no published peak on file for {facts['device_name']}"}
+    if device == "cpu":
+        unknown["gpu"] = "the run is on the CPU"
+    commit, dirty = _git()
+    if commit is None:
+        unknown["git_commit"] = "the run was not started in a git checkout"
+    packages = {name: _version(name) for name in PACKAGES}
+    identity = {
+        "device": device,
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
+        "node": hashlib.sha256(platform.node().encode()).hexdigest()[:8],
+        **{key: facts[key] for key in ("device_name", "gpus", "threads")},
+    }
+    return Machine(
+        machine_id=hashlib.sha256(repr(sorted(identity.items())).encode()).hexdigest()[:12],
+        device=device,
+        device_name=facts["device_name"],
+        gpus=facts["gpus"],
+        gpu_memory_bytes=facts["gpu_memory_bytes"],
+        capability=facts["capability"],
+        driver=facts["driver"],
+        cpu=_cpu_name(),
+        cpu_cores=os.cpu_count() or 1,
+        threads=facts["threads"],
+        memory_bytes=psutil.virtual_memory().total,
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        packages={"trainpace": __version__} | {name: version for name, version in packages.items() if version},
+        matmul_flops_per_s=nursery.run("harness.machine:matmul_peaks", {"device": device}, 120.0) if peaks else {},
+        published_flops_per_s=published,
+        published_source=PUBLISHED_SOURCE if published else None,
+        git_commit=commit,
+        git_dirty=dirty,
+        unknown=unknown,
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _git() -> tuple[str | None, bool | None]:
+    """Commit of the folder that the run was started in, and whether tracked files differ from it."""
+    command = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
+    try:
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None, None
+    lines = shown.stdout.splitlines()
+    commits = [line.split()[-1] for line in lines if line.startswith("# branch.oid")]
+    if shown.returncode or not commits or commits[0] == "(initial)":
+        return None, None
+    return commits[0], any(not line.startswith("#") for line in lines)

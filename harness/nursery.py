@@ -1,0 +1,367 @@
+"""The nursery: a process that has imported everything and forks arms in milliseconds.
+
+It runs no tensor operation and touches no GPU, because neither survives a fork. When the run that owns it dies, however
+it dies, the nursery's control socket closes and the nursery ends every process below it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from harness.channel import Channel, Closed, Message
+from harness.record import Status
+
+PRELOAD = (
+    "torch",
+    "torch.utils.data",
+    "torch._dynamo",
+    "torch._inductor.compile_fx",
+    "torch.distributed.launcher.api",
+    "torch.nn.parallel",
+    "torch.nn.utils.prune",
+    "torch.optim",
+    "transformers.models.gpt2.modeling_gpt2",
+    "transformers.models.bert.modeling_bert",
+    "harness.arm",
+    "harness.machine",
+)
+OPTIONAL_PRELOAD = ("torchao.quantization.qat", "torchao.prototype.quantized_training", "torch_pruning")
+MESSAGE_BYTES = 1 << 16
+
+
+class ArmFailed(Exception):
+    """An arm could not go on; the status and the reason go into its record."""
+
+    def __init__(self, status: Status, reason: str) -> None:
+        super().__init__(reason)
+        self.status, self.reason = status, reason
+
+
+class Process:
+    """A forked arm, seen from the run that asked for it: one channel a rank."""
+
+    def __init__(self, nursery: Nursery, pid: int, channels: list[Channel]) -> None:
+        self.pid = pid
+        self.asked_s = time.perf_counter()
+        self._nursery, self._channels = nursery, channels
+
+    def call(
+        self,
+        command: Message,
+        timeout_s: float,
+        *,
+        tick_s: float | None = None,
+        on_tick: Callable[[], object] | None = None,
+    ) -> list[Message]:
+        """Send one command to every rank and return each rank's answer.
+
+        Raises ArmFailed, and ends the arm, if a rank reports a failure, dies or does not answer in `timeout_s`.
+        """
+        deadline = time.monotonic() + timeout_s
+        try:
+            for channel in self._channels:
+                channel.send(command)
+            answers = [
+                channel.receive(deadline - time.monotonic(), tick_s=tick_s, on_tick=on_tick)
+                for channel in self._channels
+            ]
+        except Closed:
+            raise self._death() from None
+        except TimeoutError:
+            self.kill()
+            raise ArmFailed(Status.TIMEOUT, f"no answer to {command['do']!r} within {timeout_s:g} s") from None
+        for answer in answers:
+            if "failed" in answer:
+                self.kill()
+                raise ArmFailed(Status(answer["failed"]), answer["reason"])
+        return answers
+
+    def _death(self) -> ArmFailed:
+        """Why the arm is gone: a rank's last words if it left any, else how the process ended."""
+        for channel in self._channels:
+            with contextlib.suppress(Closed, TimeoutError):
+                last = channel.receive(0.1)
+                if "failed" in last:
+                    self.kill()
+                    return ArmFailed(Status(last["failed"]), last["reason"])
+        ended = self._nursery.reap(self.pid, grace_s=2.0)
+        self.close()
+        if ended.get("out_of_memory"):
+            return ArmFailed(Status.OOM, "killed by the kernel: out of memory")
+        code = ended["status"]
+        if os.WIFSIGNALED(code):
+            return ArmFailed(Status.CRASHED, f"the process was killed by {signal.Signals(os.WTERMSIG(code)).name}")
+        return ArmFailed(Status.CRASHED, f"the process ended on its own with exit code {os.WEXITSTATUS(code)}")
+
+    def kill(self) -> None:
+        """End the arm and everything it started, and wait until it is gone."""
+        self._nursery.reap(self.pid, grace_s=0.0)
+        self.close()
+
+    def close(self) -> None:
+        for channel in self._channels:
+            channel.close()
+
+
+class Nursery:
+    """The owner's side: starts the nursery process and asks it for arms. Use as a context manager."""
+
+    def __init__(self, *, python: str = sys.executable, log: Path | None = None) -> None:
+        """Start `python -m harness.nursery`; `log` receives what the arms print (None: nothing is kept).
+
+        Raises RuntimeError if the preload failed.
+        """
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # One thread each: the arms' arithmetic is torch's, and a library's idle pool would survive into every fork.
+        single = {"OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
+        with open(log or os.devnull, "ab") as output:
+            self._process = subprocess.Popen(
+                [python, "-m", "harness.nursery", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=os.environ | single,
+            )
+        theirs.close()
+        self._ready = False
+
+    def wait_ready(self) -> None:
+        """Block until everything is imported. Raises RuntimeError if it could not be."""
+        if self._ready:
+            return
+        answer = self._receive()
+        if "error" in answer:
+            raise RuntimeError(f"the nursery could not start: {answer['error']}")
+        self._ready = True
+
+    def fork(self, request: Message, ranks: int = 1) -> Process:
+        """Fork an arm of `ranks` processes. The request is `harness.arm.main`'s."""
+        self.wait_ready()
+        asked_s = time.perf_counter()
+        pid, channels = self._fork(request, ranks)
+        process = Process(self, pid, channels)
+        process.asked_s = asked_s
+        return process
+
+    def run(self, task: str, arguments: Message, timeout_s: float) -> Any:
+        """Call the function `task` (as `module:function`) with keyword arguments in a forked process.
+
+        Returns what it returns, as JSON carries it. Raises ValueError where it did, ArmFailed where it failed otherwise.
+        """
+        self.wait_ready()
+        pid, (channel,) = self._fork({"task": task, "arguments": arguments}, 1)
+        process = Process(self, pid, [channel])
+        try:
+            answer = channel.receive(timeout_s)
+        except Closed:
+            raise process._death() from None
+        except TimeoutError:
+            raise ArmFailed(Status.TIMEOUT, f"no answer from {task} within {timeout_s:g} s") from None
+        finally:
+            process.kill()
+        if "invalid" in answer:
+            raise ValueError(answer["invalid"])
+        if "failed" in answer:
+            raise ArmFailed(Status(answer["failed"]), answer["reason"])
+        return answer["answer"]
+
+    def reap(self, pid: int, grace_s: float) -> Message:
+        """Wait until the arm has ended, at most `grace_s` on its own, then by force. Ended arms answer status 0."""
+        return self._ask({"reap": pid, "grace_s": grace_s}, [])
+
+    def _fork(self, request: Message, ranks: int) -> tuple[int, list[Channel]]:
+        pairs = [socket.socketpair() for _ in range(ranks)]
+        answer = self._ask({"fork": request}, [theirs.fileno() for _, theirs in pairs])
+        for _, theirs in pairs:
+            theirs.close()
+        return answer["pid"], [Channel(ours) for ours, _ in pairs]
+
+    def _ask(self, message: Message, descriptors: list[int]) -> Message:
+        socket.send_fds(self._control, [json.dumps(message).encode()], descriptors)
+        return self._receive()
+
+    def _receive(self) -> Message:
+        data = self._control.recv(MESSAGE_BYTES)
+        if not data:
+            raise RuntimeError(f"the nursery died with exit code {self._process.wait()}")
+        message: Message = json.loads(data)
+        return message
+
+    def close(self) -> None:
+        """End the nursery and all arms."""
+        self._control.close()
+        self._process.wait()
+
+    def __enter__(self) -> Nursery:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Children:
+    """The nursery's side: what it has forked, and how it is ended."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._alive: set[int] = set()
+
+    def fork(self, request: Message, descriptors: list[int]) -> Message:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            self._control.close()
+            _child_main(request, [socket.socket(fileno=descriptor) for descriptor in descriptors])
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self._alive.add(pid)
+        return {"pid": pid}
+
+    def reap(self, pid: int, grace_s: float) -> Message:
+        if pid not in self._alive:
+            return {"status": 0}
+        kills_before = _oom_kills()
+        process = psutil.Process(pid)
+        with contextlib.suppress(psutil.TimeoutExpired):
+            # An exited child is a zombie until it is waited for, so ask for its state rather than its absence.
+            _wait_for_exit(process, grace_s)
+        below = process.children(recursive=True) if process.status() != psutil.STATUS_ZOMBIE else []
+        ended_alone = process.status() == psutil.STATUS_ZOMBIE
+        for victim in (process, *below):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                victim.kill()
+        _, status = os.waitpid(pid, 0)
+        self._alive.discard(pid)
+        self._end_strays()
+        return {"status": status, "out_of_memory": ended_alone and _oom_kills() > kills_before}
+
+    def _end_strays(self) -> None:
+        """Kill what a dead arm left behind: as subreaper this process has become its parent."""
+        for child in psutil.Process().children():
+            if child.pid not in self._alive:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    for stray in (*child.children(recursive=True), child):
+                        stray.kill()
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(child.pid, 0)
+
+    def end_all(self) -> None:
+        self._alive.clear()
+        self._end_strays()
+
+
+def _wait_for_exit(process: psutil.Process, timeout_s: float) -> None:
+    """Block until a child has exited, without reaping it."""
+    descriptor = os.pidfd_open(process.pid)
+    try:
+        import select
+
+        select.select([descriptor], [], [], timeout_s)
+    finally:
+        os.close(descriptor)
+
+
+def _oom_kills() -> int:
+    """How many processes the kernel has killed for memory since it started."""
+    for line in Path("/proc/vmstat").read_text().splitlines():
+        if line.startswith("oom_kill "):
+            return int(line.split()[1])
+    return 0
+
+
+def _child_main(request: Message, connections: list[socket.socket]) -> None:
+    """Never returns: a forked arm must not fall back into the nursery's loop."""
+    from harness import arm
+
+    code = 1
+    try:
+        os.setsid()
+        arm.die_with_parent()
+        # If memory runs out the kernel should take the arm, not the run that records it.
+        Path("/proc/self/oom_score_adj").write_text("1000")
+        os.environ.update(request.get("environment", {}))
+        if "task" in request:
+            module, _, function = request["task"].partition(":")
+            task = getattr(importlib.import_module(module), function)
+            arm.task_answer(task, connections[0], request["arguments"])
+        else:
+            arm.main(request, connections)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # No interpreter teardown: it takes time and could wait for threads that a technique left behind.
+        os._exit(code)
+
+
+def _preload() -> None:
+    """Import what arms need. Raises RuntimeError if that started a GPU or left work in other threads."""
+    for name in PRELOAD:
+        importlib.import_module(name)
+    for name in OPTIONAL_PRELOAD:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    import torch
+
+    from bench.registry import techniques
+    from bench.workload import families
+
+    techniques()
+    families()
+    if torch.cuda.is_initialized():
+        raise RuntimeError("an import has initialised CUDA, which no forked arm could use")
+
+
+def main(descriptor: int) -> None:
+    """Serve fork and reap requests on the control socket until the owner closes it."""
+    control = socket.socket(fileno=descriptor)
+    set_child_subreaper = 36  # PR_SET_CHILD_SUBREAPER in linux/prctl.h
+    ctypes.CDLL(None).prctl(set_child_subreaper, 1)
+    # The owner's Ctrl-C is the owner's to handle; it ends the nursery by closing the socket.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        _preload()
+    except Exception as error:
+        control.send(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())
+        raise
+    control.send(json.dumps({"ready": True}).encode())
+    children = _Children(control)
+    try:
+        while True:
+            data, descriptors, _, _ = socket.recv_fds(control, MESSAGE_BYTES, 64)
+            if not data:
+                return
+            message = json.loads(data)
+            if "fork" in message:
+                answer = children.fork(message["fork"], descriptors)
+            else:
+                answer = children.reap(message["reap"], message["grace_s"])
+            control.send(json.dumps(answer).encode())
+    except OSError:
+        # The owner is gone in the middle of an answer.
+        return
+    finally:
+        children.end_all()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

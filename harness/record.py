@@ -1,0 +1,155 @@
+"""What a repetition of one arm leaves behind, as plain data. Standard library only.
+
+Times are raw; medians are derived later. A value that is not known is None, and `unknown` says why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+SCHEMA_VERSION = 1
+
+
+class Status(StrEnum):
+    """How an arm's repetition ended. Only `ok` is compared and ranked."""
+
+    OK = "ok"
+    OOM = "oom"
+    UNSUPPORTED = "unsupported"
+    TIMEOUT = "timeout"
+    CRASHED = "crashed"
+    DIVERGED = "diverged"
+    UNEQUAL_WORK = "unequal_work"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """Where it was measured. Two records are comparable only if their `machine_id` is the same."""
+
+    machine_id: str
+    device: str
+    device_name: str
+    gpus: int
+    gpu_memory_bytes: int | None
+    capability: tuple[int, int] | None
+    driver: str | None
+    cpu: str
+    cpu_cores: int
+    threads: int
+    memory_bytes: int
+    system: str
+    python: str
+    packages: dict[str, str]
+    matmul_flops_per_s: dict[str, float]
+    published_flops_per_s: dict[str, float]
+    published_source: str | None
+    git_commit: str | None
+    git_dirty: bool | None
+    unknown: dict[str, str]
+
+
+@dataclass(slots=True, kw_only=True)
+class Measurement:
+    """Raw times (one entry a step unless said otherwise) and peaks of one arm in one repetition.
+
+    `ready_s` runs from asking for the arm to the end of its first step. `first_step_s` is that step alone, with any
+    compilation in it. `round_index` gives the round of each entry of `round_step_times_s`. On a GPU the step times are
+    device events and `round_host_times_s` is the host's clock around the same synchronised steps; on a CPU both are
+    the host's clock. `rss_*` add up the processes of the arm; `peak_memory_bytes` is the allocator's peak on a GPU
+    and the growth of the resident set over the freshly forked process on a CPU.
+    """
+
+    build_s: float | None = None
+    ready_s: float | None = None
+    first_step_s: float | None = None
+    compile_s: float | None = None
+    compile_cache: str | None = None
+    warmup_step_times_s: list[float] = field(default_factory=list)
+    warmup_steady: bool | None = None
+    sustained_s: float | None = None
+    sustained_step_times_s: list[float] = field(default_factory=list)
+    sustained_data_wait_s: list[float] = field(default_factory=list)
+    round_index: list[int] = field(default_factory=list)
+    round_step_times_s: list[float] = field(default_factory=list)
+    round_host_times_s: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    peak_memory_bytes: int | None = None
+    allocated_peak_bytes: int | None = None
+    reserved_peak_bytes: int | None = None
+    rss_start_bytes: int | None = None
+    rss_peak_bytes: int | None = None
+    active_s: float = 0.0
+    sample_t_s: list[float] = field(default_factory=list)
+    sample_rss_bytes: list[float] = field(default_factory=list)
+    sample_cpu_pct: list[float] = field(default_factory=list)
+    sample_foreign_cpu_pct: list[float] = field(default_factory=list)
+    sample_steal_pct: list[float] = field(default_factory=list)
+    sample_gpu_util_pct: list[float] = field(default_factory=list)
+    sample_gpu_memory_bytes: list[float] = field(default_factory=list)
+    sample_gpu_power_w: list[float] = field(default_factory=list)
+    sample_gpu_clock_hz: list[float] = field(default_factory=list)
+    sample_gpu_temperature_c: list[float] = field(default_factory=list)
+    throttle_reasons: list[str] = field(default_factory=list)
+    sustained_energy_j: float | None = None
+    unknown: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkCertificate:
+    """What the arm really did. Counts are for one optimizer update over all ranks unless said otherwise.
+
+    `movement_rms` is the root mean square change of a fixed sample of parameters over the timed life.
+    `first_losses` comes from a replay of the first updates from the same seed, without dropout, so that it can be
+    compared with the baseline's; `samples_per_update` and the tokens are counted there, at the model's own input.
+    """
+
+    parameters: int
+    trained_parameters: int
+    updates: int
+    skipped_updates: int
+    tensors: int
+    moved_tensors: int
+    movement_rms: float
+    weight_dtypes: list[str]
+    state_dtypes: list[str]
+    graph_breaks: int | None = None
+    recompiles: int | None = None
+    gradient_dtypes: list[str] | None = None
+    attention_kernels: list[str] | None = None
+    samples_per_update: float | None = None
+    tokens_per_update: float | None = None
+    padded_tokens_per_update: float | None = None
+    first_losses: list[float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One arm in one repetition, complete: what was asked, how it ended, and what was seen.
+
+    `heat_part` tells apart the parts of a heat that did not fit in memory at once: only records of the same part
+    and repetition ran interleaved and are paired. `step_flops` counts one update of the unmodified model.
+    """
+
+    run_id: str
+    plan: str
+    workload: str
+    techniques: str
+    repetition: int
+    heat_part: int
+    status: Status
+    reason: str | None
+    device: str
+    machine_id: str
+    world_size: int
+    batch: int
+    sequence: int | None
+    seed: int
+    corpus_sha256: str
+    compute: str | None
+    step_flops: float | None
+    parameters: int | None
+    started_at: str
+    command: str
+    measurement: Measurement
+    certificate: WorkCertificate | None

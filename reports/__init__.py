@@ -1,0 +1,1 @@
+"""What is SHOWN: tables, charts and the offline HTML report."""

@@ -1,0 +1,1 @@
+"""What is KEPT and concluded: parquet parts, statistics, comparisons."""
