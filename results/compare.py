@@ -1,0 +1,200 @@
+"""Records to comparisons: one row for each workload and composition, against the baseline of the same heat."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from bench.spec import BASELINE
+from harness.record import Machine, Record, Status
+from results.metrics import METRICS, step_time_s
+from results.statistics import Interval, interval
+
+SAME_WITHIN = 0.02
+"""An interval that holds 1 and lies within this share of it says that the technique makes no difference."""
+
+
+class Verdict(StrEnum):
+    FASTER = "faster"
+    SLOWER = "slower"
+    SAME = "same"
+    UNCLEAR = "unclear"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One arm of one heat over its repetitions. None is unknown; `reason` says why where an arm is not `ok`.
+
+    Times are in seconds, `speedup` is baseline step time over the arm's (above 1 is faster), with its 95 % interval.
+    `smallest_effect` is the least relative change of step time that these repetitions could have seen (80 % power).
+    """
+
+    workload: str
+    techniques: str
+    status: Status
+    repetitions: int
+    step_time_s: float | None
+    step_time_low_s: float | None
+    step_time_high_s: float | None
+    tokens_per_s: float | None
+    samples_per_s: float | None
+    speedup: float | None
+    speedup_low: float | None
+    speedup_high: float | None
+    verdict: Verdict | None
+    method: str | None
+    smallest_effect: float | None
+    peak_memory_bytes: float | None
+    gpu_util_pct: float | None
+    cpu_util_pct: float | None
+    energy_j_per_token: float | None
+    mfu: float | None
+    matmul_share: float | None
+    data_wait_pct: float | None
+    ready_s: float | None
+    first_step_s: float | None
+    compile_s: float | None
+    final_loss: float | None
+    loss_delta: float | None
+    parameters: int | None
+    reason: str | None
+    command: str
+
+
+def compare(records: Sequence[Record], machine: Machine) -> list[Comparison]:
+    """One comparison for each workload and composition, workloads in order of appearance, baseline first."""
+    groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for record in sorted(records, key=lambda item: (item.repetition, item.heat_part, item.started_at)):
+        groups[record.workload, record.techniques].append(record)
+    baselines = {workload: found for (workload, label), found in groups.items() if label == BASELINE}
+    rows = [
+        _comparison(found, baselines.get(workload, []), machine)
+        for (workload, _), found in groups.items()
+    ]
+    workloads = list(dict.fromkeys(workload for workload, _ in groups))
+    return sorted(rows, key=lambda row: (workloads.index(row.workload), row.techniques != BASELINE))
+
+
+def _comparison(records: list[Record], baselines: list[Record], machine: Machine) -> Comparison:
+    first = records[0]
+    good = [record for record in records if record.status is Status.OK and step_time_s(record) is not None]
+    failed = next((record for record in records if record.status is not Status.OK), None)
+    # One repetition of unequal work or failure disqualifies the arm: what the others did is not known to be better.
+    status = failed.status if failed else Status.OK
+    is_baseline = first.techniques == BASELINE
+    ratios = [] if is_baseline else paired_log_ratios(good, baselines)
+    step = _log_interval([time_s for record in good if (time_s := step_time_s(record))])
+    speedup = _log_interval([math.exp(-ratio) for ratio in ratios]) if status is Status.OK else None
+    metrics = {metric.name: _median(metric.derive(record, machine) for record in good) for metric in METRICS}
+    baseline_loss = _median(METRICS_BY_NAME["final_loss"].derive(record, machine) for record in baselines)
+    loss = metrics["final_loss"]
+    cold = [record.measurement for record in good if record.measurement.compile_cache in (None, "cold")]
+    return Comparison(
+        workload=first.workload,
+        techniques=first.techniques,
+        status=status,
+        repetitions=len(good),
+        step_time_s=step.estimate if step else None,
+        step_time_low_s=step.low if step else None,
+        step_time_high_s=step.high if step else None,
+        speedup=1.0 if is_baseline and good else speedup.estimate if speedup else None,
+        speedup_low=speedup.low if speedup else None,
+        speedup_high=speedup.high if speedup else None,
+        verdict=verdict(speedup) if speedup else None,
+        method=speedup.method if speedup else None,
+        smallest_effect=speedup.smallest_effect if speedup else None,
+        ready_s=_median(record.measurement.ready_s for record in good),
+        first_step_s=_median(item.first_step_s for item in cold),
+        compile_s=_median(item.compile_s for item in cold),
+        loss_delta=None if is_baseline or loss is None or baseline_loss is None else loss - baseline_loss,
+        parameters=next((item.certificate.parameters for item in good if item.certificate), first.parameters),
+        reason=failed.reason if failed else None,
+        command=first.command,
+        **metrics,  # type: ignore[arg-type]
+    )
+
+
+METRICS_BY_NAME = {metric.name: metric for metric in METRICS}
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
+def paired_log_ratios(records: Iterable[Record], baselines: Iterable[Record]) -> list[float]:
+    """ln(arm / baseline) of the step time, one value a repetition: the median over the rounds that both ran.
+
+    Only records of the same repetition and heat part are paired, because only those ran interleaved.
+    """
+    partners = {(item.repetition, item.heat_part): item for item in baselines if item.status is Status.OK}
+    ratios = []
+    for record in records:
+        partner = partners.get((record.repetition, record.heat_part))
+        if partner is None:
+            continue
+        own, other = _round_means(record), _round_means(partner)
+        shared = [math.log(own[index] / other[index]) for index in own.keys() & other.keys()]
+        if shared:
+            ratios.append(statistics.median(shared))
+    return ratios
+
+
+def _round_means(record: Record) -> dict[int, float]:
+    """Mean step time of each round, in seconds."""
+    rounds: dict[int, list[float]] = defaultdict(list)
+    measured = record.measurement
+    for index, time_s in zip(measured.round_index, measured.round_step_times_s, strict=True):
+        rounds[index].append(time_s)
+    return {index: statistics.fmean(times) for index, times in rounds.items()}
+
+
+def _log_interval(values: Sequence[float]) -> Interval | None:
+    """The interval of positive values, taken on their logarithms; `smallest_effect` as a relative change."""
+    if not values:
+        return None
+    logs = interval([math.log(value) for value in values])
+    return Interval(
+        estimate=math.exp(logs.estimate),
+        low=_exp(logs.low),
+        high=_exp(logs.high),
+        smallest_effect=None if logs.smallest_effect is None else math.expm1(logs.smallest_effect),
+        method=logs.method,
+    )
+
+
+def _exp(value: float | None) -> float | None:
+    return None if value is None else math.exp(value)
+
+
+def verdict(speedup: Interval) -> Verdict:
+    """What the interval allows to say: a direction only if it leaves 1 out, `same` only if it is narrow."""
+    if speedup.low is None or speedup.high is None:
+        return Verdict.UNCLEAR
+    if speedup.low > 1:
+        return Verdict.FASTER
+    if speedup.high < 1:
+        return Verdict.SLOWER
+    within = speedup.low >= 1 - SAME_WITHIN and speedup.high <= 1 + SAME_WITHIN
+    return Verdict.SAME if within else Verdict.UNCLEAR
+
+
+def incomparable(runs: Sequence[Sequence[Record]]) -> list[str]:
+    """In words, why records of these runs must not be set beside each other; empty if they may."""
+    differences = []
+    for name in ("machine_id", "device"):
+        values = sorted({getattr(record, name) for records in runs for record in records})
+        if len(values) > 1:
+            differences.append(f"the runs differ in {name}: {', '.join(values)}")
+    corpora: dict[str, set[str]] = defaultdict(set)
+    for records in runs:
+        for record in records:
+            corpora[record.workload].add(record.corpus_sha256[:12])
+    for workload, hashes in corpora.items():
+        if len(hashes) > 1:
+            differences.append(f"the runs differ in the corpus of {workload}: {', '.join(sorted(hashes))}")
+    return differences

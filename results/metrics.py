@@ -1,0 +1,148 @@
+"""The table of metrics: what is derived from a record, in which unit, and which way is better."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.record import Machine, Record
+
+Better = Literal["higher", "lower", "neither"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One figure a repetition. `derive` returns None where it is not known; a comparison shows the median over
+    repetitions."""
+
+    name: str
+    unit: str
+    better: Better
+    caption: str
+    derive: Callable[[Record, Machine], float | None]
+
+
+def median(values: Sequence[float]) -> float | None:
+    return statistics.median(values) if values else None
+
+
+def mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
+
+
+def step_time_s(record: Record) -> float | None:
+    """The median step of the interleaved rounds, in seconds."""
+    return median(record.measurement.round_step_times_s)
+
+
+def _rate(per_step: float | None, record: Record) -> float | None:
+    """Sustained rate: what one step handles, times the steps of the window, over its whole wall time."""
+    seconds, steps = record.measurement.sustained_s, len(record.measurement.sustained_step_times_s)
+    return per_step * steps / seconds if per_step and seconds else None
+
+
+def _tokens(record: Record) -> float | None:
+    return float(record.batch * record.sequence) if record.sequence else None
+
+
+def _flops_share(record: Record, peaks: dict[str, float]) -> float | None:
+    """Model FLOP utilisation (Chowdhery et al. 2022, arXiv:2204.02311, appendix B): FLOP of one update of the
+    unmodified model, over step time, ranks and the peak of one device in the arm's number format."""
+    time_s, peak = step_time_s(record), peaks.get(record.compute or "")
+    if record.step_flops is None or time_s is None or not peak:
+        return None
+    devices = record.world_size if record.device == "cuda" else 1
+    return record.step_flops / time_s / (peak * devices)
+
+
+def _energy_per_token(record: Record) -> float | None:
+    tokens, energy_j = _tokens(record), record.measurement.sustained_energy_j
+    steps = len(record.measurement.sustained_step_times_s)
+    return energy_j / (tokens * steps) if tokens and energy_j is not None and steps else None
+
+
+def _final_loss(record: Record) -> float | None:
+    """The last of the replayed first losses: the same updates on the same data in every arm."""
+    losses = record.certificate.first_losses if record.certificate else None
+    return losses[-1] if losses else None
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric(
+        name="tokens_per_s",
+        unit="1/s",
+        better="higher",
+        caption="tokens a second over the sustained window",
+        derive=lambda record, _: _rate(_tokens(record), record),
+    ),
+    Metric(
+        name="samples_per_s",
+        unit="1/s",
+        better="higher",
+        caption="samples a second over the sustained window",
+        derive=lambda record, _: _rate(record.batch, record),
+    ),
+    Metric(
+        name="peak_memory_bytes",
+        unit="B",
+        better="lower",
+        caption="peak memory: the allocator's on a GPU, the growth of the resident set on a CPU",
+        derive=lambda record, _: record.measurement.peak_memory_bytes,
+    ),
+    Metric(
+        name="gpu_util_pct",
+        unit="%",
+        better="higher",
+        caption="mean GPU utilisation over the sustained window, as NVML samples it",
+        derive=lambda record, _: mean(record.measurement.sample_gpu_util_pct),
+    ),
+    Metric(
+        name="cpu_util_pct",
+        unit="%",
+        better="neither",
+        caption="mean CPU use of the arm's processes over the sustained window; 100 % is all cores",
+        derive=lambda record, _: mean(record.measurement.sample_cpu_pct),
+    ),
+    Metric(
+        name="energy_j_per_token",
+        unit="J",
+        better="lower",
+        caption="GPU energy a token over the sustained window, from the chip's energy counter",
+        derive=lambda record, _: _energy_per_token(record),
+    ),
+    Metric(
+        name="mfu",
+        unit="",
+        better="higher",
+        caption="model FLOP utilisation: share of the chip's published peak",
+        derive=lambda record, machine: _flops_share(record, machine.published_flops_per_s),
+    ),
+    Metric(
+        name="matmul_share",
+        unit="",
+        better="higher",
+        caption="share of the matrix product peak that was measured on this machine",
+        derive=lambda record, machine: _flops_share(record, machine.matmul_flops_per_s),
+    ),
+    Metric(
+        name="final_loss",
+        unit="",
+        better="lower",
+        caption="loss at the last replayed update (same updates and data in every arm, no dropout)",
+        derive=lambda record, _: _final_loss(record),
+    ),
+    Metric(
+        name="data_wait_pct",
+        unit="%",
+        better="lower",
+        caption="share of the sustained window spent waiting for data",
+        derive=lambda record, _: (
+            100 * sum(record.measurement.sustained_data_wait_s) / record.measurement.sustained_s
+            if record.measurement.sustained_s
+            else None
+        ),
+    ),
+)
+"""What `compare` derives besides step time and speed-up, which are paired and carry intervals."""

@@ -1,0 +1,145 @@
+"""One immutable parquet part for each arm and repetition.
+
+A run is a folder: `records/*.parquet` (this module), `plan.json` and `report.html`. A part has one row; its columns are
+the fields of Record with those of its measurement and certificate beside them, raw samples as list columns. Read a whole
+run with `pandas.read_parquet("runs/<run_id>/records")`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import types
+import typing
+from collections.abc import Collection
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench import __version__
+from bench.spec import Plan
+from harness.record import SCHEMA_VERSION, Machine, Measurement, Record, Status, WorkCertificate
+
+UNITS = {"_s": "s", "_bytes": "B", "_pct": "%", "_j": "J", "_w": "W", "_hz": "Hz", "_c": "degC", "_flops": "FLOP"}
+"""What the end of a column's name says about its unit; it is also in the field's metadata."""
+
+_ARROW = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
+CERTIFICATE_PREFIX = "work_"
+"""Before the names of the certificate's columns."""
+
+
+def _arrow_type(annotation: Any) -> pa.DataType:
+    """The column type of a dataclass field: scalars, lists of scalars, and either or None."""
+    if isinstance(annotation, types.UnionType):
+        annotation = next(item for item in typing.get_args(annotation) if item is not type(None))
+    if typing.get_origin(annotation) is list:
+        return pa.list_(_arrow_type(typing.get_args(annotation)[0]))
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return pa.string()
+    return _ARROW[annotation]
+
+
+def _fields(kind: type, *, prefix: str = "", leave_out: Collection[str] = ()) -> list[pa.Field]:
+    hints = {name: hint for name, hint in typing.get_type_hints(kind).items() if name not in leave_out}
+    return [pa.field(prefix + name, _arrow_type(hint), metadata=_unit(name)) for name, hint in hints.items()]
+
+
+def _unit(name: str) -> dict[str, str] | None:
+    return next(({"unit": unit} for end, unit in UNITS.items() if name.endswith(end)), None)
+
+
+def schema() -> pa.Schema:
+    """The columns of a part, from the dataclasses' own annotations."""
+    return pa.schema(
+        _fields(Record, leave_out=("measurement", "certificate"))
+        + _fields(Measurement)
+        + _fields(WorkCertificate, prefix=CERTIFICATE_PREFIX)
+    )
+
+
+def to_row(record: Record) -> dict[str, Any]:
+    """The record as one flat dictionary, column by column."""
+    row = dataclasses.asdict(record)
+    certificate = row.pop("certificate") or {}
+    row |= row.pop("measurement")
+    return row | {CERTIFICATE_PREFIX + name: value for name, value in certificate.items()}
+
+
+def from_row(row: dict[str, Any]) -> Record:
+    """The inverse of `to_row`."""
+    own = {field.name: row[field.name] for field in dataclasses.fields(Record) if field.name in row}
+    measured = {field.name: row[field.name] for field in dataclasses.fields(Measurement)}
+    certified = {field.name: row[CERTIFICATE_PREFIX + field.name] for field in dataclasses.fields(WorkCertificate)}
+    return Record(
+        **own | {"status": Status(row["status"])},
+        measurement=Measurement(**measured),
+        certificate=WorkCertificate(**certified) if certified["parameters"] is not None else None,
+    )
+
+
+def write(record: Record, folder: Path, *, machine: Machine, plan: Plan) -> Path:
+    """Write one part below `folder`/records. It appears whole or not at all, and is never written again."""
+    records = folder / "records"
+    records.mkdir(parents=True, exist_ok=True)
+    metadata = {
+        "trainpace.schema_version": str(SCHEMA_VERSION),
+        "trainpace.version": __version__,
+        "trainpace.git_commit": machine.git_commit or "",
+        "trainpace.git_dirty": json.dumps(machine.git_dirty),
+        "trainpace.plan": json.dumps(plan.to_json()),
+        "trainpace.machine": json.dumps(dataclasses.asdict(machine)),
+    }
+    table = pa.Table.from_pylist([to_row(record)], schema=schema().with_metadata(metadata))
+    part = f"{record.workload}-{record.techniques}-{record.heat_part}-{record.repetition}"
+    target = records / f"{re.sub(r'[^A-Za-z0-9_+.-]+', '_', part)}.parquet"
+    temporary = target.with_suffix(".tmp")
+    with open(temporary, "wb") as file:
+        pq.write_table(table, file, compression="zstd")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, target)
+    return target
+
+
+def parts(folder: Path) -> list[Path]:
+    """The finished parts of a run, in order of name. Raises ValueError if the folder is not a run."""
+    found = sorted((folder / "records").glob("*.parquet"))
+    if not found:
+        raise ValueError(f"run {str(folder)!r} holds no records: give a folder that `trainpace run` has made")
+    return found
+
+
+def read(folder: Path) -> list[Record]:
+    """All records of a run. Raises ValueError if there are none, or if another schema version wrote them."""
+    return [from_row(_read_part(part).to_pylist()[0]) for part in parts(folder)]
+
+
+def _read_part(part: Path) -> pa.Table:
+    try:
+        table = pq.ParquetFile(part).read()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"record {str(part)!r} cannot be read: {error}") from error
+    version = (table.schema.metadata or {}).get(b"trainpace.schema_version", b"none").decode()
+    if version != str(SCHEMA_VERSION):
+        raise ValueError(f"record {str(part)!r} has schema version {version}, this trainpace reads {SCHEMA_VERSION}")
+    return table
+
+
+def read_machine(folder: Path) -> Machine:
+    """The machine that a run was measured on, from the metadata of its first part."""
+    return Machine(**_metadata(folder, "trainpace.machine"))
+
+
+def read_plan(folder: Path) -> Plan:
+    """The plan that a run carries out, from the metadata of its first part."""
+    return Plan.from_json(_metadata(folder, "trainpace.plan"))
+
+
+def _metadata(folder: Path, key: str) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(pq.read_schema(parts(folder)[0]).metadata[key.encode()])
+    return value
