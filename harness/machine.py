@@ -8,15 +8,21 @@ import os
 import platform
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_map_only
+from torch.utils.flop_counter import FlopCounterMode
 
 from bench import __version__
 from bench.registry import Host
 from bench.setup import baseline
+from bench.workload import Batch, Samples, Workload
 from harness.arm import requested_workload
 from harness.channel import Message
 from harness.nursery import Nursery
@@ -105,43 +111,51 @@ def probe_workload(workload: Message, corpus: Message, device: str) -> Message:
         raise ValueError(
             f"batch {chosen.batch} is more than the {len(samples)} samples that {chosen.name} has: lower --batch"
         )
-    setup = baseline(chosen, torch.device("meta"))
-    flops, reason = _step_flops(setup, samples)
-    facts: Message = {
+    counted = _count(chosen, samples)
+    if counted.flops is None:
+        _check_loss(chosen, samples)
+    return {
         "batch": chosen.batch,
         "sequence": chosen.tokens_per_sample,
-        "parameters": sum(item.numel() for item in setup.model.parameters()),
-        "step_flops": flops,
-        "step_flops_unknown": reason,
+        "parameters": counted.parameters,
+        "step_flops": counted.flops,
+        "step_flops_unknown": counted.reason,
     }
-    if flops is None:
-        _check_loss(chosen, samples)
-    return facts
 
 
-def _collate(samples: Any, count: int) -> Any:
+def _collate(samples: Samples, count: int) -> Batch:
     return torch.utils.data.default_collate([samples[index] for index in range(count)])
 
 
-def _step_flops(setup: Any, samples: Any) -> tuple[float | None, str | None]:
-    """FLOP of forward and backward of one global batch, counted by torch.utils.flop_counter on the meta device.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Count:
+    parameters: int | None = None
+    flops: float | None = None
+    reason: str | None = None
 
-    2 m n k for each m x n x k matrix product, and the products inside attention; element-wise work is not counted. On
-    the meta device because the CPU's fused attention operator is not counted (pytorch/pytorch#195460).
+
+def _count(workload: Workload, samples: Samples) -> _Count:
+    """Parameters, and FLOP of forward and backward of one global batch by torch.utils.flop_counter.
+
+    2 m n k for each m x n x k matrix product, those inside attention included; element-wise work is not counted. Fake
+    tensors on the meta device and plain-matrix attention, because the CPU's fused attention operator counts as zero
+    (pytorch/pytorch#195460).
     """
-    from torch.utils._pytree import tree_map_only
-    from torch.utils.flop_counter import FlopCounterMode
-
-    batch = tree_map_only(torch.Tensor, lambda item: item.to("meta"), _collate(samples, setup.workload.batch))
+    real = _collate(samples, workload.batch)
+    meta = torch.device("meta")
     try:
-        with FlopCounterMode(display=False) as counter:
-            setup.loss(setup.model, batch).backward()
-    except Exception as error:  # Any user model may do what the meta device cannot; the count is then unknown.
-        return None, f"the model does not run on the meta device: {type(error).__name__}"
-    return float(counter.get_total_flops()), None
+        with FakeTensorMode(), meta:
+            batch = tree_map_only(Tensor, lambda item: torch.empty(item.shape, dtype=item.dtype), real)
+            model = workload.model()
+            with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+                workload.loss(model, batch).backward()  # type: ignore[no-untyped-call]
+    except Exception as error:  # A user's model may do what no meta device can; the count is then unknown.
+        return _Count(reason=f"the model does not run on the meta device: {type(error).__name__}")
+    parameters = sum(item.numel() for item in model.parameters())
+    return _Count(parameters=parameters, flops=float(counter.get_total_flops()))
 
 
-def _check_loss(workload: Any, samples: Any) -> None:
+def _check_loss(workload: Workload, samples: Samples) -> None:
     """Raises ValueError if the model gives no scalar loss with a gradient on one real sample."""
     setup = baseline(workload, torch.device("cpu"))
     try:

@@ -11,6 +11,7 @@ import ctypes
 import importlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -121,23 +122,19 @@ class Process:
 class Nursery:
     """The owner's side: starts the nursery process and asks it for arms. Use as a context manager."""
 
-    def __init__(self, *, python: str = sys.executable, log: Path | None = None) -> None:
-        """Start `python -m harness.nursery`; `log` receives what the arms print (None: nothing is kept).
-
-        Raises RuntimeError if the preload failed.
-        """
+    def __init__(self, *, python: str = sys.executable) -> None:
+        """Start `python -m harness.nursery` and return at once; the first fork waits until everything is imported."""
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # One thread each: the arms' arithmetic is torch's, and a library's idle pool would survive into every fork.
         single = {"OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
-        with open(log or os.devnull, "ab") as output:
-            self._process = subprocess.Popen(
-                [python, "-m", "harness.nursery", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=os.environ | single,
-            )
+        self._process = subprocess.Popen(
+            [python, "-m", "harness.nursery", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | single,
+        )
         theirs.close()
         self._ready = False
 
@@ -151,7 +148,8 @@ class Nursery:
         self._ready = True
 
     def fork(self, request: Message, ranks: int = 1) -> Process:
-        """Fork an arm of `ranks` processes. The request is `harness.arm.main`'s."""
+        """Fork an arm of `ranks` processes. The request is that of `harness.arm`, and where it has them `environment`
+        (variables) and `log` (a file to append output to)."""
         self.wait_ready()
         asked_s = time.perf_counter()
         pid, channels = self._fork(request, ranks)
@@ -239,12 +237,10 @@ class _Children:
             return {"status": 0}
         kills_before = _oom_kills()
         process = psutil.Process(pid)
-        with contextlib.suppress(psutil.TimeoutExpired):
-            # An exited child is a zombie until it is waited for, so ask for its state rather than its absence.
-            _wait_for_exit(process, grace_s)
-        below = process.children(recursive=True) if process.status() != psutil.STATUS_ZOMBIE else []
+        _wait_for_exit(pid, grace_s)
+        # An exited child is a zombie until it is waited for; what it had started is this process's by then.
         ended_alone = process.status() == psutil.STATUS_ZOMBIE
-        for victim in (process, *below):
+        for victim in (*process.children(recursive=True), process):
             with contextlib.suppress(psutil.NoSuchProcess):
                 victim.kill()
         _, status = os.waitpid(pid, 0)
@@ -267,12 +263,10 @@ class _Children:
         self._end_strays()
 
 
-def _wait_for_exit(process: psutil.Process, timeout_s: float) -> None:
+def _wait_for_exit(pid: int, timeout_s: float) -> None:
     """Block until a child has exited, without reaping it."""
-    descriptor = os.pidfd_open(process.pid)
+    descriptor = os.pidfd_open(pid)
     try:
-        import select
-
         select.select([descriptor], [], [], timeout_s)
     finally:
         os.close(descriptor)
@@ -297,6 +291,8 @@ def _child_main(request: Message, connections: list[socket.socket]) -> None:
         # If memory runs out the kernel should take the arm, not the run that records it.
         Path("/proc/self/oom_score_adj").write_text("1000")
         os.environ.update(request.get("environment", {}))
+        if "log" in request:
+            _write_output_to(request["log"])
         if "task" in request:
             module, _, function = request["task"].partition(":")
             task = getattr(importlib.import_module(module), function)
@@ -311,6 +307,14 @@ def _child_main(request: Message, connections: list[socket.socket]) -> None:
         sys.stderr.flush()
         # No interpreter teardown: it takes time and could wait for threads that a technique left behind.
         os._exit(code)
+
+
+def _write_output_to(path: str) -> None:
+    """Append this process's output, and that of all it starts, to a file."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    os.close(descriptor)
 
 
 def _preload() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 from collections import defaultdict
@@ -9,10 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from scipy import stats
+
 from bench.spec import BASELINE
 from harness.record import Machine, Record, Status
-from results.metrics import METRICS, step_time_s
-from results.statistics import Interval, interval
+from results.metrics import METRICS, final_loss, step_time_s
+from results.statistics import CONFIDENCE, Interval, interval
 
 SAME_WITHIN = 0.02
 """An interval that holds 1 and lies within this share of it says that the technique makes no difference."""
@@ -66,17 +69,65 @@ class Comparison:
 
 
 def compare(records: Sequence[Record], machine: Machine) -> list[Comparison]:
-    """One comparison for each workload and composition, workloads in order of appearance, baseline first."""
+    """One comparison for each workload and composition: workloads as they were measured, baseline first."""
     groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
-    for record in sorted(records, key=lambda item: (item.repetition, item.heat_part, item.started_at)):
+    for record in sorted(records, key=lambda item: (item.repetition, item.heat_part, item.techniques)):
         groups[record.workload, record.techniques].append(record)
     baselines = {workload: found for (workload, label), found in groups.items() if label == BASELINE}
-    rows = [
-        _comparison(found, baselines.get(workload, []), machine)
-        for (workload, _), found in groups.items()
-    ]
-    workloads = list(dict.fromkeys(workload for workload, _ in groups))
-    return sorted(rows, key=lambda row: (workloads.index(row.workload), row.techniques != BASELINE))
+    rows = [_comparison(found, baselines.get(workload, []), machine) for (workload, _), found in groups.items()]
+    measured_first = {workload: found[0].started_at for workload, found in baselines.items()}
+    return sorted(
+        rows,
+        key=lambda row: (measured_first.get(row.workload, ""), row.workload, row.techniques != BASELINE),
+    )
+
+
+def compare_runs(base: Sequence[Record], head: Sequence[Record], machine: Machine) -> list[Comparison]:
+    """The head run's arms against the same arms of the base run, for those that both have.
+
+    The runs were not interleaved, so the ratio is unpaired (Welch's t on the logarithms) and a drift of the machine
+    between the runs is part of it.
+    """
+    before = {(row.workload, row.techniques): row for row in compare(base, machine)}
+    rows = []
+    for row in compare(head, machine):
+        other = before.get((row.workload, row.techniques))
+        if other is None:
+            continue
+        ratio = _unpaired(_step_times(base, row), _step_times(head, row))
+        loss_known = row.final_loss is not None and other.final_loss is not None
+        rows.append(
+            dataclasses.replace(
+                row,
+                speedup=ratio.estimate if ratio else None,
+                speedup_low=ratio.low if ratio else None,
+                speedup_high=ratio.high if ratio else None,
+                smallest_effect=None,
+                verdict=verdict(ratio) if ratio else None,
+                method=ratio.method if ratio else None,
+                loss_delta=row.final_loss - other.final_loss if loss_known else None,  # type: ignore[operator]
+            )
+        )
+    return rows
+
+
+def _step_times(records: Sequence[Record], row: Comparison) -> list[float]:
+    arm = [item for item in records if (item.workload, item.techniques) == (row.workload, row.techniques)]
+    return [time_s for item in arm if item.status is Status.OK and (time_s := step_time_s(item)) is not None]
+
+
+def _unpaired(base: Sequence[float], head: Sequence[float]) -> Interval | None:
+    """The ratio base / head of two independent sets of step times with Welch's interval on the logarithms."""
+    if not base or not head:
+        return None
+    logs = [math.log(value) for value in base], [math.log(value) for value in head]
+    estimate = statistics.fmean(logs[0]) - statistics.fmean(logs[1])
+    low = high = None
+    if min(len(base), len(head)) > 1:
+        bounds = stats.ttest_ind(*logs, equal_var=False).confidence_interval(CONFIDENCE)
+        low, high = math.exp(bounds.low), math.exp(bounds.high)
+    method = f"Welch t, runs not interleaved, n={len(base)}+{len(head)}"
+    return Interval(estimate=math.exp(estimate), low=low, high=high, smallest_effect=None, method=method)
 
 
 def _comparison(records: list[Record], baselines: list[Record], machine: Machine) -> Comparison:
@@ -90,7 +141,7 @@ def _comparison(records: list[Record], baselines: list[Record], machine: Machine
     step = _log_interval([time_s for record in good if (time_s := step_time_s(record))])
     speedup = _log_interval([math.exp(-ratio) for ratio in ratios]) if status is Status.OK else None
     metrics = {metric.name: _median(metric.derive(record, machine) for record in good) for metric in METRICS}
-    baseline_loss = _median(METRICS_BY_NAME["final_loss"].derive(record, machine) for record in baselines)
+    baseline_loss = _median(final_loss(record) for record in baselines)
     loss = metrics["final_loss"]
     cold = [record.measurement for record in good if record.measurement.compile_cache in (None, "cold")]
     return Comparison(
@@ -116,9 +167,6 @@ def _comparison(records: list[Record], baselines: list[Record], machine: Machine
         command=first.command,
         **metrics,  # type: ignore[arg-type]
     )
-
-
-METRICS_BY_NAME = {metric.name: metric for metric in METRICS}
 
 
 def _median(values: Iterable[float | None]) -> float | None:
@@ -198,3 +246,22 @@ def incomparable(runs: Sequence[Sequence[Record]]) -> list[str]:
         if len(hashes) > 1:
             differences.append(f"the runs differ in the corpus of {workload}: {', '.join(sorted(hashes))}")
     return differences
+
+
+def most_telling(records: Sequence[Record], machine: Machine) -> list[tuple[str, list[str]]]:
+    """Workloads with the labels that another repetition would tell most about.
+
+    First those whose interval still straddles 1, the workload with the widest first; then every ranked arm, the
+    workload with the fewest repetitions first.
+    """
+    rows = [row for row in compare(records, machine) if row.status is Status.OK and row.techniques != BASELINE]
+    unclear = [row for row in rows if row.verdict is Verdict.UNCLEAR]
+    widest = sorted(unclear, key=lambda row: -(row.smallest_effect or math.inf))
+    fewest = sorted(rows, key=lambda row: row.repetitions)
+    order = [(row.workload, chosen) for row, chosen in [(row, unclear) for row in widest] + [(row, rows) for row in fewest]]
+    plan: list[tuple[str, list[str]]] = []
+    for workload, chosen in order:
+        labels = [row.techniques for row in chosen if row.workload == workload]
+        if (workload, labels) not in plan:
+            plan.append((workload, labels))
+    return plan

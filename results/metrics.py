@@ -63,7 +63,7 @@ def _energy_per_token(record: Record) -> float | None:
     return energy_j / (tokens * steps) if tokens and energy_j is not None and steps else None
 
 
-def _final_loss(record: Record) -> float | None:
+def final_loss(record: Record) -> float | None:
     """The last of the replayed first losses: the same updates on the same data in every arm."""
     losses = record.certificate.first_losses if record.certificate else None
     return losses[-1] if losses else None
@@ -131,7 +131,7 @@ METRICS: tuple[Metric, ...] = (
         unit="",
         better="lower",
         caption="loss at the last replayed update (same updates and data in every arm, no dropout)",
-        derive=lambda record, _: _final_loss(record),
+        derive=lambda record, _: final_loss(record),
     ),
     Metric(
         name="data_wait_pct",

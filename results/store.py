@@ -13,7 +13,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,19 @@ def write(record: Record, folder: Path, *, machine: Machine, plan: Plan) -> Path
         os.fsync(file.fileno())
     os.replace(temporary, target)
     return target
+
+
+def has_records(folder: Path) -> bool:
+    return any((folder / "records").glob("*.parquet"))
+
+
+def join(runs: Sequence[Sequence[Record]]) -> list[Record]:
+    """The records of several runs as those of one: their repetitions are numbered on, so that none collide."""
+    joined: list[Record] = []
+    for records in runs:
+        offset = 1 + max((record.repetition for record in joined), default=-1)
+        joined += [dataclasses.replace(record, repetition=record.repetition + offset) for record in records]
+    return joined
 
 
 def parts(folder: Path) -> list[Path]:

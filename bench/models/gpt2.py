@@ -24,7 +24,6 @@ def build(size: Size) -> nn.Module:
         bos_token_id=size.vocabulary.end,
         eos_token_id=size.vocabulary.end,
         use_cache=False,
-        loss_type="ForCausalLM",
     )
     model: nn.Module = GPT2LMHeadModel(config)
     return model

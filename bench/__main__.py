@@ -1,0 +1,312 @@
+"""The command line: parse, call, print; nothing else. The only place that sees all four packages."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import psutil
+import typer
+from rich.console import Console
+
+from bench import __version__
+from bench.plans import PLANS, approximate_parameters, customise, named
+from bench.registry import techniques
+from bench.spec import Plan, parse_composition
+from bench.workload import families
+from harness.doctor import diagnose
+from harness.nursery import Nursery
+from harness.prepare import TASK_TIMEOUT_S, Prepared, device_facts, prepare
+from harness.record import Record, Status
+from harness.sweep import Sweep, check_resumable
+from reports import export, html, listing, markdown, terminal, view
+from reports.live import Live
+from results import store
+from results.compare import Comparison, compare, compare_runs, incomparable, most_telling
+
+USAGE_ERROR = 2
+NOTHING_MEASURED = 1
+INTERRUPTED = 130
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+class Listing(StrEnum):
+    TECHNIQUES = "techniques"
+    MODELS = "models"
+    PLANS = "plans"
+
+
+class Format(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+    MARKDOWN = "markdown"
+
+
+class Device(StrEnum):
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+def fail(message: object, code: int = USAGE_ERROR) -> NoReturn:
+    """One line on standard error, and out."""
+    typer.echo(f"trainpace: {message}", err=True)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Bad input, which is a ValueError that names it, ends the program with one line."""
+    try:
+        yield
+    except ValueError as error:
+        fail(error)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"trainpace {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Which training speed-up is worth turning on for my model on my machine, and what does it cost?"""
+
+
+@app.command()
+def run(
+    plan: Annotated[str | None, typer.Argument(help="A named plan: see `trainpace list plans`.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="FAMILY/SIZE, FILE.py:FUNCTION or a model folder. May repeat.")
+    ] = None,
+    technique: Annotated[
+        list[str] | None, typer.Option(help="A technique, or several joined by +. May repeat.")
+    ] = None,
+    device: Annotated[Device | None, typer.Option(help="Default: cuda where torch sees a GPU.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Samples of one update over all ranks.")] = None,
+    sequence: Annotated[int | None, typer.Option(min=1, help="Tokens of one sample.")] = None,
+    repetitions: Annotated[int | None, typer.Option(min=1, help="Least number of fresh processes an arm.")] = None,
+    budget: Annotated[float | None, typer.Option(min=1, help="Seconds; more repetitions while they last.")] = None,
+    corpus: Annotated[str | None, typer.Option(help="A text file or folder. Default: Python's own sources.")] = None,
+    out: Annotated[Path, typer.Option(help="Where the run's own folder is made.")] = Path("runs"),
+    resume: Annotated[Path | None, typer.Option(help="The folder of an unfinished run to complete.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the arms and stop.")] = False,
+) -> None:
+    """Measure a plan, or models under techniques, and render the report."""
+    with usage_errors():
+        shape = (plan, model, technique, device, batch, sequence, corpus, repetitions, budget)
+        if resume is not None and any(shape):
+            raise ValueError("--resume takes its plan from the run: leave out the plan and all that shapes it")
+        compositions = tuple(parse_composition(text) for text in technique or ())
+        # The nursery imports torch while this process does: both need it, and neither waits for the other.
+        with Nursery() as nursery:
+            if resume is not None:
+                chosen = _read_plan(resume)
+            else:
+                chosen = customise(
+                    _named_plan(nursery, plan, device),
+                    models=tuple(model or ()),
+                    compositions=compositions,
+                    batch=batch,
+                    sequence=sequence,
+                    corpus=corpus,
+                    repetitions=repetitions,
+                    budget_s=budget,
+                )
+            prepared = prepare(chosen, nursery)
+            if dry_run:
+                typer.echo(listing.dry_run(prepared))
+                return
+            folder = resume or out / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{chosen.name}"
+            _measure(nursery, prepared, folder)
+    _conclude(folder)
+
+
+def _named_plan(nursery: Nursery, name: str | None, device: str | None) -> Plan:
+    """The plan that the user named, or the device's default: full with a GPU, quick without."""
+    where = device or nursery.run("harness.machine:default_device", {}, TASK_TIMEOUT_S)
+    memory_bytes = device_facts(nursery, where)["gpu_memory_bytes"] or psutil.virtual_memory().available
+    return named(name or ("quick" if where == "cpu" else "full"), where, memory_bytes)
+
+
+def _read_plan(folder: Path) -> Plan:
+    try:
+        return Plan.from_json(json.loads((folder / "plan.json").read_text()))
+    except (OSError, TypeError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"run {str(folder)!r} has no readable plan.json: give a folder that run has made") from error
+
+
+def _measure(nursery: Nursery, prepared: Prepared, folder: Path) -> None:
+    """Carry out the plan into the folder, with what an earlier go has left there."""
+    finished = store.read(folder) if store.has_records(folder) else []
+    check_resumable(prepared, finished)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "plan.json").write_text(json.dumps(prepared.plan.to_json(), indent=2))
+    with Live(prepared.plan) as live:
+
+        def keep(record: Record) -> None:
+            store.write(record, folder, machine=prepared.machine, plan=prepared.plan)
+            live.record(record)
+
+        sweep = Sweep(
+            prepared,
+            run_id=folder.name,
+            keep=keep,
+            choose=lambda records: most_telling(records, prepared.machine),
+            show=live.progress,
+            finished=finished,
+            log=folder / "arms.log",
+        )
+        try:
+            sweep.run(nursery)
+        except KeyboardInterrupt:
+            fail(f"interrupted; finished arms are kept, go on with: trainpace run --resume {folder}", INTERRUPTED)
+
+
+def _conclude(folder: Path) -> None:
+    """Print the comparison, render the report and say where both are."""
+    records, machine = store.read(folder), store.read_machine(folder)
+    comparisons = compare(records, machine)
+    _print_table(comparisons)
+    page = folder / "report.html"
+    page.write_text(html.render(comparisons, records, machine, store.read_plan(folder)))
+    typer.echo(f"{view.answer(comparisons)}\n\nrun:    {folder}\nreport: {page}")
+    if not any(row.status is Status.OK for row in comparisons):
+        fail("no arm finished: the report says why", NOTHING_MEASURED)
+
+
+def _print_table(comparisons: Sequence[Comparison]) -> None:
+    console = Console()
+    if console.is_terminal:
+        console.print(terminal.table(comparisons))
+    else:
+        typer.echo(terminal.plain(comparisons))
+
+
+@app.command("list")
+def list_(
+    what: Annotated[Listing, typer.Argument(help="What to list.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """List techniques, models or plans."""
+    rows = LISTINGS[what]()
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        typer.echo(listing.aligned(rows))
+
+
+def _techniques() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": item.name,
+            "family": item.family,
+            "stage": item.stage.name.lower(),
+            "caption": item.caption,
+            "changes": sorted(change.value for change in item.changes),
+            "source": item.source,
+        }
+        for item in techniques().values()
+    ]
+
+
+def _models() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": f"{family.name}/{name}",
+            "caption": family.caption,
+            "parameters": approximate_parameters(size),
+            "batch": size.batch,
+            "sequence": size.sequence,
+        }
+        for family in families().values()
+        for name, size in family.sizes.items()
+    ]
+
+
+def _plans() -> list[dict[str, Any]]:
+    return [{"name": name, "caption": (plan.__doc__ or "").partition("\n")[0]} for name, plan in PLANS.items()]
+
+
+LISTINGS = {Listing.TECHNIQUES: _techniques, Listing.MODELS: _models, Listing.PLANS: _plans}
+
+
+@app.command("compare")
+def compare_(
+    runs: Annotated[list[Path], typer.Argument(help="One run, or two: the second is compared with the first.")],
+    output: Annotated[Format, typer.Option("--format", help="table, json, csv or markdown.")] = Format.TABLE,
+    force: Annotated[bool, typer.Option("--force", help="Compare runs of different machines or data.")] = False,
+) -> None:
+    """Print the comparisons of a run, or of one run with another."""
+    with usage_errors():
+        comparisons = _compare(runs, force)
+    match output:
+        case Format.TABLE:
+            _print_table(comparisons)
+        case Format.JSON:
+            typer.echo(export.to_json(comparisons))
+        case Format.CSV:
+            typer.echo(export.to_csv(comparisons), nl=False)
+        case Format.MARKDOWN:
+            typer.echo(markdown.render(comparisons))
+
+
+def _compare(runs: Sequence[Path], force: bool) -> list[Comparison]:
+    if len(runs) > 2:
+        raise ValueError(f"compare takes one run or two, not {len(runs)}: name a base and a head")
+    loaded = [store.read(folder) for folder in runs]
+    differences = incomparable(loaded)
+    if differences and not force:
+        raise ValueError(f"{'; '.join(differences)}: use --force to compare them all the same")
+    for difference in differences:
+        typer.echo(f"warning: {difference}", err=True)
+    machine = store.read_machine(runs[-1])
+    return compare(loaded[0], machine) if len(runs) == 1 else compare_runs(*loaded, machine)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Finished runs.")],
+    out: Annotated[Path | None, typer.Option(help="The HTML file; default: report.html in the first run.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Put runs of different machines or data together.")] = False,
+) -> None:
+    """Render the HTML report of one run, or of several of one machine as if they were one."""
+    with usage_errors():
+        loaded = [store.read(folder) for folder in runs]
+        differences = incomparable(loaded)
+        if differences and not force:
+            raise ValueError(f"{'; '.join(differences)}: use --force to put them together all the same")
+        records, machine = store.join(loaded), store.read_machine(runs[0])
+        page = out or runs[0] / "report.html"
+        page.write_text(html.render(compare(records, machine), records, machine, store.read_plan(runs[0])))
+    typer.echo(f"report: {page}")
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine can and cannot measure, and why."""
+    with usage_errors(), Nursery() as nursery:
+        device = nursery.run("harness.machine:default_device", {}, TASK_TIMEOUT_S)
+        findings = diagnose(nursery, device)
+    typer.echo(listing.aligned([dataclasses.asdict(finding) for finding in findings]))
+
+
+def main() -> None:
+    """The entry point of the `trainpace` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

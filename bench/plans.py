@@ -1,0 +1,106 @@
+"""Named plans: Python functions that return a Plan. The first line of the docstring is the caption."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from bench.registry import techniques
+from bench.spec import Plan, Protocol, WorkloadSpec
+from bench.workload import Size, families
+
+TRAINING_BYTES_PER_PARAMETER = 16
+"""float32 weights, gradients and two AdamW moments."""
+
+
+def _every_technique() -> tuple[tuple[str, ...], ...]:
+    return tuple((name,) for name in techniques())
+
+
+def _workloads(*models: str) -> tuple[WorkloadSpec, ...]:
+    return tuple(WorkloadSpec(model=model) for model in models)
+
+
+def smoke(device: str, memory_bytes: int) -> Plan:
+    """A minute's proof that everything works here: one nano model, four arms, two repetitions."""
+    return Plan(
+        name="smoke",
+        workloads=_workloads("gpt2/nano"),
+        compositions=(("accumulate_4",), ("adamw_fused",), ("sgd_momentum",)),
+        device=device,
+        repetitions=2,
+        protocol=Protocol(warmup_s=0.8, sustained_s=0.3, rounds_s=0.5, timeout_s=60),
+    )
+
+
+def quick(device: str, memory_bytes: int) -> Plan:
+    """Ten minutes without a GPU: two small sizes of each family under every technique."""
+    return Plan(
+        name="quick",
+        workloads=_workloads("gpt2/nano", "gpt2/tiny", "bert/tiny", "bert/mini"),
+        compositions=_every_technique(),
+        device=device,
+        repetitions=3,
+        budget_s=570,
+        protocol=Protocol(warmup_s=0.8, sustained_s=0.3, rounds_s=0.8),
+    )
+
+
+def full(device: str, memory_bytes: int) -> Plan:
+    """The published sizes, up to GPT-2 xl (1558M) as the memory allows, under every technique."""
+    models = ("gpt2/small", "gpt2/medium", "gpt2/large", "gpt2/xl", "bert/base", "bert/large")
+    fitting = [model for model in models if _fits(model, memory_bytes)]
+    return Plan(
+        name="full",
+        workloads=_workloads(*(fitting or models[:1])),
+        compositions=_every_technique(),
+        device=device,
+        repetitions=3,
+        protocol=Protocol(warmup_s=3.0, sustained_s=2.0, rounds_s=3.0, rounds=24, timeout_s=600),
+    )
+
+
+def _fits(model: str, memory_bytes: int) -> bool:
+    """Whether the baseline and one rival can train side by side, with as much again for activations."""
+    family, _, size = model.partition("/")
+    return 3 * TRAINING_BYTES_PER_PARAMETER * approximate_parameters(families()[family].sizes[size]) < memory_bytes
+
+
+def approximate_parameters(size: Size) -> int:
+    """12 l d^2 in the transformer's matrices and V d in the embedding; the rest is small."""
+    return 12 * size.layers * size.width**2 + size.vocabulary.size * size.width
+
+
+PLANS: dict[str, Callable[[str, int], Plan]] = {"smoke": smoke, "quick": quick, "full": full}
+
+
+def customise(
+    plan: Plan,
+    *,
+    models: tuple[str, ...] = (),
+    compositions: tuple[tuple[str, ...], ...] = (),
+    batch: int | None = None,
+    sequence: int | None = None,
+    corpus: str | None = None,
+    repetitions: int | None = None,
+    budget_s: float | None = None,
+) -> Plan:
+    """The plan with what the user asked for in place of its own; what was left out stays."""
+    specs = _workloads(*dict.fromkeys(models)) if models else plan.workloads
+    shaped = tuple(dataclasses.replace(spec, batch=batch, sequence=sequence, corpus=corpus) for spec in specs)
+    return dataclasses.replace(
+        plan,
+        name=plan.name if not (models or compositions) else f"{plan.name}-custom",
+        workloads=shaped,
+        compositions=tuple(dict.fromkeys(compositions)) or plan.compositions,
+        repetitions=repetitions or plan.repetitions,
+        # Naming repetitions without a budget means just those.
+        budget_s=budget_s if budget_s is not None or repetitions is not None else plan.budget_s,
+    )
+
+
+def named(name: str, device: str, memory_bytes: int) -> Plan:
+    """The plan of this name. Raises ValueError for an unknown one."""
+    if name not in PLANS:
+        raise ValueError(f"plan {name!r} is unknown: give one of {', '.join(PLANS)}")
+    return PLANS[name](device, memory_bytes)

@@ -1,0 +1,209 @@
+"""One arm as the race sees it: led through its phases by commands, its answers gathered into a measurement."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from bench.registry import Change, compose, ranks
+from bench.spec import Protocol, Trial
+from harness.certificate import unequal_work
+from harness.channel import Message
+from harness.nursery import ArmFailed, Nursery, Process
+from harness.record import Measurement, Record, Status, WorkCertificate
+from harness.telemetry import Gpus, Sampler
+
+STEADY_WITHIN = 0.05
+"""Warm-up is over when the medians of the last three steps and of the three before differ by less than this share."""
+STEADY_WINDOW = 3
+
+
+def is_steady(times_s: list[float]) -> bool:
+    """Whether the last steps are no faster or slower than those just before them."""
+    if len(times_s) < 2 * STEADY_WINDOW:
+        return False
+    last = statistics.median(times_s[-STEADY_WINDOW:])
+    before = statistics.median(times_s[-2 * STEADY_WINDOW : -STEADY_WINDOW])
+    return abs(last / before - 1) < STEADY_WITHIN
+
+
+class Entrant:
+    """An arm from the asking to its record. A failure in any phase ends the arm and is kept as its status."""
+
+    def __init__(self, trial: Trial, *, request: Message, protocol: Protocol) -> None:
+        self.trial = trial
+        self.measurement = Measurement()
+        self.status = Status.OK
+        self._techniques = compose(trial.techniques)
+        self._ranks = ranks(self._techniques)
+        self._request, self._protocol = request, protocol
+        self._reason: str | None = None
+        self._compute: str | None = None
+        self._certificate: WorkCertificate | None = None
+        self._process: Process | None = None
+        self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
+
+    @property
+    def alive(self) -> bool:
+        return self.status is Status.OK and self._process is not None
+
+    @property
+    def step_s(self) -> float:
+        """The step time to plan with: the median of the latest steps."""
+        times_s = self.measurement.sustained_step_times_s or self.measurement.warmup_step_times_s
+        return statistics.median(times_s[-STEADY_WINDOW:])
+
+    @property
+    def round_count(self) -> int:
+        """How many rounds fit the arm's share of time: fewer for a slow arm, never under the least."""
+        fitting = int(self._protocol.rounds_s / (self.step_s * self._protocol.round_steps))
+        return max(self._protocol.rounds_min, min(self._protocol.rounds, fitting))
+
+    def start(self, nursery: Nursery) -> None:
+        """Fork, build, take the first step and warm up until steady, within the bounds of the protocol."""
+        self._phase(lambda: self._start(nursery))
+
+    def sustain(self, gpus: Gpus) -> None:
+        """The contiguous window behind throughput, utilisation and energy."""
+        self._phase(lambda: self._sustain(gpus))
+
+    def step_round(self, index: int) -> None:
+        """The arm's turn in one round."""
+        self._phase(lambda: self._step_round(index))
+
+    def certify(self, reference: Entrant | None, *, replay: bool) -> None:
+        """Ask for peaks and the certificate, and hold the work against the reference's. Not part of the active time."""
+        active_s = self.measurement.active_s
+        self._phase(lambda: self._certify(reference or self, replay=replay))
+        self.measurement.active_s = active_s
+
+    def end(self) -> None:
+        """End the process; harmless if it is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process = None
+
+    def record(self, template: Record) -> Record:
+        """The arm's record: `template` holds what all arms of the heat share."""
+        return dataclasses.replace(
+            template,
+            techniques=self.trial.label,
+            status=self.status,
+            reason=self._reason,
+            world_size=self._ranks,
+            compute=self._compute,
+            started_at=self._started_at,
+            measurement=self.measurement,
+            certificate=self._certificate,
+        )
+
+    def memory_bytes(self) -> int:
+        """The memory that the arm has taken so far: the allocator's reserve on a GPU, else the resident set's growth."""
+        self._phase(self._read_peaks)
+        return self.measurement.reserved_peak_bytes or self.measurement.peak_memory_bytes or 0
+
+    def _phase(self, phase: Callable[[], None]) -> None:
+        if self.status is not Status.OK:
+            return
+        started = time.perf_counter()
+        try:
+            phase()
+        except ArmFailed as failure:
+            self.status, self._reason = failure.status, failure.reason
+            self.end()
+        finally:
+            self.measurement.active_s += time.perf_counter() - started
+
+    def _start(self, nursery: Nursery) -> None:
+        self._process = nursery.fork(self._request, self._ranks)
+        built = self._call({"do": "build"})[0]
+        self.measurement.build_s, self._compute = built["build_s"], built["compute"]
+        times_s = self.measurement.warmup_step_times_s
+        times_s += self._steps(1)["step_times_s"]
+        self.measurement.first_step_s = times_s[0]
+        self.measurement.ready_s = time.perf_counter() - self._process.asked_s
+        begun = time.perf_counter()
+        while not self._warm(times_s[1:], time.perf_counter() - begun):
+            times_s += self._steps(1)["step_times_s"]
+        self.measurement.warmup_steady = is_steady(times_s[1:])
+
+    def _warm(self, times_s: list[float], spent_s: float) -> bool:
+        """Whether warm-up ends here; the first step, which may compile, is not among `times_s`."""
+        if not times_s:
+            return False
+        out_of_time = spent_s + times_s[-1] > self._protocol.warmup_s or len(times_s) >= self._protocol.warmup_max_steps
+        return out_of_time or (len(times_s) >= self._protocol.warmup_min_steps and is_steady(times_s))
+
+    def _sustain(self, gpus: Gpus) -> None:
+        assert self._process is not None
+        count = max(self._protocol.sustained_min_steps, math.ceil(self._protocol.sustained_s / self.step_s))
+        if not self._protocol.telemetry:
+            answer = self._steps(count)
+        else:
+            sampler = Sampler(self._process.pid, gpus, self._ranks)
+            sampler.start()
+            answer = self._steps(count, on_tick=sampler.sample)
+            sampler.stop().store(self.measurement, [gpus.reason] if gpus.reason else [])
+        self.measurement.sustained_step_times_s = answer["step_times_s"]
+        self.measurement.sustained_data_wait_s = answer["data_wait_s"]
+        self.measurement.sustained_s = answer["host_s"]
+
+    def _step_round(self, index: int) -> None:
+        answer = self._steps(self._protocol.round_steps)
+        self.measurement.round_index += [index] * self._protocol.round_steps
+        self.measurement.round_step_times_s += answer["step_times_s"]
+        self.measurement.round_host_times_s.append(answer["host_s"])
+
+    def _read_peaks(self) -> None:
+        answers = self._call({"do": "peaks"})
+        for name in ("rss_start_bytes", "rss_peak_bytes", "allocated_peak_bytes", "reserved_peak_bytes"):
+            if name in answers[0]:
+                setattr(self.measurement, name, sum(answer[name] for answer in answers))
+        growth = sum(answer["rss_peak_bytes"] - answer["rss_start_bytes"] for answer in answers)
+        self.measurement.peak_memory_bytes = self.measurement.allocated_peak_bytes or growth
+        self.measurement.compile_s = answers[0]["compile_s"]
+
+    def _certify(self, reference: Entrant, *, replay: bool) -> None:
+        self._read_peaks()
+        steps = self._protocol.certify_steps if replay else 0
+        answers = self._call({"do": "certify", "with": {"replay_steps": steps}})
+        facts = answers[0]
+        if facts.get("first_losses"):
+            facts["first_losses"] = _rank_means([answer["first_losses"] for answer in answers])
+        self._certificate = WorkCertificate(**facts)
+        if reference._certificate is None:
+            return
+        allowed: set[Change] = set().union(*(item.changes for item in self._techniques))
+        batch = self._request["batch"]
+        differences = unequal_work(self._certificate, reference._certificate, allowed, batch)
+        if differences:
+            self.status, self._reason = Status.UNEQUAL_WORK, "; ".join(differences)
+
+    def _steps(self, count: int, on_tick: Callable[[], object] | None = None) -> Message:
+        """Steps on all ranks: a step lasts as long as on the slowest, its loss is the mean over equal shares."""
+        answers = self._call({"do": "steps", "with": {"count": count}}, on_tick)
+        losses = _rank_means([answer["losses"] for answer in answers])
+        self.measurement.losses += losses
+        bad = next((loss for loss in losses if not math.isfinite(loss)), None)
+        if bad is not None:
+            at = len(self.measurement.losses) - len(losses) + losses.index(bad) + 1
+            raise ArmFailed(Status.DIVERGED, f"the loss is {bad} at step {at}")
+        slowest = {
+            name: [max(ranks) for ranks in zip(*(answer[name] for answer in answers), strict=True)]
+            for name in ("step_times_s", "data_wait_s")
+        }
+        return {**slowest, "host_s": max(answer["host_s"] for answer in answers)}
+
+    def _call(self, command: Message, on_tick: Callable[[], object] | None = None) -> list[Message]:
+        assert self._process is not None
+        tick_s = self._protocol.sample_interval_s
+        return self._process.call(command, self._protocol.timeout_s, tick_s=tick_s, on_tick=on_tick)
+
+
+def _rank_means(per_rank: list[list[Any]]) -> list[float]:
+    return [statistics.fmean(values) for values in zip(*per_rank, strict=True)]

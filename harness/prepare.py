@@ -1,0 +1,87 @@
+"""Everything that is checked and found out before anything is measured: bad input ends here, with one clear line."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from bench.corpus import Corpus, open_corpus
+from bench.registry import Host, compose, unmet
+from bench.spec import Plan, Trial, WorkloadSpec
+from harness.channel import Message
+from harness.machine import describe_machine, host
+from harness.nursery import ArmFailed, Nursery
+from harness.record import Machine
+
+TASK_TIMEOUT_S = 600.0
+"""For the longest task before a run: training a tokenizer on a large corpus."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One workload of a plan, resolved: the global batch in samples, the sequence in tokens, and the model's counts."""
+
+    spec: WorkloadSpec
+    corpus: Corpus
+    batch: int
+    sequence: int | None
+    parameters: int | None
+    step_flops: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A plan that can run. `unsupported` gives the reason by technique label."""
+
+    plan: Plan
+    machine: Machine
+    entries: tuple[Entry, ...]
+    unsupported: dict[str, str]
+
+    def trials(self, entry: Entry) -> list[Trial]:
+        """The arms of one heat that can run, baseline first."""
+        return [trial for trial in self.plan.trials(entry.spec) if trial.label not in self.unsupported]
+
+    def estimated_s(self) -> float:
+        """A rough wall time for the least repetitions: bounded phases, steps guessed at a tenth of the matmul peak."""
+        protocol = self.plan.protocol
+        peak = self.machine.matmul_flops_per_s.get("float32", 1e11)
+        least_steps = protocol.warmup_min_steps + protocol.sustained_min_steps + protocol.rounds_min
+        phases_s = (protocol.warmup_s + protocol.sustained_s + protocol.rounds_s) / 2
+        total_s = 0.0
+        for entry in self.entries:
+            step_s = (entry.step_flops or 0.0) / (0.1 * peak)
+            total_s += len(self.trials(entry)) * max(phases_s, least_steps * step_s)
+        return total_s * self.plan.repetitions
+
+
+def device_facts(nursery: Nursery, device: str) -> Message:
+    """What torch sees of the device. Raises ValueError if it is not there."""
+    facts: Message = nursery.run("harness.machine:probe_device", {"device": device}, TASK_TIMEOUT_S)
+    return facts
+
+
+def prepare(plan: Plan, nursery: Nursery) -> Prepared:
+    """Resolve the plan. Raises ValueError, naming the bad value and the valid ones, if any part of it cannot run."""
+    composed = {trial.label: compose(trial.techniques) for trial in plan.trials(plan.workloads[0])}
+    facts = device_facts(nursery, plan.device)
+    here: Host = host(plan.device, facts)
+    corpora = {path: open_corpus(path) for path in {spec.corpus for spec in plan.workloads}}
+    entries = tuple(_entry(nursery, spec, corpora[spec.corpus], plan.device) for spec in plan.workloads)
+    reasons = {label: unmet(chosen, here) for label, chosen in composed.items()}
+    return Prepared(
+        plan=plan,
+        machine=describe_machine(nursery, plan.device, facts),
+        entries=entries,
+        unsupported={label: reason for label, reason in reasons.items() if reason},
+    )
+
+
+def _entry(nursery: Nursery, spec: WorkloadSpec, corpus: Corpus, device: str) -> Entry:
+    arguments = {"workload": dataclasses.asdict(spec), "corpus": dataclasses.asdict(corpus), "device": device}
+    try:
+        facts = nursery.run("harness.machine:probe_workload", arguments, TASK_TIMEOUT_S)
+    except ArmFailed as failure:
+        raise ValueError(f"model {spec.model!r} cannot be built: {failure.reason}") from failure
+    names = ("batch", "sequence", "parameters", "step_flops")
+    return Entry(spec=spec, corpus=corpus, **{name: facts[name] for name in names})

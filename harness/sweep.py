@@ -1,0 +1,225 @@
+"""A plan to heats to repetitions to records."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench.spec import BASELINE, Plan, Trial
+from harness.nursery import Nursery
+from harness.prepare import Entry, Prepared
+from harness.race import Heat, race
+from harness.record import Measurement, Record, Status
+from harness.telemetry import Gpus
+
+Choose = Callable[[Sequence[Record]], list[tuple[str, list[str]]]]
+"""From the records so far, workloads and labels in the order in which more repetitions would tell most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What the sweep is doing: for display alone. `done` and `total` count the arms of the least repetitions."""
+
+    workload: str
+    techniques: str
+    repetition: int
+    phase: str
+    done: int
+    total: int
+
+
+class Sweep:
+    """Carries out a prepared plan. `keep` receives each record as it is finished."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        *,
+        run_id: str,
+        keep: Callable[[Record], object],
+        choose: Choose,
+        show: Callable[[Progress], object] = lambda progress: None,
+        finished: Sequence[Record] = (),
+        log: Path,
+    ) -> None:
+        """`finished` are the records of an earlier, unfinished go at the same run, which are not measured again.
+        What the arms print is appended to `log`."""
+        self._prepared, self._plan = prepared, prepared.plan
+        self._run_id, self._keep, self._choose, self._show = run_id, keep, choose, show
+        self._records = list(finished)
+        self._gpus = Gpus(self._plan.device, prepared.machine.gpus)
+        self._log = log
+        self._compiled: set[tuple[str, str]] = set()
+
+    @property
+    def records(self) -> list[Record]:
+        return self._records
+
+    def run(self, nursery: Nursery) -> None:
+        """Measure the least repetitions of every workload, then more where they tell most, while the budget lasts."""
+        started = time.monotonic()
+        self._record_unsupported()
+        with tempfile.TemporaryDirectory(prefix="trainpace-") as caches:
+            for repetition in range(self._plan.repetitions):
+                for entry in self._prepared.entries:
+                    self._heat(nursery, entry, self._prepared.trials(entry), repetition, caches)
+            while self._plan.budget_s is not None:
+                left_s = self._plan.budget_s - (time.monotonic() - started)
+                chosen = self._next(left_s)
+                if chosen is None:
+                    return
+                entry, trials = chosen
+                self._heat(nursery, entry, trials, self._repetitions_of(entry), caches)
+
+    def _next(self, left_s: float) -> tuple[Entry, list[Trial]] | None:
+        """The most telling heat that fits the time left."""
+        entries = {entry.spec.model: entry for entry in self._prepared.entries}
+        for workload, labels in self._choose(self._records):
+            entry = entries[workload]
+            wanted = {BASELINE, *labels} - self._disqualified(workload)
+            trials = [trial for trial in self._prepared.trials(entry) if trial.label in wanted]
+            if len(trials) > 1 and self._expected_s(entry, trials) < left_s:
+                return entry, trials
+        return None
+
+    def _expected_s(self, entry: Entry, trials: Sequence[Trial]) -> float:
+        """What a repetition of these arms took last time, and a tenth for what lies between arms."""
+        latest = {item.techniques: item.measurement.active_s for item in self._of(entry.spec.model)}
+        return 1.1 * sum(latest.get(trial.label, 0.0) for trial in trials)
+
+    def _of(self, workload: str) -> list[Record]:
+        return [record for record in self._records if record.workload == workload]
+
+    def _repetitions_of(self, entry: Entry) -> int:
+        return 1 + max((record.repetition for record in self._of(entry.spec.model)), default=-1)
+
+    def _disqualified(self, workload: str) -> set[str]:
+        """Arms that failed before: another repetition would fail alike, and cost its timeout again."""
+        return {record.techniques for record in self._of(workload) if record.status is not Status.OK} - {BASELINE}
+
+    def _heat(self, nursery: Nursery, entry: Entry, trials: Sequence[Trial], repetition: int, caches: str) -> None:
+        workload = entry.spec.model
+        earlier = [record for record in self._of(workload) if record.repetition == repetition]
+        done = {record.techniques for record in earlier} | self._disqualified(workload)
+        baseline = next(trial for trial in trials if trial.label == BASELINE)
+        rivals = [trial for trial in trials if trial.label not in done and trial is not baseline]
+        if not rivals and BASELINE in done:
+            return
+        heat = self._context(nursery, entry, repetition, caches, part=len({item.heat_part for item in earlier}))
+        replay = not any(self._certified(workload, trial.label) for trial in rivals)
+        for record in race(heat, baseline, rivals, replay=replay):
+            self._finish(record)
+
+    def _certified(self, workload: str, label: str) -> bool:
+        found = (item.certificate for item in self._of(workload) if item.techniques == label)
+        return any(certificate is not None and certificate.first_losses for certificate in found)
+
+    def _context(self, nursery: Nursery, entry: Entry, repetition: int, caches: str, part: int) -> Heat:
+        total = self._plan.repetitions * sum(len(self._prepared.trials(item)) for item in self._prepared.entries)
+
+        def progress(techniques: str, phase: str) -> None:
+            done = sum(record.status is not Status.UNSUPPORTED for record in self._records)
+            self._show(
+                Progress(
+                    workload=entry.spec.model,
+                    techniques=techniques,
+                    repetition=repetition,
+                    phase=phase,
+                    done=done,
+                    total=max(total, done),
+                )
+            )
+
+        seed = self._plan.seed + repetition
+        return Heat(
+            nursery=nursery,
+            protocol=self._plan.protocol,
+            gpus=self._gpus,
+            request={
+                "workload": dataclasses.asdict(entry.spec),
+                "corpus": dataclasses.asdict(entry.corpus),
+                "device": self._plan.device,
+                "seed": seed,
+                "batch": entry.batch,
+                "log": str(self._log),
+            },
+            record=dataclasses.replace(self._template(entry), repetition=repetition, heat_part=part, seed=seed),
+            compile_caches=caches,
+            progress=progress,
+        )
+
+    def _finish(self, record: Record) -> None:
+        if record.measurement.compile_s is not None:
+            key = (record.workload, record.techniques)
+            record.measurement.compile_cache = "warm" if key in self._compiled else "cold"
+            self._compiled.add(key)
+        record = dataclasses.replace(record, command=command(self._plan, record.workload, record.techniques))
+        self._keep(record)
+        self._records.append(record)
+
+    def _record_unsupported(self) -> None:
+        for entry in self._prepared.entries:
+            known = {record.techniques for record in self._of(entry.spec.model)}
+            for label, reason in self._prepared.unsupported.items():
+                if label not in known:
+                    template = self._template(entry)
+                    status = Status.UNSUPPORTED
+                    self._finish(dataclasses.replace(template, techniques=label, status=status, reason=reason))
+
+    def _template(self, entry: Entry) -> Record:
+        return Record(
+            run_id=self._run_id,
+            plan=self._plan.name,
+            workload=entry.spec.model,
+            techniques=BASELINE,
+            repetition=0,
+            heat_part=0,
+            status=Status.OK,
+            reason=None,
+            device=self._plan.device,
+            machine_id=self._prepared.machine.machine_id,
+            world_size=1,
+            batch=entry.batch,
+            sequence=entry.sequence,
+            seed=self._plan.seed,
+            corpus_sha256=entry.corpus.sha256,
+            compute=None,
+            step_flops=entry.step_flops,
+            parameters=entry.parameters,
+            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            command="",
+            measurement=Measurement(),
+            certificate=None,
+        )
+
+
+def check_resumable(prepared: Prepared, finished: Sequence[Record]) -> None:
+    """Raises ValueError if the finished records are of another machine or other data than the plan would now see."""
+    corpora = {entry.spec.model: entry.corpus.sha256 for entry in prepared.entries}
+    for record in finished:
+        if record.machine_id != prepared.machine.machine_id:
+            raise ValueError(f"run {record.run_id!r} was begun on another machine: start a new run here")
+        if record.corpus_sha256 != corpora.get(record.workload):
+            raise ValueError(f"run {record.run_id!r} was begun with another corpus for {record.workload}: start anew")
+
+
+def command(plan: Plan, workload: str, label: str) -> str:
+    """The command line that measures this arm against its baseline again."""
+    spec = next(spec for spec in plan.workloads if spec.model == workload)
+    options: Mapping[str, object] = {
+        "--model": workload,
+        "--technique": label,
+        "--device": plan.device,
+        "--batch": spec.batch,
+        "--sequence": spec.sequence,
+        "--corpus": spec.corpus,
+        "--repetitions": plan.repetitions,
+    }
+    words = [part for name, value in options.items() if value is not None for part in (name, str(value))]
+    return shlex.join(["trainpace", "run", *words])

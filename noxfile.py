@@ -1,0 +1,61 @@
+"""The project's tasks. Each is a thin wrapper over `python -m`, so a machine without nox can do the same."""
+
+from __future__ import annotations
+
+import nox
+
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["tests", "lint", "typecheck"]
+
+CONSTRAINTS = ("--constraint", "constraints.txt")
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    """The package with all extras, editable, and dependency groups, at the pinned versions."""
+    requirements = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), *groups) if groups else ()
+    session.install(*CONSTRAINTS, "--editable", ".[all]", *requirements)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Run the default plan and render its report; arguments after -- go to `trainpace run`."""
+    install(session)
+    session.run("python", "-m", "bench", "run", *session.posargs)
+
+
+@nox.session
+def report(session: nox.Session) -> None:
+    """Render the report of finished runs: nox -s report -- runs/RUN_ID."""
+    install(session)
+    session.run("python", "-m", "bench", "report", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the test suite; arguments after -- go to pytest."""
+    install(session, "tests")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def truth(session: nox.Session) -> None:
+    """Measure trainpace itself against a bare training loop, alternated with it in one run."""
+    install(session)
+    session.run("python", "-m", "tests.truth", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting."""
+    groups = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "lint")
+    session.install(*CONSTRAINTS, *groups)
+    session.run("python", "-m", "ruff", "check")
+    session.run("python", "-m", "ruff", "format", "--check")
+
+
+@nox.session
+def typecheck(session: nox.Session) -> None:
+    """Check types strictly."""
+    install(session, "typecheck")
+    session.run("python", "-m", "mypy")

@@ -1,0 +1,43 @@
+"""Plain lists for the terminal: techniques, models, plans, findings, and what a dry run would do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.prepare import Prepared
+
+
+def aligned(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of the same keys as columns of text under their names."""
+    if not rows:
+        return ""
+    names = list(rows[0])
+    cells = [names] + [[_text(row[name]) for name in names] for row in rows]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value) or "-"
+    return "-" if value is None else str(value)
+
+
+def dry_run(prepared: Prepared) -> str:
+    """The arms, what is unsupported and why, and the estimated time."""
+    plan = prepared.plan
+    lines = [f"plan {plan.name} on {prepared.machine.device_name}, at least {plan.repetitions} repetitions", ""]
+    for entry in prepared.entries:
+        shape = f"batch {entry.batch}" + (f", sequence {entry.sequence}" if entry.sequence else "")
+        lines.append(f"{entry.spec.model} ({shape}, {_millions(entry.parameters)} parameters)")
+        lines += [f"  {trial.label}" for trial in prepared.trials(entry)]
+    if prepared.unsupported:
+        lines += ["", "unsupported:"] + [f"  {label}: {reason}" for label, reason in prepared.unsupported.items()]
+    budget = f", and further repetitions until {plan.budget_s:.0f} s" if plan.budget_s else ""
+    lines += ["", f"estimated time: {prepared.estimated_s():.0f} s for the least repetitions{budget}"]
+    return "\n".join(lines)
+
+
+def _millions(count: int | None) -> str:
+    return "unknown" if count is None else f"{count / 1e6:.1f} M"

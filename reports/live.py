@@ -1,0 +1,85 @@
+"""The run as it goes: a live table with progress and time left on a terminal, plain lines off it."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live as RichLive
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from bench.spec import Plan
+from harness.record import Record, Status
+from harness.sweep import Progress as SweepProgress
+
+
+class Live:
+    """Shows a sweep. Use as a context manager; pass `progress` and `record` to what reports them."""
+
+    def __init__(self, plan: Plan, console: Console | None = None) -> None:
+        self._console = console or Console()
+        self._plan = plan
+        self._rows: dict[str, Record] = {}
+        self._workload = ""
+        self._heat: tuple[str, int] | None = None
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} arms"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+        )
+        self._task = self._progress.add_task(plan.name, total=1)
+        self._live = RichLive(console=self._console, get_renderable=self._render, refresh_per_second=1)
+
+    def __enter__(self) -> Live:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def progress(self, progress: SweepProgress) -> None:
+        """What the sweep is doing now."""
+        heat = (progress.workload, progress.repetition)
+        if heat != self._heat:
+            self._heat = heat
+            if not self._console.is_terminal:
+                self._line(f"{progress.workload}: repetition {progress.repetition + 1}")
+        if progress.workload != self._workload:
+            self._workload, self._rows = progress.workload, {}
+        what = " ".join(word for word in (progress.techniques, progress.phase) if word)
+        description = f"{progress.workload} repetition {progress.repetition + 1}: {what}"
+        self._progress.update(self._task, description=description, completed=progress.done, total=progress.total)
+
+    def record(self, record: Record) -> None:
+        """One arm has finished."""
+        if self._console.is_terminal:
+            if record.workload == self._workload:
+                self._rows[record.techniques] = record
+            return
+        seen = _step_time(record) if record.status is Status.OK else f"{record.status}: {record.reason}"
+        self._line(f"  {record.workload} {record.techniques}: {seen}")
+
+    def _line(self, text: str) -> None:
+        print(text, file=self._console.file, flush=True)
+
+    def _render(self) -> Group:
+        table = Table(title=self._workload or None, title_justify="left")
+        table.add_column("technique")
+        table.add_column("status")
+        table.add_column("step time", justify="right")
+        for label, record in self._rows.items():
+            table.add_row(label, record.status, _step_time(record) if record.status is Status.OK else record.reason)
+        return Group(*([table] if self._rows else []), self._progress)
+
+
+def _step_time(record: Record) -> str:
+    times_s = record.measurement.round_step_times_s
+    return f"{statistics.median(times_s) * 1e3:.2f} ms" if times_s else "unknown"
