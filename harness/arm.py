@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib
 import os
 import signal
 import socket
@@ -232,14 +233,15 @@ def main(request: Message, connections: list[socket.socket]) -> None:
         run_ranks(request, connections)
 
 
-def task_answer(task: Callable[..., Any], connection: socket.socket, arguments: Message) -> None:
-    """The body of a forked one-shot task: answer with what it returns, or with how it failed."""
+def answer_task(name: str, connection: socket.socket, arguments: Message) -> None:
+    """The body of a forked one-shot task, `module:function`: answer with what it returns, or with how it failed."""
     channel = Channel(connection)
     try:
-        channel.send({"answer": task(**arguments)})
+        module, _, function = name.partition(":")
+        channel.send({"answer": getattr(importlib.import_module(module), function)(**arguments)})
     except ValueError as error:
         channel.send({"invalid": str(error)})
-    except Exception as error:
+    except Exception as error:  # Whatever it is, the run has to hear of it.
         status, reason = describe(error)
         channel.send({"failed": status, "reason": reason})
         raise

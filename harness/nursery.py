@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,13 +122,16 @@ class Process:
 class Nursery:
     """The owner's side: starts the nursery process and asks it for arms. Use as a context manager."""
 
-    def __init__(self, *, python: str = sys.executable) -> None:
-        """Start `python -m harness.nursery` and return at once; the first fork waits until everything is imported."""
+    def __init__(self, *, python: str = sys.executable, modules: Sequence[str] = ()) -> None:
+        """Start `python -m harness.nursery` and return at once; the first fork waits until everything is imported.
+
+        `modules` are imported too: they may register techniques of their own.
+        """
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # One thread each: the arms' arithmetic is torch's, and a library's idle pool would survive into every fork.
         single = {"OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
         self._process = subprocess.Popen(
-            [python, "-m", "harness.nursery", str(theirs.fileno())],
+            [python, "-m", "harness.nursery", str(theirs.fileno()), *modules],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -294,9 +297,7 @@ def _child_main(request: Message, connections: list[socket.socket]) -> None:
         if "log" in request:
             _write_output_to(request["log"])
         if "task" in request:
-            module, _, function = request["task"].partition(":")
-            task = getattr(importlib.import_module(module), function)
-            arm.task_answer(task, connections[0], request["arguments"])
+            arm.answer_task(request["task"], connections[0], request["arguments"])
         else:
             arm.main(request, connections)
         code = 0
@@ -317,9 +318,9 @@ def _write_output_to(path: str) -> None:
     os.close(descriptor)
 
 
-def _preload() -> None:
+def _preload(modules: Sequence[str]) -> None:
     """Import what arms need. Raises RuntimeError if that started a GPU or left work in other threads."""
-    for name in PRELOAD:
+    for name in (*PRELOAD, *modules):
         importlib.import_module(name)
     for name in OPTIONAL_PRELOAD:
         with contextlib.suppress(ImportError):
@@ -335,7 +336,7 @@ def _preload() -> None:
         raise RuntimeError("an import has initialised CUDA, which no forked arm could use")
 
 
-def main(descriptor: int) -> None:
+def main(descriptor: int, modules: Sequence[str]) -> None:
     """Serve fork and reap requests on the control socket until the owner closes it."""
     control = socket.socket(fileno=descriptor)
     set_child_subreaper = 36  # PR_SET_CHILD_SUBREAPER in linux/prctl.h
@@ -343,7 +344,7 @@ def main(descriptor: int) -> None:
     # The owner's Ctrl-C is the owner's to handle; it ends the nursery by closing the socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        _preload()
+        _preload(modules)
     except Exception as error:
         control.send(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())
         raise
@@ -368,4 +369,4 @@ def main(descriptor: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), sys.argv[2:])

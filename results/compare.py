@@ -148,7 +148,7 @@ def _comparison(records: list[Record], baselines: list[Record], machine: Machine
         workload=first.workload,
         techniques=first.techniques,
         status=status,
-        repetitions=len(good),
+        repetitions=len({record.repetition for record in good}),
         step_time_s=step.estimate if step else None,
         step_time_low_s=step.low if step else None,
         step_time_high_s=step.high if step else None,

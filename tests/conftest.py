@@ -1,0 +1,72 @@
+"""Shared by all tests: a cache of their own, one nursery, and short protocols."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.corpus import Corpus, open_corpus
+from bench.spec import Plan, Protocol, WorkloadSpec
+from harness.nursery import Nursery
+from harness.prepare import Prepared, prepare
+from harness.record import Record
+from harness.sweep import Sweep
+from results import store
+from results.compare import most_telling
+
+SHORT = Protocol(warmup_s=0.3, sustained_s=0.1, rounds=4, rounds_s=0.3, sample_interval_s=0.05, timeout_s=60)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tokens and tokenizers of the tests stay out of the user's cache. Set before the nursery inherits it."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small corpus of real text: this project's own test sources."""
+    folder = tmp_path_factory.mktemp("text")
+    for source in Path(__file__).parent.glob("*.py"):
+        (folder / source.name).write_bytes(source.read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def corpus(own_cache: None, text_folder: Path) -> Corpus:
+    return open_corpus(str(text_folder))
+
+
+@pytest.fixture(scope="session")
+def nursery(own_cache: None) -> Iterator[Nursery]:
+    """One nursery for all tests, which knows the planted techniques too."""
+    with Nursery(modules=["tests.planted"]) as started:
+        started.wait_ready()
+        yield started
+
+
+@pytest.fixture
+def sweep(nursery: Nursery, text_folder: Path, tmp_path: Path) -> Callable[..., tuple[Prepared, list[Record]]]:
+    """Run a small plan to the end and return its records, as they were kept on disk."""
+
+    def run(*compositions: tuple[str, ...], **options: Any) -> tuple[Prepared, list[Record]]:
+        models = options.pop("models", ("gpt2/nano",))
+        specs = tuple(WorkloadSpec(model=model, batch=8, sequence=32, corpus=str(text_folder)) for model in models)
+        settings = {"name": "test", "repetitions": 1, "protocol": SHORT} | options
+        plan = Plan(workloads=specs, compositions=compositions, **settings)
+        prepared = prepare(plan, nursery)
+        made = Sweep(
+            prepared,
+            run_id="test",
+            keep=lambda record: store.write(record, tmp_path, machine=prepared.machine, plan=plan),
+            choose=lambda records: most_telling(records, prepared.machine),
+            log=tmp_path / "arms.log",
+        )
+        made.run(nursery)
+        return prepared, store.read(tmp_path)
+
+    return run

@@ -1,0 +1,111 @@
+"""Techniques that misbehave on purpose. Tests import this module in the nursery and beside it; nothing else does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from bench.registry import Change, Stage, technique
+from bench.setup import TrainingSetup, Unsupported, split
+from bench.workload import Batch
+
+SOURCE = "https://example.invalid/planted"
+
+
+@technique(stage=Stage.STEP, source=SOURCE)
+def planted_half_batch(setup: TrainingSetup) -> TrainingSetup:
+    """Trains on the first half of every batch."""
+
+    def half(model: nn.Module, batch: Batch) -> Tensor:
+        return setup.loss(model, split(batch, 2)[0])
+
+    return replace(setup, loss=half)
+
+
+class _IdleOptimizer(torch.optim.SGD):
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
+        """Does nothing, quickly."""
+
+
+@technique(stage=Stage.OPTIMIZER, changes={Change.UPDATE_RULE}, source=SOURCE)
+def planted_idle_optimizer(setup: TrainingSetup) -> TrainingSetup:
+    """An optimizer whose update changes nothing."""
+
+    def idle(parameters: Iterable[nn.Parameter]) -> Optimizer:
+        return _IdleOptimizer(parameters, lr=0.1)
+
+    return replace(setup, optimizer=idle)
+
+
+@technique(stage=Stage.STEP, changes={Change.UPDATE_RULE, Change.NUMERICS}, source=SOURCE)
+def planted_cached_loss(setup: TrainingSetup) -> TrainingSetup:
+    """Computes the first loss alone and returns it for every later batch."""
+    kept: list[Tensor] = []
+
+    def cached(model: nn.Module, batch: Batch) -> Tensor:
+        if not kept:
+            loss = setup.loss(model, batch)
+            kept.append(loss.detach())
+            return loss
+        parameter = next(item for item in model.parameters() if item.requires_grad)
+        return kept[0] + 0 * parameter.sum()
+
+    return replace(setup, loss=cached)
+
+
+@technique(stage=Stage.MODEL, source=SOURCE)
+def planted_frozen_half(setup: TrainingSetup) -> TrainingSetup:
+    """Stops training every second parameter tensor without saying so."""
+    for parameter in list(setup.model.parameters())[::2]:
+        parameter.requires_grad_(False)
+    return setup
+
+
+@technique(stage=Stage.MODEL, source=SOURCE)
+def planted_raises(setup: TrainingSetup) -> TrainingSetup:
+    """Raises an exception."""
+    raise RuntimeError("planted failure")
+
+
+@technique(stage=Stage.MODEL, source=SOURCE)
+def planted_unsupported(setup: TrainingSetup) -> TrainingSetup:
+    """Finds that it cannot run on this model."""
+    raise Unsupported("planted_unsupported needs another model")
+
+
+@technique(stage=Stage.MODEL, source=SOURCE)
+def planted_hangs(setup: TrainingSetup) -> TrainingSetup:
+    """Never returns."""
+    threading.Event().wait()
+    return setup
+
+
+@technique(stage=Stage.STEP, source=SOURCE)
+def planted_kills_itself(setup: TrainingSetup) -> TrainingSetup:
+    """Kills its own process at the first loss."""
+
+    def deadly(model: nn.Module, batch: Batch) -> Tensor:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return setup.loss(model, batch)
+
+    return replace(setup, loss=deadly)
+
+
+@technique(stage=Stage.STEP, source=SOURCE)
+def planted_nan(setup: TrainingSetup) -> TrainingSetup:
+    """Every loss is NaN."""
+    return replace(setup, loss=lambda model, batch: setup.loss(model, batch) * float("nan"))
+
+
+@technique(stage=Stage.MODEL, source=SOURCE)
+def planted_out_of_memory(setup: TrainingSetup) -> TrainingSetup:
+    """Asks for more memory than any machine has."""
+    torch.empty(2**60, dtype=torch.uint8)
+    return setup

@@ -1,0 +1,83 @@
+"""The work certificate catches unequal work, and lets declared differences pass."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from bench.registry import Change
+from harness.certificate import attention_kernels, unequal_work, without_dropout
+from harness.record import WorkCertificate
+
+HONEST = WorkCertificate(
+    parameters=100,
+    trained_parameters=100,
+    updates=10,
+    skipped_updates=0,
+    tensors=4,
+    moved_tensors=4,
+    movement_rms=1e-3,
+    weight_dtypes=["float32"],
+    state_dtypes=["float32"],
+    samples_per_update=8.0,
+    tokens_per_update=256.0,
+    padded_tokens_per_update=0.0,
+    gradient_dtypes=["float32"],
+    first_losses=[5.5, 5.4, 5.3],
+)
+
+
+def test_equal_work_is_equal() -> None:
+    assert unequal_work(HONEST, HONEST, set(), 8) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "excuse"),
+    [
+        ("updates", 0, None),
+        ("moved_tensors", 0, None),
+        ("moved_tensors", 3, Change.TRAINED_PARAMETERS),
+        ("parameters", 90, Change.ARCHITECTURE),
+        ("trained_parameters", 50, Change.TRAINED_PARAMETERS),
+        ("samples_per_update", 4.0, None),
+        ("tokens_per_update", 128.0, Change.DATA_ORDER),
+        ("weight_dtypes", ["bfloat16"], Change.NUMERICS),
+        ("first_losses", [5.5, 5.4, 5.32], Change.NUMERICS),
+        ("first_losses", [5.5, 5.0, 4.0], Change.UPDATE_RULE),
+        ("first_losses", [4.5, 5.4, 5.3], Change.OBJECTIVE),
+        ("first_losses", [5.5, 5.5, 5.5], None),
+    ],
+)
+def test_each_difference_is_caught_unless_declared(field: str, value: object, excuse: Change | None) -> None:
+    arm = dataclasses.replace(HONEST, **{field: value})
+    assert len(unequal_work(arm, HONEST, set(), 8)) == 1
+    everything = set(Change)
+    if excuse is None:
+        assert unequal_work(arm, HONEST, everything, 8)
+    else:
+        assert unequal_work(arm, HONEST, {excuse}, 8) == []
+
+
+def test_a_constant_loss_is_caught_whatever_is_declared() -> None:
+    arm = dataclasses.replace(HONEST, first_losses=[5.5, 5.5, 5.5])
+    assert unequal_work(arm, HONEST, set(Change), 8) == ["the loss is 5.5000 on every batch"]
+
+
+def test_dropout_layers_are_silenced() -> None:
+    model = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(4, 4), torch.nn.Dropout2d(0.3)).train()
+    without_dropout(model)
+    data = torch.ones(2, 4)
+    assert torch.equal(model[0](data), data)
+    assert model[2].p == 0
+
+
+def test_the_attention_kernel_is_seen() -> None:
+    query = torch.randn(1, 2, 8, 4, requires_grad=True)
+    with torch.profiler.profile() as fused:
+        torch.nn.functional.scaled_dot_product_attention(query, query, query).sum().backward()
+    with torch.profiler.profile() as plain:
+        (query @ query.transpose(-1, -2)).softmax(-1).sum().backward()
+    assert any("flash" in name for name in attention_kernels(fused))
+    assert attention_kernels(plain) == []

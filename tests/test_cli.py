@@ -1,0 +1,151 @@
+"""The command line as a user meets it: whole processes, from the plan to the report."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SMALL = ("--model", "gpt2/nano", "--batch", "8", "--sequence", "32", "--device", "cpu")
+
+
+def trainpace(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bench", *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, stdin=subprocess.DEVNULL)
+
+
+@pytest.fixture(scope="module")
+def smoke(own_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished smoke run."""
+    out = tmp_path_factory.mktemp("runs")
+    done = trainpace("run", "smoke", "--device", "cpu", "--out", out)
+    assert done.returncode == 0, done.stderr
+    (folder,) = out.iterdir()
+    assert f"run:    {folder}" in done.stdout
+    assert f"report: {folder / 'report.html'}" in done.stdout
+    return folder
+
+
+def test_smoke_leaves_records_plan_and_report(smoke: Path) -> None:
+    frame = pd.read_parquet(smoke / "records")
+    assert set(frame["techniques"]) == {"fp32", "accumulate_4", "adamw_fused", "sgd_momentum"}
+    assert set(frame["status"]) == {"ok"}
+    assert frame.groupby("techniques").size().eq(2).all()
+    assert json.loads((smoke / "plan.json").read_text())["name"] == "smoke"
+    page = (smoke / "report.html").read_text()
+    assert page.startswith("<!doctype html>") or page.startswith("<!DOCTYPE html>")
+    assert all(name in page for name in frame["techniques"])
+
+
+def test_compare_in_every_format(smoke: Path) -> None:
+    rows = json.loads(trainpace("compare", smoke, "--format", "json").stdout)
+    assert [row["techniques"] for row in rows][0] == "fp32"
+    assert {"workload", "status", "speedup", "speedup_low", "verdict", "energy_j_per_token", "reason"} <= rows[0].keys()
+    assert all(row["energy_j_per_token"] is None for row in rows)
+    table = list(csv.DictReader(io.StringIO(trainpace("compare", smoke, "--format", "csv").stdout)))
+    assert [float(row["step_time_s"]) for row in table] == pytest.approx([row["step_time_s"] for row in rows])
+    assert "| " in trainpace("compare", smoke, "--format", "markdown").stdout
+    assert "accumulate_4" in trainpace("compare", smoke).stdout
+    both = json.loads(trainpace("compare", smoke, smoke, "--format", "json").stdout)
+    assert [row["speedup"] for row in both] == pytest.approx([1.0] * len(both))
+
+
+def test_report_is_rendered_where_asked(smoke: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    assert trainpace("report", smoke, smoke, "--out", page).returncode == 0
+    assert "gpt2/nano" in page.read_text()
+
+
+def test_a_finished_run_resumes_to_itself(smoke: Path) -> None:
+    before = {part: part.stat().st_mtime_ns for part in (smoke / "records").iterdir()}
+    assert trainpace("run", "--resume", smoke).returncode == 0
+    assert {part: part.stat().st_mtime_ns for part in (smoke / "records").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "qick"], "plan 'qick' is unknown: give one of smoke, quick, full"),
+        (["run", *SMALL, "--technique", "amp_bf15"], "technique 'amp_bf15' is unknown: did you mean amp_bf16"),
+        (["run", *SMALL, "--technique", "adam+adamax"], "'adam' and 'adamax' exclude each other"),
+        (["run", "--model", "gpt2/tinny", "--device", "cpu"], "model 'gpt2/tinny' is unknown"),
+        (["run", "--model", "none.py:f", "--device", "cpu"], "model file 'none.py' does not exist"),
+        (["run", *SMALL, "--device", "cuda"], "device 'cuda' is not available"),
+        (["run", *SMALL, "--corpus", "/nowhere"], "corpus '/nowhere' does not exist"),
+        (["run", "--model", "gpt2/nano", "--sequence", "4096", "--device", "cpu"], "longer than the 1024 positions"),
+        (["run", "--resume", "/nowhere"], "no readable plan.json"),
+        (["run", "quick", "--resume", "/nowhere"], "leave out the plan"),
+        (["compare", "/nowhere"], "holds no records"),
+        (["report", "/nowhere"], "holds no records"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(arguments: list[str], message: str, tmp_path: Path) -> None:
+    done = trainpace(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.startswith("trainpace: ")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_prints_the_arms_and_leaves_nothing(tmp_path: Path) -> None:
+    done = trainpace("run", *SMALL, "--technique", "tf32", "--technique", "adam", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "tf32 needs an Ampere or newer GPU; this run is on cpu" in done.stdout
+    assert "estimated time" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["techniques", "models", "plans"])
+def test_listings(what: str) -> None:
+    rows = json.loads(trainpace("list", what, "--json").stdout)
+    plain = trainpace("list", what).stdout
+    assert rows
+    assert all(row["name"] in plain and row["caption"] in plain for row in rows)
+
+
+def test_doctor_says_what_is_missing() -> None:
+    shown = trainpace("doctor").stdout
+    assert "matmul peak" in shown
+    assert "technique tf32" in shown
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A run of three repetitions, caught after its first record."""
+    command = [sys.executable, "-m", "bench", "run", *SMALL, "--technique", "adamw_fused", "--repetitions", "3"]
+    run = subprocess.Popen([*command, "--out", str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert run.stdout is not None
+    assert any("fp32" in line for line in iter(run.stdout.readline, ""))
+    yield run
+    run.kill()
+    run.communicate()
+
+
+def test_kill_9_leaves_no_process_and_a_run_that_resumes(started: subprocess.Popen[str], tmp_path: Path) -> None:
+    family = psutil.Process(started.pid).children(recursive=True)
+    assert family
+    started.kill()
+    started.communicate()
+    _, alive = psutil.wait_procs(family, timeout=5)
+    assert alive == []
+    (folder,) = tmp_path.iterdir()
+    finished = pd.read_parquet(folder / "records")
+    assert len(finished) >= 1
+    done = trainpace("run", "--resume", folder)
+    assert done.returncode == 0, done.stderr
+    frame = pd.read_parquet(folder / "records")
+    for label in ("fp32", "adamw_fused"):
+        assert set(frame[frame["techniques"] == label]["repetition"]) == {0, 1, 2}
+    assert (folder / "report.html").exists()

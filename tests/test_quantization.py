@@ -1,0 +1,207 @@
+"""Quantised training: the right layers are converted, they really compute in 8 bits, and the model learns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils._triton import has_triton
+from transformers.pytorch_utils import Conv1D
+
+from bench.corpus import Corpus
+from bench.registry import Host, compose, unmet
+from bench.setup import TrainingSetup, Unsupported, baseline
+from bench.spec import WorkloadSpec
+from bench.techniques._conv1d import conv1d_to_linear, linear_layers
+from bench.workload import Workload, resolve
+from harness.step import batches, train_step
+
+TRITON = "torchao runs its int8 products in a Triton kernel where there is a GPU, and that has no CPU form"
+INT8 = pytest.param("int8_mixed_precision", marks=pytest.mark.skipif(has_triton(), reason=TRITON))
+LAYERS = {"gpt2/nano": 2 * 4, "bert/nano": 2 * 6 + 1}
+"""Linear layers under the output head: in each block, and BERT's one more before the head."""
+
+both_models = pytest.mark.parametrize("model", list(LAYERS))
+both_that_run_here = pytest.mark.parametrize("name", ["qat_int8", INT8])
+
+
+def build(corpus: Corpus, model: str, *names: str) -> TrainingSetup:
+    torch.manual_seed(0)
+    setup = baseline(resolve(WorkloadSpec(model=model, batch=8, sequence=32), corpus), torch.device("cpu"))
+    for technique in compose(names):
+        setup = technique.apply(setup)
+    return setup
+
+
+def own(make: type[nn.Module]) -> TrainingSetup:
+    return baseline(Workload(model=make, data=list, batch=2), torch.device("cpu"))
+
+
+def first_loss(setup: TrainingSetup) -> float:
+    setup.model.eval()
+    with torch.no_grad():
+        return float(setup.loss(setup.model, next(batches(setup, seed=0))))
+
+
+def train_three_steps(setup: TrainingSetup) -> None:
+    """Takes three updates and asserts what training must show."""
+    parameters = [item for item in setup.model.parameters() if item.requires_grad]
+    before = [item.detach().clone() for item in parameters]
+    optimizer = setup.optimizer(parameters)
+    without_gradient: set[int] = set()
+
+    def look(*_: object) -> None:
+        without_gradient.update(index for index, item in enumerate(parameters) if item.grad is None)
+
+    optimizer.register_step_pre_hook(look)
+    data = batches(setup, seed=0)
+    losses = [float(train_step(setup, optimizer, next(data))) for _ in range(3)]
+    assert all(math.isfinite(loss) for loss in losses)
+    assert not without_gradient
+    assert all(not torch.equal(new, old) for new, old in zip(parameters, before, strict=True))
+
+
+@pytest.fixture
+def one_rank(tmp_path: Path) -> Iterator[None]:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/ranks", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def test_conv1d_becomes_the_same_linear_layer(corpus: Corpus) -> None:
+    setup, plain = build(corpus, "gpt2/nano"), build(corpus, "gpt2/nano")
+    setup.model.get_parameter("transformer.h.0.mlp.c_fc.weight").requires_grad_(False)
+    conv1d_to_linear(setup.model)
+    assert not any(isinstance(module, Conv1D) for module in setup.model.modules())
+    assert {type(layer) for layer in linear_layers(setup.model).values()} == {nn.Linear}
+    assert first_loss(setup) == pytest.approx(first_loss(plain), abs=1e-6)
+    frozen = [name for name, item in setup.model.named_parameters() if not item.requires_grad]
+    assert frozen == ["transformer.h.0.mlp.c_fc.weight"]
+    assert setup.model.get_parameter("lm_head.weight") is setup.model.get_parameter("transformer.wte.weight")
+    sizes = [sum(item.numel() for item in each.model.parameters()) for each in (setup, plain)]
+    assert sizes[0] == sizes[1]
+
+
+def test_converting_draws_no_random_numbers(corpus: Corpus) -> None:
+    setup = build(corpus, "gpt2/nano")
+    before = torch.get_rng_state()
+    conv1d_to_linear(setup.model)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_layer_in_two_places_stays_one_layer() -> None:
+    shared = Conv1D(4, 4)
+    model = nn.ModuleDict({"first": shared, "second": shared, "third": Conv1D(4, 4)})
+    conv1d_to_linear(model)
+    assert model["first"] is model["second"]
+    assert model["first"] is not model["third"]
+
+
+@both_models
+@both_that_run_here
+def test_every_linear_layer_but_the_head_is_converted_and_learns(corpus: Corpus, model: str, name: str) -> None:
+    kind = {"qat_int8": "FakeQuantizedLinear", "int8_mixed_precision": "Int8MixedPrecisionTrainingLinear"}[name]
+    setup = build(corpus, model, name)
+    assert sum(type(module).__name__ == kind for module in setup.model.modules()) == LAYERS[model]
+    head, embedding = setup.model.get_output_embeddings(), setup.model.get_input_embeddings()  # type: ignore[operator]
+    assert type(head) is nn.Linear
+    assert head.weight is embedding.weight
+    train_three_steps(setup)
+
+
+@both_models
+@both_that_run_here
+def test_the_rounding_shows_and_stays_small(corpus: Corpus, model: str, name: str) -> None:
+    rounded, exact = first_loss(build(corpus, model, name)), first_loss(build(corpus, model))
+    assert rounded != exact
+    assert rounded == pytest.approx(exact, rel=1e-2)
+
+
+def test_qat_rounds_each_row_of_a_weight_to_int8_levels(corpus: Corpus) -> None:
+    layer = build(corpus, "gpt2/nano", "qat_int8").model.get_submodule("transformer.h.0.mlp.c_proj")
+    weight = layer.get_parameter("weight")
+    rounded = layer.get_submodule("weight_fake_quantizer")(weight)
+    step = weight.abs().amax(dim=1, keepdim=True) / 127.5
+    assert torch.all((rounded - weight).abs() <= 0.51 * step)
+    assert max(len(row.unique()) for row in rounded) < weight.shape[1]
+
+
+@pytest.mark.skipif(has_triton(), reason=TRITON)
+def test_int8_products_agree_with_float_products_in_both_directions(corpus: Corpus) -> None:
+    def gradient(setup: TrainingSetup) -> Tensor:
+        setup.model.eval()
+        loss = setup.loss(setup.model, next(batches(setup, seed=0)))
+        weight = setup.model.get_parameter("transformer.h.0.attn.c_attn.weight")
+        return torch.autograd.grad(loss, [weight])[0]
+
+    rounded = gradient(build(corpus, "gpt2/nano", "int8_mixed_precision"))
+    exact = gradient(build(corpus, "gpt2/nano")).t()
+    assert not torch.equal(rounded, exact)
+    assert torch.cosine_similarity(rounded.flatten(), exact.flatten(), dim=0) > 0.99
+
+
+@pytest.mark.skipif(has_triton(), reason=TRITON)
+def test_int8_is_captured_in_one_graph(corpus: Corpus) -> None:
+    torch._dynamo.reset()
+    setup = build(corpus, "bert/nano", "int8_mixed_precision")
+    captured = torch.compile(setup.model, backend="eager", fullgraph=True)
+    train_three_steps(replace(setup, model=captured))  # type: ignore[arg-type]
+
+
+@both_models
+@both_that_run_here
+@pytest.mark.parametrize("other", ["accumulate_4", "checkpoint_activations", "prune_heads_50"])
+def test_composes(corpus: Corpus, model: str, name: str, other: str) -> None:
+    train_three_steps(build(corpus, model, name, other))
+
+
+@both_models
+@both_that_run_here
+def test_composes_with_ddp(corpus: Corpus, one_rank: None, model: str, name: str) -> None:
+    setup = build(corpus, model, name)
+    train_three_steps(replace(setup, model=DistributedDataParallel(setup.model)))
+
+
+@pytest.mark.parametrize("names", [("qat_int8", "int8_mixed_precision"), ("qat_int8", "prune_magnitude_50")])
+def test_meaningless_compositions_are_refused(names: tuple[str, str]) -> None:
+    with pytest.raises(ValueError, match="exclude each other"):
+        compose(names)
+
+
+@pytest.mark.parametrize("name", ["qat_int8", INT8, "fp8"])
+def test_a_model_without_linear_layers_is_unsupported(name: str) -> None:
+    class Convolutions(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Conv2d(3, 16, 3), nn.ReLU())
+
+    (technique,) = compose([name])
+    with pytest.raises(Unsupported, match=rf"{name} needs nn\.Linear or Conv1D layers"):
+        technique.apply(own(Convolutions))
+
+
+def test_fp8_converts_the_layers_that_its_kernels_accept() -> None:
+    class Uneven(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Linear(16, 32), nn.Linear(32, 10))
+
+    (technique,) = compose(["fp8"])
+    setup = technique.apply(own(Uneven))
+    assert [type(module).__name__ for module in setup.model.children()] == ["Float8Linear", "Linear"]
+    assert setup.compute == "float8"
+
+
+def test_fp8_needs_a_recent_gpu_and_a_sequence_in_sixteens(corpus: Corpus) -> None:
+    chosen = compose(["fp8"])
+    assert "needs an Ada, Hopper or newer GPU" in (unmet(chosen, Host(device="cpu")) or "")
+    assert "8.0" in (unmet(chosen, Host(device="cuda", gpus=1, capability=(8, 0))) or "")
+    assert unmet(chosen, Host(device="cuda", gpus=1, capability=(9, 0))) is None
+    workload = resolve(WorkloadSpec(model="gpt2/nano", batch=8, sequence=40), corpus)
+    with pytest.raises(Unsupported, match="divides by 16; it is 40"):
+        chosen[0].apply(baseline(workload, torch.device("cpu")))

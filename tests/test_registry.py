@@ -1,0 +1,71 @@
+"""Registration, composition and needs."""
+
+import itertools
+
+import pytest
+
+from bench.registry import Host, Stage, compose, gpu, package, ranks, technique, techniques, unmet
+from bench.setup import TrainingSetup
+
+
+def test_order_of_names_does_not_matter() -> None:
+    names = ("accumulate_4", "compile", "amp_bf16", "adam")
+    orders = {tuple(item.name for item in compose(order)) for order in itertools.permutations(names)}
+    assert orders == {("amp_bf16", "compile", "adam", "accumulate_4")}
+
+
+@pytest.mark.parametrize("pair", [("adam", "adamax"), ("amp_bf16", "amp_fp16"), ("accumulate_4", "accumulate_8")])
+def test_conflicts_name_both(pair: tuple[str, str]) -> None:
+    with pytest.raises(ValueError, match="exclude each other") as error:
+        compose(pair)
+    assert all(name in str(error.value) for name in pair)
+
+
+def test_unknown_names_suggest_the_nearest() -> None:
+    with pytest.raises(ValueError, match="'amp_bf15' is unknown: did you mean amp_bf16"):
+        compose(["amp_bf15"])
+
+
+def test_parametrised_techniques_fill_their_caption() -> None:
+    assert "4 micro-batches" in techniques()["accumulate_4"].caption
+
+
+def test_every_technique_declares_itself() -> None:
+    for item in techniques().values():
+        assert item.caption.endswith("."), item.name
+        assert item.source.startswith("https://"), item.name
+        assert item.excludes <= techniques().keys(), item.name
+
+
+def test_needs_are_given_in_words() -> None:
+    cpu = Host(device="cpu")
+    old = Host(device="cuda", gpus=1, capability=(7, 0))
+    new = Host(device="cuda", gpus=1, capability=(9, 0))
+    need = gpu((8, 0), "an Ampere GPU")
+    assert need(new) is None
+    assert need(cpu) == "needs an Ampere GPU; this run is on cpu"
+    assert "7.0" in str(need(old))
+    assert package("torch", "torch")(cpu) is None
+    assert "pip install 'x[y]'" in str(package("no_such_module", "'x[y]'")(cpu))
+    assert unmet(compose(["tf32"]), cpu) is not None
+    assert "one for each rank; this machine has 1" in str(unmet(compose(["ddp_2"]), new))
+
+
+def test_ranks_of_a_composition() -> None:
+    assert ranks(compose(["adam"])) == 1
+    assert ranks(compose(["adam", "ddp_2"])) == 2
+
+
+def test_names_are_unique_and_documented() -> None:
+    def undocumented(setup: TrainingSetup) -> TrainingSetup:
+        return setup
+
+    def adam(setup: TrainingSetup) -> TrainingSetup:
+        """Another Adam."""
+        return setup
+
+    register = technique(stage=Stage.MODEL, source="https://example.invalid")
+    with pytest.raises(ValueError, match="no docstring"):
+        register(undocumented)
+    with pytest.raises(ValueError, match="'adam' is already registered"):
+        register(adam)

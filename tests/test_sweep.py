@@ -1,0 +1,200 @@
+"""Whole sweeps over real processes: records, statuses, certificates, resuming and further repetitions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.spec import Plan, Protocol, WorkloadSpec
+from harness.nursery import Nursery
+from harness.prepare import prepare
+from harness.record import Record, Status
+from harness.sweep import Sweep, check_resumable, command
+from results.compare import compare, most_telling
+import tests.planted  # noqa: F401  the sweep composes the planted techniques in this process too
+from tests.conftest import SHORT
+
+Run = Callable[..., tuple[Any, list[Record]]]
+
+
+def by_label(records: list[Record]) -> dict[str, Record]:
+    return {record.techniques: record for record in records}
+
+
+def test_equal_work_is_certified(sweep: Run) -> None:
+    _, records = sweep(("accumulate_4",), ("ddp_2",), ("adamw_fused",))
+    found = by_label(records)
+    assert {record.status for record in records} == {Status.OK}
+    reference = found["fp32"].certificate
+    assert reference is not None and reference.first_losses is not None
+    for record in records:
+        work = record.certificate
+        assert work is not None and work.first_losses is not None
+        assert work.tokens_per_update == reference.tokens_per_update == 8 * 32
+        assert work.first_losses == pytest.approx(reference.first_losses, abs=1e-3)
+        assert work.attention_kernels
+        assert work.updates == len(record.measurement.losses)
+        assert record.measurement.round_index
+        assert record.step_flops and record.step_flops > 0
+    assert found["ddp_2"].world_size == 2
+
+
+@pytest.mark.parametrize("family", ["gpt2/nano", "bert/nano"])
+def test_every_family_runs(sweep: Run, family: str) -> None:
+    _, records = sweep(("accumulate_4",), models=(family,))
+    assert [record.status for record in records] == [Status.OK, Status.OK]
+
+
+def test_unequal_work_is_caught_and_never_ranked(sweep: Run) -> None:
+    planted = ("planted_half_batch", "planted_idle_optimizer", "planted_cached_loss", "planted_frozen_half")
+    prepared, records = sweep(*((name,) for name in planted), ("adamw_fused",))
+    found = by_label(records)
+    assert {name: found[name].status for name in planted} == dict.fromkeys(planted, Status.UNEQUAL_WORK)
+    assert "4 samples an update reached the model, not 8" in str(found["planted_half_batch"].reason)
+    assert "no parameter moved" in str(found["planted_idle_optimizer"].reason)
+    assert "on every batch" in str(found["planted_cached_loss"].reason)
+    assert "trained" in str(found["planted_frozen_half"].reason)
+    rows = {row.techniques: row for row in compare(records, prepared.machine)}
+    assert all(rows[name].speedup is None and rows[name].verdict is None for name in planted)
+    assert rows["adamw_fused"].speedup is not None
+
+
+def test_failures_become_records_and_the_others_finish(sweep: Run) -> None:
+    expected = {
+        "planted_raises": Status.CRASHED,
+        "planted_hangs": Status.TIMEOUT,
+        "planted_kills_itself": Status.CRASHED,
+        "planted_nan": Status.DIVERGED,
+        "planted_unsupported": Status.UNSUPPORTED,
+        "planted_out_of_memory": Status.OOM,
+        "tf32": Status.UNSUPPORTED,
+        "adamw_fused": Status.OK,
+        "fp32": Status.OK,
+    }
+    protocol = dataclasses.replace(SHORT, timeout_s=10)
+    _, records = sweep(*((name,) for name in expected if name != "fp32"), protocol=protocol, repetitions=2)
+    found = by_label(records)
+    assert {label: record.status for label, record in found.items()} == expected
+    assert all(record.reason for record in records if record.status is not Status.OK)
+    repetitions = {label: sum(item.techniques == label for item in records) for label in expected}
+    # What ran out of memory among others runs once more beside the baseline alone, which makes its third record.
+    once = {label: 2 if status is Status.OK else 1 for label, status in expected.items()}
+    assert repetitions == once | {"fp32": 3}
+
+
+def test_telemetry_is_sampled_and_missing_parts_say_why(sweep: Run) -> None:
+    _, records = sweep(("adamw_fused",))
+    for record in records:
+        measured = record.measurement
+        assert len(measured.sample_t_s) == len(measured.sample_cpu_pct) >= 1
+        assert max(measured.sample_cpu_pct) > 0
+        assert measured.sample_gpu_util_pct == []
+        assert any("GPU" in reason for reason in measured.unknown)
+        assert measured.peak_memory_bytes and measured.peak_memory_bytes > 0
+
+
+def test_a_budget_buys_more_repetitions(sweep: Run) -> None:
+    _, records = sweep(("adamw_fused",), budget_s=15.0)
+    repetitions = {record.repetition for record in records}
+    assert len(repetitions) > 1
+    assert repetitions == set(range(len(repetitions)))
+    seeds = {record.repetition: record.seed for record in records}
+    assert len(set(seeds.values())) == len(repetitions)
+
+
+def test_a_run_is_resumed_where_it_stopped(nursery: Nursery, text_folder: Path, tmp_path: Path) -> None:
+    spec = WorkloadSpec(model="gpt2/nano", batch=8, sequence=32, corpus=str(text_folder))
+    plan = Plan(name="p", workloads=(spec,), compositions=(("adamw_fused",), ("adam",)), repetitions=2, protocol=SHORT)
+    prepared = prepare(plan, nursery)
+    kept: list[Record] = []
+
+    class Enough(Exception):
+        pass
+
+    def keep(record: Record) -> None:
+        kept.append(record)
+        if len(kept) == 4:
+            raise Enough
+
+    def sweep(keep: Callable[[Record], None], finished: list[Record]) -> Sweep:
+        return Sweep(
+            prepared,
+            run_id="r",
+            keep=keep,
+            choose=lambda records: most_telling(records, prepared.machine),
+            finished=finished,
+            log=tmp_path / "log",
+        )
+
+    with pytest.raises(Enough):
+        sweep(keep, []).run(nursery)
+    more: list[Record] = []
+    sweep(more.append, kept[:4]).run(nursery)
+    measured = [(item.techniques, item.repetition) for item in (*kept[:4], *more)]
+    for label in ("adamw_fused", "adam"):
+        assert sorted(repetition for name, repetition in measured if name == label) == [0, 1]
+    rows = {row.techniques: row for row in compare([*kept[:4], *more], prepared.machine)}
+    assert rows["adam"].repetitions == rows["adamw_fused"].repetitions == 2
+    elsewhere = [dataclasses.replace(kept[0], machine_id="other")]
+    with pytest.raises(ValueError, match="another machine"):
+        check_resumable(prepared, elsewhere)
+
+
+def test_a_full_memory_splits_the_heat(sweep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.race.free_bytes", lambda heat: 0)
+    _, records = sweep(("adamw_fused",), ("adam",))
+    parts = {record.techniques: [] for record in records}  # type: dict[str, list[int]]
+    for record in records:
+        parts[record.techniques].append(record.heat_part)
+    assert sorted(parts["fp32"]) == [0, 1]
+    assert sorted(parts["adam"] + parts["adamw_fused"]) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch": 10**6}, "batch 1000000 is more than the .* samples"),
+        ({"sequence": 5000}, "sequence 5000 is longer than the 1024 positions"),
+        ({"corpus": "/no/such"}, "corpus '/no/such' does not exist"),
+        ({"model": "gpt2/none"}, "model 'gpt2/none' is unknown"),
+    ],
+)
+def test_bad_plans_are_refused_before_anything_runs(
+    nursery: Nursery, text_folder: Path, options: dict[str, Any], message: str
+) -> None:
+    spec = WorkloadSpec(**{"model": "gpt2/nano", "batch": 8, "corpus": str(text_folder)} | options)
+    with pytest.raises(ValueError, match=message):
+        prepare(Plan(name="p", workloads=(spec,), compositions=(), protocol=Protocol()), nursery)
+
+
+NO_LOSS = """
+import torch
+class Silent(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = torch.nn.Embedding(300, 4)
+    def forward(self, input_ids, labels):
+        return self.body(input_ids)
+def silent():
+    return Silent()
+"""
+
+
+def test_a_module_without_a_loss_is_refused(nursery: Nursery, text_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "model.py"
+    file.write_text(NO_LOSS)
+    spec = WorkloadSpec(model=f"{file}:silent", corpus=str(text_folder))
+    with pytest.raises(ValueError, match="gives no loss"):
+        prepare(Plan(name="p", workloads=(spec,), compositions=()), nursery)
+
+
+def test_the_command_reproduces_the_arm() -> None:
+    spec = WorkloadSpec(model="gpt2/nano", batch=4, corpus="/a b")
+    plan = Plan(name="p", workloads=(spec,), compositions=())
+    assert command(plan, "gpt2/nano", "adam+compile") == (
+        "trainpace run --model gpt2/nano --technique adam+compile --device cpu --batch 4 --corpus '/a b' --repetitions 3"
+    )
