@@ -273,7 +273,7 @@ def _compare(runs: Sequence[Path], force: bool) -> list[Comparison]:
     for difference in differences:
         typer.echo(f"warning: {difference}", err=True)
     machine = store.read_machine(runs[-1])
-    return compare(loaded[0], machine) if len(runs) == 1 else compare_runs(*loaded, machine)
+    return compare(loaded[0], machine) if len(runs) == 1 else compare_runs(loaded[0], loaded[1], machine)
 
 
 @app.command()

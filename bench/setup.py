@@ -1,4 +1,4 @@
-"""TrainingSetup: everything one training step needs, as techniques hand it on. The one type that holds torch objects."""
+"""TrainingSetup: all that one training step needs, as techniques hand it on. The one type that holds torch objects."""
 
 from __future__ import annotations
 

@@ -88,7 +88,8 @@ def families() -> dict[str, Family]:
 def resolve(spec: WorkloadSpec, corpus: Corpus) -> Workload:
     """The workload that `spec.model` names: FAMILY/SIZE, FILE.py:FUNCTION or a local Hugging Face folder.
 
-    A family's name wins over a folder of that name: write `./gpt2/tiny` for the folder. Raises ValueError, with the valid choices, for anything else.
+    A family's name wins over a folder of that name: write `./gpt2/tiny` for the folder.
+    Raises ValueError, with the valid choices, for anything else.
     """
     if spec.model.partition("/")[0] not in families() and Path(spec.model).is_dir():
         workload = _from_folder(spec, corpus)

@@ -158,29 +158,43 @@ def unequal_work(
     `batch` is the number of samples that one update must train on. Losses are compared as far as declared changes
     leave them comparable: the first depends on the model and the data, the later ones on the update rule too.
     """
-    differences = []
     free_model = not {Change.ARCHITECTURE, Change.OBJECTIVE, Change.DATA_ORDER}.isdisjoint(allowed)
-    free_update = free_model or not {Change.UPDATE_RULE, Change.SCHEDULE, Change.TRAINED_PARAMETERS}.isdisjoint(allowed)
-    if arm.updates == 0:
-        differences.append("no optimizer update was made")
-    if arm.moved_tensors == 0:
-        differences.append("no parameter moved")
-    elif not free_update and arm.moved_tensors < reference.moved_tensors:
-        differences.append(f"{arm.moved_tensors} parameter tensors moved, {reference.moved_tensors} in the baseline")
-    if not free_model and arm.parameters != reference.parameters:
-        differences.append(f"{arm.parameters} parameters, {reference.parameters} in the baseline")
-    if not (free_model or Change.TRAINED_PARAMETERS in allowed):
-        if arm.trained_parameters != reference.trained_parameters:
-            differences.append(f"{arm.trained_parameters} trained, {reference.trained_parameters} in the baseline")
-    if arm.samples_per_update is not None and round(arm.samples_per_update) != batch:
-        differences.append(f"{arm.samples_per_update:g} samples an update reached the model, not {batch}")
-    if Change.DATA_ORDER not in allowed and arm.tokens_per_update != reference.tokens_per_update:
-        differences.append(f"{arm.tokens_per_update} tokens an update, {reference.tokens_per_update} in the baseline")
-    if Change.NUMERICS not in allowed and arm.weight_dtypes != reference.weight_dtypes:
-        differences.append(f"weights are {', '.join(arm.weight_dtypes)}, {', '.join(reference.weight_dtypes)} before")
+    free_trained = free_model or Change.TRAINED_PARAMETERS in allowed
+    free_update = free_trained or not {Change.UPDATE_RULE, Change.SCHEDULE}.isdisjoint(allowed)
+    free_numerics = Change.NUMERICS in allowed
+    samples = arm.samples_per_update
+    checks = [
+        (arm.updates == 0, "no optimizer update was made"),
+        (arm.moved_tensors == 0, "no parameter moved"),
+        (
+            not free_update and 0 < arm.moved_tensors < reference.moved_tensors,
+            f"{arm.moved_tensors} parameter tensors moved, {reference.moved_tensors} in the baseline",
+        ),
+        (
+            not free_model and arm.parameters != reference.parameters,
+            f"{arm.parameters} parameters, {reference.parameters} in the baseline",
+        ),
+        (
+            not free_trained and arm.trained_parameters != reference.trained_parameters,
+            f"{arm.trained_parameters} trained parameters, {reference.trained_parameters} in the baseline",
+        ),
+        (
+            samples is not None and round(samples) != batch,
+            f"{samples or 0:g} samples an update reached the model, not {batch}",
+        ),
+        (
+            Change.DATA_ORDER not in allowed and arm.tokens_per_update != reference.tokens_per_update,
+            f"{arm.tokens_per_update} tokens an update, {reference.tokens_per_update} in the baseline",
+        ),
+        (
+            not free_numerics and arm.weight_dtypes != reference.weight_dtypes,
+            f"weights are {', '.join(arm.weight_dtypes)}, {', '.join(reference.weight_dtypes)} in the baseline",
+        ),
+    ]
+    differences = [text for differs, text in checks if differs]
     if arm.first_losses and reference.first_losses:
         comparable = 0 if free_model else 1 if free_update else len(reference.first_losses)
-        tolerance = OTHER_NUMERICS if Change.NUMERICS in allowed else SAME_NUMERICS
+        tolerance = OTHER_NUMERICS if free_numerics else SAME_NUMERICS
         differences += _unlike(arm.first_losses, reference.first_losses, comparable, tolerance)
     return differences
 

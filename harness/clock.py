@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -36,7 +37,7 @@ class HostClock:
 
     def stop(self) -> BlockTimes:
         marks = self._marks_ns
-        steps = [(end - begin) * 1e-9 for begin, end in zip(marks, marks[1:], strict=False)]
+        steps = [(end - begin) * 1e-9 for begin, end in pairwise(marks)]
         return BlockTimes(step_times_s=steps, host_s=(marks[-1] - marks[0]) * 1e-9)
 
 
@@ -57,9 +58,9 @@ class DeviceClock:
     def stop(self) -> BlockTimes:
         torch.accelerator.synchronize()
         host_s = (time.perf_counter_ns() - self._start_ns) * 1e-9
-        pairs = zip(self._events, self._events[1:], strict=False)
         # elapsed_time is in milliseconds.
-        return BlockTimes(step_times_s=[begin.elapsed_time(end) * 1e-3 for begin, end in pairs], host_s=host_s)
+        steps = [begin.elapsed_time(end) * 1e-3 for begin, end in pairwise(self._events)]
+        return BlockTimes(step_times_s=steps, host_s=host_s)
 
 
 def clock_for(device: torch.device) -> Clock:

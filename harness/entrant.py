@@ -103,7 +103,7 @@ class Entrant:
         )
 
     def memory_bytes(self) -> int:
-        """The memory that the arm has taken so far: the allocator's reserve on a GPU, else the resident set's growth."""
+        """What the arm has taken so far: the allocator's reserve on a GPU, else the growth of the resident set."""
         self._phase(self._read_peaks)
         return self.measurement.reserved_peak_bytes or self.measurement.peak_memory_bytes or 0
 

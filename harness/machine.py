@@ -32,7 +32,13 @@ PACKAGES = ("torch", "transformers", "tokenizers", "torchao", "torch-pruning", "
 
 PUBLISHED = {
     # Dense peaks in FLOP/s by number format, without sparsity.
-    "H100 80GB HBM3": {"float32": 66.9e12, "tf32": 494.7e12, "bfloat16": 989.4e12, "float16": 989.4e12, "float8": 1979e12},
+    "H100 80GB HBM3": {
+        "float32": 66.9e12,
+        "tf32": 494.7e12,
+        "bfloat16": 989.4e12,
+        "float16": 989.4e12,
+        "float8": 1979e12,
+    },
     "H100 PCIe": {"float32": 51.2e12, "tf32": 378e12, "bfloat16": 756e12, "float16": 756e12, "float8": 1513e12},
     "H200": {"float32": 66.9e12, "tf32": 494.7e12, "bfloat16": 989.4e12, "float16": 989.4e12, "float8": 1979e12},
     "A100": {"float32": 19.5e12, "tf32": 156e12, "bfloat16": 312e12, "float16": 312e12},
@@ -148,7 +154,7 @@ def _count(workload: Workload, samples: Samples) -> _Count:
             batch = tree_map_only(Tensor, lambda item: torch.empty(item.shape, dtype=item.dtype), real)
             model = workload.model()
             with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-                workload.loss(model, batch).backward()  # type: ignore[no-untyped-call]
+                workload.loss(model, batch).backward()
     except Exception as error:  # A user's model may do what no meta device can; the count is then unknown.
         return _Count(reason=f"the model does not run on the meta device: {type(error).__name__}")
     parameters = sum(item.numel() for item in model.parameters())
@@ -236,7 +242,7 @@ def _git() -> tuple[str | None, bool | None]:
     """Commit of the folder that the run was started in, and whether tracked files differ from it."""
     command = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     try:
-        shown = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None, None
     lines = shown.stdout.splitlines()

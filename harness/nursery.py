@@ -163,7 +163,7 @@ class Nursery:
     def run(self, task: str, arguments: Message, timeout_s: float) -> Any:
         """Call the function `task` (as `module:function`) with keyword arguments in a forked process.
 
-        Returns what it returns, as JSON carries it. Raises ValueError where it did, ArmFailed where it failed otherwise.
+        Returns what it returns, as JSON carries it. Raises ValueError where it did, ArmFailed for any other failure.
         """
         self.wait_ready()
         pid, (channel,) = self._fork({"task": task, "arguments": arguments}, 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,7 +90,7 @@ class Gpus:
         if not handles:
             return
         nvml = self._nvml
-        readings = {
+        readings: dict[str, tuple[bool, Callable[[Any], float]]] = {
             "gpu_util_pct": (False, lambda handle: nvml.nvmlDeviceGetUtilizationRates(handle).gpu),
             "gpu_memory_bytes": (True, lambda handle: nvml.nvmlDeviceGetMemoryInfo(handle).used),
             "gpu_power_w": (True, lambda handle: nvml.nvmlDeviceGetPowerUsage(handle) / 1e3),
@@ -122,7 +123,7 @@ class Gpus:
             counters = [self._nvml.nvmlDeviceGetTotalEnergyConsumption(item) for item in self._handles[:ranks]]
         except self._nvml.NVMLError:
             return None
-        return sum(counters) / 1e3
+        return float(sum(counters)) / 1e3
 
 
 class Sampler:

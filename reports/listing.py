@@ -15,7 +15,9 @@ def aligned(rows: Sequence[Mapping[str, Any]]) -> str:
     names = list(rows[0])
     cells = [names] + [[_text(row[name]) for name in names] for row in rows]
     widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
+    )
 
 
 def _text(value: object) -> str:

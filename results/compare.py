@@ -95,7 +95,6 @@ def compare_runs(base: Sequence[Record], head: Sequence[Record], machine: Machin
         if other is None:
             continue
         ratio = _unpaired(_step_times(base, row), _step_times(head, row))
-        loss_known = row.final_loss is not None and other.final_loss is not None
         rows.append(
             dataclasses.replace(
                 row,
@@ -105,7 +104,7 @@ def compare_runs(base: Sequence[Record], head: Sequence[Record], machine: Machin
                 smallest_effect=None,
                 verdict=verdict(ratio) if ratio else None,
                 method=ratio.method if ratio else None,
-                loss_delta=row.final_loss - other.final_loss if loss_known else None,  # type: ignore[operator]
+                loss_delta=_difference(row.final_loss, other.final_loss),
             )
         )
     return rows
@@ -142,7 +141,6 @@ def _comparison(records: list[Record], baselines: list[Record], machine: Machine
     speedup = _log_interval([math.exp(-ratio) for ratio in ratios]) if status is Status.OK else None
     metrics = {metric.name: _median(metric.derive(record, machine) for record in good) for metric in METRICS}
     baseline_loss = _median(final_loss(record) for record in baselines)
-    loss = metrics["final_loss"]
     cold = [record.measurement for record in good if record.measurement.compile_cache in (None, "cold")]
     return Comparison(
         workload=first.workload,
@@ -161,17 +159,21 @@ def _comparison(records: list[Record], baselines: list[Record], machine: Machine
         ready_s=_median(record.measurement.ready_s for record in good),
         first_step_s=_median(item.first_step_s for item in cold),
         compile_s=_median(item.compile_s for item in cold),
-        loss_delta=None if is_baseline or loss is None or baseline_loss is None else loss - baseline_loss,
+        loss_delta=None if is_baseline else _difference(metrics["final_loss"], baseline_loss),
         parameters=next((item.certificate.parameters for item in good if item.certificate), first.parameters),
         reason=failed.reason if failed else None,
         command=first.command,
-        **metrics,  # type: ignore[arg-type]
+        **metrics,
     )
 
 
 def _median(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
+
+
+def _difference(value: float | None, reference: float | None) -> float | None:
+    return None if value is None or reference is None else value - reference
 
 
 def paired_log_ratios(records: Iterable[Record], baselines: Iterable[Record]) -> list[float]:
@@ -258,7 +260,9 @@ def most_telling(records: Sequence[Record], machine: Machine) -> list[tuple[str,
     unclear = [row for row in rows if row.verdict is Verdict.UNCLEAR]
     widest = sorted(unclear, key=lambda row: -(row.smallest_effect or math.inf))
     fewest = sorted(rows, key=lambda row: row.repetitions)
-    order = [(row.workload, chosen) for row, chosen in [(row, unclear) for row in widest] + [(row, rows) for row in fewest]]
+    order = [
+        (row.workload, chosen) for row, chosen in [(row, unclear) for row in widest] + [(row, rows) for row in fewest]
+    ]
     plan: list[tuple[str, list[str]]] = []
     for workload, chosen in order:
         labels = [row.techniques for row in chosen if row.workload == workload]

@@ -1,8 +1,8 @@
 """One immutable parquet part for each arm and repetition.
 
-A run is a folder: `records/*.parquet` (this module), `plan.json` and `report.html`. A part has one row; its columns are
-the fields of Record with those of its measurement and certificate beside them, raw samples as list columns. Read a whole
-run with `pandas.read_parquet("runs/<run_id>/records")`.
+A run is a folder: `records/*.parquet` (this module), `plan.json` and `report.html`. A part has one row; its columns
+are the fields of Record with those of its measurement and certificate beside them, raw samples as list columns. Read
+a whole run with `pandas.read_parquet("runs/<run_id>/records")`.
 """
 
 from __future__ import annotations

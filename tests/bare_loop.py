@@ -1,4 +1,4 @@
-"""A bare training loop without any of trainpace, to hold its figures against: takes N steps for each line N on stdin."""
+"""A bare training loop without any of trainpace, to hold its figures against: N steps for each line N on stdin."""
 
 import sys
 import time
@@ -14,7 +14,7 @@ config = GPT2Config(
 model = GPT2LMHeadModel(config).train()
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 samples = torch.from_numpy(tokens[: len(tokens) // sequence * sequence].astype(np.int64)).view(-1, sequence)
-batches = iter(torch.utils.data.DataLoader(samples, batch_size=batch, shuffle=True))
+batches = iter(torch.utils.data.DataLoader(samples, batch_size=batch, shuffle=True))  # type: ignore[arg-type]
 for line in sys.stdin:
     times_s = []
     for _ in range(int(line)):

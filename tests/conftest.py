@@ -56,7 +56,7 @@ def sweep(nursery: Nursery, text_folder: Path, tmp_path: Path) -> Callable[..., 
     def run(*compositions: tuple[str, ...], **options: Any) -> tuple[Prepared, list[Record]]:
         models = options.pop("models", ("gpt2/nano",))
         specs = tuple(WorkloadSpec(model=model, batch=8, sequence=32, corpus=str(text_folder)) for model in models)
-        settings = {"name": "test", "repetitions": 1, "protocol": SHORT} | options
+        settings: dict[str, Any] = {"name": "test", "repetitions": 1, "protocol": SHORT} | options
         plan = Plan(workloads=specs, compositions=compositions, **settings)
         prepared = prepare(plan, nursery)
         made = Sweep(

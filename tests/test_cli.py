@@ -22,7 +22,9 @@ SMALL = ("--model", "gpt2/nano", "--batch", "8", "--sequence", "32", "--device",
 def trainpace(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "bench", *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, stdin=subprocess.DEVNULL)
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, check=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def test_smoke_leaves_records_plan_and_report(smoke: Path) -> None:
 
 def test_compare_in_every_format(smoke: Path) -> None:
     rows = json.loads(trainpace("compare", smoke, "--format", "json").stdout)
-    assert [row["techniques"] for row in rows][0] == "fp32"
+    assert rows[0]["techniques"] == "fp32"
     assert {"workload", "status", "speedup", "speedup_low", "verdict", "energy_j_per_token", "reason"} <= rows[0].keys()
     assert all(row["energy_j_per_token"] is None for row in rows)
     table = list(csv.DictReader(io.StringIO(trainpace("compare", smoke, "--format", "csv").stdout)))

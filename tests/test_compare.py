@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ def heat(label: str, factors: list[float]) -> list[Record]:
 BASELINE = heat("fp32", [1.0, 1.3, 0.8])
 
 
-def row(factors: list[float]) -> tuple[float | None, Verdict | None]:
+def row(factors: list[float]) -> tuple[Any, ...]:
     # The machine is 1.0, 1.3 and 0.8 times as slow in the three repetitions: for both arms alike.
     machine = [1.0, 1.3, 0.8]
     arm = heat("arm", [factor * slow for factor, slow in zip(factors, machine, strict=True)])
@@ -61,7 +62,8 @@ def test_other_repetitions_and_parts_are_never_paired() -> None:
 
 def test_one_repetition_is_unclear() -> None:
     found = compare([record("fp32", 0, [0.1]), record("arm", 0, [0.05])], MACHINE)[1]
-    assert (found.speedup, found.speedup_low, found.verdict) == (pytest.approx(2.0), None, Verdict.UNCLEAR)
+    assert found.speedup == pytest.approx(2.0)
+    assert (found.speedup_low, found.verdict) == (None, Verdict.UNCLEAR)
 
 
 @pytest.mark.parametrize("status", [item for item in Status if item is not Status.OK])

@@ -1,5 +1,6 @@
 """Text to tokens to batches."""
 
+import itertools
 from itertools import islice
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def test_ranks_share_each_global_batch() -> None:
     whole = list(islice(ShuffledBatches(samples=20, batch=4, seed=1), 12))
     parts = [list(islice(ShuffledBatches(samples=20, batch=4, seed=1, rank=r, world_size=2), 12)) for r in (0, 1)]
     assert [left + right for left, right in zip(*parts, strict=True)] == whole
-    assert sorted(sum(whole[:5], [])) == list(range(20))
+    assert sorted(itertools.chain(*whole[:5])) == list(range(20))
     assert whole[:5] != whole[5:10]
 
 

@@ -108,7 +108,9 @@ def test_two_ranks_train_on_the_whole_batch(nursery: Nursery, request_: Message)
     for arm in (single, double):
         arm.call({"do": "build"}, TIMEOUT_S)
         answers = arm.call({"do": "certify", "with": {"replay_steps": 3}}, TIMEOUT_S)
-        first_losses.append([sum(ranks) / len(ranks) for ranks in zip(*(a["first_losses"] for a in answers), strict=True)])
+        first_losses.append(
+            [sum(ranks) / len(ranks) for ranks in zip(*(a["first_losses"] for a in answers), strict=True)]
+        )
         assert answers[0]["samples_per_update"] == 8
         arm.kill()
     assert first_losses[0] == pytest.approx(first_losses[1], abs=1e-3)

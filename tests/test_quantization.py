@@ -68,6 +68,15 @@ def train_three_steps(setup: TrainingSetup) -> None:
     assert all(not torch.equal(new, old) for new, old in zip(parameters, before, strict=True))
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Steps this small gain nothing from more threads, which spin for a long time where cores are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def one_rank(tmp_path: Path) -> Iterator[None]:
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/ranks", rank=0, world_size=1)

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import math
 import random
-import re
-from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
-from rich.console import Console
 
 import reports.html
-from bench.spec import BASELINE, Plan, WorkloadSpec
+from bench.spec import Plan, WorkloadSpec
 from harness.record import Machine, Measurement, Record, Status, WorkCertificate
-from reports import charts, export, markdown, panels, quantity, scatter, terminal, view
-from results.compare import Comparison, Verdict, compare
+from results.compare import Comparison, compare
 
 HOSTILE = "<script>alert('x')</script>"
 TIMES = {
@@ -100,7 +91,9 @@ def _measurement(techniques: str, step_s: float, rng: random.Random, device: str
         round_step_times_s=times(12),
         round_host_times_s=times(12),
         losses=[9.1, 9.0],
-        peak_memory_bytes=int(600e6 * MEMORY.get(techniques.split("+")[0], 1.0) * rng.lognormvariate(0, 0.02)),
+        peak_memory_bytes=int(
+            600e6 * MEMORY.get(techniques.split("+", maxsplit=1)[0], 1.0) * rng.lognormvariate(0, 0.02)
+        ),
         sample_t_s=[0.1 * (index + 1) for index in range(samples)],
         sample_cpu_pct=[rng.uniform(88, 97) for _ in range(samples)],
         sample_foreign_cpu_pct=[rng.uniform(0, 9 if techniques == "compile" else 3) for _ in range(samples)],

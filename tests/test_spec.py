@@ -42,7 +42,7 @@ def test_bad_compositions_name_themselves(text: str) -> None:
 @pytest.mark.parametrize("field", ["batch", "sequence"])
 def test_shapes_are_positive(field: str) -> None:
     with pytest.raises(ValueError, match=f"{field} 0 "):
-        WorkloadSpec(model="m", **{field: 0})
+        WorkloadSpec(**{"model": "m", field: 0})  # type: ignore[arg-type]
 
 
 def test_plans_reject_nonsense() -> None:

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+import tests.planted  # noqa: F401  the sweep composes the planted techniques in this process too
 from bench.spec import Plan, Protocol, WorkloadSpec
 from harness.nursery import Nursery
 from harness.prepare import prepare
 from harness.record import Record, Status
 from harness.sweep import Sweep, check_resumable, command
 from results.compare import compare, most_telling
-import tests.planted  # noqa: F401  the sweep composes the planted techniques in this process too
 from tests.conftest import SHORT
 
 Run = Callable[..., tuple[Any, list[Record]]]
@@ -166,7 +166,8 @@ def test_a_full_memory_splits_the_heat(sweep: Run, monkeypatch: pytest.MonkeyPat
 def test_bad_plans_are_refused_before_anything_runs(
     nursery: Nursery, text_folder: Path, options: dict[str, Any], message: str
 ) -> None:
-    spec = WorkloadSpec(**{"model": "gpt2/nano", "batch": 8, "corpus": str(text_folder)} | options)
+    settings: dict[str, Any] = {"model": "gpt2/nano", "batch": 8, "corpus": str(text_folder)} | options
+    spec = WorkloadSpec(**settings)
     with pytest.raises(ValueError, match=message):
         prepare(Plan(name="p", workloads=(spec,), compositions=(), protocol=Protocol()), nursery)
 
@@ -194,7 +195,7 @@ def test_a_module_without_a_loss_is_refused(nursery: Nursery, text_folder: Path,
 
 def test_the_command_reproduces_the_arm() -> None:
     spec = WorkloadSpec(model="gpt2/nano", batch=4, corpus="/a b")
-    plan = Plan(name="p", workloads=(spec,), compositions=())
-    assert command(plan, "gpt2/nano", "adam+compile") == (
-        "trainpace run --model gpt2/nano --technique adam+compile --device cpu --batch 4 --corpus '/a b' --repetitions 3"
-    )
+    plan = Plan(name="p", workloads=(spec,), compositions=(), repetitions=5)
+    shown = command(plan, "gpt2/nano", "adam+compile")
+    assert shown.startswith("trainpace run --model gpt2/nano --technique adam+compile --device cpu --batch 4 ")
+    assert shown.endswith(" --corpus '/a b' --repetitions 5")

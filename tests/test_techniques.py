@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -67,7 +69,7 @@ def test_amp_computes_in_half_precision(corpus: Corpus) -> None:
 
 
 def test_split_keeps_order_and_refuses_remainders() -> None:
-    batch = {"x": torch.arange(8), "y": (torch.arange(16).view(8, 2),)}
+    batch: dict[str, Any] = {"x": torch.arange(8), "y": (torch.arange(16).view(8, 2),)}
     parts = split(batch, 4)
     assert torch.equal(torch.cat([part["x"] for part in parts]), batch["x"])
     assert [tuple(part["y"][0].shape) for part in parts] == [(2, 2)] * 4

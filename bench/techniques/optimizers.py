@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,7 +16,7 @@ from bench.setup import TrainingSetup
 OPTIM_DOCS = "https://docs.pytorch.org/docs/stable/generated/torch.optim"
 
 
-def _optimizer(setup: TrainingSetup, kind: type[Optimizer], **options: Any) -> TrainingSetup:
+def _optimizer(setup: TrainingSetup, kind: Callable[..., Optimizer], **options: Any) -> TrainingSetup:
     return replace(setup, optimizer=partial(kind, lr=setup.workload.learning_rate, **options))
 
 

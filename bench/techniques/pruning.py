@@ -20,7 +20,7 @@ def prune_magnitude_50(setup: TrainingSetup) -> TrainingSetup:
     if not layers:
         raise Unsupported("prune_magnitude_50 needs nn.Linear or Conv1D layers under the output head; there are none")
     for layer in layers.values():
-        prune.l1_unstructured(layer, "weight", amount=0.5)  # type: ignore[no-untyped-call]  # torch has no types here
+        prune.l1_unstructured(layer, "weight", amount=0.5)
     return setup
 
 

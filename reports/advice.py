@@ -1,0 +1,145 @@
+"""Warnings: what in the records makes the conclusions weaker, and what to do about it. Data, not printing."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from bench.spec import BASELINE
+from harness.record import Record, Status
+from reports import quantity
+from results.compare import Comparison, incomparable
+from results.statistics import SIGNED_RANK_FROM
+
+FOREIGN_CPU_PCT = 5.0
+"""Mean use by other programs, of all cores, above which step times can be expected to suffer."""
+STEAL_PCT = 2.0
+"""Mean time that the hypervisor took away, of all cores; on a machine of one's own it is 0."""
+WIDE_EFFECT = 0.05
+"""An arm that could not have seen a change of this share says little about most techniques."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warning:
+    """What was seen, and what to do about it. Both are whole sentences."""
+
+    text: str
+    advice: str
+
+
+Check = Callable[[Sequence[Comparison], Sequence[Record]], Warning | None]
+
+
+def warnings(comparisons: Sequence[Comparison], records: Sequence[Record]) -> list[Warning]:
+    """Everything that the records give reason to warn of, the gravest first."""
+    return [warning for check in CHECKS if (warning := check(comparisons, records))]
+
+
+def _mixed(_: Sequence[Comparison], records: Sequence[Record]) -> Warning | None:
+    differences = incomparable([records])
+    if not differences:
+        return None
+    return Warning(
+        text=f"Records that should not be compared stand side by side: {'; '.join(differences)}.",
+        advice="Trust no difference between the runs; measure again on one machine with one corpus.",
+    )
+
+
+def _noisy(name: str, limit: float, what: str, advice: str) -> Check:
+    """A check of the mean of `sample_<name>` in each record against `limit`, in per cent of all cores."""
+
+    def check(_: Sequence[Comparison], records: Sequence[Record]) -> Warning | None:
+        samples = ((record, getattr(record.measurement, f"sample_{name}")) for record in records)
+        means = [(statistics.fmean(values), record) for record, values in samples if values]
+        above = [item for item in means if item[0] > limit]
+        if not above:
+            return None
+        worst, record = max(above, key=lambda item: item[0])
+        where = f"{record.techniques} on {record.workload}, repetition {record.repetition}"
+        share = f"in {len(above)} of {len(means)} records"
+        return Warning(
+            text=f"{what} {share}; at worst {quantity.percent(worst)} of all cores ({where}).", advice=advice
+        )
+
+    return check
+
+
+def _throttled(_: Sequence[Comparison], records: Sequence[Record]) -> Warning | None:
+    reasons = Counter(reason for record in records for reason in record.measurement.throttle_reasons)
+    if not reasons:
+        return None
+    seen = [f"{reason} ({number} of {len(records)} records)" for reason, number in reasons.most_common()]
+    return Warning(
+        text=f"The GPU was held back: {quantity.several(seen)}.",
+        advice="Improve cooling or fix the clocks; a technique that draws more power may look slower than it is.",
+    )
+
+
+def _unsteady(_: Sequence[Comparison], records: Sequence[Record]) -> Warning | None:
+    found = [record for record in records if record.status is Status.OK and record.measurement.warmup_steady is False]
+    if not found:
+        return None
+    return Warning(
+        text=f"Warm-up ended before steps were steady in {len(found)} of {len(records)} records: {_arms(found)}.",
+        advice="Allow a longer warm-up (the plan's protocol has its bounds in seconds and steps).",
+    )
+
+
+def _arms(found: Iterable[Record | Comparison]) -> str:
+    return quantity.several(list(dict.fromkeys(f"{item.techniques} on {item.workload}" for item in found)))
+
+
+def _few(comparisons: Sequence[Comparison], _: Sequence[Record]) -> Warning | None:
+    """Both grades of few: one repetition, which has no interval at all, and fewer than the rank test needs."""
+    rivals = [item for item in comparisons if item.status is Status.OK and item.techniques != BASELINE]
+    single = [item for item in rivals if item.repetitions == 1]
+    few = [item for item in rivals if 1 < item.repetitions < SIGNED_RANK_FROM]
+    if single:
+        return Warning(
+            text=f"There is only one repetition, hence no interval and no verdict, for {_arms(single)}.",
+            advice="Repeat with --repetitions 3 or more.",
+        )
+    if few:
+        least, most = min(item.repetitions for item in few), max(item.repetitions for item in few)
+        number = f"{least}" if least == most else f"{least} to {most}"
+        return Warning(
+            text=f"With {number} repetitions the intervals rest on the assumption of normally distributed log ratios.",
+            advice=f"From --repetitions {SIGNED_RANK_FROM} on they rest on ranks alone.",
+        )
+    return None
+
+
+def _wide(comparisons: Sequence[Comparison], _: Sequence[Record]) -> Warning | None:
+    wide = [item for item in comparisons if item.smallest_effect is not None and item.smallest_effect > WIDE_EFFECT]
+    if not wide:
+        return None
+    worst = max(wide, key=lambda item: item.smallest_effect or 0)
+    worst_effect = quantity.share(worst.smallest_effect or 0)
+    return Warning(
+        text=f"Intervals are wide: {len(wide)} arms could not have seen a change of {quantity.share(WIDE_EFFECT)}; "
+        f"for {worst.techniques} on {worst.workload} it takes {worst_effect}.",
+        advice="Repeat more often, or on a quieter machine; unclear does not mean the same there.",
+    )
+
+
+CHECKS: tuple[Check, ...] = (
+    _mixed,
+    _noisy(
+        "foreign_cpu_pct",
+        FOREIGN_CPU_PCT,
+        "Other programs used the CPU",
+        "End them and run again. Rounds are interleaved, so all arms suffer alike, but intervals grow.",
+    ),
+    _noisy(
+        "steal_pct",
+        STEAL_PCT,
+        "The hypervisor took CPU time away from this virtual machine",
+        "Use a machine with dedicated cores, or repeat more often.",
+    ),
+    _throttled,
+    _unsteady,
+    _few,
+    _wide,
+)

@@ -1,0 +1,151 @@
+"""The sheet that charts are drawn on: matplotlib set in the page's own style, measured in pixels from the top left.
+
+Colours are placeholders, hex values that nothing else uses; `svg.inline` turns them into the page's CSS variables, so
+that one drawing serves light and dark. No pyplot: a figure belongs to whoever draws it.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+
+INK, MUTED, HAIR, PAPER, BAND, ACCENT = "#00000a", "#00000b", "#00000c", "#00000d", "#00000e", "#00000f"
+FASTER, SLOWER, SAME, UNCLEAR = "#00001a", "#00001b", "#00001c", "#00001d"
+VARIABLES = {
+    INK: "ink",
+    MUTED: "muted",
+    HAIR: "hair",
+    PAPER: "paper",
+    BAND: "band",
+    ACCENT: "accent",
+    FASTER: "faster",
+    SLOWER: "slower",
+    SAME: "same",
+    UNCLEAR: "unclear",
+}
+"""The CSS variable that each placeholder stands for."""
+
+TEXT, SMALL = 11.5, 10.5
+"""Font sizes in pixels at a sheet's own width."""
+
+_POINTS_PER_INCH = 72
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "trainpace",
+    "text.parse_math": False,
+    "font.family": "DejaVu Sans",
+    "font.size": TEXT,
+    "text.color": INK,
+    "axes.edgecolor": HAIR,
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": SMALL,
+    "axes.facecolor": "none",
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.unicode_minus": False,
+    "xtick.color": HAIR,
+    "ytick.color": HAIR,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "savefig.transparent": True,
+    "lines.linewidth": 1.2,
+}
+_WIDE_SPAN = 3
+_HALF_CAPITAL = 0.36
+_ROUNDEST_FIRST = (1, 5, 2, 3, 7, 1.5)
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def styled(draw: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Run a drawing function under the page's style, and leave matplotlib's own settings as they were."""
+
+    @functools.wraps(draw)
+    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        with mpl.rc_context(_STYLE):
+            return draw(*args, **kwargs)
+
+    return call
+
+
+def sheet(width: float, height: float) -> Figure:
+    """An empty figure of this many pixels."""
+    return Figure(figsize=(width / _POINTS_PER_INCH, height / _POINTS_PER_INCH), dpi=_POINTS_PER_INCH)
+
+
+def height(figure: Figure) -> float:
+    """In pixels."""
+    return float(figure.get_size_inches()[1] * _POINTS_PER_INCH)
+
+
+def _fraction(figure: Figure, x: float, y: float) -> tuple[float, float]:
+    width, height = figure.get_size_inches() * _POINTS_PER_INCH
+    return x / width, 1 - y / height
+
+
+def axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """Axes at this place."""
+    (x0, y0), (x1, y1) = _fraction(figure, left, top + height), _fraction(figure, left + width, top)
+    return figure.add_axes((x0, y0, x1 - x0, y1 - y0))
+
+
+def write(figure: Figure, x: float, y: float, text: str, *, size: float = TEXT, **style: Any) -> None:
+    """Text, of one line or more, whose middle is at height `y`."""
+    lines = text.split("\n")
+    for index, part in enumerate(lines):
+        # Set on the baseline: centred by its own ink, a word without descenders would sit lower than its neighbours.
+        baseline = y + (index - (len(lines) - 1) / 2) * size * 1.1 + _HALF_CAPITAL * size
+        figure.text(*_fraction(figure, x, baseline), part, va="baseline", fontsize=size, **style)
+
+
+def line(figure: Figure, points: list[tuple[float, float]], **style: Any) -> None:
+    """A line through these points, behind all axes."""
+    xs, ys = zip(*(_fraction(figure, *point) for point in points), strict=True)
+    # Below the axes, so that no line runs across a marker.
+    figure.add_artist(Line2D(xs, ys, transform=figure.transFigure, zorder=-1, **style))
+
+
+def place(figure: Figure, area: Axes, x: float, y: float) -> tuple[float, float]:
+    """Where a point of the axes' data lies on the sheet."""
+    across, up = area.transData.transform((x, y))
+    return float(across), height(figure) - float(up)
+
+
+def log_axis(
+    area: Axes, which: str, limits: tuple[float, float], form: Callable[[float], str], *, most: int = 6
+) -> None:
+    """Make one axis (`x` or `y`) logarithmic between these limits, with about `most` round ticks."""
+    getattr(area, f"set_{which}scale")("log")
+    getattr(area, f"set_{which}lim")(limits)
+    axis = area.xaxis if which == "x" else area.yaxis
+    ticks = log_ticks(*limits, most)
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_minor_locator(NullLocator())
+    axis.set_ticklabels([form(tick) for tick in ticks])
+
+
+def log_ticks(low: float, high: float, most: int) -> list[float]:
+    """Round values in a positive range, the roundest first as long as there is room; even steps in a narrow range."""
+    if high / low < _WIDE_SPAN:
+        steps = MaxNLocator(nbins=min(most, 4)).tick_values(low, high)
+        return [float(tick) for tick in steps if low <= tick <= high]
+    ticks: list[float] = []
+    apart = math.log(high / low) / (most + 1)
+    for multiple in _ROUNDEST_FIRST:
+        for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high))):
+            tick = multiple * 10.0**power
+            if low <= tick <= high and all(abs(math.log(tick / other)) >= apart for other in ticks):
+                ticks.append(tick)
+    return sorted(ticks)

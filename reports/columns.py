@@ -1,0 +1,111 @@
+"""The figures of a comparison that are shown: title, text and, where there is no figure, the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bench.spec import BASELINE
+from harness.record import Machine, Record, Status
+from reports import quantity
+from results.compare import Comparison
+
+OUTCOME_WORDS = {
+    Status.OOM: "out of memory",
+    Status.UNSUPPORTED: "unsupported",
+    Status.TIMEOUT: "timed out",
+    Status.CRASHED: "crashed",
+    Status.DIVERGED: "diverged",
+    Status.UNEQUAL_WORK: "unequal work",
+}
+REFERENCE = "reference"
+"""What stands where a comparison with the baseline would, in the baseline's own row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One figure. `name` is a field of Comparison, `show` writes it, given that it is known.
+
+    `main` figures have a column of their own; the others appear among a row's further figures.
+    """
+
+    name: str
+    title: str
+    caption: str
+    show: Callable[[Comparison], str]
+    main: bool = True
+
+
+def _column(name: str, title: str, caption: str, form: Callable[[float], str], *, main: bool = True) -> Column:
+    return Column(name=name, title=title, caption=caption, main=main, show=lambda item: form(getattr(item, name)))
+
+
+def speedup(comparison: Comparison) -> str:
+    """`1.32x [1.28, 1.36]`. Raises ValueError where there is no speed-up."""
+    if comparison.speedup is None:
+        raise ValueError(f"{comparison.techniques!r} on {comparison.workload!r} has no speed-up: ask `is_ranked` first")
+    return quantity.ratio_interval(comparison.speedup, comparison.speedup_low, comparison.speedup_high)
+
+
+COLUMNS: tuple[Column, ...] = (
+    Column(name="speedup", title="Speed-up", caption="step time of fp32 over the arm's", show=speedup),
+    _column("step_time_s", "Step time", "one optimizer update, in the interleaved rounds", quantity.duration),
+    _column("tokens_per_s", "Tokens", "tokens a second over the sustained window", quantity.rate),
+    _column("samples_per_s", "Samples", "samples a second over the sustained window", quantity.rate, main=False),
+    _column("peak_memory_bytes", "Peak memory", "the allocator's on a GPU, resident growth on a CPU", quantity.memory),
+    _column("first_step_s", "First step", "the first step alone, with any compilation in it", quantity.duration),
+    _column("ready_s", "Ready after", "from asking for it to its first step's end", quantity.duration, main=False),
+    _column("compile_s", "Compilation", "as the compiler counts it", quantity.duration, main=False),
+    _column("cpu_util_pct", "CPU", "use by the arm's processes; 100 % is all cores", quantity.percent),
+    _column("gpu_util_pct", "GPU", "mean utilisation, as NVML samples it", quantity.percent),
+    _column("energy_j_per_token", "Energy per token", "from the GPU's energy counter", quantity.energy),
+    _column("mfu", "MFU", "model FLOP utilisation: share of the chip's published peak", quantity.share),
+    _column("matmul_share", "Of matmul peak", "share of the peak measured on this machine", quantity.share, main=False),
+    _column("data_wait_pct", "Data wait", "share of the sustained window", quantity.percent, main=False),
+    _column("final_loss", "Loss", "at the last replayed update, without dropout", quantity.significant, main=False),
+    _column("loss_delta", "Loss change", "against fp32 after the same updates on the same data", quantity.signed),
+    _column("parameters", "Parameters", "of the model as it was trained", quantity.count, main=False),
+    _column("smallest_effect", "Could have seen", "least change seen with 80 % chance", quantity.share, main=False),
+    _column("repetitions", "Repetitions", "fresh processes that ended ok", lambda value: f"{value:.0f}", main=False),
+)
+TITLES = {column.name: column.title for column in COLUMNS}
+
+
+def value(column: Column, comparison: Comparison) -> float | None:
+    """The bare figure, to sort and to test by; None where it is unknown."""
+    bare: float | None = getattr(comparison, column.name)
+    return bare if quantity.known(bare) else None
+
+
+def text(column: Column, comparison: Comparison) -> str:
+    """The figure in words and digits, `reference` for the baseline against itself, or `unknown`."""
+    if comparison.techniques == BASELINE and column.name in ("speedup", "loss_delta", "smallest_effect"):
+        return REFERENCE
+    return quantity.UNKNOWN if value(column, comparison) is None else column.show(comparison)
+
+
+def why_unknown(column: Column, comparison: Comparison, records: Sequence[Record], machine: Machine | None) -> str:
+    """The reason in words. `records` are those of the arm; without them and the machine it can only say so."""
+    if comparison.status is not Status.OK:
+        return comparison.reason or f"the arm ended as {OUTCOME_WORDS[comparison.status]}"
+    unknown = machine.unknown if machine else {}
+    if column.name in ("gpu_util_pct", "energy_j_per_token"):
+        said = [note for record in records for note in record.measurement.unknown]
+        return unknown.get("gpu") or next(iter(said), "not recorded")
+    if column.name == "speedup":
+        return "no repetition of the baseline ended ok beside this arm's"
+    if column.name == "smallest_effect" and comparison.repetitions == 1:
+        return "one repetition shows no spread"
+    if column.name in ("mfu", "matmul_share") and machine:
+        return _why_no_share(column.name, records, machine)
+    return "not recorded"
+
+
+def _why_no_share(name: str, records: Sequence[Record], machine: Machine) -> str:
+    peaks = machine.published_flops_per_s if name == "mfu" else machine.matmul_flops_per_s
+    if not peaks:
+        return machine.unknown.get(name, "no peak is on file for this machine")
+    record = next(iter(records), None)
+    if record is None or record.step_flops is None:
+        return "the FLOP of one update could not be counted"
+    return f"no peak is on file for {record.compute or 'this number format'}"

@@ -1,0 +1,239 @@
+"""Comparisons as plain rows and sentences. Every surface shows these; none of them formats a number itself."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from bench.spec import BASELINE
+from harness.record import Machine, Record, Status
+from reports import quantity
+from reports.advice import Warning, warnings
+from reports.columns import COLUMNS, OUTCOME_WORDS, speedup, text, value, why_unknown
+from results.compare import Comparison, Verdict
+
+__all__ = ["Cell", "Excluded", "Row", "Warning", "answer", "answers", "excluded", "outcome", "rows", "warnings"]
+
+VERDICT_WORDS = {
+    Verdict.FASTER: "faster",
+    Verdict.SLOWER: "slower",
+    Verdict.SAME: "the same",
+    Verdict.UNCLEAR: "unclear",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One figure as shown. `value` is the bare figure; None is unknown, and `why` then says why."""
+
+    name: str
+    title: str
+    caption: str
+    text: str
+    value: float | None
+    why: str | None
+    main: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One arm as shown. `notes` are phrases: method, what it could have seen, when its first step is earned back."""
+
+    workload: str
+    techniques: str
+    captions: tuple[str, ...]
+    outcome: str
+    cells: tuple[Cell, ...]
+    notes: tuple[str, ...]
+    reason: str | None
+    command: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Excluded:
+    """Arms that are not ranked for one and the same reason."""
+
+    outcome: str
+    techniques: str
+    workloads: tuple[str, ...]
+    reason: str
+
+
+def is_ranked(comparison: Comparison) -> bool:
+    """Whether the arm takes part in the comparison: it ended ok every time, and beside its baseline."""
+    return comparison.status is Status.OK and comparison.verdict is not None and comparison.techniques != BASELINE
+
+
+def outcome(comparison: Comparison) -> str:
+    """One word for how the arm came out: its verdict, `baseline`, or why it has no verdict."""
+    if comparison.status is not Status.OK:
+        return OUTCOME_WORDS[comparison.status]
+    if comparison.techniques == BASELINE:
+        return "baseline"
+    return comparison.verdict or "not compared"
+
+
+Item = TypeVar("Item", Comparison, Record)
+
+
+def by_workload(items: Iterable[Item]) -> dict[str, list[Item]]:
+    """The comparisons or records of each workload, in their order of appearance."""
+    groups: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        groups[item.workload].append(item)
+    return dict(groups)
+
+
+def fastest_first(comparisons: Iterable[Comparison]) -> list[Comparison]:
+    """The ranked arms by speed-up, the greatest first."""
+    return sorted(filter(is_ranked, comparisons), key=lambda item: -(item.speedup or 0))
+
+
+def rows(
+    comparisons: Sequence[Comparison],
+    records: Sequence[Record] = (),
+    machine: Machine | None = None,
+    captions: Mapping[str, str] | None = None,
+) -> list[Row]:
+    """One row for each comparison, in the given order. `captions` has the one-line caption of each technique."""
+    arms: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for record in records:
+        arms[record.workload, record.techniques].append(record)
+    baselines = {item.workload: item for item in comparisons if item.techniques == BASELINE}
+    return [
+        Row(
+            workload=item.workload,
+            techniques=item.techniques,
+            captions=tuple((captions or {})[name] for name in item.techniques.split("+") if name in (captions or {})),
+            outcome=outcome(item),
+            cells=_cells(item, arms[item.workload, item.techniques], machine),
+            notes=notes(item, baselines.get(item.workload)),
+            reason=None if item.status is Status.OK else item.reason or "no reason was recorded",
+            command=item.command,
+        )
+        for item in comparisons
+    ]
+
+
+def _cells(comparison: Comparison, records: Sequence[Record], machine: Machine | None) -> tuple[Cell, ...]:
+    shown = []
+    for column in COLUMNS:
+        written = text(column, comparison)
+        why = why_unknown(column, comparison, records, machine) if written == quantity.UNKNOWN else None
+        shown.append(
+            Cell(
+                name=column.name,
+                title=column.title,
+                caption=column.caption,
+                text=written,
+                value=value(column, comparison),
+                why=why,
+                main=column.main,
+            )
+        )
+    return tuple(shown)
+
+
+def notes(comparison: Comparison, baseline: Comparison | None) -> tuple[str, ...]:
+    """What belongs beside a speed-up: its method, the least effect it could have seen, what its first step costs."""
+    if not is_ranked(comparison):
+        return ()
+    effect = comparison.smallest_effect
+    seen = (
+        f"could have seen a change of {quantity.share(effect)}" if quantity.known(effect) and effect is not None else ""
+    )
+    payback = payback_steps(comparison, baseline) if baseline else None
+    earned = f"longer first step earned back after about {quantity.significant(payback, 2)} steps" if payback else ""
+    return tuple(filter(None, (comparison.method, seen, earned)))
+
+
+def payback_steps(comparison: Comparison, baseline: Comparison) -> float | None:
+    """Steps until a faster arm has made up for its longer first step; None if it is not faster, or owes nothing."""
+    times = (comparison.first_step_s, baseline.first_step_s, comparison.step_time_s, baseline.step_time_s)
+    first, first_plain, step, step_plain = times
+    if comparison.verdict is not Verdict.FASTER:
+        return None
+    if first is None or first_plain is None or step is None or step_plain is None:
+        return None
+    return (first - first_plain) / (step_plain - step) if first > first_plain and step < step_plain else None
+
+
+def excluded(comparisons: Iterable[Comparison]) -> list[Excluded]:
+    """What is not ranked, the same technique and reason on several workloads taken together."""
+    groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for item in comparisons:
+        if not is_ranked(item) and outcome(item) != "baseline":
+            reason = item.reason or "no repetition of the baseline ended ok beside this arm's"
+            groups[outcome(item), item.techniques, reason].append(item.workload)
+    return [
+        Excluded(outcome=key[0], techniques=key[1], workloads=tuple(workloads), reason=key[2])
+        for key, workloads in sorted(groups.items(), key=lambda group: group[0][0])
+    ]
+
+
+def remarks(comparisons: Sequence[Comparison]) -> list[str]:
+    """What belongs below a table: the methods of its intervals, and the reason for each arm that is not ranked."""
+    methods = list(dict.fromkeys(item.method for item in comparisons if is_ranked(item) and item.method))
+    reasons = [
+        f"{item.techniques} on {quantity.several(list(item.workloads))}: {item.outcome}: {item.reason}"
+        for item in excluded(comparisons)
+    ]
+    return ([f"95 % intervals: {quantity.several(methods)}"] if methods else []) + reasons
+
+
+def answer(comparisons: Sequence[Comparison]) -> str:
+    """The run in one paragraph: for each workload what is fastest, what costs most, and what cannot be said."""
+    return " ".join(answers(comparisons).values()) or "There is no record, so there is nothing to say."
+
+
+def answers(comparisons: Sequence[Comparison]) -> dict[str, str]:
+    """The sentences of the answer for each workload."""
+    return {
+        workload: " ".join(filter(None, (_fastest(workload, arms), _slowest(arms), _tally(arms))))
+        for workload, arms in by_workload(comparisons).items()
+    }
+
+
+def _fastest(workload: str, arms: Sequence[Comparison]) -> str:
+    ranked = fastest_first(arms)
+    baseline = next((item for item in arms if item.techniques == BASELINE), None)
+    if not ranked:
+        return f"On {workload} nothing can be compared: {_why_nothing(baseline, arms)}."
+    faster = [item for item in ranked if item.verdict is Verdict.FASTER]
+    if not faster:
+        single = all(item.speedup_low is None for item in ranked)
+        because = ": one repetition gives no interval" if single else ""
+        return f"On {workload} nothing is shown to be faster than {BASELINE}{because}."
+    best = faster[0]
+    rivals = [item.techniques for item in faster[1:] if (item.speedup_high or 0) >= (best.speedup_low or 0)]
+    overlap = f"; its interval overlaps that of {quantity.several(rivals, 3)}" if rivals else ""
+    return f"On {workload}, {best.techniques} is fastest, at {speedup(best)} the speed of {BASELINE}{overlap}."
+
+
+def _why_nothing(baseline: Comparison | None, arms: Sequence[Comparison]) -> str:
+    if baseline is None:
+        return f"the baseline {BASELINE} has no record"
+    if baseline.status is not Status.OK:
+        reason = f" ({baseline.reason})" if baseline.reason else ""
+        return f"the baseline {BASELINE} ended as {OUTCOME_WORDS[baseline.status]}{reason}"
+    return "no other arm ended ok" if len(arms) > 1 else "only the baseline was run"
+
+
+def _slowest(arms: Sequence[Comparison]) -> str:
+    slower = [item for item in fastest_first(arms) if item.verdict is Verdict.SLOWER]
+    return f"Slower by most is {slower[-1].techniques}, at {speedup(slower[-1])}." if slower else ""
+
+
+def _tally(arms: Sequence[Comparison]) -> str:
+    rivals = [item for item in arms if item.techniques != BASELINE]
+    verdicts = Counter(item.verdict for item in rivals if is_ranked(item))
+    others = Counter(outcome(item) for item in rivals if not is_ranked(item))
+    counted = [f"{verdicts[verdict]} {word}" for verdict, word in VERDICT_WORDS.items() if verdicts[verdict]]
+    left_out = [f"{number} {word}" for word, number in others.items()]
+    if not rivals:
+        return ""
+    ranked = f"{quantity.several(counted, 9)}" if counted else "none ranked"
+    rest = f"; not ranked: {quantity.several(left_out, 9)}" if left_out else ""
+    return f"Of {len(rivals)} tried: {ranked}{rest}."
