@@ -173,6 +173,47 @@ def run(workload: str = "gpt2/tiny", repetitions: int = 3, device: str = "cpu", 
 PLAN = Plan(name="quick", workloads=(WorkloadSpec(model="gpt2/tiny"),), compositions=(("compile",),))
 
 
+class Page(HTMLParser):
+    """Reads a page strictly: every element that opens must close, in order. Keeps what the tests ask about."""
+
+    VOID = frozenset({"meta", "input", "br", "hr", "img", "link"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.scripts: list[dict[str, str | None]] = []
+        self.classes: list[str] = []
+        self.cells: list[dict[str, str | None]] = []
+        self.texts: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_startendtag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.ids += [found["id"] or ""] if "id" in found else []
+        self.links += [found[key] or "" for key in ("src", "href", "xlink:href", "srcset", "action") if key in found]
+        self.scripts += [found] if tag == "script" else []
+        self.classes += (found.get("class") or "").split()
+        if tag == "td" and "data-value" in found:
+            self.cells.append(found)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "td" and self.cells:
+            self.cells[-1]["text"] = self.cells[-1].get("text") or data.strip()
+        self.texts.append(data)
+
+
 @pytest.fixture(scope="module")
 def records() -> list[Record]:
     return run() + run("bert/mini", step_s=0.212)
@@ -184,5 +225,415 @@ def comparisons(records: list[Record]) -> list[Comparison]:
 
 
 @pytest.fixture(scope="module")
-def page(records: list[Record], comparisons: list[Comparison]) -> str:
+def text(records: list[Record], comparisons: list[Comparison]) -> str:
     return reports.html.render(comparisons, records, machine(), PLAN, captions={"compile": "Compiles the model."})
+
+
+@pytest.fixture(scope="module")
+def page(text: str) -> Page:
+    return Page(text)
+
+
+def ranked(comparisons: list[Comparison], workload: str) -> list[Comparison]:
+    return [item for item in comparisons if item.workload == workload and view.is_ranked(item)]
+
+
+def find(comparisons: list[Comparison], techniques: str) -> Comparison:
+    return next(item for item in comparisons if item.techniques == techniques)
+
+
+# The page
+
+
+def test_page_is_well_formed_and_its_ids_are_unique(page: Page) -> None:
+    assert page.open == []
+    assert len(page.ids) == len(set(page.ids))
+    assert {"answer", "throughput", "first-step", "traces", "utilisation", "arms", "machine"} <= set(page.ids)
+
+
+def test_page_loads_nothing_from_elsewhere(text: str, page: Page) -> None:
+    assert all(link.startswith("#") for link in page.links)
+    assert not re.search(r"url\(\s*[\"']?(?!#)|@import|\bfetch\(|XMLHttpRequest|\bimport\b", text)
+    assert {link[1:] for link in page.links} <= set(page.ids)
+
+
+def test_page_stays_under_two_megabytes_by_leaving_out_charts(
+    text: str, records: list[Record], comparisons: list[Comparison], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(text.encode()) < 2_000_000
+    room = len(text.encode()) - 100_000
+    monkeypatch.setattr(reports.html, "PAGE_BYTES", room)
+    smaller = reports.html.render(comparisons, records, machine(), PLAN)
+    assert len(smaller.encode()) < room + 1000
+    assert "Left out to keep this file under 2 MB" in smaller
+    assert "Left out to keep this file under 2 MB" not in text
+
+
+def test_sections_come_in_the_order_of_the_reader_s_questions(page: Page) -> None:
+    order = ["answer", "throughput", "first-step", "traces", "utilisation", "arms", "excluded", "warnings", "machine"]
+    assert sorted(order, key=page.ids.index) == order
+
+
+def test_names_from_records_are_escaped_everywhere() -> None:
+    hostile = [replace(item, techniques=item.techniques.replace("tf32", HOSTILE)) for item in run(HOSTILE, 2)]
+    compared = compare([replace(item, reason=item.reason and HOSTILE) for item in hostile], machine())
+    shown = reports.html.render(compared, hostile, machine(), replace(PLAN, name=HOSTILE))
+    assert HOSTILE not in shown
+    read = Page(shown)
+    assert read.open == []
+    assert [item.get("type") for item in read.scripts] == ["application/json", None]
+    assert any(HOSTILE in data for data in read.texts)
+
+
+def test_mathematics_and_control_characters_in_a_name_are_plain_text() -> None:
+    name = "a$_1$\x1b[0m"
+    chart = charts.forest(compare(run(name, 2), machine()), "c")
+    assert chart is not None
+    assert "a$_1$\N{REPLACEMENT CHARACTER}[0m" in chart.svg
+
+
+def test_table_shows_the_comparisons_own_numbers(page: Page, comparisons: list[Comparison]) -> None:
+    names = [column.name for column in COLUMNS if column.main]
+    shown = [cell for cell in page.cells if cell["data-key"] in names]
+    columns = {cell["data-key"] for cell in shown}
+    expected = [(item, name) for item in comparisons for name in names if name in columns]
+    assert len(shown) == len(expected)
+    for cell, (comparison, name) in zip(shown, expected, strict=True):
+        figure = getattr(comparison, str(name))
+        assert cell["data-value"] == ("" if figure is None else str(figure))
+
+
+def test_written_figures_agree_with_bare_ones(page: Page) -> None:
+    checked = 0
+    for cell in page.cells:
+        if cell["data-value"] and cell["data-key"] in ("speedup", "tokens_per_s") and cell["text"] != "reference":
+            written = float(re.split(r"[x/]", str(cell["text"]).replace(",", ""), maxsplit=1)[0])
+            assert written == pytest.approx(float(str(cell["data-value"])), rel=0.006)
+            checked += 1
+    assert checked > 40
+
+
+def test_unknown_is_written_out_with_its_reason(page: Page, comparisons: list[Comparison]) -> None:
+    empty = [cell for cell in page.cells if cell["data-value"] == "" and cell["text"] != "reference"]
+    assert empty
+    assert {cell["text"] for cell in empty} == {"unknown"}
+    written = " ".join("".join(page.texts).split())
+    for status, reason in FAILED.values():
+        assert reason in written, status
+    assert "MFU (no published peak on file for AMD EPYC 7B13)" in written
+    assert "unknown (the run was not started in a git checkout)" in written
+    assert not re.search(r"\b(None|nan)\b", written.replace("the loss is nan", ""))
+
+
+def test_data_of_the_page_can_be_read_back(text: str, comparisons: list[Comparison]) -> None:
+    found = re.search(r'<script type="application/json" id="trainpace-data">(.*?)</script>', text, re.DOTALL)
+    assert found
+    data = json.loads(found[1])
+    assert data["comparisons"] == json.loads(export.to_json(comparisons))
+    assert Plan.from_json(data["plan"]) == PLAN
+    assert data["machine"]["machine_id"] == machine().machine_id
+
+
+def test_every_row_has_the_command_that_reproduces_it(page: Page, comparisons: list[Comparison]) -> None:
+    words = "".join(page.texts)
+    assert all(item.command in words for item in comparisons)
+    assert page.classes.count("copy") == len(comparisons)
+
+
+def test_title_names_the_run_and_captions_are_shown(text: str) -> None:
+    assert "<title>20261024-091502-quick \N{MIDDLE DOT} trainpace</title>" in text
+    assert "Compiles the model." in text
+
+
+def test_page_without_any_record_says_so() -> None:
+    shown = reports.html.render([], [], machine(), PLAN)
+    assert Page(shown).open == []
+    assert "There is no record" in shown
+
+
+# Charts
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_forest_has_one_marker_for_each_ranked_arm(comparisons: list[Comparison], narrow: bool) -> None:
+    arms = [item for item in comparisons if item.workload == "gpt2/tiny"]
+    chart = charts.forest(arms, "f", narrow=narrow)
+    assert chart is not None
+    points = re.findall(r'class="point"[^>]*aria-label="([^":]+):', chart.svg)
+    assert sorted(points) == sorted(item.techniques for item in ranked(comparisons, "gpt2/tiny"))
+    assert points[0] == max(ranked(comparisons, "gpt2/tiny"), key=lambda item: item.speedup or 0).techniques
+    assert "prune_magnitude_50" not in chart.svg
+    assert "prune_magnitude_50 (unequal work)" in chart.note
+
+
+@pytest.mark.parametrize("draw", [scatter.throughput, scatter.first_step])
+def test_scatters_hold_ranked_arms_and_the_baseline(comparisons: list[Comparison], draw: Draw) -> None:
+    arms = [item for item in comparisons if item.workload == "gpt2/tiny"]
+    chart = draw(arms, "s")
+    assert chart is not None
+    assert chart.svg.count('class="point"') == len(ranked(comparisons, "gpt2/tiny")) + 1
+    assert not any(techniques in chart.svg for techniques in FAILED)
+
+
+def test_arm_with_an_unknown_figure_is_named_beside_the_chart(comparisons: list[Comparison]) -> None:
+    arms = [item for item in comparisons if item.workload == "gpt2/tiny"]
+    lacking = [replace(item, peak_memory_bytes=None) if item.techniques == "compile" else item for item in arms]
+    chart = scatter.throughput(lacking, "s")
+    assert chart is not None
+    assert chart.note == "Not drawn, for a figure is unknown: compile."
+    assert scatter.throughput([replace(item, peak_memory_bytes=None) for item in arms], "s") is None
+
+
+def test_charts_follow_the_theme_and_fit_any_width(comparisons: list[Comparison], records: list[Record]) -> None:
+    arms = [item for item in comparisons if item.workload == "gpt2/tiny"]
+    drawn = [charts.forest(arms, "a"), scatter.throughput(arms, "b"), panels.traces(records, "c")]
+    for chart in drawn:
+        assert chart is not None
+        assert not re.search(r"#[0-9a-f]{6}\b", chart.svg.replace('xlink:href="#', ""))
+        assert {"var(--ink)", "var(--muted)"} <= set(re.findall(r"var\(--\w+\)", chart.svg))
+        assert not re.search(r"<svg[^>]* (width|height)=", chart.svg)
+
+
+def test_drawing_leaves_matplotlib_s_settings_alone(comparisons: list[Comparison]) -> None:
+    before = dict(mpl.rcParams)
+    charts.forest(comparisons, "f")
+    assert dict(mpl.rcParams) == before
+
+
+def test_wide_interval_is_cut_off_with_an_arrow(comparisons: list[Comparison]) -> None:
+    sure = find(comparisons, "compile")
+    vague = replace(find(comparisons, "adamax"), speedup_low=0.01, speedup_high=80.0, verdict=Verdict.UNCLEAR)
+    chart = charts.forest([sure, vague], "f")
+    assert chart is not None
+    assert "[0.01, 80.00]" in chart.svg
+    assert "50x" not in chart.svg
+
+
+def test_traces_show_the_median_repetition_of_each_arm(records: list[Record]) -> None:
+    own = [item for item in records if item.workload == "gpt2/tiny"]
+    chosen = panels.representative(own)
+    assert [item.techniques for item in chosen] == [*TIMES, *FAILED]
+    times = sorted(metric for item in own if item.techniques == "compile" and (metric := step_time_s(item)))
+    assert step_time_s(next(item for item in chosen if item.techniques == "compile")) == times[1]
+
+
+def test_nothing_to_draw_is_no_chart() -> None:
+    bare = [record("tf32", 0, status=Status.UNSUPPORTED, reason="no GPU")]
+    assert panels.traces(bare, "t") is None
+    assert panels.utilisation(bare, "u") is None
+    assert charts.forest(compare(bare, machine()), "f") is None
+
+
+def test_thinned_keeps_the_extremes() -> None:
+    points = [(float(index), 1.0) for index in range(1000)]
+    points[333] = (333.0, 9.0)
+    thin = panels.thinned(points, 100)
+    assert len(thin) <= 100
+    assert (333.0, 9.0) in thin
+    assert thin == sorted(thin)
+
+
+def test_spread_labels_neither_touch_nor_change_order() -> None:
+    wanted = [50.0, 10.0, 10.5, 11.0, 99.0, 98.0]
+    heights = scatter.spread(wanted, 12, top=0, bottom=100)
+    by_height = sorted(heights)
+    assert all(after - before >= 12 - 1e-9 for before, after in itertools.pairwise(by_height))
+    assert min(heights) >= 6 and max(heights) <= 94
+    assert sorted(range(6), key=lambda index: heights[index]) == sorted(range(6), key=lambda index: wanted[index])
+
+
+# Words and figures
+
+
+def test_answer_names_the_fastest_with_its_interval(comparisons: list[Comparison]) -> None:
+    best = find(comparisons, "amp_bf16+compile+adamw_fused")
+    sentences = view.answers(comparisons)[best.workload]
+    assert f"{best.techniques} is fastest, at {speedup(best)} the speed of fp32" in sentences
+    assert "Slower by most is qat_int8" in sentences
+    assert f"Of {len(TIMES) - 1 + len(FAILED)} tried" in sentences
+    assert "2 unsupported" in sentences and "1 unequal work" in sentences
+    assert view.answer(comparisons) == " ".join(view.answers(comparisons).values())
+
+
+def test_answer_when_nothing_is_faster() -> None:
+    slow = [item for item in run() if item.techniques in (BASELINE, "adafactor")]
+    assert "nothing is shown to be faster than fp32" in view.answer(compare(slow, machine()))
+    assert "one repetition gives no interval" in view.answer(compare(run(repetitions=1), machine()))
+
+
+def test_answer_when_the_baseline_failed() -> None:
+    failed = [
+        replace(item, status=Status.OOM, reason="too big") if item.techniques == BASELINE else item for item in run()
+    ]
+    compared = compare(failed, machine())
+    assert "nothing can be compared: the baseline fp32 ended as out of memory (too big)" in view.answer(compared)
+    assert view.outcome(find(compared, "compile")) == "not compared"
+    assert not any(view.is_ranked(item) for item in compared)
+
+
+def test_unequal_work_is_never_ranked_however_fast() -> None:
+    def cheat(item: Record) -> Record:
+        unequal = item.techniques == "sgd_momentum" and item.repetition == 1
+        return replace(item, status=Status.UNEQUAL_WORK, reason="half the tokens") if unequal else item
+
+    compared = compare([cheat(item) for item in run()], machine())
+    assert not view.is_ranked(find(compared, "sgd_momentum"))
+    assert "sgd_momentum" not in view.answer(compared)
+    assert [item.reason for item in view.excluded(compared) if item.techniques == "sgd_momentum"] == ["half the tokens"]
+
+
+def test_one_repetition_has_an_unknown_interval(comparisons: list[Comparison]) -> None:
+    single = find(compare(run(repetitions=1), machine()), "compile")
+    assert speedup(single).endswith("x [unknown]")
+    assert "one repetition" in view.notes(single, None)
+
+
+def test_first_step_is_earned_back(comparisons: list[Comparison]) -> None:
+    compiled, plain = find(comparisons, "compile"), find(comparisons, BASELINE)
+    steps = view.payback_steps(compiled, plain)
+    assert steps is not None
+    assert compiled.first_step_s and plain.first_step_s and compiled.step_time_s and plain.step_time_s
+    spent = [item.first_step_s + steps * item.step_time_s for item in (compiled, plain)]  # type: ignore[operator]
+    assert spent[0] == pytest.approx(spent[1])
+    assert view.payback_steps(find(comparisons, "adafactor"), plain) is None
+
+
+@pytest.mark.parametrize(
+    ("figures", "written"),
+    [
+        ((1.32, 1.28, 1.36), "1.32x [1.28, 1.36]"),
+        ((1.02, 1.003, 1.04), "1.020x [1.003, 1.040]"),
+        ((0.953, 0.941, 0.966), "0.953x [0.941, 0.966]"),
+        ((1.0, 0.9797, 1.0101), "1.0000x [0.9797, 1.0101]"),
+        ((12.34, 10.0, 15.0), "12.3x [10.0, 15.0]"),
+        ((1.3, None, None), "1.30x [unknown]"),
+    ],
+)
+def test_ratio_interval(figures: tuple[float, float | None, float | None], written: str) -> None:
+    assert quantity.ratio_interval(*figures) == written
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (quantity.duration(0.0584), "58.4 ms"),
+        (quantity.duration(0.99999), "1.00 s"),
+        (quantity.memory(123_456_789), "118 MiB"),
+        (quantity.memory(-5e6), "-4.77 MiB"),
+        (quantity.rate(12345), "12,300/s"),
+        (quantity.percent(37.2), "37 %"),
+        (quantity.percent(0), "0.0 %"),
+        (quantity.share(0.4231), "42 %"),
+        (quantity.signed(0.5), "+0.50"),
+        (quantity.signed(0.0), "0"),
+        (quantity.count(124_439_808), "124 M"),
+        (quantity.several(["a", "b", "c", "d", "e"]), "a, b, c and 2 more"),
+    ],
+)
+def test_quantities(written: str, expected: str) -> None:
+    assert written == expected
+
+
+def test_warnings_say_what_was_seen_and_what_to_do() -> None:
+    calm = [replace_measurement(item, sample_foreign_cpu_pct=[1.0], warmup_steady=True) for item in run(repetitions=6)]
+    assert view.warnings([], calm) == []
+    for changed, said in [
+        ({"sample_foreign_cpu_pct": [40.0, 60.0]}, "Other programs used the CPU"),
+        ({"sample_steal_pct": [7.0]}, "hypervisor"),
+        ({"throttle_reasons": ["hardware thermal slowdown"]}, "hardware thermal slowdown (1 of 120 records)"),
+        ({"warmup_steady": False}, "Warm-up ended before steps were steady in 1 of 120 records: fp32 on gpt2/tiny"),
+    ]:
+        found = view.warnings([], [replace_measurement(calm[0], **changed), *calm[1:]])
+        assert len(found) == 1, said
+        assert said in found[0].text
+        assert found[0].advice
+
+
+def replace_measurement(item: Record, **changed: object) -> Record:
+    return replace(item, measurement=replace(item.measurement, **changed)) if item.measurement.sample_t_s else item
+
+
+def test_warnings_of_few_repetitions_and_wide_intervals(comparisons: list[Comparison]) -> None:
+    texts = [warning.text for warning in view.warnings(comparisons, [])]
+    assert any(text.startswith("With 3 repetitions") for text in texts)
+    assert any(text.startswith("Intervals are wide") for text in texts)
+    single = view.warnings(compare(run(repetitions=1), machine()), [])
+    assert ["only one repetition" in warning.text for warning in single] == [True]
+    strangers = [*run(repetitions=1), replace(record("compile", 1), machine_id="another")]
+    assert "differ in machine_id" in view.warnings([], strangers)[0].text
+
+
+def test_reasons_for_unknown_figures_are_specific(comparisons: list[Comparison], records: list[Record]) -> None:
+    rows = view.rows(comparisons, records, machine())
+    cells = {cell.name: cell for row in rows if row.techniques == "amp_bf16" for cell in row.cells}
+    assert cells["gpu_util_pct"].why == "the run is on the CPU"
+    assert cells["mfu"].why == "no published peak on file for AMD EPYC 7B13"
+    assert cells["compile_s"].why == "not recorded"
+    assert cells["speedup"].why is None
+    assert cells["matmul_share"].value is not None
+
+
+def test_gpu_figures_are_shown_on_a_gpu() -> None:
+    records = run("gpt2/medium", 2, "cuda", 0.012)
+    compared = compare(records, machine("cuda"))
+    shown = reports.html.render(compared, records, machine("cuda"), PLAN)
+    columns = {cell["data-key"] for cell in Page(shown).cells}
+    assert {"gpu_util_pct", "energy_j_per_token", "mfu"} <= columns
+    assert "989 TFLOP/s" in shown and "data sheets of the chips" in shown
+    assert "software power cap" in shown
+
+
+# Other surfaces
+
+
+def test_json_has_the_fields_of_a_comparison_and_no_nan(comparisons: list[Comparison]) -> None:
+    broken = replace(comparisons[0], final_loss=math.nan, loss_delta=math.inf)
+    read = json.loads(export.to_json([broken, *comparisons[1:]]), parse_constant=pytest.fail)
+    assert [tuple(item) for item in read] == [export.FIELDS] * len(comparisons)
+    assert read[0]["final_loss"] is None and read[0]["loss_delta"] is None
+    for item, comparison in zip(read[1:], comparisons[1:], strict=True):
+        assert item == {name: getattr(comparison, name) for name in export.FIELDS}
+    assert {item["verdict"] for item in read} <= {None, "faster", "slower", "same", "unclear"}
+
+
+def test_csv_reads_back(comparisons: list[Comparison]) -> None:
+    read = list(csv.DictReader(io.StringIO(export.to_csv(comparisons))))
+    assert len(read) == len(comparisons)
+    for item, comparison in zip(read, comparisons, strict=True):
+        assert item["techniques"] == comparison.techniques
+        for name in ("step_time_s", "speedup_low", "mfu"):
+            value = getattr(comparison, name)
+            assert item[name] == "" if value is None else float(item[name]) == value
+
+
+def test_markdown_is_a_table_of_the_same_figures(comparisons: list[Comparison]) -> None:
+    odd = [replace(item, workload="a|b") if item.techniques == "compile" else item for item in comparisons]
+    lines = markdown.render(odd).splitlines()
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines if line.startswith("|")]
+    header, ruler, *body = cells
+    assert len(body) == len(comparisons) and {len(line) for line in cells} == {len(header)}
+    assert all(set(mark) <= set("-:") for mark in ruler)
+    for line, comparison in zip(body, odd, strict=True):
+        assert line[:2] == [comparison.workload.replace("|", "\\|"), comparison.techniques]
+        expected = speedup(comparison) if view.is_ranked(comparison) else ("reference", "unknown")
+        assert line[header.index("Speed-up")] in expected
+    assert any("95 % intervals: mean, Student t, n=3" in line for line in lines)
+    assert any(FAILED["fp8"][1] in line for line in lines)
+
+
+def test_terminal_shows_every_arm_with_its_interval(comparisons: list[Comparison]) -> None:
+    console = Console(width=200, file=io.StringIO(), color_system=None)
+    with console.capture() as captured:
+        console.print(terminal.table(comparisons))
+    for shown in (captured.get(), terminal.plain(comparisons)):
+        for comparison in comparisons:
+            assert comparison.techniques in shown
+            assert not view.is_ranked(comparison) or speedup(comparison) in shown
+        assert FAILED["tf32"][1] in shown
+
+
+def test_plain_text_is_aligned(comparisons: list[Comparison]) -> None:
+    lines = terminal.plain(comparisons).splitlines()[: len(comparisons) + 1]
+    start = lines[0].index("Outcome")
+    assert {line[start - 1] for line in lines} == {" "}
+    assert all(line[start] != " " for line in lines)
