@@ -134,9 +134,9 @@ def run(
     _conclude(folder)
 
 
-def _named_plan(nursery: Nursery, name: str | None, device: str | None) -> Plan:
+def _named_plan(nursery: Nursery, name: str | None, device: Device | None) -> Plan:
     """The plan that the user named, or the device's default: full with a GPU, quick without."""
-    where = device or nursery.run("harness.machine:default_device", {}, TASK_TIMEOUT_S)
+    where = device.value if device else nursery.run("harness.machine:default_device", {}, TASK_TIMEOUT_S)
     memory_bytes = device_facts(nursery, where)["gpu_memory_bytes"] or psutil.virtual_memory().available
     return named(name or ("quick" if where == "cpu" else "full"), where, memory_bytes)
 

@@ -167,7 +167,8 @@ def unequal_work(
         (arm.updates == 0, "no optimizer update was made"),
         (arm.moved_tensors == 0, "no parameter moved"),
         (
-            not free_update and 0 < arm.moved_tensors < reference.moved_tensors,
+            # In a coarser number format an update can be too small to move a weight at all.
+            not (free_update or free_numerics) and 0 < arm.moved_tensors < reference.moved_tensors,
             f"{arm.moved_tensors} parameter tensors moved, {reference.moved_tensors} in the baseline",
         ),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
@@ -201,7 +202,7 @@ def describe_machine(nursery: Nursery, device: str, facts: Message, *, peaks: bo
         **{key: facts[key] for key in ("device_name", "gpus", "threads")},
     }
     return Machine(
-        machine_id=hashlib.sha256(repr(sorted(identity.items())).encode()).hexdigest()[:12],
+        machine_id=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12],
         device=device,
         device_name=facts["device_name"],
         gpus=facts["gpus"],

@@ -41,7 +41,8 @@ PRELOAD = (
     "harness.arm",
     "harness.machine",
 )
-OPTIONAL_PRELOAD = ("torchao.quantization.qat", "torchao.prototype.quantized_training", "torch_pruning")
+# Not torchao.prototype.quantized_training: its import asks for a GPU and would initialise CUDA.
+OPTIONAL_PRELOAD = ("torchao.quantization.qat", "torch_pruning")
 MESSAGE_BYTES = 1 << 16
 
 
@@ -129,14 +130,20 @@ class Nursery:
         """
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # One thread each: the arms' arithmetic is torch's, and a library's idle pool would survive into every fork.
-        single = {"OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
+        # And torch must ask NVML, not CUDA, whether there is a GPU: a process that has asked CUDA cannot fork arms.
+        environment = {
+            "OPENBLAS_NUM_THREADS": "1",
+            "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            "TRANSFORMERS_VERBOSITY": "error",
+        }
         self._process = subprocess.Popen(
             [python, "-m", "harness.nursery", str(theirs.fileno()), *modules],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env=os.environ | single,
+            env=os.environ | environment,
         )
         theirs.close()
         self._ready = False

@@ -53,7 +53,7 @@ class _Layout:
 
 
 _FOREST_TOP, _FOREST_BELOW = 6, 48
-_WIDE = _Layout(width=560, row=27, left=180, right=428, label_x=0, label_rise=0, wrap_at=26)
+_WIDE = _Layout(width=560, row=27, left=180, right=416, label_x=0, label_rise=0, wrap_at=26)
 _NARROW = _Layout(width=350, row=44, left=6, right=344, label_x=4, label_rise=16, wrap_at=999)
 
 

@@ -20,7 +20,7 @@ FIELDS = tuple(field.name for field in dataclasses.fields(Comparison))
 
 def to_json(comparisons: Sequence[Comparison]) -> str:
     """A list of objects, one a comparison."""
-    return json.dumps([plain(item) for item in comparisons], indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps([plain(item) for item in comparisons], indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def to_csv(comparisons: Sequence[Comparison]) -> str:

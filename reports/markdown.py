@@ -24,13 +24,13 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "|": "\\|", "`": "\\`", "*": "\\*", "<":
 def render(comparisons: Sequence[Comparison]) -> str:
     """One line an arm, and below the table the methods of its intervals and the reasons for what is not ranked."""
     if not comparisons:
-        return "There is no record, so there is nothing to say.\n"
+        return "There is no record, so there is nothing to say."
     header = ["Workload", "Techniques", "Outcome", *(TITLES[name] for name in FIGURES)]
     ruler = ["---"] * 3 + ["---:"] * (len(header) - 3)
     lines = [header, ruler, *(_cells(row) for row in view.rows(comparisons))]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     remarks = "\n".join(f"- {escaped(remark)}" for remark in view.remarks(comparisons))
-    return f"{table}\n\n{remarks}".rstrip() + "\n"
+    return f"{table}\n\n{remarks}".rstrip()
 
 
 def escaped(text: str) -> str:

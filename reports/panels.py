@@ -24,9 +24,9 @@ _WIDTH, _LEFT, _GAP, _COLUMNS = 400, 50, 16, 2
 _PANEL_HEIGHT, _PITCH, _TITLE = 46, 84, 18
 _MOST_POINTS = 120
 _LABEL_CHARACTERS = 25
-_HEADROOM = 2.5
-"""How far above the slowest arm's steady step, as a factor, traces are drawn. A first step that compiles is a hundred
-times as long; a scale that held it would flatten all the rest, so it leaves its panel and is named there."""
+_HEADROOM = 1.5
+"""How far beyond the steps after warm-up, as a factor, traces are drawn. A first step that compiles is a hundred times
+as long; a scale that held it would flatten all the rest, so it leaves its panel and is named below."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ def traces(records: Sequence[Record], name: str) -> Chart | None:
         count = sum(len(times) for times, _ in _phases(record.measurement))
         return _Panel(
             title=_title(record),
-            ends=("1", f"{count} steps"),
+            ends=(_first_end(record.measurement, high), f"{count} steps"),
             draw=lambda area: _draw_trace(area, record.measurement, low, high),
         )
 
@@ -72,10 +72,21 @@ def traces(records: Sequence[Record], name: str) -> Chart | None:
 
 
 def _trace_limits(measured: Sequence[Measurement]) -> tuple[float, float]:
-    """From the fastest step of all to some way above the slowest arm's steady step."""
-    steady = [statistics.median(_phases(item)[-1][0]) for item in measured]
-    fastest = min(time_s for item in measured for times, _ in _phases(item) for time_s in times)
-    return fastest / 1.3, max(steady) * _HEADROOM
+    """From the fastest step of all to some way above the slowest one after warm-up."""
+    steady = [time_s for item in measured for time_s in _after_warmup(item)]
+    return min(steady) / _HEADROOM, max(steady) * _HEADROOM
+
+
+def _after_warmup(measured: Measurement) -> list[float]:
+    """The step times after warm-up; of an arm that did not get so far, the middle of those it took."""
+    times = [*measured.sustained_step_times_s, *measured.round_step_times_s]
+    return times or [statistics.median(measured.warmup_step_times_s)]
+
+
+def _first_end(measured: Measurement, high: float) -> str:
+    """The name of the first step on the axis: its time, if that lies above the panel."""
+    first_s = _phases(measured)[0][0][0]
+    return f"\N{UPWARDS ARROW} {quantity.duration(first_s, 2)}" if first_s > high else "1"
 
 
 def _title(record: Record) -> str:
@@ -97,12 +108,6 @@ def _draw_trace(area: Axes, measured: Measurement, low: float, high: float) -> N
     canvas.log_axis(area, "y", (low, high), lambda tick: quantity.duration(tick, 2), most=3)
     if measured.warmup_step_times_s:
         area.axvspan(0.5, len(measured.warmup_step_times_s) + 0.5, color=canvas.BAND, linewidth=0)
-        first_s = measured.warmup_step_times_s[0]
-        if first_s > high:
-            said = f"first step {quantity.duration(first_s, 2)}"
-            area.text(
-                0.99, 0.99, said, transform=area.transAxes, fontsize=9.5, color=canvas.MUTED, va="top", ha="right"
-            )
     begin = 1
     for times, colour in _phases(measured):
         points = thinned([(begin + index, time_s) for index, time_s in enumerate(times)], _MOST_POINTS)

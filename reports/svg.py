@@ -91,7 +91,9 @@ def _tidy(element: ElementTree.Element) -> None:
     if _NO_TURN.match(element.get("transform", "")):
         del element.attrib["transform"]
     if "style" in element.attrib:
-        plain = re.sub(r" *font-family:[^;]*;?", "", element.attrib["style"])
+        # Older matplotlib (3.9) writes the shorthand; either way the page's own font is wanted.
+        plain = re.sub(r"font: (\S+px)[^;]*", r"font-size: \1", element.attrib["style"])
+        plain = re.sub(r" *font-family:[^;]*;?", "", plain)
         element.attrib["style"] = _COLOUR.sub(lambda found: f"var(--{VARIABLES[found[0]]})", plain)
 
 

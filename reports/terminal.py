@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich import box
+from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -22,7 +23,10 @@ def table(comparisons: Sequence[Comparison]) -> Table:
     """One line an arm, a rule between workloads; methods and the reasons for what is not ranked are its caption."""
     shown = Table(box=box.SIMPLE_HEAD, caption=Text("\n".join(view.remarks(comparisons))), caption_justify="left")
     for index, title in enumerate(HEADER):
-        shown.add_column(title, justify="left" if index < _TEXT_COLUMNS else "right", overflow="fold")
+        # An interval broken over two lines is hard to read; names may be broken instead.
+        interval = title == TITLES["speedup"]
+        justify: JustifyMethod = "left" if index < _TEXT_COLUMNS else "right"
+        shown.add_column(title, justify=justify, overflow="fold", no_wrap=interval)
     previous = None
     for row in view.rows(comparisons):
         if previous not in (None, row.workload):
@@ -39,7 +43,7 @@ def plain(comparisons: Sequence[Comparison]) -> str:
     lines = [HEADER, *(_line(row) for row in view.rows(comparisons))]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     aligned = ["  ".join(_aligned(line, widths)).rstrip() for line in lines]
-    return "\n".join([*aligned, *view.remarks(comparisons)]) + "\n"
+    return "\n".join([*aligned, *view.remarks(comparisons)])
 
 
 def _aligned(line: Sequence[str], widths: Sequence[int]) -> list[str]:

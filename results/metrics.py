@@ -53,6 +53,9 @@ def _flops_share(record: Record, peaks: dict[str, float]) -> float | None:
     time_s, peak = step_time_s(record), peaks.get(record.compute or "")
     if record.step_flops is None or time_s is None or not peak:
         return None
+    if record.certificate and record.certificate.parameters != record.parameters:
+        # A model that was made smaller does fewer FLOP than were counted.
+        return None
     devices = record.world_size if record.device == "cuda" else 1
     return record.step_flops / time_s / (peak * devices)
 

@@ -39,6 +39,7 @@ def test_equal_work_is_equal() -> None:
         ("updates", 0, None),
         ("moved_tensors", 0, None),
         ("moved_tensors", 3, Change.TRAINED_PARAMETERS),
+        ("moved_tensors", 3, Change.NUMERICS),
         ("parameters", 90, Change.ARCHITECTURE),
         ("trained_parameters", 50, Change.TRAINED_PARAMETERS),
         ("samples_per_update", 4.0, None),

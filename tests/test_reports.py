@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import itertools
+import json
+import math
 import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any
 
+import matplotlib as mpl
 import pytest
+from rich.console import Console
 
 import reports.html
-from bench.spec import Plan, WorkloadSpec
+from bench.spec import BASELINE, Plan, WorkloadSpec
 from harness.record import Machine, Measurement, Record, Status, WorkCertificate
-from results.compare import Comparison, compare
+from reports import charts, export, markdown, panels, quantity, scatter, terminal, view
+from reports.columns import COLUMNS, speedup
+from results.compare import Comparison, Verdict, compare
+from results.metrics import step_time_s
+
+Draw = Callable[[Sequence[Comparison], str], charts.Chart | None]
 
 HOSTILE = "<script>alert('x')</script>"
 TIMES = {
@@ -392,6 +409,7 @@ def test_charts_follow_the_theme_and_fit_any_width(comparisons: list[Comparison]
         assert not re.search(r"#[0-9a-f]{6}\b", chart.svg.replace('xlink:href="#', ""))
         assert {"var(--ink)", "var(--muted)"} <= set(re.findall(r"var\(--\w+\)", chart.svg))
         assert not re.search(r"<svg[^>]* (width|height)=", chart.svg)
+        assert "DejaVu" not in chart.svg
 
 
 def test_drawing_leaves_matplotlib_s_settings_alone(comparisons: list[Comparison]) -> None:
@@ -405,7 +423,7 @@ def test_wide_interval_is_cut_off_with_an_arrow(comparisons: list[Comparison]) -
     vague = replace(find(comparisons, "adamax"), speedup_low=0.01, speedup_high=80.0, verdict=Verdict.UNCLEAR)
     chart = charts.forest([sure, vague], "f")
     assert chart is not None
-    assert "[0.01, 80.00]" in chart.svg
+    assert "[0.010, 80.000]" in chart.svg
     assert "50x" not in chart.svg
 
 
@@ -415,6 +433,16 @@ def test_traces_show_the_median_repetition_of_each_arm(records: list[Record]) ->
     assert [item.techniques for item in chosen] == [*TIMES, *FAILED]
     times = sorted(metric for item in own if item.techniques == "compile" and (metric := step_time_s(item)))
     assert step_time_s(next(item for item in chosen if item.techniques == "compile")) == times[1]
+
+
+def test_compiling_first_step_leaves_its_panel_and_is_named(records: list[Record]) -> None:
+    own = [item for item in records if item.workload == "gpt2/tiny" and item.techniques in ("fp32", "compile")]
+    chart = panels.traces(own, "t")
+    assert chart is not None
+    first_s = panels.representative(own)[1].measurement.first_step_s
+    assert first_s is not None
+    assert f"\N{UPWARDS ARROW} {quantity.duration(first_s, 2)}" in chart.svg
+    assert "10 s" not in chart.svg
 
 
 def test_nothing_to_draw_is_no_chart() -> None:
@@ -537,19 +565,20 @@ def test_quantities(written: str, expected: str) -> None:
 def test_warnings_say_what_was_seen_and_what_to_do() -> None:
     calm = [replace_measurement(item, sample_foreign_cpu_pct=[1.0], warmup_steady=True) for item in run(repetitions=6)]
     assert view.warnings([], calm) == []
-    for changed, said in [
+    seen: list[tuple[dict[str, Any], str]] = [
         ({"sample_foreign_cpu_pct": [40.0, 60.0]}, "Other programs used the CPU"),
         ({"sample_steal_pct": [7.0]}, "hypervisor"),
         ({"throttle_reasons": ["hardware thermal slowdown"]}, "hardware thermal slowdown (1 of 120 records)"),
         ({"warmup_steady": False}, "Warm-up ended before steps were steady in 1 of 120 records: fp32 on gpt2/tiny"),
-    ]:
+    ]
+    for changed, said in seen:
         found = view.warnings([], [replace_measurement(calm[0], **changed), *calm[1:]])
         assert len(found) == 1, said
         assert said in found[0].text
         assert found[0].advice
 
 
-def replace_measurement(item: Record, **changed: object) -> Record:
+def replace_measurement(item: Record, **changed: Any) -> Record:
     return replace(item, measurement=replace(item.measurement, **changed)) if item.measurement.sample_t_s else item
 
 

@@ -87,6 +87,6 @@ def test_checkpointing_recomputes(corpus: Corpus) -> None:
     for name, expected in (((), 1), (("checkpoint_activations",), 2)):
         calls = 0
         setup = build(corpus, "gpt2/nano", *name)
-        setup.model.get_submodule("transformer.h.0.mlp").register_forward_hook(count)
+        setup.model.get_submodule("transformer.h.0.mlp").register_forward_pre_hook(count)
         Trainer(setup, seed=0).steps(1)
         assert calls == expected

@@ -26,6 +26,8 @@ def build(size: Size) -> nn.Module:
         use_cache=False,
     )
     model: nn.Module = GPT2LMHeadModel(config)
+    # transformers 5 cannot tell the loss from this class's name; its warning about that would break a compiled graph.
+    model.loss_type = "ForCausalLM"  # type: ignore[assignment]  # nn.Module declares tensors and modules only
     return model
 
 

@@ -49,4 +49,6 @@ def amp_fp16(setup: TrainingSetup) -> TrainingSetup:
 )
 def pure_bf16(setup: TrainingSetup) -> TrainingSetup:
     """Parameters, gradients, activations and optimizer state are all bfloat16."""
-    return replace(setup, model=setup.model.to(torch.bfloat16), compute="bfloat16")
+    # Products that a quantization technique already runs in 8 bits stay so.
+    compute = "bfloat16" if setup.compute == "float32" else setup.compute
+    return replace(setup, model=setup.model.to(torch.bfloat16), compute=compute)

@@ -80,7 +80,7 @@ class _RowMajorGradient(torch.autograd.Function):
 
 
 def _row_major_gradient(tensor: Tensor) -> Tensor:
-    same: Tensor = _RowMajorGradient.apply(tensor)
+    same: Tensor = _RowMajorGradient.apply(tensor)  # type: ignore[no-untyped-call]  # torch has no types here
     return same
 
 
