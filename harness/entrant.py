@@ -41,7 +41,7 @@ class Entrant:
         self.status = Status.OK
         self._techniques = compose(trial.techniques)
         self._ranks = ranks(self._techniques)
-        self._request, self._protocol = request, protocol
+        self._request, self.protocol = request, protocol
         self._reason: str | None = None
         self._compute: str | None = None
         self._certificate: WorkCertificate | None = None
@@ -61,8 +61,8 @@ class Entrant:
     @property
     def round_count(self) -> int:
         """How many rounds fit the arm's share of time: fewer for a slow arm, never under the least."""
-        fitting = int(self._protocol.rounds_s / (self.step_s * self._protocol.round_steps))
-        return max(self._protocol.rounds_min, min(self._protocol.rounds, fitting))
+        fitting = int(self.protocol.rounds_s / (self.step_s * self.protocol.round_steps))
+        return max(self.protocol.rounds_min, min(self.protocol.rounds, fitting))
 
     def start(self, nursery: Nursery) -> None:
         """Fork, build, take the first step and warm up until steady, within the bounds of the protocol."""
@@ -136,13 +136,13 @@ class Entrant:
         """Whether warm-up ends here; the first step, which may compile, is not among `times_s`."""
         if not times_s:
             return False
-        out_of_time = spent_s + times_s[-1] > self._protocol.warmup_s or len(times_s) >= self._protocol.warmup_max_steps
-        return out_of_time or (len(times_s) >= self._protocol.warmup_min_steps and is_steady(times_s))
+        out_of_time = spent_s + times_s[-1] > self.protocol.warmup_s or len(times_s) >= self.protocol.warmup_max_steps
+        return out_of_time or (len(times_s) >= self.protocol.warmup_min_steps and is_steady(times_s))
 
     def _sustain(self, gpus: Gpus) -> None:
         assert self._process is not None
-        count = max(self._protocol.sustained_min_steps, math.ceil(self._protocol.sustained_s / self.step_s))
-        if not self._protocol.telemetry:
+        count = max(self.protocol.sustained_min_steps, math.ceil(self.protocol.sustained_s / self.step_s))
+        if not self.protocol.telemetry:
             answer = self._steps(count)
         else:
             sampler = Sampler(self._process.pid, gpus, self._ranks)
@@ -154,8 +154,8 @@ class Entrant:
         self.measurement.sustained_s = answer["host_s"]
 
     def _step_round(self, index: int) -> None:
-        answer = self._steps(self._protocol.round_steps)
-        self.measurement.round_index += [index] * self._protocol.round_steps
+        answer = self._steps(self.protocol.round_steps)
+        self.measurement.round_index += [index] * self.protocol.round_steps
         self.measurement.round_step_times_s += answer["step_times_s"]
         self.measurement.round_host_times_s.append(answer["host_s"])
 
@@ -170,7 +170,7 @@ class Entrant:
 
     def _certify(self, reference: Entrant, *, replay: bool) -> None:
         self._read_peaks()
-        steps = self._protocol.certify_steps if replay else 0
+        steps = self.protocol.certify_steps if replay else 0
         answers = self._call({"do": "certify", "with": {"replay_steps": steps}})
         facts = answers[0]
         if facts.get("first_losses"):
@@ -201,8 +201,8 @@ class Entrant:
 
     def _call(self, command: Message, on_tick: Callable[[], object] | None = None) -> list[Message]:
         assert self._process is not None
-        tick_s = self._protocol.sample_interval_s
-        return self._process.call(command, self._protocol.timeout_s, tick_s=tick_s, on_tick=on_tick)
+        tick_s = self.protocol.sample_interval_s
+        return self._process.call(command, self.protocol.timeout_s, tick_s=tick_s, on_tick=on_tick)
 
 
 def _rank_means(per_rank: list[list[Any]]) -> list[float]:

@@ -131,7 +131,9 @@ def _unpaired(base: Sequence[float], head: Sequence[float]) -> Interval | None:
 
 def _comparison(records: list[Record], baselines: list[Record], machine: Machine) -> Comparison:
     first = records[0]
-    good = [record for record in records if record.status is Status.OK and step_time_s(record) is not None]
+    # Unequal work is shown with its figures, but never ranked.
+    shown = (Status.OK, Status.UNEQUAL_WORK)
+    good = [record for record in records if record.status in shown and step_time_s(record) is not None]
     failed = next((record for record in records if record.status is not Status.OK), None)
     # One repetition of unequal work or failure disqualifies the arm: what the others did is not known to be better.
     status = failed.status if failed else Status.OK

@@ -88,22 +88,19 @@ def against_bare_loop(nursery: Nursery, rounds: int) -> float:
 
 
 def telemetry_cost(nursery: Nursery, rounds: int) -> float:
-    """ln of the sustained step time with telemetry over that without, in alternated windows of two arms."""
-    arms = [entrant(nursery, Protocol(telemetry=telemetry)) for telemetry in (True, False)]
-    times_s: list[list[float]] = [[], []]
+    """ln of the sustained step time with telemetry over that without, in alternated windows of one arm."""
+    arm = entrant(nursery, Protocol())
     gpus = Gpus("cpu", 0)
+    times_s: dict[bool, list[float]] = {True: [], False: []}
 
-    def window(which: int) -> Callable[[int], object]:
-        def turn(_: int) -> None:
-            arms[which].sustain(gpus)
-            times_s[which].extend(arms[which].measurement.sustained_step_times_s)
+    def window(telemetry: bool) -> None:
+        arm.protocol = Protocol(telemetry=telemetry)
+        arm.sustain(gpus)
+        times_s[telemetry] += arm.measurement.sustained_step_times_s
 
-        return turn
-
-    alternate(window(0), window(1), rounds, Protocol().pause_s)
-    for arm in arms:
-        arm.end()
-    return math.log(statistics.median(times_s[0]) / statistics.median(times_s[1]))
+    alternate(lambda _: window(True), lambda _: window(False), rounds, Protocol().pause_s)
+    arm.end()
+    return math.log(statistics.median(times_s[True]) / statistics.median(times_s[False]))
 
 
 def ready_seconds(nursery: Nursery) -> float:
