@@ -181,10 +181,15 @@ def _conclude(folder: Path) -> None:
     comparisons = compare(records, machine)
     _print_table(comparisons)
     page = folder / "report.html"
-    page.write_text(html.render(comparisons, records, machine, store.read_plan(folder)))
+    page.write_text(html.render(comparisons, records, machine, store.read_plan(folder), captions=captions()))
     typer.echo(f"{view.answer(comparisons)}\n\nrun:    {folder}\nreport: {page}")
     if not any(row.status is Status.OK for row in comparisons):
         fail("no arm finished: the report says why", NOTHING_MEASURED)
+
+
+def captions() -> dict[str, str]:
+    """What each technique does, in a line."""
+    return {name: item.caption for name, item in techniques().items()}
 
 
 def _print_table(comparisons: Sequence[Comparison]) -> None:
@@ -290,7 +295,8 @@ def report(
             raise ValueError(f"{'; '.join(differences)}: use --force to put them together all the same")
         records, machine = store.join(loaded), store.read_machine(runs[0])
         page = out or runs[0] / "report.html"
-        page.write_text(html.render(compare(records, machine), records, machine, store.read_plan(runs[0])))
+        plan = store.read_plan(runs[0])
+        page.write_text(html.render(compare(records, machine), records, machine, plan, captions=captions()))
     typer.echo(f"report: {page}")
 
 

@@ -42,7 +42,7 @@ def quick(device: str, memory_bytes: int) -> Plan:
         device=device,
         repetitions=3,
         budget_s=570,
-        protocol=Protocol(warmup_s=0.8, sustained_s=0.3, rounds_s=0.8),
+        protocol=Protocol(warmup_s=0.8, sustained_s=0.3, rounds_s=0.8, rounds=8, round_steps=2),
     )
 
 

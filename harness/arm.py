@@ -11,7 +11,6 @@ import importlib
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -114,13 +113,14 @@ class Arm:
     def _replay(self, count: int) -> Message:
         del self._witness, self._trainer
         gc.collect()
-        if "torch._dynamo" in sys.modules:
+        if certificate.compile_seconds() is not None:
             # The replayed model is another object: without this its compilation would count as a recompilation.
             torch._dynamo.reset()
         trainer = Trainer(self._build(lambda setup: certificate.without_dropout(setup.model)), self._request["seed"])
         observer = certificate.Observer(trainer.setup, trainer.optimizer)
         losses = trainer.steps(count - 1)["losses"] if count > 1 else []
-        with torch.profiler.profile() as profile:
+        # Kineto, the default backend, takes most of a second to start in every new process.
+        with torch.autograd.profiler.profile(use_kineto=False) as profile:
             losses += trainer.steps(1)["losses"]
         return {
             **observer.facts(count, self._world_size),

@@ -141,7 +141,7 @@ class Observer:
         }
 
 
-def attention_kernels(profile: torch.profiler.profile) -> list[str]:
+def attention_kernels(profile: torch.autograd.profiler.profile) -> list[str]:
     """The fused attention operators that a profiled step ran; empty where attention was plain matrix products."""
     marks = ("scaled_dot_product", "flash_attn", "flash_attention", "flex_attention", "efficient_attention")
     found = {event.key for event in profile.key_averages() if any(mark in event.key.lower() for mark in marks)}

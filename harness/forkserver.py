@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -158,6 +159,8 @@ def _preload(modules: Sequence[str]) -> None:
 
     techniques()
     families()
+    # What is imported stays: without this, every garbage collection in an arm would copy all of its pages.
+    gc.freeze()
     if torch.cuda.is_initialized():
         raise RuntimeError("an import has initialised CUDA, which no forked arm could use")
 

@@ -111,7 +111,9 @@ class Sweep:
         rivals = [trial for trial in trials if trial.label not in done and trial is not baseline]
         if not rivals and BASELINE in done:
             return
-        heat = self._context(nursery, entry, repetition, caches, part=len({item.heat_part for item in earlier}))
+        # What is left of a heat that an earlier go has begun is a part of its own, with a baseline of its own.
+        part = sum(record.techniques == BASELINE for record in earlier)
+        heat = self._context(nursery, entry, repetition, caches, part)
         replay = not any(self._certified(workload, trial.label) for trial in rivals)
         for record in race(heat, baseline, rivals, replay=replay):
             self._finish(record)

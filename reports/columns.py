@@ -108,4 +108,6 @@ def _why_no_share(name: str, records: Sequence[Record], machine: Machine) -> str
     record = next(iter(records), None)
     if record is None or record.step_flops is None:
         return "the FLOP of one update could not be counted"
+    if record.certificate and record.certificate.parameters != record.parameters:
+        return "the FLOP were counted for the model before its size was changed"
     return f"no peak is on file for {record.compute or 'this number format'}"

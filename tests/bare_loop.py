@@ -12,7 +12,7 @@ config = GPT2Config(
     vocab_size=260, n_embd=128, n_layer=4, n_head=4, bos_token_id=256, eos_token_id=256, use_cache=False
 )
 model = GPT2LMHeadModel(config).train()
-model.loss_type = "ForCausalLM"  # type: ignore[assignment]  # as the workload has it; the class alone only adds a warning
+model.loss_type = "ForCausalLM"  # as the workload has it; otherwise only a warning differs
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 samples = torch.from_numpy(tokens[: len(tokens) // sequence * sequence].astype(np.int64)).view(-1, sequence)
 batches = iter(torch.utils.data.DataLoader(samples, batch_size=batch, shuffle=True))  # type: ignore[arg-type]

@@ -44,7 +44,7 @@ FAMILY = Family(
     sizes={
         "nano": Size(layers=2, width=64, heads=2, batch=8, sequence=128, vocabulary=BYTES),
         "tiny": Size(layers=2, width=128, heads=2, batch=8, sequence=128, vocabulary=BYTES),
-        "mini": Size(layers=4, width=256, heads=4, batch=8, sequence=128, vocabulary=BYTES),
+        "mini": Size(layers=4, width=256, heads=4, batch=8, sequence=64, vocabulary=BYTES),
         "small": Size(layers=4, width=512, heads=8, batch=8, sequence=128, vocabulary=_BPE),
         "medium": Size(layers=8, width=512, heads=8, batch=8, sequence=128, vocabulary=_BPE),
         "base": Size(layers=12, width=768, heads=12, batch=16, sequence=128, vocabulary=_BPE),
