@@ -16,8 +16,8 @@ import typer
 from rich.console import Console
 
 from bench import __version__
-from bench.plans import PLANS, approximate_parameters, customise, named
-from bench.registry import techniques
+from bench.plans import PLANS, approximate_parameters, customise, known_plan
+from bench.registry import compose, techniques
 from bench.spec import Plan, parse_composition
 from bench.workload import families
 from harness.doctor import diagnose
@@ -112,6 +112,8 @@ def run(
         compositions = tuple(parse_composition(text) for text in technique or ())
         # The nursery imports torch while this process does: both need it, and neither waits for the other.
         with Nursery() as nursery:
+            for names in compositions:
+                compose(names)
             if resume is not None:
                 chosen = _read_plan(resume)
             else:
@@ -136,9 +138,11 @@ def run(
 
 def _named_plan(nursery: Nursery, name: str | None, device: Device | None) -> Plan:
     """The plan that the user named, or the device's default: full with a GPU, quick without."""
+    if name is not None:
+        known_plan(name)
     where = device.value if device else nursery.run("harness.machine:default_device", {}, TASK_TIMEOUT_S)
     memory_bytes = device_facts(nursery, where)["gpu_memory_bytes"] or psutil.virtual_memory().available
-    return named(name or ("quick" if where == "cpu" else "full"), where, memory_bytes)
+    return known_plan(name or ("quick" if where == "cpu" else "full"))(where, memory_bytes)
 
 
 def _read_plan(folder: Path) -> Plan:

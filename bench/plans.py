@@ -42,7 +42,7 @@ def quick(device: str, memory_bytes: int) -> Plan:
         device=device,
         repetitions=3,
         budget_s=570,
-        protocol=Protocol(warmup_s=0.8, sustained_s=0.3, rounds_s=0.8, rounds=8, round_steps=2),
+        protocol=Protocol(warmup_s=0.6, sustained_s=0.25, rounds_s=0.8, rounds=8, round_steps=2),
     )
 
 
@@ -71,7 +71,10 @@ def approximate_parameters(size: Size) -> int:
     return 12 * size.layers * size.width**2 + size.vocabulary.size * size.width
 
 
-PLANS: dict[str, Callable[[str, int], Plan]] = {"smoke": smoke, "quick": quick, "full": full}
+PlanFunction = Callable[[str, int], Plan]
+"""From the device's kind and its memory in bytes to the plan."""
+
+PLANS: dict[str, PlanFunction] = {"smoke": smoke, "quick": quick, "full": full}
 
 
 def customise(
@@ -99,8 +102,8 @@ def customise(
     )
 
 
-def named(name: str, device: str, memory_bytes: int) -> Plan:
-    """The plan of this name. Raises ValueError for an unknown one."""
+def known_plan(name: str) -> PlanFunction:
+    """The function of the plan of this name. Raises ValueError for an unknown one."""
     if name not in PLANS:
         raise ValueError(f"plan {name!r} is unknown: give one of {', '.join(PLANS)}")
-    return PLANS[name](device, memory_bytes)
+    return PLANS[name]

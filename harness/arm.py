@@ -72,8 +72,6 @@ class Arm:
             torch.cuda.set_device(self._device)
         self._techniques = registry.compose(request["techniques"])
         self._rss_start_bytes = _status_bytes("VmRSS")
-        # From here on the kernel's high-water mark is this process's own, not what it inherited at the fork.
-        Path("/proc/self/clear_refs").write_text("5")
         started = time.perf_counter()
         self._trainer = Trainer(self._build(), request["seed"])
         self._witness = certificate.Witness(self._trainer.setup, self._trainer.optimizer)

@@ -112,6 +112,7 @@ class Observer:
         self._samples = self._tokens = self._padded = 0
         self._has_tokens = setup.workload.tokens_per_sample is not None
         self._gradient_dtypes: set[str] = set()
+        self._updates = 0
         setup.model.register_forward_pre_hook(self._saw_forward, with_kwargs=True)
         optimizer.register_step_pre_hook(self._saw_step)
 
@@ -128,6 +129,7 @@ class Observer:
             self._padded += padded
 
     def _saw_step(self, *_: object) -> None:
+        self._updates += 1
         self._gradient_dtypes.update(dtypes([item.grad for item in self._parameters if item.grad is not None]))
 
     def facts(self, steps: int, world_size: int) -> dict[str, Any]:
@@ -138,6 +140,7 @@ class Observer:
             "tokens_per_update": self._tokens * scale if self._has_tokens else None,
             "padded_tokens_per_update": self._padded * scale if self._has_tokens else None,
             "gradient_dtypes": sorted(self._gradient_dtypes),
+            "replayed_updates": self._updates,
         }
 
 
@@ -163,6 +166,7 @@ def unequal_work(
     free_update = free_trained or not {Change.UPDATE_RULE, Change.SCHEDULE}.isdisjoint(allowed)
     free_numerics = Change.NUMERICS in allowed
     samples = arm.samples_per_update
+    replayed = (arm.replayed_updates, reference.replayed_updates)
     checks = [
         (arm.updates == 0, "no optimizer update was made"),
         (arm.moved_tensors == 0, "no parameter moved"),
@@ -180,6 +184,10 @@ def unequal_work(
             f"{arm.trained_parameters} trained parameters, {reference.trained_parameters} in the baseline",
         ),
         (
+            not free_numerics and None not in replayed and replayed[0] != replayed[1],
+            f"{replayed[0]} updates in the replay, {replayed[1]} in the baseline's",
+        ),
+        (
             samples is not None and round(samples) != batch,
             f"{samples or 0:g} samples an update reached the model, not {batch}",
         ),
@@ -194,7 +202,8 @@ def unequal_work(
     ]
     differences = [text for differs, text in checks if differs]
     if arm.first_losses and reference.first_losses:
-        comparable = 0 if free_model else 1 if free_update else len(reference.first_losses)
+        skipped = arm.replayed_updates != reference.replayed_updates
+        comparable = 0 if free_model else 1 if free_update or (skipped and free_numerics) else len(arm.first_losses)
         tolerance = OTHER_NUMERICS if free_numerics else SAME_NUMERICS
         differences += _unlike(arm.first_losses, reference.first_losses, comparable, tolerance)
     return differences

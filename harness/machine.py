@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from bench.setup import baseline
 from bench.workload import Batch, Samples, Workload
 from harness.arm import requested_workload
 from harness.channel import Message
+from harness.clock import clock_for
 from harness.nursery import Nursery
 from harness.record import Machine
 
@@ -97,12 +97,12 @@ def _matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
     left = torch.randn(size, size, device=device).to(dtype)
     right = torch.randn(size, size, device=device).to(dtype)
     best_s, spent_s = float("inf"), 0.0
+    clock = clock_for(device)
     while spent_s < 0.3:
-        torch.accelerator.synchronize() if device.type != "cpu" else None
-        started = time.perf_counter()
-        left @ right
-        torch.accelerator.synchronize() if device.type != "cpu" else None
-        elapsed_s = time.perf_counter() - started
+        clock.start()
+        torch.matmul(left, right)
+        clock.mark()
+        elapsed_s = clock.stop().host_s
         best_s, spent_s = min(best_s, elapsed_s), spent_s + elapsed_s
     return 2 * size**3 / best_s
 

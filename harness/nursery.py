@@ -191,6 +191,9 @@ class Nursery:
     def close(self) -> None:
         """End the nursery and all arms."""
         self._control.close()
+        if not self._ready:
+            # It is still importing, has no arms, and would notice the closed socket only afterwards.
+            self._process.kill()
         self._process.wait()
 
     def __enter__(self) -> Nursery:

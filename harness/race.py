@@ -101,7 +101,7 @@ def _rounds(heat: Heat, entrants: list[Entrant], order: random.Random) -> None:
     alive = [entrant for entrant in entrants if entrant.alive]
     if not alive:
         return
-    # The baseline, which every rival is paired with, runs in all rounds.
+    # The baseline, which every rival is set against, runs in all rounds.
     total = alive[0].round_count
     turns = {id(entrant): spread(min(total, entrant.round_count), total) for entrant in alive}
     for index in range(total):

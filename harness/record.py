@@ -102,6 +102,7 @@ class WorkCertificate:
     `movement_rms` is the root mean square change of a fixed sample of parameters over the timed life.
     `first_losses` comes from a replay of the first updates from the same seed, without dropout, so that it can be
     compared with the baseline's; `samples_per_update` and the tokens are counted there, at the model's own input.
+    `replayed_updates` falls short of the replay's steps where loss scaling skipped some.
     """
 
     parameters: int
@@ -120,6 +121,7 @@ class WorkCertificate:
     samples_per_update: float | None = None
     tokens_per_update: float | None = None
     padded_tokens_per_update: float | None = None
+    replayed_updates: int | None = None
     first_losses: list[float] | None = None
 
 
@@ -128,7 +130,7 @@ class Record:
     """One arm in one repetition, complete: what was asked, how it ended, and what was seen.
 
     `heat_part` tells apart the parts of a heat that did not fit in memory at once: only records of the same part
-    and repetition ran interleaved and are paired. `step_flops` counts one update of the unmodified model.
+    and repetition ran interleaved and are set against each other. `step_flops` counts one update of the unmodified model.
     """
 
     run_id: str

@@ -148,4 +148,4 @@ METRICS: tuple[Metric, ...] = (
         ),
     ),
 )
-"""What `compare` derives besides step time and speed-up, which are paired and carry intervals."""
+"""What `compare` derives besides step time and speed-up, which carry intervals."""

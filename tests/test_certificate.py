@@ -24,6 +24,7 @@ HONEST = WorkCertificate(
     samples_per_update=8.0,
     tokens_per_update=256.0,
     padded_tokens_per_update=0.0,
+    replayed_updates=3,
     gradient_dtypes=["float32"],
     first_losses=[5.5, 5.4, 5.3],
 )
@@ -59,6 +60,12 @@ def test_each_difference_is_caught_unless_declared(field: str, value: object, ex
         assert unequal_work(arm, HONEST, everything, 8)
     else:
         assert unequal_work(arm, HONEST, {excuse}, 8) == []
+
+
+def test_updates_that_loss_scaling_skips_are_numerics() -> None:
+    arm = dataclasses.replace(HONEST, replayed_updates=2, first_losses=[5.5, 5.5, 5.0])
+    assert unequal_work(arm, HONEST, {Change.NUMERICS}, 8) == []
+    assert len(unequal_work(arm, HONEST, set(), 8)) == 2
 
 
 def test_a_constant_loss_is_caught_whatever_is_declared() -> None:

@@ -14,9 +14,17 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
+from typer.testing import CliRunner, Result
+
+from bench.__main__ import app
 
 ROOT = Path(__file__).parent.parent
 SMALL = ("--model", "gpt2/nano", "--batch", "8", "--sequence", "32", "--device", "cpu")
+
+
+def inside(*arguments: object) -> Result:
+    """The command line in this process: for what needs no process of its own."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def trainpace(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -51,21 +59,21 @@ def test_smoke_leaves_records_plan_and_report(smoke: Path) -> None:
 
 
 def test_compare_in_every_format(smoke: Path) -> None:
-    rows = json.loads(trainpace("compare", smoke, "--format", "json").stdout)
+    rows = json.loads(inside("compare", smoke, "--format", "json").stdout)
     assert rows[0]["techniques"] == "fp32"
     assert {"workload", "status", "speedup", "speedup_low", "verdict", "energy_j_per_token", "reason"} <= rows[0].keys()
     assert all(row["energy_j_per_token"] is None for row in rows)
-    table = list(csv.DictReader(io.StringIO(trainpace("compare", smoke, "--format", "csv").stdout)))
+    table = list(csv.DictReader(io.StringIO(inside("compare", smoke, "--format", "csv").stdout)))
     assert [float(row["step_time_s"]) for row in table] == pytest.approx([row["step_time_s"] for row in rows])
-    assert "| " in trainpace("compare", smoke, "--format", "markdown").stdout
-    assert "accumulate_4" in trainpace("compare", smoke).stdout
-    both = json.loads(trainpace("compare", smoke, smoke, "--format", "json").stdout)
+    assert "| " in inside("compare", smoke, "--format", "markdown").stdout
+    assert "accumulate_4" in inside("compare", smoke).stdout
+    both = json.loads(inside("compare", smoke, smoke, "--format", "json").stdout)
     assert [row["speedup"] for row in both] == pytest.approx([1.0] * len(both))
 
 
 def test_report_is_rendered_where_asked(smoke: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    assert trainpace("report", smoke, smoke, "--out", page).returncode == 0
+    assert inside("report", smoke, smoke, "--out", page).exit_code == 0
     assert "gpt2/nano" in page.read_text()
 
 
@@ -92,13 +100,23 @@ def test_a_finished_run_resumes_to_itself(smoke: Path) -> None:
         (["report", "/nowhere"], "holds no records"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_2(arguments: list[str], message: str, tmp_path: Path) -> None:
-    done = trainpace(*arguments, cwd=tmp_path)
-    assert done.returncode == 2
+def test_bad_input_is_one_line_and_exit_2(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    done = inside(*arguments)
+    assert done.exit_code == 2
     assert message in done.stderr
     assert done.stderr.startswith("trainpace: ")
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_input_ends_the_process_with_2(tmp_path: Path) -> None:
+    done = trainpace("run", "--technique", "amp_bf15", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "did you mean amp_bf16" in done.stderr
 
 
 def test_dry_run_prints_the_arms_and_leaves_nothing(tmp_path: Path) -> None:
@@ -111,8 +129,8 @@ def test_dry_run_prints_the_arms_and_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["techniques", "models", "plans"])
 def test_listings(what: str) -> None:
-    rows = json.loads(trainpace("list", what, "--json").stdout)
-    plain = trainpace("list", what).stdout
+    rows = json.loads(inside("list", what, "--json").stdout)
+    plain = inside("list", what).stdout
     assert rows
     assert all(row["name"] in plain and row["caption"] in plain for row in rows)
 

@@ -43,8 +43,8 @@ FAMILY = Family(
     data=samples,
     sizes={
         "nano": Size(layers=2, width=64, heads=2, batch=8, sequence=128, vocabulary=BYTES),
-        "tiny": Size(layers=4, width=128, heads=4, batch=8, sequence=128, vocabulary=BYTES),
-        "mini": Size(layers=6, width=256, heads=8, batch=8, sequence=128, vocabulary=BYTES),
+        "tiny": Size(layers=4, width=128, heads=4, batch=8, sequence=64, vocabulary=BYTES),
+        "mini": Size(layers=6, width=256, heads=8, batch=8, sequence=64, vocabulary=BYTES),
         "small": Size(layers=12, width=768, heads=12, batch=8, sequence=512, vocabulary=_BPE),
         "medium": Size(layers=24, width=1024, heads=16, batch=8, sequence=512, vocabulary=_BPE),
         "large": Size(layers=36, width=1280, heads=20, batch=8, sequence=512, vocabulary=_BPE),
