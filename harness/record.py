@@ -130,7 +130,8 @@ class Record:
     """One arm in one repetition, complete: what was asked, how it ended, and what was seen.
 
     `heat_part` tells apart the parts of a heat that did not fit in memory at once: only records of the same part
-    and repetition ran interleaved and are set against each other. `step_flops` counts one update of the unmodified model.
+    and repetition ran interleaved and are set against each other. `step_flops` counts one update of the unmodified
+    model.
     """
 
     run_id: str

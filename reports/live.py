@@ -34,7 +34,8 @@ class Live:
             console=self._console,
         )
         self._task = self._progress.add_task(plan.name, total=1)
-        self._live = RichLive(console=self._console, get_renderable=self._render, refresh_per_second=1)
+        # Drawn between the phases only: a clock of its own would draw, and take the processor, within timed steps.
+        self._live = RichLive(console=self._console, get_renderable=self._render, auto_refresh=False)
 
     def __enter__(self) -> Live:
         if self._console.is_terminal:
@@ -57,15 +58,21 @@ class Live:
         what = " ".join(word for word in (progress.techniques, progress.phase) if word)
         description = f"{progress.workload} repetition {progress.repetition + 1}: {what}"
         self._progress.update(self._task, description=description, completed=progress.done, total=progress.total)
+        self._draw()
 
     def record(self, record: Record) -> None:
         """One arm has finished."""
         if self._console.is_terminal:
             if record.workload == self._workload:
                 self._rows[record.techniques] = record
+                self._draw()
             return
         seen = _step_time(record) if record.status is Status.OK else f"{record.status}: {record.reason}"
         self._line(f"  {record.workload} {record.techniques}: {seen}")
+
+    def _draw(self) -> None:
+        if self._console.is_terminal:
+            self._live.refresh()
 
     def _line(self, text: str) -> None:
         print(text, file=self._console.file, flush=True)
