@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bench.corpus import Corpus, open_corpus
 from bench.spec import Plan, Protocol, WorkloadSpec
@@ -70,3 +71,19 @@ def sweep(nursery: Nursery, text_folder: Path, tmp_path: Path) -> Callable[..., 
         return prepared, store.read(tmp_path)
 
     return run
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Steps this small gain nothing from more threads, which spin for a long time where cores are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def one_rank(tmp_path: Path) -> Iterator[None]:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/ranks", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()

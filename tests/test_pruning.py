@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,13 +13,12 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from bench.corpus import Corpus
-from bench.registry import compose
-from bench.setup import TrainingSetup, Unsupported, baseline
-from bench.spec import WorkloadSpec
+from bench.setup import TrainingSetup, Unsupported
 from bench.techniques._conv1d import linear_layers
 from bench.techniques.pruning import head_strength
-from bench.workload import Workload, resolve
-from harness.step import batches, train_step
+from tests.training import apply, build, first_loss, own, train_three_steps
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 LAYERS = {"gpt2/nano": 2 * 4, "bert/nano": 2 * 6 + 1}
 """Linear layers under the output head: in each block, and BERT's one more before the head."""
@@ -31,72 +27,17 @@ both_models = pytest.mark.parametrize("model", list(LAYERS))
 both_techniques = pytest.mark.parametrize("name", ["prune_magnitude_50", "prune_heads_50"])
 
 
-def apply(setup: TrainingSetup, *names: str) -> TrainingSetup:
-    for technique in compose(names):
-        setup = technique.apply(setup)
-    return setup
-
-
-def plain(corpus: Corpus, model: str) -> TrainingSetup:
-    torch.manual_seed(0)
-    return baseline(resolve(WorkloadSpec(model=model, batch=8, sequence=32), corpus), torch.device("cpu"))
-
-
-def own(make: Callable[[], nn.Module]) -> TrainingSetup:
-    return baseline(Workload(model=make, data=list, batch=2), torch.device("cpu"))
-
-
 def config(setup: TrainingSetup) -> Any:
     return setup.model.config
-
-
-def first_loss(setup: TrainingSetup) -> float:
-    setup.model.eval()
-    with torch.no_grad():
-        return float(setup.loss(setup.model, next(batches(setup, seed=0))))
 
 
 def parameter_count(setup: TrainingSetup) -> int:
     return sum(parameter.numel() for parameter in setup.model.parameters())
 
 
-def train_three_steps(setup: TrainingSetup) -> None:
-    """Takes three updates and asserts what training must show."""
-    parameters = [item for item in setup.model.parameters() if item.requires_grad]
-    before = [item.detach().clone() for item in parameters]
-    optimizer = setup.optimizer(parameters)
-    without_gradient: set[int] = set()
-
-    def look(*_: object) -> None:
-        without_gradient.update(index for index, item in enumerate(parameters) if item.grad is None)
-
-    optimizer.register_step_pre_hook(look)
-    data = batches(setup, seed=0)
-    losses = [float(train_step(setup, optimizer, next(data))) for _ in range(3)]
-    assert all(math.isfinite(loss) for loss in losses)
-    assert not without_gradient
-    assert all(not torch.equal(new, old) for new, old in zip(parameters, before, strict=True))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Steps this small gain nothing from more threads, which spin for a long time where cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def one_rank(tmp_path: Path) -> Iterator[None]:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/ranks", rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
-
-
 @both_models
 def test_the_smaller_half_of_each_weight_is_masked_and_stays_masked(corpus: Corpus, model: str) -> None:
-    setup = plain(corpus, model)
+    setup = build(corpus, model)
     layers = linear_layers(setup.model)
     dense = {name: layer.get_parameter("weight").detach().clone() for name, layer in layers.items()}
     count = parameter_count(setup)
@@ -117,14 +58,14 @@ def test_the_smaller_half_of_each_weight_is_masked_and_stays_masked(corpus: Corp
 
 @both_models
 def test_the_output_head_is_not_masked(corpus: Corpus, model: str) -> None:
-    setup = apply(plain(corpus, model), "prune_magnitude_50")
+    setup = apply(build(corpus, model), "prune_magnitude_50")
     head, embedding = setup.model.get_output_embeddings(), setup.model.get_input_embeddings()  # type: ignore[operator]
     assert head.weight is embedding.weight
 
 
 @both_models
 def test_half_of_the_heads_leave_with_exactly_their_parameters(corpus: Corpus, model: str) -> None:
-    full = plain(corpus, model)
+    full = build(corpus, model)
     width, layers = config(full).hidden_size, config(full).num_hidden_layers
     count = parameter_count(full)
     halved = apply(full, "prune_heads_50")
@@ -141,7 +82,7 @@ ATTENTION = {
 
 @pytest.mark.parametrize("model", list(ATTENTION))
 def test_the_weak_heads_leave_and_the_others_compute_as_before(corpus: Corpus, model: str) -> None:
-    setup = plain(corpus, model)
+    setup = build(corpus, model)
     size = config(setup).hidden_size // config(setup).num_attention_heads
     where, _, output = ATTENTION[model]
     with torch.no_grad():
@@ -159,7 +100,7 @@ def test_the_weak_heads_leave_and_the_others_compute_as_before(corpus: Corpus, m
 
 @pytest.mark.parametrize("model", list(ATTENTION))
 def test_the_layers_really_shrink(corpus: Corpus, model: str) -> None:
-    setup = plain(corpus, model)
+    setup = build(corpus, model)
     width = config(setup).hidden_size
     apply(setup, "prune_heads_50")
     where, inputs, output = ATTENTION[model]
@@ -180,7 +121,7 @@ def test_head_strength_counts_the_rows_that_make_a_head_and_the_columns_that_rea
 
 
 def test_frozen_parameters_stay_frozen(corpus: Corpus) -> None:
-    setup = plain(corpus, "gpt2/nano")
+    setup = build(corpus, "gpt2/nano")
     frozen = ["transformer.h.0.attn.c_attn.weight", "transformer.h.1.attn.c_proj.bias"]
     for name in frozen:
         setup.model.get_parameter(name).requires_grad_(False)
@@ -192,25 +133,25 @@ def test_frozen_parameters_stay_frozen(corpus: Corpus) -> None:
 @both_techniques
 @pytest.mark.parametrize("other", ["accumulate_4", "checkpoint_activations", "amp_bf16"])
 def test_composes(corpus: Corpus, model: str, name: str, other: str) -> None:
-    train_three_steps(apply(plain(corpus, model), name, other))
+    train_three_steps(apply(build(corpus, model), name, other))
 
 
 @both_models
 def test_both_prunings_compose(corpus: Corpus, model: str) -> None:
-    train_three_steps(apply(plain(corpus, model), "prune_heads_50", "prune_magnitude_50"))
+    train_three_steps(apply(build(corpus, model), "prune_heads_50", "prune_magnitude_50"))
 
 
 @both_models
 @both_techniques
 def test_composes_with_ddp(corpus: Corpus, one_rank: None, model: str, name: str) -> None:
-    setup = apply(plain(corpus, model), name)
+    setup = apply(build(corpus, model), name)
     train_three_steps(replace(setup, model=DistributedDataParallel(setup.model)))
 
 
 @both_techniques
 def test_is_captured_in_one_graph(corpus: Corpus, name: str) -> None:
     torch._dynamo.reset()
-    setup = apply(plain(corpus, "bert/nano"), name)
+    setup = apply(build(corpus, "bert/nano"), name)
     captured = torch.compile(setup.model, backend="eager", fullgraph=True)
     train_three_steps(replace(setup, model=captured))  # type: ignore[arg-type]
 
@@ -230,7 +171,7 @@ def test_other_models_are_unsupported() -> None:
 
 
 def test_projections_that_were_replaced_are_unsupported(corpus: Corpus) -> None:
-    setup = plain(corpus, "bert/nano")
+    setup = build(corpus, "bert/nano")
     attention = setup.model.get_submodule("bert.encoder.layer.0.attention")
     attention.set_submodule("self.query", nn.Sequential(nn.Linear(64, 64)))
     with pytest.raises(Unsupported, match=r"self\.query is a Sequential"):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,8 +17,11 @@ from bench.registry import Host, compose, unmet
 from bench.setup import TrainingSetup, Unsupported, baseline
 from bench.spec import WorkloadSpec
 from bench.techniques._conv1d import conv1d_to_linear, linear_layers
-from bench.workload import Workload, resolve
-from harness.step import batches, train_step
+from bench.workload import resolve
+from harness.step import batches
+from tests.training import build, first_loss, own, train_three_steps
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TRITON = "torchao runs its int8 products in a Triton kernel where there is a GPU, and that has no CPU form"
 INT8 = pytest.param("int8_mixed_precision", marks=pytest.mark.skipif(has_triton(), reason=TRITON))
@@ -30,58 +30,6 @@ LAYERS = {"gpt2/nano": 2 * 4, "bert/nano": 2 * 6 + 1}
 
 both_models = pytest.mark.parametrize("model", list(LAYERS))
 both_that_run_here = pytest.mark.parametrize("name", ["qat_int8", INT8])
-
-
-def build(corpus: Corpus, model: str, *names: str) -> TrainingSetup:
-    torch.manual_seed(0)
-    setup = baseline(resolve(WorkloadSpec(model=model, batch=8, sequence=32), corpus), torch.device("cpu"))
-    for technique in compose(names):
-        setup = technique.apply(setup)
-    return setup
-
-
-def own(make: type[nn.Module]) -> TrainingSetup:
-    return baseline(Workload(model=make, data=list, batch=2), torch.device("cpu"))
-
-
-def first_loss(setup: TrainingSetup) -> float:
-    setup.model.eval()
-    with torch.no_grad():
-        return float(setup.loss(setup.model, next(batches(setup, seed=0))))
-
-
-def train_three_steps(setup: TrainingSetup) -> None:
-    """Takes three updates and asserts what training must show."""
-    parameters = [item for item in setup.model.parameters() if item.requires_grad]
-    before = [item.detach().clone() for item in parameters]
-    optimizer = setup.optimizer(parameters)
-    without_gradient: set[int] = set()
-
-    def look(*_: object) -> None:
-        without_gradient.update(index for index, item in enumerate(parameters) if item.grad is None)
-
-    optimizer.register_step_pre_hook(look)
-    data = batches(setup, seed=0)
-    losses = [float(train_step(setup, optimizer, next(data))) for _ in range(3)]
-    assert all(math.isfinite(loss) for loss in losses)
-    assert not without_gradient
-    assert all(not torch.equal(new, old) for new, old in zip(parameters, before, strict=True))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Steps this small gain nothing from more threads, which spin for a long time where cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def one_rank(tmp_path: Path) -> Iterator[None]:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/ranks", rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
 
 
 def test_conv1d_becomes_the_same_linear_layer(corpus: Corpus) -> None:

@@ -9,10 +9,9 @@ import torch
 
 from bench.corpus import Corpus
 from bench.registry import Host, compose, ranks, techniques, unmet
-from bench.setup import TrainingSetup, baseline, split
-from bench.spec import WorkloadSpec
-from bench.workload import resolve
+from bench.setup import split
 from harness.arm import Trainer
+from tests.training import build
 
 HERE = Host(device="cpu")
 OWN = [name for name, item in techniques().items() if item.family != "planted"]
@@ -20,14 +19,6 @@ OWN = [name for name, item in techniques().items() if item.family != "planted"]
 IN_PROCESS = [
     name for name in OWN if name != "compile" and ranks(compose([name])) == 1 and not unmet(compose([name]), HERE)
 ]
-
-
-def build(corpus: Corpus, model: str, *names: str) -> TrainingSetup:
-    torch.manual_seed(0)
-    setup = baseline(resolve(WorkloadSpec(model=model, batch=8, sequence=32), corpus), torch.device("cpu"))
-    for technique in compose(names):
-        setup = technique.apply(setup)
-    return setup
 
 
 @pytest.mark.parametrize("model", ["gpt2/nano", "bert/nano"])
