@@ -21,7 +21,7 @@ from bench.registry import compose, techniques
 from bench.spec import Plan, parse_composition
 from bench.workload import families
 from harness.doctor import diagnose
-from harness.nursery import Nursery
+from harness.nursery import ArmFailed, Nursery, NurseryFailed
 from harness.prepare import TASK_TIMEOUT_S, Prepared, device_facts, prepare
 from harness.record import Record, Status
 from harness.sweep import Sweep, check_resumable
@@ -63,11 +63,13 @@ def fail(message: object, code: int = USAGE_ERROR) -> NoReturn:
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """Bad input, which is a ValueError that names it, ends the program with one line."""
+    """Bad input, which is a ValueError that names it, ends the program with one line; so does a machine that fails."""
     try:
         yield
     except ValueError as error:
         fail(error)
+    except (ArmFailed, NurseryFailed) as error:
+        fail(error, NOTHING_MEASURED)
 
 
 def _show_version(wanted: bool) -> None:
@@ -132,6 +134,10 @@ def run(
                 typer.echo(listing.dry_run(prepared))
                 return
             folder = resume or out / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{chosen.name}"
+            if resume is None and folder.exists():
+                raise ValueError(
+                    f"run {str(folder)!r} was begun in this very second: start again, or use another --out"
+                )
             _measure(nursery, prepared, folder)
     _conclude(folder)
 
@@ -155,7 +161,8 @@ def _read_plan(folder: Path) -> Plan:
 def _measure(nursery: Nursery, prepared: Prepared, folder: Path) -> None:
     """Carry out the plan into the folder, with what an earlier go has left there."""
     finished = store.read(folder) if store.has_records(folder) else []
-    check_resumable(prepared, finished)
+    if finished:
+        check_resumable(prepared, finished, store.read_machine(folder))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plan.json").write_text(json.dumps(prepared.plan.to_json(), indent=2))
     with Live(prepared.plan) as live:

@@ -9,6 +9,9 @@ from bench.registry import techniques
 from bench.spec import Plan, Protocol, WorkloadSpec
 from bench.workload import Size, families
 
+CUSTOM = "-custom"
+"""At the end of the name of a plan whose models or techniques the user named."""
+
 TRAINING_BYTES_PER_PARAMETER = 16
 """float32 weights, gradients and two AdamW moments."""
 
@@ -93,7 +96,7 @@ def customise(
     shaped = tuple(dataclasses.replace(spec, batch=batch, sequence=sequence, corpus=corpus) for spec in specs)
     return dataclasses.replace(
         plan,
-        name=plan.name if not (models or compositions) else f"{plan.name}-custom",
+        name=plan.name if not (models or compositions) else f"{plan.name}{CUSTOM}",
         workloads=shaped,
         compositions=tuple(dict.fromkeys(compositions)) or plan.compositions,
         repetitions=repetitions or plan.repetitions,

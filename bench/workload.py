@@ -148,11 +148,14 @@ def _from_file(spec: WorkloadSpec, corpus: Corpus) -> Workload:
 
 def _load_module(file: Path) -> Any:
     """Import a user's file by path; the files beside it can be imported from it."""
-    location = importlib.util.spec_from_file_location(file.stem, file)
+    name = f"trainpace_model_{file.stem}"
+    location = importlib.util.spec_from_file_location(name, file)
     if location is None or location.loader is None:
         raise ValueError(f"model file {str(file)!r} is not a Python file: give FILE.py:FUNCTION")
     module = importlib.util.module_from_spec(location)
     sys.path.insert(0, str(file.parent.resolve()))
+    # Dataclasses and pickling look a class's module up by name.
+    sys.modules[name] = module
     try:
         location.loader.exec_module(module)
     except Exception as error:
@@ -162,7 +165,7 @@ def _load_module(file: Path) -> Any:
 
 def _from_folder(spec: WorkloadSpec, corpus: Corpus) -> Workload:
     """A local Hugging Face folder: its config, with weights where the folder has them. Remote code stays off."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
     try:
         config = AutoConfig.from_pretrained(spec.model, local_files_only=True, trust_remote_code=False)
@@ -171,12 +174,20 @@ def _from_folder(spec: WorkloadSpec, corpus: Corpus) -> Workload:
         raise ValueError(f"model folder {spec.model!r} has no usable config.json: {first_line}") from error
     if type(config) not in AutoModelForCausalLM._model_mapping:
         raise ValueError(f"model folder {spec.model!r} holds a {config.model_type}, which has no causal language model")
+    if type(config) in AutoModelForMaskedLM._model_mapping and not getattr(config, "is_decoder", False):
+        raise ValueError(
+            f"model folder {spec.model!r} holds a {config.model_type}, which sees the tokens it would predict: "
+            "give FILE.py:FUNCTION that returns a Workload with a masked objective"
+        )
 
     def build() -> nn.Module:
-        if any(Path(spec.model).glob("*.safetensors")):
-            model: nn.Module = AutoModelForCausalLM.from_pretrained(
-                spec.model, local_files_only=True, trust_remote_code=False, dtype=torch.float32
-            )
+        # Where nothing but shapes is wanted, on the meta device, there are no weights to load.
+        if any(Path(spec.model).glob("*.safetensors")) and torch.get_default_device().type != "meta":
+            # transformers takes a default device for a wish to spread the model, which needs another package.
+            with torch.device("cpu"):
+                model: nn.Module = AutoModelForCausalLM.from_pretrained(
+                    spec.model, local_files_only=True, trust_remote_code=False, dtype=torch.float32
+                )
             return model
         built: nn.Module = AutoModelForCausalLM.from_config(config)
         return built

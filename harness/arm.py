@@ -160,7 +160,8 @@ def describe(error: BaseException) -> tuple[Status, str]:
     reason = f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
     if isinstance(error, Unsupported):
         return Status.UNSUPPORTED, first_line
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+    told = any(mark in str(error).lower() for mark in ("out of memory", "alloc_failed", "can't allocate memory"))
+    if told or isinstance(error, MemoryError | torch.OutOfMemoryError):
         return Status.OOM, reason
     return Status.CRASHED, reason
 

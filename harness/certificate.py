@@ -153,19 +153,17 @@ def attention_kernels(profile: torch.autograd.profiler.profile) -> list[str]:
     return sorted(kernels - {"aten::scaled_dot_product_attention"}) or sorted(kernels)
 
 
-def unequal_work(
-    arm: WorkCertificate, reference: WorkCertificate, allowed: Collection[Change], batch: int
-) -> list[str]:
+def unequal_work(arm: WorkCertificate, reference: WorkCertificate, allowed: Collection[Change]) -> list[str]:
     """In words, each difference from the baseline's work that the arm's techniques do not declare.
 
-    `batch` is the number of samples that one update must train on. Losses are compared as far as declared changes
+    Losses are compared as far as declared changes
     leave them comparable: the first depends on the model and the data, the later ones on the update rule too.
     """
     free_model = not {Change.ARCHITECTURE, Change.OBJECTIVE, Change.DATA_ORDER}.isdisjoint(allowed)
     free_trained = free_model or Change.TRAINED_PARAMETERS in allowed
     free_update = free_trained or not {Change.UPDATE_RULE, Change.SCHEDULE}.isdisjoint(allowed)
     free_numerics = Change.NUMERICS in allowed
-    samples = arm.samples_per_update
+    samples = (arm.samples_per_update, reference.samples_per_update)
     replayed = (arm.replayed_updates, reference.replayed_updates)
     checks = [
         (arm.updates == 0, "no optimizer update was made"),
@@ -188,8 +186,8 @@ def unequal_work(
             f"{replayed[0]} updates in the replay, {replayed[1]} in the baseline's",
         ),
         (
-            samples is not None and round(samples) != batch,
-            f"{samples or 0:g} samples an update reached the model, not {batch}",
+            None not in samples and samples[0] != samples[1],
+            f"{samples[0]} samples an update reached the model, {samples[1]} in the baseline",
         ),
         (
             Change.DATA_ORDER not in allowed and arm.tokens_per_update != reference.tokens_per_update,
@@ -211,6 +209,8 @@ def unequal_work(
 
 def _unlike(losses: list[float], reference: list[float], comparable: int, tolerance: float) -> list[str]:
     pairs = list(zip(losses, reference, strict=False))[:comparable]
+    if not all(math.isfinite(loss) for loss in losses):
+        return [f"the replayed losses are not all finite: {losses}"]
     worst = max((abs(loss - other) / max(1.0, abs(other)) for loss, other in pairs), default=0.0)
     if worst > tolerance:
         shown = ", ".join(f"{loss:.4f} against {other:.4f}" for loss, other in pairs)

@@ -179,8 +179,7 @@ class Entrant:
         if reference._certificate is None:
             return
         allowed: set[Change] = set().union(*(item.changes for item in self._techniques))
-        batch = self._request["batch"]
-        differences = unequal_work(self._certificate, reference._certificate, allowed, batch)
+        differences = unequal_work(self._certificate, reference._certificate, allowed)
         if differences:
             self.status, self._reason = Status.UNEQUAL_WORK, "; ".join(differences)
 

@@ -49,6 +49,7 @@ class _Children:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._alive: set[int] = set()
+        self._oom_kills = _oom_kills()
 
     def fork(self, request: Message, descriptors: list[int]) -> Message:
         sys.stdout.flush()
@@ -65,7 +66,6 @@ class _Children:
     def reap(self, pid: int, grace_s: float) -> Message:
         if pid not in self._alive:
             return {"status": 0}
-        kills_before = _oom_kills()
         process = psutil.Process(pid)
         _wait_for_exit(pid, grace_s)
         # An exited child is a zombie until it is waited for; what it had started is this process's by then.
@@ -76,7 +76,8 @@ class _Children:
         _, status = os.waitpid(pid, 0)
         self._alive.discard(pid)
         self._end_strays()
-        return {"status": status, "out_of_memory": ended_alone and _oom_kills() > kills_before}
+        kills_before, self._oom_kills = self._oom_kills, _oom_kills()
+        return {"status": status, "out_of_memory": ended_alone and self._oom_kills > kills_before}
 
     def _end_strays(self) -> None:
         """Kill what a dead arm left behind: as subreaper this process has become its parent."""

@@ -31,6 +31,10 @@ class ArmFailed(Exception):
         self.status, self.reason = status, reason
 
 
+class NurseryFailed(Exception):
+    """The nursery could not start, or died."""
+
+
 class Process:
     """A forked arm, seen from the run that asked for it: one channel a rank."""
 
@@ -109,6 +113,8 @@ class Nursery:
         # One thread each: the arms' arithmetic is torch's, and a library's idle pool would survive into every fork.
         # And torch must ask NVML, not CUDA, whether there is a GPU: a process that has asked CUDA cannot fork arms.
         environment = {
+            # NVML numbers GPUs by their place on the bus; CUDA is to do the same, so that both mean the same chip.
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
             "OPENBLAS_NUM_THREADS": "1",
             "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
             "TOKENIZERS_PARALLELISM": "false",
@@ -126,12 +132,12 @@ class Nursery:
         self._ready = False
 
     def wait_ready(self) -> None:
-        """Block until everything is imported. Raises RuntimeError if it could not be."""
+        """Block until everything is imported. Raises NurseryFailed if it could not be."""
         if self._ready:
             return
         answer = self._receive()
         if "error" in answer:
-            raise RuntimeError(f"the nursery could not start: {answer['error']}")
+            raise NurseryFailed(f"the nursery could not start: {answer['error']}")
         self._ready = True
 
     def fork(self, request: Message, ranks: int = 1) -> Process:
@@ -184,7 +190,7 @@ class Nursery:
     def _receive(self) -> Message:
         data = self._control.recv(MESSAGE_BYTES)
         if not data:
-            raise RuntimeError(f"the nursery died with exit code {self._process.wait()}")
+            raise NurseryFailed(f"the nursery died with exit code {self._process.wait()}")
         message: Message = json.loads(data)
         return message
 

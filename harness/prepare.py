@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from bench.corpus import Corpus, open_corpus
-from bench.registry import Host, compose, unmet
+from bench.registry import Host, Technique, compose, ranks, unmet
 from bench.spec import Plan, Trial, WorkloadSpec
 from harness.channel import Message
 from harness.machine import describe_machine, host
@@ -68,6 +69,7 @@ def prepare(plan: Plan, nursery: Nursery) -> Prepared:
     here: Host = host(plan.device, facts)
     corpora = {path: open_corpus(path) for path in {spec.corpus for spec in plan.workloads}}
     entries = tuple(_entry(nursery, spec, corpora[spec.corpus], plan.device) for spec in plan.workloads)
+    _check_ranks(entries, composed)
     reasons = {label: unmet(chosen, here) for label, chosen in composed.items()}
     return Prepared(
         plan=plan,
@@ -75,6 +77,18 @@ def prepare(plan: Plan, nursery: Nursery) -> Prepared:
         entries=entries,
         unsupported={label: reason for label, reason in reasons.items() if reason},
     )
+
+
+def _check_ranks(entries: Iterable[Entry], composed: Mapping[str, list[Technique]]) -> None:
+    """Raises ValueError for a global batch that the ranks of a composition cannot share equally."""
+    for entry in entries:
+        for label, chosen in composed.items():
+            count = ranks(chosen)
+            if entry.batch % count:
+                raise ValueError(
+                    f"batch {entry.batch} of {entry.spec.model} does not divide over the {count} ranks of {label}: "
+                    f"give a multiple of {count}"
+                )
 
 
 def _entry(nursery: Nursery, spec: WorkloadSpec, corpus: Corpus, device: str) -> Entry:

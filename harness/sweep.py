@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bench.plans import CUSTOM, PLANS
 from bench.spec import BASELINE, Plan, Trial
 from harness.nursery import Nursery
 from harness.prepare import Entry, Prepared
 from harness.race import Heat, race
-from harness.record import Measurement, Record, Status
+from harness.record import Machine, Measurement, Record, Status
 from harness.telemetry import Gpus
 
 Choose = Callable[[Sequence[Record]], list[tuple[str, list[str]]]]
@@ -63,7 +64,8 @@ class Sweep:
 
     def run(self, nursery: Nursery) -> None:
         """Measure the least repetitions of every workload, then more where they tell most, while the budget lasts."""
-        started = time.monotonic()
+        # What an earlier go has spent on these records is spent.
+        started = time.monotonic() - sum(record.measurement.active_s for record in self._records)
         self._record_unsupported()
         with tempfile.TemporaryDirectory(prefix="trainpace-") as caches:
             for repetition in range(self._plan.repetitions):
@@ -119,8 +121,10 @@ class Sweep:
             self._finish(record)
 
     def _certified(self, workload: str, label: str) -> bool:
-        found = (item.certificate for item in self._of(workload) if item.techniques == label)
-        return any(certificate is not None and certificate.first_losses for certificate in found)
+        """Whether the arm has replayed its first updates beside a baseline that did so too."""
+        replayed = [item for item in self._of(workload) if item.certificate and item.certificate.first_losses]
+        references = {(item.repetition, item.heat_part) for item in replayed if item.techniques == BASELINE}
+        return any(item.techniques == label and (item.repetition, item.heat_part) in references for item in replayed)
 
     def _context(self, nursery: Nursery, entry: Entry, repetition: int, caches: str, part: int) -> Heat:
         total = self._plan.repetitions * sum(len(self._prepared.trials(item)) for item in self._prepared.entries)
@@ -148,7 +152,6 @@ class Sweep:
                 "corpus": dataclasses.asdict(entry.corpus),
                 "device": self._plan.device,
                 "seed": seed,
-                "batch": entry.batch,
                 "log": str(self._log),
             },
             record=dataclasses.replace(self._template(entry), repetition=repetition, heat_part=part, seed=seed),
@@ -201,8 +204,12 @@ class Sweep:
         )
 
 
-def check_resumable(prepared: Prepared, finished: Sequence[Record]) -> None:
-    """Raises ValueError if the finished records are of another machine or other data than the plan would now see."""
+def check_resumable(prepared: Prepared, finished: Sequence[Record], before: Machine) -> None:
+    """Raises ValueError if the finished records are of another machine, software or data than would now be seen."""
+    if before.packages != prepared.machine.packages:
+        changed = sorted(set(before.packages.items()) ^ set(prepared.machine.packages.items()))
+        shown = ", ".join(f"{name} {version}" for name, version in changed)
+        raise ValueError(f"the run was begun with other versions of its packages ({shown}): start a new run")
     corpora = {entry.spec.model: entry.corpus.sha256 for entry in prepared.entries}
     for record in finished:
         if record.machine_id != prepared.machine.machine_id:
@@ -223,5 +230,7 @@ def command(plan: Plan, workload: str, label: str) -> str:
         "--corpus": spec.corpus,
         "--repetitions": plan.repetitions,
     }
-    words = [part for name, value in options.items() if value is not None for part in (name, str(value))]
+    base = plan.name.removesuffix(CUSTOM)
+    words = [base] if base in PLANS else []
+    words += [part for name, value in options.items() if value is not None for part in (name, str(value))]
     return shlex.join(["trainpace", "run", *words])

@@ -95,7 +95,8 @@ def compare_runs(base: Sequence[Record], head: Sequence[Record], machine: Machin
         other = before.get((row.workload, row.techniques))
         if other is None:
             continue
-        ratio = _unpaired(_step_times(base, row), _step_times(head, row))
+        equal = row.status is Status.OK and other.status is Status.OK
+        ratio = _unpaired(_step_times(base, row), _step_times(head, row)) if equal else None
         rows.append(
             dataclasses.replace(
                 row,
@@ -244,13 +245,15 @@ def incomparable(runs: Sequence[Sequence[Record]]) -> list[str]:
         values = sorted({getattr(record, name) for records in runs for record in records})
         if len(values) > 1:
             differences.append(f"the runs differ in {name}: {', '.join(values)}")
-    corpora: dict[str, set[str]] = defaultdict(set)
-    for records in runs:
-        for record in records:
-            corpora[record.workload].add(record.corpus_sha256[:12])
-    for workload, hashes in corpora.items():
-        if len(hashes) > 1:
-            differences.append(f"the runs differ in the corpus of {workload}: {', '.join(sorted(hashes))}")
+    for name in ("batch", "sequence", "corpus_sha256"):
+        seen: dict[str, set[str]] = defaultdict(set)
+        for record in (record for records in runs for record in records):
+            seen[record.workload].add(str(getattr(record, name))[:12])
+        differences += [
+            f"the runs differ in the {name} of {workload}: {', '.join(sorted(values))}"
+            for workload, values in seen.items()
+            if len(values) > 1
+        ]
     return differences
 
 

@@ -8,6 +8,7 @@ a whole run with `pandas.read_parquet("runs/<run_id>/records")`.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -95,9 +96,9 @@ def write(record: Record, folder: Path, *, machine: Machine, plan: Plan) -> Path
         "trainpace.machine": json.dumps(dataclasses.asdict(machine)),
     }
     table = pa.Table.from_pylist([to_row(record)], schema=schema().with_metadata(metadata))
-    part = f"{record.workload}-{record.techniques}-{record.heat_part}-{record.repetition}"
-    target = records / f"{re.sub(r'[^A-Za-z0-9_+.-]+', '_', part)}.parquet"
-    temporary = target.with_suffix(".tmp")
+    target = records / f"{part_name(record)}.parquet"
+    # Readers of the folder pass over names that begin with a dot, should a killed run leave this one behind.
+    temporary = records / f".{target.name}"
     with open(temporary, "wb") as file:
         pq.write_table(table, file, compression="zstd")
         file.flush()
@@ -106,8 +107,16 @@ def write(record: Record, folder: Path, *, machine: Machine, plan: Plan) -> Path
     return target
 
 
+def part_name(record: Record) -> str:
+    """Readable, and never the same for two arms: what a file name cannot hold is replaced, and a hash added."""
+    identity = f"{record.workload} {record.techniques}"
+    readable = re.sub(r"[^A-Za-z0-9_+.]+", "_", identity)
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:6]
+    return f"part-{readable}-{digest}-{record.heat_part}-{record.repetition}"
+
+
 def has_records(folder: Path) -> bool:
-    return any((folder / "records").glob("*.parquet"))
+    return any((folder / "records").glob("part-*.parquet"))
 
 
 def join(runs: Sequence[Sequence[Record]]) -> list[Record]:
@@ -121,7 +130,7 @@ def join(runs: Sequence[Sequence[Record]]) -> list[Record]:
 
 def parts(folder: Path) -> list[Path]:
     """The finished parts of a run, in order of name. Raises ValueError if the folder is not a run."""
-    found = sorted((folder / "records").glob("*.parquet"))
+    found = sorted((folder / "records").glob("part-*.parquet"))
     if not found:
         raise ValueError(f"run {str(folder)!r} holds no records: give a folder that `trainpace run` has made")
     return found

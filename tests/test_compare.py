@@ -111,9 +111,17 @@ def test_two_runs_are_compared_unpaired() -> None:
     assert "not interleaved" in str(found.method)
 
 
+def test_runs_with_unequal_work_get_no_verdict() -> None:
+    head = [dataclasses.replace(item, status=Status.UNEQUAL_WORK, reason="why") for item in heat("fp32", [2.0, 2.6])]
+    (found,) = compare_runs(BASELINE, head, MACHINE)
+    assert (found.speedup, found.verdict) == (None, None)
+
+
 def test_machines_and_corpora_must_match() -> None:
     assert incomparable([BASELINE, BASELINE]) == []
     other_machine = [dataclasses.replace(item, machine_id="m2") for item in BASELINE]
     other_text = [dataclasses.replace(item, corpus_sha256="c1") for item in BASELINE]
     assert "machine_id: m1, m2" in incomparable([BASELINE, other_machine])[0]
-    assert "corpus of gpt2/nano" in incomparable([BASELINE, other_text])[0]
+    other_batch = [dataclasses.replace(item, batch=16) for item in BASELINE]
+    assert "batch of gpt2/nano: 16, 8" in incomparable([BASELINE, other_batch])[0]
+    assert "corpus_sha256 of gpt2/nano" in incomparable([BASELINE, other_text])[0]

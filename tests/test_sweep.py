@@ -54,7 +54,7 @@ def test_unequal_work_is_caught_and_never_ranked(sweep: Run) -> None:
     prepared, records = sweep(*((name,) for name in planted), ("adamw_fused",))
     found = by_label(records)
     assert {name: found[name].status for name in planted} == dict.fromkeys(planted, Status.UNEQUAL_WORK)
-    assert "4 samples an update reached the model, not 8" in str(found["planted_half_batch"].reason)
+    assert "4.0 samples an update reached the model, 8.0 in the baseline" in str(found["planted_half_batch"].reason)
     assert "no parameter moved" in str(found["planted_idle_optimizer"].reason)
     assert "on every batch" in str(found["planted_cached_loss"].reason)
     assert "trained" in str(found["planted_frozen_half"].reason)
@@ -141,7 +141,10 @@ def test_a_run_is_resumed_where_it_stopped(nursery: Nursery, text_folder: Path, 
     assert rows["adam"].repetitions == rows["adamw_fused"].repetitions == 2
     elsewhere = [dataclasses.replace(kept[0], machine_id="other")]
     with pytest.raises(ValueError, match="another machine"):
-        check_resumable(prepared, elsewhere)
+        check_resumable(prepared, elsewhere, prepared.machine)
+    older = dataclasses.replace(prepared.machine, packages=prepared.machine.packages | {"torch": "1.0"})
+    with pytest.raises(ValueError, match="other versions of its packages"):
+        check_resumable(prepared, kept, older)
 
 
 def test_a_full_memory_splits_the_heat(sweep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,6 +163,7 @@ def test_a_full_memory_splits_the_heat(sweep: Run, monkeypatch: pytest.MonkeyPat
         ({"batch": 10**6}, "batch 1000000 is more than the .* samples"),
         ({"sequence": 5000}, "sequence 5000 is longer than the 1024 positions"),
         ({"corpus": "/no/such"}, "corpus '/no/such' does not exist"),
+        ({"batch": 7}, "batch 7 of gpt2/nano does not divide over the 2 ranks of ddp_2"),
         ({"model": "gpt2/none"}, "model 'gpt2/none' is unknown"),
     ],
 )
@@ -169,7 +173,7 @@ def test_bad_plans_are_refused_before_anything_runs(
     settings: dict[str, Any] = {"model": "gpt2/nano", "batch": 8, "corpus": str(text_folder)} | options
     spec = WorkloadSpec(**settings)
     with pytest.raises(ValueError, match=message):
-        prepare(Plan(name="p", workloads=(spec,), compositions=(), protocol=Protocol()), nursery)
+        prepare(Plan(name="p", workloads=(spec,), compositions=(("ddp_2",),), protocol=Protocol()), nursery)
 
 
 NO_LOSS = """

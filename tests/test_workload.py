@@ -11,6 +11,8 @@ from bench.spec import WorkloadSpec
 from bench.workload import families, resolve
 
 MLP = """
+from __future__ import annotations
+from dataclasses import dataclass
 import torch
 from torch import nn
 from bench.workload import Workload
@@ -29,6 +31,10 @@ def regression():
         loss=lambda model, batch: ((model(batch[0]).squeeze(-1) - batch[1]) ** 2).mean(),
         batch=16,
     )
+
+@dataclass
+class Settings:
+    width: int = 8
 
 def number():
     return 3
@@ -119,5 +125,15 @@ def test_local_hugging_face_folder(corpus: Corpus, tmp_path: Path) -> None:
     workload = resolve(WorkloadSpec(model=str(tmp_path), sequence=32), corpus)
     loaded = workload.model()
     assert torch.equal(loaded.get_parameter("transformer.wte.weight"), model.get_parameter("transformer.wte.weight"))
+    with torch.device("meta"):
+        assert workload.model().get_parameter("transformer.wte.weight").is_meta
     with pytest.raises(ValueError, match="sequence 65 is longer than the 64 positions"):
         resolve(WorkloadSpec(model=str(tmp_path), sequence=65), corpus)
+
+
+def test_a_folder_with_a_masked_model_is_refused(corpus: Corpus, tmp_path: Path) -> None:
+    from transformers import BertConfig
+
+    BertConfig(vocab_size=300).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="holds a bert, which sees the tokens it would predict"):
+        resolve(WorkloadSpec(model=str(tmp_path)), corpus)

@@ -56,7 +56,6 @@ def entrant(nursery: Nursery, protocol: Protocol) -> Entrant:
         "device": "cpu",
         "techniques": [],
         "seed": 0,
-        "batch": 8,
     }
     arm = Entrant(Trial(workload=SPEC), request=request, protocol=protocol)
     arm.start(nursery)

@@ -24,7 +24,7 @@ def tf32(setup: TrainingSetup) -> TrainingSetup:
     """Matrix products round their float32 inputs to TensorFloat-32; everything else stays float32."""
     torch.backends.cuda.matmul.fp32_precision = "tf32"
     torch.backends.cudnn.fp32_precision = "tf32"
-    return replace(setup, compute="tf32")
+    return replace(setup, compute=_unless_narrower(setup, "tf32"))
 
 
 @technique(stage=Stage.NUMERICS, changes={Change.NUMERICS}, slot="precision", source=AMP_SOURCE)
@@ -49,6 +49,10 @@ def amp_fp16(setup: TrainingSetup) -> TrainingSetup:
 )
 def pure_bf16(setup: TrainingSetup) -> TrainingSetup:
     """Parameters, gradients, activations and optimizer state are all bfloat16."""
-    # Products that a quantization technique already runs in 8 bits stay so.
-    compute = "bfloat16" if setup.compute == "float32" else setup.compute
+    compute = _unless_narrower(setup, "bfloat16")
     return replace(setup, model=setup.model.to(torch.bfloat16), compute=compute)
+
+
+def _unless_narrower(setup: TrainingSetup, compute: str) -> str:
+    """Products that a quantization technique already runs in 8 bits stay so."""
+    return compute if setup.compute == "float32" else setup.compute
