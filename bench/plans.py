@@ -25,13 +25,13 @@ def _workloads(*models: str) -> tuple[WorkloadSpec, ...]:
 
 
 def smoke(device: str, memory_bytes: int) -> Plan:
-    """A minute's proof that everything works here: one nano model, four arms, two repetitions."""
+    """A minute's proof that everything works here: one nano model, four arms, three repetitions."""
     return Plan(
         name="smoke",
         workloads=_workloads("gpt2/nano"),
         compositions=(("accumulate_4",), ("adamw_fused",), ("sgd_momentum",)),
         device=device,
-        repetitions=2,
+        repetitions=3,
         protocol=Protocol(warmup_s=0.8, sustained_s=0.3, rounds_s=0.5, timeout_s=60),
     )
 

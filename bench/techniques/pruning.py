@@ -27,7 +27,7 @@ def prune_magnitude_50(setup: TrainingSetup) -> TrainingSetup:
 @technique(
     stage=Stage.MODEL,
     changes={Change.ARCHITECTURE},
-    needs=[package("torch_pruning", "'trainpace[torch-pruning]'")],
+    needs=[package("torch_pruning", "torch-pruning")],
     source="https://arxiv.org/abs/1905.10650",
 )
 def prune_heads_50(setup: TrainingSetup) -> TrainingSetup:

@@ -12,7 +12,7 @@ from bench.registry import Change, Stage, gpu, package, technique
 from bench.setup import TrainingSetup, Unsupported
 from bench.techniques._conv1d import conv1d_to_linear, linear_layers
 
-TORCHAO = package("torchao", "'trainpace[torchao]'")
+TORCHAO = package("torchao", "torchao")
 
 
 def _convertible(setup: TrainingSetup, name: str, multiple: int = 1) -> dict[str, nn.Module]:
