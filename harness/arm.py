@@ -72,6 +72,7 @@ class Arm:
             torch.cuda.set_device(self._device)
         self._techniques = registry.compose(request["techniques"])
         self._rss_start_bytes = _status_bytes("VmRSS")
+        self._file_start_bytes = _status_bytes("RssFile")
         started = time.perf_counter()
         self._trainer = Trainer(self._build(), request["seed"])
         self._witness = certificate.Witness(self._trainer.setup, self._trainer.optimizer)
@@ -96,7 +97,11 @@ class Arm:
 
     def peaks(self) -> Message:
         """Peaks in bytes since the process started: the device allocator's, and the resident set."""
-        peaks: Message = {"rss_start_bytes": self._rss_start_bytes, "rss_peak_bytes": _status_bytes("VmHWM")}
+        peaks: Message = {
+            "rss_start_bytes": self._rss_start_bytes,
+            "rss_peak_bytes": _status_bytes("VmHWM"),
+            "rss_file_growth_bytes": _status_bytes("RssFile") - self._file_start_bytes,
+        }
         if self._device.type != "cpu":
             peaks["allocated_peak_bytes"] = torch.accelerator.max_memory_allocated()
             peaks["reserved_peak_bytes"] = torch.accelerator.max_memory_reserved()

@@ -161,11 +161,16 @@ class Entrant:
 
     def _read_peaks(self) -> None:
         answers = self._call({"do": "peaks"})
-        for name in ("rss_start_bytes", "rss_peak_bytes", "allocated_peak_bytes", "reserved_peak_bytes"):
+        for name in (
+            "rss_start_bytes",
+            "rss_peak_bytes",
+            "rss_file_growth_bytes",
+            "allocated_peak_bytes",
+            "reserved_peak_bytes",
+        ):
             if name in answers[0]:
                 setattr(self.measurement, name, sum(answer[name] for answer in answers))
-        growth = sum(answer["rss_peak_bytes"] - answer["rss_start_bytes"] for answer in answers)
-        self.measurement.peak_memory_bytes = self.measurement.allocated_peak_bytes or growth
+        self.measurement.peak_memory_bytes = self.measurement.allocated_peak_bytes or sum(map(_own_growth, answers))
         self.measurement.compile_s = answers[0]["compile_s"]
 
     def _certify(self, reference: Entrant, *, replay: bool) -> None:
@@ -202,6 +207,12 @@ class Entrant:
         assert self._process is not None
         tick_s = self.protocol.sample_interval_s
         return self._process.call(command, self.protocol.timeout_s, tick_s=tick_s, on_tick=on_tick)
+
+
+def _own_growth(peaks: Message) -> int:
+    """Bytes by which a rank's resident set grew at its highest, without the pages of files."""
+    growth: int = peaks["rss_peak_bytes"] - peaks["rss_start_bytes"] - peaks["rss_file_growth_bytes"]
+    return growth
 
 
 def _rank_means(per_rank: list[list[Any]]) -> list[float]:

@@ -56,8 +56,9 @@ class Measurement:
     `ready_s` runs from asking for the arm to the end of its first step. `first_step_s` is that step alone, with any
     compilation in it. `round_index` gives the round of each entry of `round_step_times_s`. On a GPU the step times are
     device events and `round_host_times_s` is the host's clock around the same synchronised steps; on a CPU both are
-    the host's clock. `rss_*` add up the processes of the arm; `peak_memory_bytes` is the allocator's peak on a GPU
-    and the growth of the resident set over the freshly forked process on a CPU.
+    the host's clock. `rss_*` add up the processes of the arm; `peak_memory_bytes` is the allocator's peak on a GPU.
+    On a CPU it is the growth of the resident set over the freshly forked process, less the pages of files that were
+    mapped on the way (libraries, the corpus): how many of those are resident depends on the page cache, not the arm.
     """
 
     build_s: float | None = None
@@ -79,6 +80,7 @@ class Measurement:
     reserved_peak_bytes: int | None = None
     rss_start_bytes: int | None = None
     rss_peak_bytes: int | None = None
+    rss_file_growth_bytes: int | None = None
     active_s: float = 0.0
     sample_t_s: list[float] = field(default_factory=list)
     sample_rss_bytes: list[float] = field(default_factory=list)

@@ -91,7 +91,7 @@ METRICS: tuple[Metric, ...] = (
         name="peak_memory_bytes",
         unit="B",
         better="lower",
-        caption="peak memory: the allocator's on a GPU, the growth of the resident set on a CPU",
+        caption="peak memory: the allocator's on a GPU, the growth of the process's own memory on a CPU",
         derive=lambda record, _: record.measurement.peak_memory_bytes,
     ),
     Metric(

@@ -43,6 +43,18 @@ def test_an_arm_steps_on_command(nursery: Nursery, request_: Message) -> None:
     assert not psutil.pid_exists(arm.pid)
 
 
+def test_peak_memory_is_the_arms_own(nursery: Nursery, request_: Message) -> None:
+    arm = nursery.fork(request_)
+    arm.call({"do": "build"}, TIMEOUT_S)
+    arm.call({"do": "steps", "with": {"count": 1}}, TIMEOUT_S)
+    (peaks,) = arm.call({"do": "peaks"}, TIMEOUT_S)
+    smaps = psutil.Process(arm.pid).memory_full_info()
+    arm.kill()
+    growth = peaks["rss_peak_bytes"] - peaks["rss_start_bytes"] - peaks["rss_file_growth_bytes"]
+    # Weights, gradients and two moments of 0.18 M parameters at the least; no more than all that is the arm's alone.
+    assert 4 * 4 * 180_000 < growth <= smaps.uss + peaks["rss_file_growth_bytes"]
+
+
 def test_arms_of_one_seed_train_alike(nursery: Nursery, request_: Message) -> None:
     losses = []
     for _ in range(2):
