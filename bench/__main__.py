@@ -16,10 +16,10 @@ import typer
 from rich.console import Console
 
 from bench import __version__
-from bench.plans import PLANS, approximate_parameters, customise, known_plan
+from bench.plans import PLANS, customise, known_plan
 from bench.registry import compose, techniques
 from bench.spec import Plan, parse_composition
-from bench.workload import families
+from bench.workload import families, parameter_count
 from harness.doctor import diagnose
 from harness.nursery import ArmFailed, Nursery, NurseryFailed
 from harness.prepare import TASK_TIMEOUT_S, Prepared, device_facts, prepare
@@ -243,7 +243,7 @@ def _models() -> list[dict[str, Any]]:
         {
             "name": f"{family.name}/{name}",
             "caption": family.caption,
-            "parameters": approximate_parameters(size),
+            "parameters": parameter_count(family, size),
             "batch": size.batch,
             "sequence": size.sequence,
         }

@@ -78,6 +78,12 @@ class Family:
     data: Callable[[Corpus, Size, int], Samples]
 
 
+def parameter_count(family: Family, size: Size) -> int:
+    """How many parameters a model of this size has; built without memory on the meta device to count them."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in family.model(size).parameters())
+
+
 def families() -> dict[str, Family]:
     """Every family in bench/models by name."""
     names = sorted(module.name for module in pkgutil.iter_modules(bench.models.__path__))

@@ -52,7 +52,9 @@ COLUMNS: tuple[Column, ...] = (
     _column("step_time_s", "Step time", "one optimizer update, in the interleaved rounds", quantity.duration),
     _column("tokens_per_s", "Tokens", "tokens a second over the sustained window", quantity.rate),
     _column("samples_per_s", "Samples", "samples a second over the sustained window", quantity.rate, main=False),
-    _column("peak_memory_bytes", "Peak memory", "the allocator's on a GPU, growth of own memory on a CPU", quantity.memory),
+    _column(
+        "peak_memory_bytes", "Peak memory", "the allocator's on a GPU, growth of own memory on a CPU", quantity.memory
+    ),
     _column("first_step_s", "First step", "the first step alone, with any compilation in it", quantity.duration),
     _column("ready_s", "Ready after", "from asking for it to its first step's end", quantity.duration, main=False),
     _column("compile_s", "Compilation", "as the compiler counts it", quantity.duration, main=False),

@@ -134,6 +134,11 @@ def test_listings(what: str) -> None:
     assert all(row["name"] in plain and row["caption"] in plain for row in rows)
 
 
+def test_listed_parameters_are_the_published_ones() -> None:
+    counts = {row["name"]: row["parameters"] for row in json.loads(inside("list", "models", "--json").stdout)}
+    assert (counts["gpt2/small"], counts["gpt2/xl"]) == (124_439_808, 1_557_611_200)
+
+
 def test_doctor_says_what_is_missing() -> None:
     shown = trainpace("doctor").stdout
     assert "matmul peak" in shown
