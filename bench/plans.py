@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from bench.registry import techniques
 from bench.spec import Plan, Protocol, WorkloadSpec
-from bench.workload import Size, families
+from bench.workload import families, parameter_count
 
 CUSTOM = "-custom"
 """At the end of the name of a plan whose models or techniques the user named."""
@@ -65,13 +65,9 @@ def full(device: str, memory_bytes: int) -> Plan:
 
 def _fits(model: str, memory_bytes: int) -> bool:
     """Whether the baseline and one rival can train side by side, with as much again for activations."""
-    family, _, size = model.partition("/")
-    return 3 * TRAINING_BYTES_PER_PARAMETER * approximate_parameters(families()[family].sizes[size]) < memory_bytes
-
-
-def approximate_parameters(size: Size) -> int:
-    """12 l d^2 in the transformer's matrices and V d in the embedding; the rest is small."""
-    return 12 * size.layers * size.width**2 + size.vocabulary.size * size.width
+    name, _, size = model.partition("/")
+    family = families()[name]
+    return 3 * TRAINING_BYTES_PER_PARAMETER * parameter_count(family, family.sizes[size]) < memory_bytes
 
 
 PlanFunction = Callable[[str, int], Plan]

@@ -76,10 +76,10 @@ class Entrant:
         """The arm's turn in one round."""
         self._phase(lambda: self._step_round(index))
 
-    def certify(self, reference: Entrant | None, *, replay: bool) -> None:
+    def certify(self, reference: Entrant, *, replay: bool) -> None:
         """Ask for peaks and the certificate, and hold the work against the reference's. Not part of the active time."""
         active_s = self.measurement.active_s
-        self._phase(lambda: self._certify(reference or self, replay=replay))
+        self._phase(lambda: self._certify(reference, replay=replay))
         self.measurement.active_s = active_s
 
     def end(self) -> None:

@@ -107,7 +107,7 @@ def _matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * size**3 / min(times_s)
 
 
-def probe_workload(workload: Message, corpus: Message, device: str) -> Message:
+def probe_workload(workload: Message, corpus: Message) -> Message:
     """Task: build the workload and take its loss once; count parameters and the FLOP of one update.
 
     Tokens are made here if they are not in the cache yet. Raises ValueError if the workload cannot train.
@@ -181,7 +181,7 @@ def host(device: str, facts: Message) -> Host:
     return Host(device=device, gpus=facts["gpus"], capability=tuple(capability) if capability else None)
 
 
-def describe_machine(nursery: Nursery, device: str, facts: Message, *, peaks: bool = True) -> Machine:
+def describe_machine(nursery: Nursery, device: str, facts: Message) -> Machine:
     """Everything about the machine that a reader of the numbers needs."""
     published = next((flops for chip, flops in PUBLISHED.items() if chip in facts["device_name"]), {})
     unknown = {} if published else {"mfu": f"no published peak on file for {facts['device_name']}"}
@@ -214,7 +214,7 @@ def describe_machine(nursery: Nursery, device: str, facts: Message, *, peaks: bo
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
         packages={"trainpace": __version__} | {name: version for name, version in packages.items() if version},
-        matmul_flops_per_s=nursery.run("harness.machine:matmul_peaks", {"device": device}, 120.0) if peaks else {},
+        matmul_flops_per_s=nursery.run("harness.machine:matmul_peaks", {"device": device}, 120.0),
         published_flops_per_s=published,
         published_source=PUBLISHED_SOURCE if published else None,
         git_commit=commit,

@@ -68,7 +68,7 @@ def prepare(plan: Plan, nursery: Nursery) -> Prepared:
     facts = device_facts(nursery, plan.device)
     here: Host = host(plan.device, facts)
     corpora = {path: open_corpus(path) for path in {spec.corpus for spec in plan.workloads}}
-    entries = tuple(_entry(nursery, spec, corpora[spec.corpus], plan.device) for spec in plan.workloads)
+    entries = tuple(_entry(nursery, spec, corpora[spec.corpus]) for spec in plan.workloads)
     _check_ranks(entries, composed)
     reasons = {label: unmet(chosen, here) for label, chosen in composed.items()}
     return Prepared(
@@ -91,8 +91,8 @@ def _check_ranks(entries: Iterable[Entry], composed: Mapping[str, list[Technique
                 )
 
 
-def _entry(nursery: Nursery, spec: WorkloadSpec, corpus: Corpus, device: str) -> Entry:
-    arguments = {"workload": dataclasses.asdict(spec), "corpus": dataclasses.asdict(corpus), "device": device}
+def _entry(nursery: Nursery, spec: WorkloadSpec, corpus: Corpus) -> Entry:
+    arguments = {"workload": dataclasses.asdict(spec), "corpus": dataclasses.asdict(corpus)}
     try:
         facts = nursery.run("harness.machine:probe_workload", arguments, TASK_TIMEOUT_S)
     except ArmFailed as failure:

@@ -122,5 +122,5 @@ def _certify(heat: Heat, entrants: list[Entrant], *, replay: bool) -> None:
     reference = entrants[0]
     for entrant in entrants:
         heat.progress(entrant.trial.label, "certificate")
-        entrant.certify(reference if entrant is not reference else None, replay=replay)
+        entrant.certify(reference, replay=replay)
         entrant.end()
