@@ -16,21 +16,28 @@ from typing import Any
 
 import bench.techniques
 from bench.setup import TrainingSetup
+from bench.spec import Phase
+from bench.workload import Workload
 
 Apply = Callable[[TrainingSetup], TrainingSetup]
 
 
 class Stage(IntEnum):
-    """When a technique is applied; the order holds whatever order the user typed."""
+    """When a technique is applied; the order holds whatever order the user typed.
 
-    MODEL = 1
-    NUMERICS = 2
-    MEMORY = 3
-    COMPILE = 4
-    DISTRIBUTE = 5
+    SHAPE builds another model in place of the baseline's, MODEL changes the one that is there. OPTIMIZER chooses what
+    is made of the parameters, which DISTRIBUTE and STEP may wrap.
+    """
+
+    SHAPE = 1
+    MODEL = 2
+    NUMERICS = 3
+    MEMORY = 4
+    COMPILE = 5
     OPTIMIZER = 6
-    STEP = 7
-    DATA = 8
+    DISTRIBUTE = 7
+    STEP = 8
+    DATA = 9
 
 
 class Change(Enum):
@@ -43,6 +50,18 @@ class Change(Enum):
     DATA_ORDER = "data order"
     SCHEDULE = "schedule"
     UPDATE_RULE = "update rule"
+    BATCH_SIZE = "batch size"
+
+
+CHANGES_MODEL = frozenset({Change.ARCHITECTURE, Change.OBJECTIVE, Change.TRAINED_PARAMETERS})
+"""What makes another training job of it: such an arm is never called faster without saying so."""
+
+SAME_NUMERICS = 1e-3
+OTHER_NUMERICS = 5e-2
+"""Largest relative difference of the first losses from the baseline's: without and with declared numerics."""
+
+TRAINING = frozenset({Phase.PRETRAIN, Phase.FINETUNE})
+EVERY_PHASE = frozenset(Phase)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +70,17 @@ class Host:
 
     device: str
     gpus: int = 0
+    cores: int = 2
     capability: tuple[int, int] | None = None
+
+    @property
+    def ranks(self) -> int:
+        """How many ranks a technique trains with that takes all there are: every GPU, or two on a CPU."""
+        return max(2, self.gpus) if self.device == "cuda" else 2
+
+
+ALL = 0
+"""As the number of ranks of a technique: all that the host offers."""
 
 
 Need = Callable[[Host], str | None]
@@ -66,17 +95,6 @@ def gpu(minimum: tuple[int, int] = (0, 0), what: str = "a GPU") -> Need:
             return f"needs {what}; this run is on {host.device}"
         if host.capability < minimum:
             return f"needs {what}; this GPU has compute capability {host.capability[0]}.{host.capability[1]}"
-        return None
-
-    return need
-
-
-def gpus_for_ranks(ranks: int) -> Need:
-    """One GPU a rank; on a CPU any number of ranks share the cores."""
-
-    def need(host: Host) -> str | None:
-        if host.device == "cuda" and host.gpus < ranks:
-            return f"needs {ranks} GPUs, one for each rank; this machine has {host.gpus}"
         return None
 
     return need
@@ -113,9 +131,18 @@ class Technique:
     excludes: frozenset[str]
     slot: str | None
     needs: tuple[Need, ...]
+    phases: frozenset[Phase]
     ranks: int
+    replicas: int | None
+    loss_tolerance: float
+    prepare: Callable[[Workload], object] | None
     source: str
     family: str
+
+    @property
+    def is_numerics_only(self) -> bool:
+        """Whether it trains the same model on the same data by the same rule, if perhaps in other numbers."""
+        return self.changes <= {Change.NUMERICS}
 
 
 _REGISTRY: dict[str, Technique] = {}
@@ -129,15 +156,28 @@ def technique(
     excludes: Collection[str] = (),
     slot: str | None = None,
     needs: Iterable[Need] = (),
+    phases: Collection[Phase] | None = None,
     ranks: int = 1,
+    replicas: int | None = None,
+    loss_tolerance: float | None = None,
+    prepare: Callable[[Workload], object] | None = None,
     values: Iterable[Any] = (),
 ) -> Callable[[Callable[..., TrainingSetup]], Callable[..., TrainingSetup]]:
     """Register a function `TrainingSetup -> TrainingSetup` under its own name.
 
     With `values` the function takes a second argument and registers as `name_value` for each; `{value}` in the first
-    line of its docstring is filled in. Two techniques with the same `slot` exclude each other (two optimizers, say).
+    line of its docstring is filled in. Two techniques with the same `slot` exclude each other (two optimizers, say);
+    `excludes` names techniques, or slots whose techniques are all excluded.
+    `phases` are those that it makes sense in; by default training, and inference too for what only touches the model,
+    its numbers or the feeding of data.
+    `ranks` is the number of processes (ALL: as many as the host has GPUs) and `replicas` over how many of them the
+    global batch is shared (None: over all).
+    `loss_tolerance` is the largest relative difference from the baseline's first losses, where these are comparable.
+    `prepare` is called once for a workload before anything is measured, to make what every arm then finds on disk.
     `source` is the address of the primary source. Raises ValueError if a name is taken or the docstring is missing.
     """
+    numerics = OTHER_NUMERICS if Change.NUMERICS in changes else SAME_NUMERICS
+    default_phases = EVERY_PHASE if stage <= Stage.NUMERICS or stage in (Stage.COMPILE, Stage.DATA) else TRAINING
 
     def register(function: Callable[..., TrainingSetup]) -> Callable[..., TrainingSetup]:
         base = function.__name__
@@ -160,7 +200,11 @@ def technique(
                 excludes=frozenset(excludes),
                 slot=slot if slot or len(variants) == 1 else base,
                 needs=tuple(needs),
+                phases=default_phases if phases is None else frozenset(phases),
                 ranks=ranks,
+                replicas=replicas,
+                loss_tolerance=numerics if loss_tolerance is None else loss_tolerance,
+                prepare=prepare,
                 source=source,
                 family=function.__module__.rpartition(".")[2],
             )
@@ -196,18 +240,60 @@ def compose(names: Iterable[str]) -> list[Technique]:
     chosen.sort(key=lambda item: (item.stage, item.name))
     for index, first in enumerate(chosen):
         for second in chosen[index + 1 :]:
-            same_slot = first.slot is not None and first.slot == second.slot
-            if same_slot or second.name in first.excludes or first.name in second.excludes:
+            if _in_conflict(first, second):
                 raise ValueError(f"techniques {first.name!r} and {second.name!r} exclude each other: use one of them")
     return chosen
 
 
-def unmet(chosen: Iterable[Technique], host: Host) -> str | None:
-    """Why this composition cannot run on this host, in words; None if it can."""
-    reasons = [f"{item.name} {reason}" for item in chosen for need in item.needs if (reason := need(host))]
+def _in_conflict(first: Technique, second: Technique) -> bool:
+    if first.slot is not None and first.slot == second.slot:
+        return True
+    return any(
+        not one.excludes.isdisjoint({other.name, other.slot}) for one, other in ((first, second), (second, first))
+    )
+
+
+def unmet(chosen: Iterable[Technique], host: Host, phase: Phase = Phase.PRETRAIN) -> str | None:
+    """Why this composition cannot run on this host in this phase, in words; None if it can."""
+    reasons = []
+    for item in chosen:
+        if phase not in item.phases:
+            reasons.append(f"{item.name} is for the phases {', '.join(sorted(item.phases))}; this is {phase}")
+        reasons += [f"{item.name} {reason}" for need in item.needs if (reason := need(host))]
+        if reason := _too_few_devices(item.ranks or host.ranks, host):
+            reasons.append(f"{item.name} {reason}")
     return "; ".join(reasons) or None
 
 
-def ranks(chosen: Iterable[Technique]) -> int:
-    """How many processes the composition trains with."""
-    return max((item.ranks for item in chosen), default=1)
+def _too_few_devices(ranks: int, host: Host) -> str | None:
+    """One GPU a rank; on a CPU two ranks may share a core, so that small machines can try."""
+    if host.device == "cuda" and ranks > max(1, host.gpus):
+        return f"needs {ranks} GPUs, one for each rank; this machine has {host.gpus}"
+    if host.device == "cpu" and ranks > 2 * host.cores:
+        return f"needs {ranks} ranks, more than two for each of the {host.cores} cores"
+    return None
+
+
+def allowance(chosen: Collection[Technique]) -> tuple[set[Change], float]:
+    """What the composition may change, and how far its first losses may lie from the baseline's, relative."""
+    changes: set[Change] = set().union(*(item.changes for item in chosen))
+    # Rounding errors of several techniques add up.
+    rounding = sum(item.loss_tolerance for item in chosen if Change.NUMERICS in item.changes)
+    return changes, max(SAME_NUMERICS, rounding)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranks:
+    """How many processes a composition trains with, and over how many of them the global batch is shared."""
+
+    count: int = 1
+    replicas: int = 1
+
+
+def ranks(chosen: Iterable[Technique], host: Host) -> Ranks:
+    """The ranks of the composition; at most one technique of it brings more than one."""
+    for item in chosen:
+        if item.ranks != 1:
+            count = item.ranks or host.ranks
+            return Ranks(count=count, replicas=item.replicas or count)
+    return Ranks()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
 
+from bench.spec import Phase
 from bench.workload import Batch, Workload
 
 
@@ -20,13 +21,25 @@ class Unsupported(Exception):
     """This technique cannot run on this model or device; the message says why, for the user."""
 
 
+Feed = Callable[[Iterator[Batch]], Iterator[Batch]]
+Order = Iterable[list[int]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSetup:
     """What one rank trains with. A technique takes one and returns another, with `dataclasses.replace`.
 
-    `optimizer` is called once, after every technique has been applied, on the parameters that require gradients.
+    `optimizer` is called once, after every technique has been applied, on the parameters that require gradients; what
+    is to happen at every update goes into a hook of the optimizer that it returns.
     `autocast` is entered around forward and loss. `accumulate` is the number of micro-batches of one update.
+    `no_sync` is entered around every micro-batch but the last: ranks exchange gradients once an update.
+    `gradients` computes the gradients of one update on the rank's batch and returns the mean loss, detached; None:
+    forward and backward of each micro-batch.
+    `loader` are options of the DataLoader; `order` makes the index lists of this rank's batches from their number of
+    samples and a seed, None: shuffled; `feed` wraps the endless batches, which are on the device by then.
     `compute` names the number format of the large matrix products, for the peak that MFU is measured against.
+    `replicas` is the number of equal shares of the global batch and `replica` this rank's: ranks that hold parts of
+    one model see the same share.
     """
 
     workload: Workload
@@ -37,24 +50,69 @@ class TrainingSetup:
     autocast: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
     scaler: torch.amp.GradScaler | None = None
     accumulate: int = 1
+    no_sync: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
+    gradients: Callable[[TrainingSetup, Batch], Tensor] | None = None
+    loader: Mapping[str, Any] = field(default_factory=dict)
+    order: Callable[[int, int], Order] | None = None
+    feed: Feed = iter
     compute: str = "float32"
     rank: int = 0
     world_size: int = 1
+    replica: int = 0
+    replicas: int = 1
+
+    @property
+    def share(self) -> int:
+        """Samples of one update that this rank sees."""
+        return self.workload.batch // self.replicas
 
 
-def baseline(workload: Workload, device: torch.device, *, rank: int = 0, world_size: int = 1) -> TrainingSetup:
+def baseline(
+    workload: Workload, device: torch.device, *, rank: int = 0, world_size: int = 1, replicas: int = 1
+) -> TrainingSetup:
     """Plain float32 training as a first script would have it: torch.optim.AdamW with its defaults."""
     with device:
         model = workload.model()
     return TrainingSetup(
         workload=workload,
         device=device,
-        model=model.to(device).train(),
+        model=model.to(device).train(workload.phase is not Phase.INFER),
         loss=workload.loss,
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=workload.learning_rate),
         rank=rank,
         world_size=world_size,
+        replica=rank * replicas // world_size,
+        replicas=replicas,
     )
+
+
+def with_hooks(
+    setup: TrainingSetup,
+    *,
+    before: Callable[[Optimizer], object] | None = None,
+    after: Callable[[Optimizer], object] | None = None,
+) -> TrainingSetup:
+    """The setup whose optimizer calls `before` and `after` around every update with itself."""
+    make = setup.optimizer
+
+    def hooked(parameters: Iterable[nn.Parameter]) -> Optimizer:
+        optimizer = make(parameters)
+        if before is not None:
+            optimizer.register_step_pre_hook(_as_hook(before))
+        if after is not None:
+            optimizer.register_step_post_hook(_as_hook(after))
+        return optimizer
+
+    return replace(setup, optimizer=hooked)
+
+
+def _as_hook(call: Callable[[Optimizer], object]) -> Callable[..., None]:
+    """A step hook of torch.optim; what it returns would be taken for new arguments of the step."""
+
+    def hook(optimizer: Optimizer, *_: object) -> None:
+        call(optimizer)
+
+    return hook
 
 
 def split(batch: Batch, parts: int) -> list[Batch]:

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 BASELINE = "fp32"
 """The label of the baseline arm: the workload with no technique at all."""
+
+
+class Phase(StrEnum):
+    """What a workload does with its model: train it from scratch, train a classifier on a checkpoint, or only run it."""
+
+    PRETRAIN = "pretrain"
+    FINETUNE = "finetune"
+    INFER = "infer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +27,7 @@ class WorkloadSpec:
     """
 
     model: str
+    phase: Phase = Phase.PRETRAIN
     batch: int | None = None
     sequence: int | None = None
     corpus: str | None = None
@@ -27,6 +37,16 @@ class WorkloadSpec:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} {value} is not a positive whole number: give 1 or more")
+
+    @property
+    def name(self) -> str:
+        """What tells this workload from the others of a plan: the model, and the phase unless it is pretraining."""
+        return self.model if self.phase is Phase.PRETRAIN else f"{self.model} {self.phase}"
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> WorkloadSpec:
+        """The inverse of `dataclasses.asdict`, with the phase as its text. Raises ValueError for an unknown phase."""
+        return cls(**data | {"phase": Phase(data["phase"])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +128,7 @@ class Plan:
         """The inverse of `to_json`. Raises TypeError on unknown or missing fields."""
         rest = {key: value for key, value in data.items() if key not in ("workloads", "compositions", "protocol")}
         return cls(
-            workloads=tuple(WorkloadSpec(**item) for item in data["workloads"]),
+            workloads=tuple(WorkloadSpec.from_json(item) for item in data["workloads"]),
             compositions=tuple(tuple(names) for names in data["compositions"]),
             protocol=Protocol(**data["protocol"]),
             **rest,

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 import bench.models
-from bench.corpus import BYTE_VOCABULARY, BYTES, Corpus, PackedText, Vocabulary, bpe
-from bench.spec import WorkloadSpec
+from bench.corpus import BYTE_VOCABULARY, BYTES, Corpus, Vocabulary, bpe
+from bench.samples import Objective, TextSource, causal
+from bench.spec import Phase, WorkloadSpec
 
 Batch = Any
 """What the DataLoader collates: a tensor, or tuples and dicts of tensors whose first dimension is the sample."""
@@ -43,6 +44,8 @@ class Workload:
 
     `model` and `data` are called inside the measured process. `loss` takes the model and a batch and returns the mean
     loss, a scalar. `tokens_per_sample` is None where samples are not text: then no tokens per second are reported.
+    `text` is where the samples come from, and `family` and `size` what the model was built of, where that is known:
+    techniques that feed other text or build another model need it.
     """
 
     model: Callable[[], nn.Module]
@@ -52,6 +55,10 @@ class Workload:
     tokens_per_sample: int | None = None
     learning_rate: float = 1e-4
     name: str = ""
+    phase: Phase = Phase.PRETRAIN
+    text: TextSource | None = None
+    family: Family | None = None
+    size: Size | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,14 +75,14 @@ class Size:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """A model family: its sizes, the most positions a model has, and how a size becomes a model and its samples."""
+    """A model family: its sizes, the most positions a model has, how a size becomes a model, and what it predicts."""
 
     name: str
     caption: str
     positions: int
     sizes: Mapping[str, Size]
     model: Callable[[Size], nn.Module]
-    data: Callable[[Corpus, Size, int], Samples]
+    objective: Callable[[Size], Objective]
 
 
 def parameter_count(family: Family, size: Size) -> int:
@@ -105,7 +112,7 @@ def resolve(spec: WorkloadSpec, corpus: Corpus) -> Workload:
         workload = _from_family(spec, corpus)
     if workload.batch < 1:
         raise ValueError(f"model {spec.model!r} asks for batch {workload.batch}: give 1 or more")
-    return dataclasses.replace(workload, name=spec.model)
+    return dataclasses.replace(workload, name=spec.name)
 
 
 def _from_family(spec: WorkloadSpec, corpus: Corpus) -> Workload:
@@ -118,11 +125,15 @@ def _from_family(spec: WorkloadSpec, corpus: Corpus) -> Workload:
     size = family.sizes[size_name]
     sequence = spec.sequence or size.sequence
     _check_positions(spec.model, sequence, family.positions)
+    text = TextSource(corpus=corpus, vocabulary=size.vocabulary, sequence=sequence, objective=family.objective(size))
     return Workload(
         model=functools.partial(family.model, size),
-        data=functools.partial(family.data, corpus, size, sequence),
+        data=text.packed,
         batch=spec.batch or size.batch,
         tokens_per_sample=sequence,
+        text=text,
+        family=family,
+        size=size,
     )
 
 
@@ -209,9 +220,5 @@ def _language_model(spec: WorkloadSpec, corpus: Corpus, build: Callable[[], nn.M
     sequence = spec.sequence or 128
     _check_positions(spec.model, sequence, getattr(config, "max_position_embeddings", None))
     vocabulary = bpe(size) if size is not None and size >= 8192 else BYTES
-    return Workload(
-        model=build,
-        data=lambda: PackedText(corpus.tokens(vocabulary), sequence),
-        batch=spec.batch or 8,
-        tokens_per_sample=sequence,
-    )
+    text = TextSource(corpus=corpus, vocabulary=vocabulary, sequence=sequence, objective=causal)
+    return Workload(model=build, data=text.packed, batch=spec.batch or 8, tokens_per_sample=sequence, text=text)

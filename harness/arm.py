@@ -17,39 +17,47 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from bench import registry
 from bench.corpus import Corpus
 from bench.setup import TrainingSetup, Unsupported, baseline
-from bench.spec import WorkloadSpec
+from bench.spec import Phase, WorkloadSpec
 from bench.workload import Workload, resolve
 from harness import certificate
 from harness.channel import Channel, Closed, Message
 from harness.clock import clock_for
 from harness.record import Status
-from harness.step import batches, train_step
+from harness.step import Batches, Load, infer_step, train_step
 
 
 class Trainer:
-    """One built setup: its optimizer, its endless batches and its clock."""
+    """One built setup: its optimizer (none where the model is only run), its endless batches and its clock."""
 
     def __init__(self, setup: TrainingSetup, seed: int) -> None:
         self.setup = setup
-        self.optimizer = setup.optimizer([item for item in setup.model.parameters() if item.requires_grad])
+        self.optimizer: Optimizer | None = None
+        if setup.workload.phase is not Phase.INFER:
+            self.optimizer = setup.optimizer([item for item in setup.model.parameters() if item.requires_grad])
         self.steps_done = 0
-        self._batches = batches(setup, seed)
+        self._batches = Batches(setup, seed)
         self._clock = clock_for(setup.device)
 
     def steps(self, count: int) -> Message:
-        """Take `count` contiguous steps. Times in seconds, one entry a step; the wait for data is part of its step."""
+        """Take `count` contiguous steps. Lists have one entry a step; the wait for data is part of its step."""
         losses: list[Tensor] = []
+        loads: list[Load] = []
         waits_s = []
         self._clock.start()
         for _ in range(count):
             asked_ns = time.perf_counter_ns()
-            batch = next(self._batches)
+            batch, load = self._batches.next_with_load()
             waits_s.append((time.perf_counter_ns() - asked_ns) * 1e-9)
-            losses.append(train_step(self.setup, self.optimizer, batch))
+            if self.optimizer is None:
+                losses.append(infer_step(self.setup, batch))
+            else:
+                losses.append(train_step(self.setup, self.optimizer, batch))
+            loads.append(load)
             self._clock.mark()
         times = self._clock.stop()
         self.steps_done += count
@@ -58,6 +66,8 @@ class Trainer:
             "host_s": times.host_s,
             "data_wait_s": waits_s,
             "losses": [float(loss) for loss in losses],
+            "samples": [load.samples for load in loads],
+            "tokens": [load.tokens for load in loads if load.tokens is not None],
         }
 
 
@@ -80,7 +90,13 @@ class Arm:
 
     def _build(self, prepare: Callable[[TrainingSetup], object] = lambda setup: None) -> TrainingSetup:
         torch.manual_seed(self._request["seed"])
-        setup = baseline(self.workload(), self._device, rank=self._rank, world_size=self._world_size)
+        setup = baseline(
+            self.workload(),
+            self._device,
+            rank=self._rank,
+            world_size=self._world_size,
+            replicas=self._request["replicas"],
+        )
         prepare(setup)
         for technique in self._techniques:
             setup = technique.apply(setup)
@@ -90,7 +106,8 @@ class Arm:
         return requested_workload(self._request)
 
     def built(self) -> Message:
-        return {"build_s": self._build_s, "compute": self._trainer.setup.compute}
+        setup = self._trainer.setup
+        return {"build_s": self._build_s, "compute": setup.compute, "batch": setup.workload.batch}
 
     def steps(self, count: int) -> Message:
         return self._trainer.steps(count)
@@ -126,14 +143,14 @@ class Arm:
         with torch.autograd.profiler.profile(use_kineto=False) as profile:
             losses += trainer.steps(1)["losses"]
         return {
-            **observer.facts(count, self._world_size),
+            **observer.facts(count),
             "first_losses": losses,
             "attention_kernels": certificate.attention_kernels(profile),
         }
 
 
 def requested_workload(request: Message) -> Workload:
-    return resolve(WorkloadSpec(**request["workload"]), Corpus(**request["corpus"]))
+    return resolve(WorkloadSpec.from_json(request["workload"]), Corpus(**request["corpus"]))
 
 
 def _status_bytes(field: str) -> int:

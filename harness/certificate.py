@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
-from bench.registry import Change
+from bench.registry import SAME_NUMERICS, Change
 from bench.setup import TrainingSetup
 from bench.workload import Batch
 from harness.record import WorkCertificate
@@ -25,49 +27,73 @@ from harness.record import WorkCertificate
 SAMPLE = 1024
 """Elements of each parameter tensor whose movement is followed."""
 
-SAME_NUMERICS = 1e-3
-OTHER_NUMERICS = 5e-2
-"""Largest difference of a replayed loss from the baseline's, relative: without and with declared numerics."""
-
 
 class Witness:
-    """Counts the updates of one arm and remembers where its parameters started."""
+    """Counts the updates of one rank and remembers where its parameters started."""
 
-    def __init__(self, setup: TrainingSetup, optimizer: Optimizer) -> None:
+    def __init__(self, setup: TrainingSetup, optimizer: Optimizer | None) -> None:
         self._setup, self._optimizer = setup, optimizer
-        self._parameters = list(setup.model.parameters())
-        self._start = [_sampled(parameter) for parameter in self._parameters]
+        self._parameters = dict(setup.model.named_parameters())
+        self._start = {name: _sampled(parameter) for name, parameter in self._parameters.items()}
         self._updates = 0
-        optimizer.register_step_post_hook(self._count)
+        if optimizer is not None:
+            optimizer.register_step_post_hook(self._count)
 
     def _count(self, *_: object) -> None:
         self._updates += 1
 
     def facts(self, steps: int) -> dict[str, Any]:
-        """The certificate's fields that the timed life shows, after `steps` training steps."""
-        moves = [
-            (_sampled(parameter).double() - start.double()).square()
-            for parameter, start in zip(self._parameters, self._start, strict=True)
-        ]
-        counted = sum(move.numel() for move in moves)
-        state = [leaf for leaf in tree_leaves(dict(self._optimizer.state)) if isinstance(leaf, Tensor) and leaf.dim()]
+        """What the timed life shows, after `steps` steps; `parameters` by name, for `merge` to add the ranks up."""
+        state = dict(self._optimizer.state) if self._optimizer else {}
         return {
-            "parameters": sum(parameter.numel() for parameter in self._parameters),
-            "trained_parameters": sum(item.numel() for item in self._parameters if item.requires_grad),
+            "parameters": {name: self._moved(name, parameter) for name, parameter in self._parameters.items()},
             "updates": self._updates,
-            "skipped_updates": max(0, steps - self._updates),
-            "tensors": len(self._parameters),
-            "moved_tensors": sum(bool(move.any()) for move in moves),
-            "movement_rms": math.sqrt(sum(float(move.sum()) for move in moves) / max(1, counted)),
-            "weight_dtypes": dtypes(self._parameters),
-            "state_dtypes": dtypes(state),
+            "skipped_updates": steps - self._updates if self._optimizer else 0,
+            "weight_dtypes": dtypes(list(self._parameters.values())),
+            "state_dtypes": dtypes([item for item in tree_leaves(state) if isinstance(item, Tensor) and item.dim()]),
             **compile_facts(),
         }
+
+    def _moved(self, name: str, parameter: Tensor) -> list[float]:
+        """Elements, whether they are trained, and of the sample how many there are and their squared movement."""
+        start = self._start[name]
+        movement = (_sampled(parameter).double() - start.double()).square().sum()
+        return [parameter.numel(), parameter.requires_grad, start.numel(), float(movement)]
+
+
+def merge(ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The certificate's fields from what each rank saw. A parameter of several ranks, whole or in shards, is one.
+
+    Counts of updates, samples and tokens are the first rank's: all ranks make the same updates, and the first one sees
+    the model's input.
+    """
+    held: dict[str, list[list[float]]] = defaultdict(list)
+    for facts in ranks:
+        for name, seen in facts["parameters"].items():
+            held[name].append(seen)
+    sampled = sum(seen[2] for copies in held.values() for seen in copies)
+    movement = sum(seen[3] for copies in held.values() for seen in copies)
+    sizes = {name: int(copies[0][0]) for name, copies in held.items()}
+    unions = {
+        name: sorted(set().union(*(facts[name] for facts in ranks)))
+        for name in ("weight_dtypes", "state_dtypes", "gradient_dtypes", "attention_kernels")
+        if all(name in facts for facts in ranks)
+    }
+    return {
+        **ranks[0],
+        **unions,
+        "parameters": sum(sizes.values()),
+        "trained_parameters": sum(size for name, size in sizes.items() if held[name][0][1]),
+        "tensors": len(held),
+        "moved_tensors": sum(any(seen[3] > 0 for seen in copies) for copies in held.values()),
+        "movement_rms": math.sqrt(movement / max(1, sampled)),
+    }
 
 
 def _sampled(parameter: Tensor) -> Tensor:
     """At most SAMPLE evenly spaced elements, copied."""
-    flat = parameter.detach().reshape(-1)
+    local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+    flat = local.detach().reshape(-1)
     return flat[:: max(1, flat.numel() // SAMPLE)][:SAMPLE].clone()
 
 
@@ -107,14 +133,16 @@ def without_dropout(model: nn.Module) -> None:
 class Observer:
     """Watches a replay: the samples and tokens that reach the model, and the types of the gradients."""
 
-    def __init__(self, setup: TrainingSetup, optimizer: Optimizer) -> None:
+    def __init__(self, setup: TrainingSetup, optimizer: Optimizer | None) -> None:
         self._parameters = list(setup.model.parameters())
+        self._replicas = setup.replicas
         self._samples = self._tokens = self._padded = 0
         self._has_tokens = setup.workload.tokens_per_sample is not None
         self._gradient_dtypes: set[str] = set()
         self._updates = 0
         setup.model.register_forward_pre_hook(self._saw_forward, with_kwargs=True)
-        optimizer.register_step_pre_hook(self._saw_step)
+        if optimizer is not None:
+            optimizer.register_step_pre_hook(self._saw_step)
 
     def _saw_forward(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         named: Batch = kwargs.get("input_ids")
@@ -132,9 +160,9 @@ class Observer:
         self._updates += 1
         self._gradient_dtypes.update(dtypes([item.grad for item in self._parameters if item.grad is not None]))
 
-    def facts(self, steps: int, world_size: int) -> dict[str, Any]:
-        """The certificate's fields that a replay of `steps` updates shows; ranks have equal shares."""
-        scale = world_size / steps
+    def facts(self, steps: int) -> dict[str, Any]:
+        """The certificate's fields that a replay of `steps` updates shows; replicas have equal shares."""
+        scale = self._replicas / steps
         return {
             "samples_per_update": self._samples * scale,
             "tokens_per_update": self._tokens * scale if self._has_tokens else None,
@@ -153,32 +181,36 @@ def attention_kernels(profile: torch.autograd.profiler.profile) -> list[str]:
     return sorted(kernels - {"aten::scaled_dot_product_attention"}) or sorted(kernels)
 
 
-def unequal_work(arm: WorkCertificate, reference: WorkCertificate, allowed: Collection[Change]) -> list[str]:
-    """In words, each difference from the baseline's work that the arm's techniques do not declare.
+def unequal_work(
+    arm: WorkCertificate, reference: WorkCertificate, allowed: Collection[Change], tolerance: float = SAME_NUMERICS
+) -> list[str]:
+    """In words, each difference from the baseline's work that is not among the allowed changes.
 
-    Losses are compared as far as declared changes
-    leave them comparable: the first depends on the model and the data, the later ones on the update rule too.
+    Losses are compared, relative to `tolerance`, as far as the changes leave them comparable: the first depends on the
+    model and the data, the later ones on the update rule too.
     """
-    free_model = not {Change.ARCHITECTURE, Change.OBJECTIVE, Change.DATA_ORDER}.isdisjoint(allowed)
+    free_data = not {Change.DATA_ORDER, Change.BATCH_SIZE}.isdisjoint(allowed)
+    free_model = free_data or not {Change.ARCHITECTURE, Change.OBJECTIVE}.isdisjoint(allowed)
     free_trained = free_model or Change.TRAINED_PARAMETERS in allowed
     free_update = free_trained or not {Change.UPDATE_RULE, Change.SCHEDULE}.isdisjoint(allowed)
     free_numerics = Change.NUMERICS in allowed
     samples = (arm.samples_per_update, reference.samples_per_update)
     replayed = (arm.replayed_updates, reference.replayed_updates)
     checks = [
-        (arm.updates == 0, "no optimizer update was made"),
-        (arm.moved_tensors == 0, "no parameter moved"),
+        (arm.updates == 0 and reference.updates > 0, "no optimizer update was made"),
+        (arm.moved_tensors == 0 and reference.moved_tensors > 0, "no parameter moved"),
         (
             # In a coarser number format an update can be too small to move a weight at all.
             not (free_update or free_numerics) and 0 < arm.moved_tensors < reference.moved_tensors,
             f"{arm.moved_tensors} parameter tensors moved, {reference.moved_tensors} in the baseline",
         ),
         (
-            not free_model and arm.parameters != reference.parameters,
+            Change.ARCHITECTURE not in allowed and arm.parameters != reference.parameters,
             f"{arm.parameters} parameters, {reference.parameters} in the baseline",
         ),
         (
-            not free_trained and arm.trained_parameters != reference.trained_parameters,
+            {Change.ARCHITECTURE, Change.TRAINED_PARAMETERS}.isdisjoint(allowed)
+            and arm.trained_parameters != reference.trained_parameters,
             f"{arm.trained_parameters} trained parameters, {reference.trained_parameters} in the baseline",
         ),
         (
@@ -186,11 +218,11 @@ def unequal_work(arm: WorkCertificate, reference: WorkCertificate, allowed: Coll
             f"{replayed[0]} updates in the replay, {replayed[1]} in the baseline's",
         ),
         (
-            None not in samples and samples[0] != samples[1],
+            Change.BATCH_SIZE not in allowed and None not in samples and samples[0] != samples[1],
             f"{samples[0]} samples an update reached the model, {samples[1]} in the baseline",
         ),
         (
-            Change.DATA_ORDER not in allowed and arm.tokens_per_update != reference.tokens_per_update,
+            not free_data and arm.tokens_per_update != reference.tokens_per_update,
             f"{arm.tokens_per_update} tokens an update, {reference.tokens_per_update} in the baseline",
         ),
         (
@@ -202,7 +234,6 @@ def unequal_work(arm: WorkCertificate, reference: WorkCertificate, allowed: Coll
     if arm.first_losses and reference.first_losses:
         skipped = arm.replayed_updates != reference.replayed_updates
         comparable = 0 if free_model else 1 if free_update or (skipped and free_numerics) else len(arm.first_losses)
-        tolerance = OTHER_NUMERICS if free_numerics else SAME_NUMERICS
         differences += _unlike(arm.first_losses, reference.first_losses, comparable, tolerance)
     return differences
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from bench.registry import Change, compose, ranks
+from bench.registry import Host, allowance, compose, ranks
 from bench.spec import Protocol, Trial
-from harness.certificate import unequal_work
+from harness.certificate import merge, unequal_work
 from harness.channel import Message
 from harness.nursery import ArmFailed, Nursery, Process
 from harness.record import Measurement, Record, Status, WorkCertificate
@@ -35,15 +35,16 @@ def is_steady(times_s: list[float]) -> bool:
 class Entrant:
     """An arm from the asking to its record. A failure in any phase ends the arm and is kept as its status."""
 
-    def __init__(self, trial: Trial, *, request: Message, protocol: Protocol) -> None:
+    def __init__(self, trial: Trial, *, request: Message, protocol: Protocol, host: Host) -> None:
         self.trial = trial
         self.measurement = Measurement()
         self.status = Status.OK
         self._techniques = compose(trial.techniques)
-        self._ranks = ranks(self._techniques)
-        self._request, self.protocol = request, protocol
+        self._ranks = ranks(self._techniques, host)
+        self._request, self.protocol = request | {"replicas": self._ranks.replicas}, protocol
         self._reason: str | None = None
         self._compute: str | None = None
+        self._batch: int | None = None
         self._certificate: WorkCertificate | None = None
         self._process: Process | None = None
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -95,8 +96,9 @@ class Entrant:
             techniques=self.trial.label,
             status=self.status,
             reason=self._reason,
-            world_size=self._ranks,
+            world_size=self._ranks.count,
             compute=self._compute,
+            batch=self._batch or template.batch,
             started_at=self._started_at,
             measurement=self.measurement,
             certificate=self._certificate,
@@ -120,9 +122,9 @@ class Entrant:
             self.measurement.active_s += time.perf_counter() - started
 
     def _start(self, nursery: Nursery) -> None:
-        self._process = nursery.fork(self._request, self._ranks)
+        self._process = nursery.fork(self._request, self._ranks.count)
         built = self._call({"do": "build"})[0]
-        self.measurement.build_s, self._compute = built["build_s"], built["compute"]
+        self.measurement.build_s, self._compute, self._batch = built["build_s"], built["compute"], built["batch"]
         times_s = self.measurement.warmup_step_times_s
         times_s += self._steps(1)["step_times_s"]
         self.measurement.first_step_s = times_s[0]
@@ -145,18 +147,22 @@ class Entrant:
         if not self.protocol.telemetry:
             answer = self._steps(count)
         else:
-            sampler = Sampler(self._process.pid, gpus, self._ranks)
+            sampler = Sampler(self._process.pid, gpus, self._ranks.count)
             sampler.start()
             answer = self._steps(count, on_tick=sampler.sample)
             sampler.stop().store(self.measurement, [gpus.reason] if gpus.reason else [])
         self.measurement.sustained_step_times_s = answer["step_times_s"]
         self.measurement.sustained_data_wait_s = answer["data_wait_s"]
         self.measurement.sustained_s = answer["host_s"]
+        self.measurement.sustained_samples = sum(answer["samples"])
+        self.measurement.sustained_tokens = sum(answer["tokens"]) if answer["tokens"] else None
 
     def _step_round(self, index: int) -> None:
         answer = self._steps(self.protocol.round_steps)
         self.measurement.round_index += [index] * self.protocol.round_steps
         self.measurement.round_step_times_s += answer["step_times_s"]
+        self.measurement.round_samples += answer["samples"]
+        self.measurement.round_tokens += answer["tokens"]
         self.measurement.round_host_times_s.append(answer["host_s"])
 
     def _read_peaks(self) -> None:
@@ -177,14 +183,13 @@ class Entrant:
         self._read_peaks()
         steps = self.protocol.certify_steps if replay else 0
         answers = self._call({"do": "certify", "with": {"replay_steps": steps}})
-        facts = answers[0]
+        facts = merge(answers)
         if facts.get("first_losses"):
             facts["first_losses"] = _rank_means([answer["first_losses"] for answer in answers])
         self._certificate = WorkCertificate(**facts)
         if reference._certificate is None:
             return
-        allowed: set[Change] = set().union(*(item.changes for item in self._techniques))
-        differences = unequal_work(self._certificate, reference._certificate, allowed)
+        differences = unequal_work(self._certificate, reference._certificate, *allowance(self._techniques))
         if differences:
             self.status, self._reason = Status.UNEQUAL_WORK, "; ".join(differences)
 
@@ -201,7 +206,13 @@ class Entrant:
             name: [max(ranks) for ranks in zip(*(answer[name] for answer in answers), strict=True)]
             for name in ("step_times_s", "data_wait_s")
         }
-        return {**slowest, "host_s": max(answer["host_s"] for answer in answers)}
+        # Ranks that hold parts of one model see the same share of the batch.
+        distinct = answers[:: self._ranks.count // self._ranks.replicas]
+        loads = {
+            name: [sum(ranks) for ranks in zip(*(answer[name] for answer in distinct), strict=True)]
+            for name in ("samples", "tokens")
+        }
+        return {**slowest, **loads, "host_s": max(answer["host_s"] for answer in answers)}
 
     def _call(self, command: Message, on_tick: Callable[[], object] | None = None) -> list[Message]:
         assert self._process is not None

@@ -178,7 +178,12 @@ def _check_loss(workload: Workload, samples: Samples) -> None:
 
 def host(device: str, facts: Message) -> Host:
     capability = facts["capability"]
-    return Host(device=device, gpus=facts["gpus"], capability=tuple(capability) if capability else None)
+    return Host(
+        device=device,
+        gpus=facts["gpus"],
+        cores=os.cpu_count() or 1,
+        capability=tuple(capability) if capability else None,
+    )
 
 
 def describe_machine(nursery: Nursery, device: str, facts: Message) -> Machine:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from bench.corpus import Corpus, open_corpus
@@ -32,16 +32,19 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A plan that can run. `unsupported` gives the reason by technique label."""
+    """A plan that can run. `unsupported` gives the reason by workload and technique label."""
 
     plan: Plan
     machine: Machine
+    host: Host
     entries: tuple[Entry, ...]
-    unsupported: dict[str, str]
+    unsupported: dict[tuple[str, str], str]
 
     def trials(self, entry: Entry) -> list[Trial]:
         """The arms of one heat that can run, baseline first."""
-        return [trial for trial in self.plan.trials(entry.spec) if trial.label not in self.unsupported]
+        return [
+            trial for trial in self.plan.trials(entry.spec) if (entry.spec.name, trial.label) not in self.unsupported
+        ]
 
     def estimated_s(self) -> float:
         """A rough wall time for the least repetitions: bounded phases, steps guessed at a tenth of the matmul peak."""
@@ -69,24 +72,35 @@ def prepare(plan: Plan, nursery: Nursery) -> Prepared:
     here: Host = host(plan.device, facts)
     corpora = {path: open_corpus(path) for path in {spec.corpus for spec in plan.workloads}}
     entries = tuple(_entry(nursery, spec, corpora[spec.corpus]) for spec in plan.workloads)
-    _check_ranks(entries, composed)
-    reasons = {label: unmet(chosen, here) for label, chosen in composed.items()}
+    reasons = {
+        (entry.spec.name, label): unmet(chosen, here, entry.spec.phase)
+        for entry in entries
+        for label, chosen in composed.items()
+    }
+    unsupported = {key: reason for key, reason in reasons.items() if reason}
+    _check_ranks(entries, composed, here, unsupported)
     return Prepared(
         plan=plan,
         machine=describe_machine(nursery, plan.device, facts),
+        host=here,
         entries=entries,
-        unsupported={label: reason for label, reason in reasons.items() if reason},
+        unsupported=unsupported,
     )
 
 
-def _check_ranks(entries: Iterable[Entry], composed: Mapping[str, list[Technique]]) -> None:
+def _check_ranks(
+    entries: Iterable[Entry],
+    composed: Mapping[str, list[Technique]],
+    here: Host,
+    unsupported: Container[tuple[str, str]],
+) -> None:
     """Raises ValueError for a global batch that the ranks of a composition cannot share equally."""
     for entry in entries:
         for label, chosen in composed.items():
-            count = ranks(chosen)
-            if entry.batch % count:
+            count = ranks(chosen, here).replicas
+            if entry.batch % count and (entry.spec.name, label) not in unsupported:
                 raise ValueError(
-                    f"batch {entry.batch} of {entry.spec.model} does not divide over the {count} ranks of {label}: "
+                    f"batch {entry.batch} of {entry.spec.name} does not divide over the {count} ranks of {label}: "
                     f"give a multiple of {count}"
                 )
 
@@ -96,6 +110,6 @@ def _entry(nursery: Nursery, spec: WorkloadSpec, corpus: Corpus) -> Entry:
     try:
         facts = nursery.run("harness.machine:probe_workload", arguments, TASK_TIMEOUT_S)
     except ArmFailed as failure:
-        raise ValueError(f"model {spec.model!r} cannot be built: {failure.reason}") from failure
+        raise ValueError(f"model {spec.name!r} cannot be built: {failure.reason}") from failure
     names = ("batch", "sequence", "parameters", "step_flops")
     return Entry(spec=spec, corpus=corpus, **{name: facts[name] for name in names})

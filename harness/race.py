@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import psutil
 
+from bench.registry import Host
 from bench.spec import Protocol, Trial
 from harness.channel import Message
 from harness.entrant import Entrant
@@ -30,6 +31,7 @@ class Heat:
     """What the arms of one repetition of one workload share. `request` and `record` lack only what tells arms apart."""
 
     nursery: Nursery
+    host: Host
     protocol: Protocol
     gpus: Gpus
     request: Message
@@ -39,10 +41,10 @@ class Heat:
 
     def enter(self, trial: Trial) -> Entrant:
         """A new entrant with a compile cache of its own, so that no arm profits from what another compiled."""
-        cache = f"{self.compile_caches}/{self.record.workload.replace('/', '_')}-{trial.label}"
+        cache = f"{self.compile_caches}/{self.record.workload.replace('/', '_').replace(' ', '-')}-{trial.label}"
         environment = {"TORCHINDUCTOR_CACHE_DIR": cache}
         request = self.request | {"techniques": list(trial.techniques), "environment": environment}
-        return Entrant(trial, request=request, protocol=self.protocol)
+        return Entrant(trial, request=request, protocol=self.protocol, host=self.host)
 
 
 def race(heat: Heat, baseline: Trial, rivals: Sequence[Trial], *, replay: bool) -> Iterator[Record]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Status(StrEnum):
@@ -56,8 +56,9 @@ class Measurement:
     `ready_s` runs from asking for the arm to the end of its first step. `first_step_s` is that step alone, with any
     compilation in it. `round_index` gives the round of each entry of `round_step_times_s`. On a GPU the step times are
     device events and `round_host_times_s` is the host's clock around the same synchronised steps; on a CPU both are
-    the host's clock. `rss_*` add up the processes of the arm; `peak_memory_bytes` is the allocator's peak on a GPU.
-    On a CPU it is the growth of the resident set over the freshly forked process, less the pages of files that were
+    the host's clock. `*_samples` and `*_tokens` count what was fed, over all ranks, padding left out; tokens are
+    missing where samples are not text. `rss_*` add up the processes of the arm; `peak_memory_bytes` is the allocator's
+    peak on a GPU. On a CPU it is the growth of the resident set over the freshly forked process, less the pages of files that were
     mapped on the way (libraries, the corpus): how many of those are resident depends on the page cache, not the arm.
     """
 
@@ -71,9 +72,13 @@ class Measurement:
     sustained_s: float | None = None
     sustained_step_times_s: list[float] = field(default_factory=list)
     sustained_data_wait_s: list[float] = field(default_factory=list)
+    sustained_samples: int | None = None
+    sustained_tokens: int | None = None
     round_index: list[int] = field(default_factory=list)
     round_step_times_s: list[float] = field(default_factory=list)
     round_host_times_s: list[float] = field(default_factory=list)
+    round_samples: list[int] = field(default_factory=list)
+    round_tokens: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     peak_memory_bytes: int | None = None
     allocated_peak_bytes: int | None = None
@@ -132,8 +137,8 @@ class Record:
     """One arm in one repetition, complete: what was asked, how it ended, and what was seen.
 
     `heat_part` tells apart the parts of a heat that did not fit in memory at once: only records of the same part
-    and repetition ran interleaved and are set against each other. `step_flops` counts one update of the unmodified
-    model.
+    and repetition ran interleaved and are set against each other. `batch` is the arm's own, samples of one update over
+    all ranks. `step_flops` counts one update of the unmodified model.
     """
 
     run_id: str

@@ -3,57 +3,110 @@
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.data import DataLoader
 
-from bench.corpus import ShuffledBatches
+from bench.samples import ShuffledBatches
 from bench.setup import TrainingSetup, split
 from bench.workload import Batch
 
 
-def batches(setup: TrainingSetup, seed: int) -> Iterator[Batch]:
+class Batches:
     """This rank's share of every global batch, endless, on the device, in an order that the seed alone decides."""
-    samples = setup.workload.data()
-    order = ShuffledBatches(
-        samples=len(samples),
-        batch=setup.workload.batch,
-        seed=seed,
-        rank=setup.rank,
-        world_size=setup.world_size,
+
+    def __init__(self, setup: TrainingSetup, seed: int) -> None:
+        self._setup = setup
+        samples = setup.workload.data()
+        order = setup.order(len(samples), seed) if setup.order else shuffled(setup, len(samples), seed)
+        # The loader draws a seed for workers; a generator of its own keeps the arm's random state as it was.
+        self._loader: DataLoader[Any] = DataLoader(
+            samples,  # type: ignore[arg-type]
+            batch_sampler=order,
+            generator=torch.Generator(),
+            **setup.loader,
+        )
+        self._loads: deque[Load] = deque()
+        self._fed = iter(setup.feed(self._on_device()))
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        return self.next_with_load()[0]
+
+    def next_with_load(self) -> tuple[Batch, Load]:
+        """The next batch and what it holds."""
+        batch = next(self._fed)
+        return batch, self._loads.popleft()
+
+    def _on_device(self) -> Iterator[Batch]:
+        # Only from pinned memory can a copy go on while the host does.
+        pinned = bool(self._setup.loader.get("pin_memory"))
+        for batch in self._loader:
+            self._loads.append(load(batch, self._setup.workload.tokens_per_sample))
+            yield tree_map_only(Tensor, lambda item: item.to(self._setup.device, non_blocking=pinned), batch)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What one batch holds: its samples, and its tokens without padding (None where samples are not text)."""
+
+    samples: int
+    tokens: int | None
+
+
+def load(batch: Batch, tokens_per_sample: int | None) -> Load:
+    """Counted on the host, before the batch goes to the device: there it would have to be waited for."""
+    samples = next((len(leaf) for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.dim()), 0)
+    if tokens_per_sample is None:
+        return Load(samples=samples, tokens=None)
+    mask = batch.get("attention_mask") if isinstance(batch, dict) else None
+    return Load(samples=samples, tokens=samples * tokens_per_sample if mask is None else int(mask.sum()))
+
+
+def shuffled(setup: TrainingSetup, samples: int, seed: int) -> ShuffledBatches:
+    """The baseline's order of this rank's samples."""
+    return ShuffledBatches(
+        samples=samples, batch=setup.workload.batch, seed=seed, rank=setup.replica, world_size=setup.replicas
     )
-    # The loader draws a seed for workers; a generator of its own keeps the arm's random state as it was.
-    loader: DataLoader[Any] = DataLoader(samples, batch_sampler=order, generator=torch.Generator())  # type: ignore[arg-type]
-    for batch in loader:
-        yield tree_map_only(Tensor, lambda tensor: tensor.to(setup.device), batch)
 
 
 def train_step(setup: TrainingSetup, optimizer: Optimizer, batch: Batch) -> Tensor:
     """One optimizer update on one batch. Returns the mean loss over the batch, detached, still on the device."""
-    losses = []
-    micro_batches = split(batch, setup.accumulate)
-    for index, micro_batch in enumerate(micro_batches):
-        with _gradient_sync(setup, last=index == len(micro_batches) - 1):
-            with setup.autocast():
-                loss = setup.loss(setup.model, micro_batch) / len(micro_batches)
-            (loss if setup.scaler is None else setup.scaler.scale(loss)).backward()
-        losses.append(loss.detach())
+    loss = (setup.gradients or accumulate)(setup, batch)
     if setup.scaler is None:
         optimizer.step()
     else:
         setup.scaler.step(optimizer)
         setup.scaler.update()
     optimizer.zero_grad()
+    return loss
+
+
+def accumulate(setup: TrainingSetup, batch: Batch) -> Tensor:
+    """Forward and backward of each micro-batch; ranks exchange gradients with the last."""
+    losses = []
+    micro_batches = split(batch, setup.accumulate)
+    for index, micro_batch in enumerate(micro_batches):
+        is_last = index == len(micro_batches) - 1
+        with contextlib.nullcontext() if is_last else setup.no_sync():
+            with setup.autocast():
+                loss = setup.loss(setup.model, micro_batch) / len(micro_batches)
+            (loss if setup.scaler is None else setup.scaler.scale(loss)).backward()
+        losses.append(loss.detach())
     return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
 
-def _gradient_sync(setup: TrainingSetup, *, last: bool) -> AbstractContextManager[Any]:
-    """Ranks exchange gradients once an update, with the last micro-batch."""
-    no_sync = getattr(setup.model, "no_sync", None)
-    return contextlib.nullcontext() if last or no_sync is None else no_sync()
+@torch.inference_mode()
+def infer_step(setup: TrainingSetup, batch: Batch) -> Tensor:
+    """One forward pass over one batch, without gradients. Returns the mean loss, still on the device."""
+    with setup.autocast():
+        return setup.loss(setup.model, batch)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.plans import CUSTOM, PLANS
-from bench.spec import BASELINE, Plan, Trial
+from bench.spec import BASELINE, Phase, Plan, Trial
 from harness.nursery import Nursery
 from harness.prepare import Entry, Prepared
 from harness.race import Heat, race
@@ -81,7 +81,7 @@ class Sweep:
 
     def _next(self, left_s: float) -> tuple[Entry, list[Trial]] | None:
         """The most telling heat that fits the time left."""
-        entries = {entry.spec.model: entry for entry in self._prepared.entries}
+        entries = {entry.spec.name: entry for entry in self._prepared.entries}
         for workload, labels in self._choose(self._records):
             entry = entries[workload]
             wanted = {BASELINE, *labels} - self._disqualified(workload)
@@ -92,21 +92,21 @@ class Sweep:
 
     def _expected_s(self, entry: Entry, trials: Sequence[Trial]) -> float:
         """What a repetition of these arms took last time, and a tenth for what lies between arms."""
-        latest = {item.techniques: item.measurement.active_s for item in self._of(entry.spec.model)}
+        latest = {item.techniques: item.measurement.active_s for item in self._of(entry.spec.name)}
         return 1.1 * sum(latest.get(trial.label, 0.0) for trial in trials)
 
     def _of(self, workload: str) -> list[Record]:
         return [record for record in self._records if record.workload == workload]
 
     def _repetitions_of(self, entry: Entry) -> int:
-        return 1 + max((record.repetition for record in self._of(entry.spec.model)), default=-1)
+        return 1 + max((record.repetition for record in self._of(entry.spec.name)), default=-1)
 
     def _disqualified(self, workload: str) -> set[str]:
         """Arms that failed before: another repetition would fail alike, and cost its timeout again."""
         return {record.techniques for record in self._of(workload) if record.status is not Status.OK} - {BASELINE}
 
     def _heat(self, nursery: Nursery, entry: Entry, trials: Sequence[Trial], repetition: int, caches: str) -> None:
-        workload = entry.spec.model
+        workload = entry.spec.name
         earlier = [record for record in self._of(workload) if record.repetition == repetition]
         done = {record.techniques for record in earlier} | self._disqualified(workload)
         baseline = next(trial for trial in trials if trial.label == BASELINE)
@@ -133,7 +133,7 @@ class Sweep:
             done = sum(record.status is not Status.UNSUPPORTED for record in self._records)
             self._show(
                 Progress(
-                    workload=entry.spec.model,
+                    workload=entry.spec.name,
                     techniques=techniques,
                     repetition=repetition,
                     phase=phase,
@@ -145,6 +145,7 @@ class Sweep:
         seed = self._plan.seed + repetition
         return Heat(
             nursery=nursery,
+            host=self._prepared.host,
             protocol=self._plan.protocol,
             gpus=self._gpus,
             request={
@@ -170,9 +171,9 @@ class Sweep:
 
     def _record_unsupported(self) -> None:
         for entry in self._prepared.entries:
-            known = {record.techniques for record in self._of(entry.spec.model)}
-            for label, reason in self._prepared.unsupported.items():
-                if label not in known:
+            known = {record.techniques for record in self._of(entry.spec.name)}
+            for (workload, label), reason in self._prepared.unsupported.items():
+                if workload == entry.spec.name and label not in known:
                     template = self._template(entry)
                     status = Status.UNSUPPORTED
                     self._finish(dataclasses.replace(template, techniques=label, status=status, reason=reason))
@@ -181,7 +182,7 @@ class Sweep:
         return Record(
             run_id=self._run_id,
             plan=self._plan.name,
-            workload=entry.spec.model,
+            workload=entry.spec.name,
             techniques=BASELINE,
             repetition=0,
             heat_part=0,
@@ -210,7 +211,7 @@ def check_resumable(prepared: Prepared, finished: Sequence[Record], before: Mach
         changed = sorted(set(before.packages.items()) ^ set(prepared.machine.packages.items()))
         shown = ", ".join(f"{name} {version}" for name, version in changed)
         raise ValueError(f"the run was begun with other versions of its packages ({shown}): start a new run")
-    corpora = {entry.spec.model: entry.corpus.sha256 for entry in prepared.entries}
+    corpora = {entry.spec.name: entry.corpus.sha256 for entry in prepared.entries}
     for record in finished:
         if record.machine_id != prepared.machine.machine_id:
             raise ValueError(f"run {record.run_id!r} was begun on another machine: start a new run here")
@@ -220,9 +221,10 @@ def check_resumable(prepared: Prepared, finished: Sequence[Record], before: Mach
 
 def command(plan: Plan, workload: str, label: str) -> str:
     """The command line that measures this arm against its baseline again."""
-    spec = next(spec for spec in plan.workloads if spec.model == workload)
+    spec = next(spec for spec in plan.workloads if spec.name == workload)
     options: Mapping[str, object] = {
-        "--model": workload,
+        "--model": spec.model,
+        "--phase": None if spec.phase is Phase.PRETRAIN else spec.phase,
         "--technique": label,
         "--device": plan.device,
         "--batch": spec.batch,

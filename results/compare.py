@@ -181,7 +181,8 @@ def _difference(value: float | None, reference: float | None) -> float | None:
 
 
 def log_ratios(records: Iterable[Record], baselines: Iterable[Record]) -> list[float]:
-    """ln(arm / baseline) of the step time, one value a repetition, over the steps of the rounds that both ran.
+    """ln(arm / baseline) of the time a token (a sample, where samples are not text), one value a repetition, over the
+    steps of the rounds that both ran. Where both take the same batches that is the ratio of their step times.
 
     The value is the Hodges-Lehmann shift: the median of the differences between all pairs of an arm's and a baseline's
     logarithm. Interleaving lets a drift of the machine reach both alike; the shift wastes less of a few noisy steps
@@ -195,17 +196,18 @@ def log_ratios(records: Iterable[Record], baselines: Iterable[Record]) -> list[f
         if partner is None:
             continue
         shared = set(record.measurement.round_index) & set(partner.measurement.round_index)
-        own, other = _log_steps(record, shared), _log_steps(partner, shared)
+        own, other = _log_paces(record, shared), _log_paces(partner, shared)
         if shared:
             ratios.append(float(np.median(np.subtract.outer(own, other))))
     return ratios
 
 
-def _log_steps(record: Record, rounds: set[int]) -> list[float]:
-    """The logarithms of the step times of these rounds."""
+def _log_paces(record: Record, rounds: set[int]) -> list[float]:
+    """The logarithms of the time a token or sample of the steps of these rounds."""
     measured = record.measurement
-    steps = zip(measured.round_index, measured.round_step_times_s, strict=True)
-    return [math.log(time_s) for index, time_s in steps if index in rounds]
+    handled = measured.round_tokens or measured.round_samples
+    steps = zip(measured.round_index, measured.round_step_times_s, handled, strict=True)
+    return [math.log(time_s / count) for index, time_s, count in steps if index in rounds]
 
 
 def _log_interval(values: Sequence[float]) -> Interval | None:
@@ -247,7 +249,8 @@ def incomparable(runs: Sequence[Sequence[Record]]) -> list[str]:
             differences.append(f"the runs differ in {name}: {', '.join(values)}")
     for name in ("batch", "sequence", "corpus_sha256"):
         seen: dict[str, set[str]] = defaultdict(set)
-        for record in (record for records in runs for record in records):
+        # An arm may have a batch of its own: the workload's is the baseline's.
+        for record in (item for records in runs for item in records if item.techniques == BASELINE):
             seen[record.workload].add(str(getattr(record, name))[:12])
         differences += [
             f"the runs differ in the {name} of {workload}: {', '.join(sorted(values))}"

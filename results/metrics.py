@@ -37,14 +37,10 @@ def step_time_s(record: Record) -> float | None:
     return median(record.measurement.round_step_times_s)
 
 
-def _rate(per_step: float | None, record: Record) -> float | None:
-    """Sustained rate: what one step handles, times the steps of the window, over its whole wall time."""
-    seconds, steps = record.measurement.sustained_s, len(record.measurement.sustained_step_times_s)
-    return per_step * steps / seconds if per_step and seconds else None
-
-
-def _tokens(record: Record) -> float | None:
-    return float(record.batch * record.sequence) if record.sequence else None
+def _rate(handled: int | None, record: Record) -> float | None:
+    """Sustained rate: what the steps of the window handled, over its whole wall time."""
+    seconds = record.measurement.sustained_s
+    return handled / seconds if handled and seconds else None
 
 
 def _flops_share(record: Record, peaks: dict[str, float]) -> float | None:
@@ -53,17 +49,18 @@ def _flops_share(record: Record, peaks: dict[str, float]) -> float | None:
     time_s, peak = step_time_s(record), peaks.get(record.compute or "")
     if record.step_flops is None or time_s is None or not peak:
         return None
-    if record.certificate and record.certificate.parameters != record.parameters:
-        # A model that was made smaller does fewer FLOP than were counted.
+    resized = record.certificate is not None and record.certificate.parameters != record.parameters
+    reshaped = any(samples != record.batch for samples in record.measurement.round_samples)
+    if resized or reshaped:
+        # The FLOP were counted for the workload's own model and batch.
         return None
     devices = record.world_size if record.device == "cuda" else 1
     return record.step_flops / time_s / (peak * devices)
 
 
 def _energy_per_token(record: Record) -> float | None:
-    tokens, energy_j = _tokens(record), record.measurement.sustained_energy_j
-    steps = len(record.measurement.sustained_step_times_s)
-    return energy_j / (tokens * steps) if tokens and energy_j is not None and steps else None
+    tokens, energy_j = record.measurement.sustained_tokens, record.measurement.sustained_energy_j
+    return energy_j / tokens if tokens and energy_j is not None else None
 
 
 def final_loss(record: Record) -> float | None:
@@ -77,15 +74,15 @@ METRICS: tuple[Metric, ...] = (
         name="tokens_per_s",
         unit="1/s",
         better="higher",
-        caption="tokens a second over the sustained window",
-        derive=lambda record, _: _rate(_tokens(record), record),
+        caption="tokens a second, padding left out, over the sustained window",
+        derive=lambda record, _: _rate(record.measurement.sustained_tokens, record),
     ),
     Metric(
         name="samples_per_s",
         unit="1/s",
         better="higher",
         caption="samples a second over the sustained window",
-        derive=lambda record, _: _rate(record.batch, record),
+        derive=lambda record, _: _rate(record.measurement.sustained_samples, record),
     ),
     Metric(
         name="peak_memory_bytes",

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from bench.registry import Change
+from bench.registry import OTHER_NUMERICS, Change
 from harness.certificate import attention_kernels, unequal_work, without_dropout
 from harness.record import WorkCertificate
 
@@ -43,7 +43,7 @@ def test_equal_work_is_equal() -> None:
         ("moved_tensors", 3, Change.NUMERICS),
         ("parameters", 90, Change.ARCHITECTURE),
         ("trained_parameters", 50, Change.TRAINED_PARAMETERS),
-        ("samples_per_update", 4.0, None),
+        ("samples_per_update", 4.0, Change.BATCH_SIZE),
         ("tokens_per_update", 128.0, Change.DATA_ORDER),
         ("weight_dtypes", ["bfloat16"], Change.NUMERICS),
         ("first_losses", [5.5, 5.4, 5.32], Change.NUMERICS),
@@ -60,12 +60,12 @@ def test_each_difference_is_caught_unless_declared(field: str, value: object, ex
     if excuse is None:
         assert unequal_work(arm, HONEST, everything)
     else:
-        assert unequal_work(arm, HONEST, {excuse}) == []
+        assert unequal_work(arm, HONEST, {excuse}, OTHER_NUMERICS) == []
 
 
 def test_updates_that_loss_scaling_skips_are_numerics() -> None:
     arm = dataclasses.replace(HONEST, replayed_updates=2, first_losses=[5.5, 5.5, 5.0])
-    assert unequal_work(arm, HONEST, {Change.NUMERICS}) == []
+    assert unequal_work(arm, HONEST, {Change.NUMERICS}, OTHER_NUMERICS) == []
     assert len(unequal_work(arm, HONEST, set())) == 2
 
 

@@ -28,6 +28,7 @@ def request_(corpus: Corpus) -> Message:
         "corpus": dataclasses.asdict(corpus),
         "device": "cpu",
         "techniques": [],
+        "replicas": 1,
         "seed": 0,
     }
 

@@ -18,7 +18,7 @@ from bench.setup import TrainingSetup, Unsupported, baseline
 from bench.spec import WorkloadSpec
 from bench.techniques._conv1d import conv1d_to_linear, linear_layers
 from bench.workload import resolve
-from harness.step import batches
+from harness.step import Batches
 from tests.training import build, first_loss, own, train_three_steps
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -94,7 +94,7 @@ def test_qat_rounds_each_row_of_a_weight_to_int8_levels(corpus: Corpus) -> None:
 def test_int8_products_agree_with_float_products_in_both_directions(corpus: Corpus) -> None:
     def gradient(setup: TrainingSetup) -> Tensor:
         setup.model.eval()
-        loss = setup.loss(setup.model, next(batches(setup, seed=0)))
+        loss = setup.loss(setup.model, next(Batches(setup, seed=0)))
         weight = setup.model.get_parameter("transformer.h.0.attn.c_attn.weight")
         return torch.autograd.grad(loss, [weight])[0]
 

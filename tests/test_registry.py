@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from bench.registry import Host, Stage, compose, gpu, package, ranks, technique, techniques, unmet
+from bench.registry import Host, Ranks, Stage, compose, gpu, package, ranks, technique, techniques, unmet
 from bench.setup import TrainingSetup
 
 
@@ -34,7 +34,8 @@ def test_every_technique_declares_itself() -> None:
     for item in techniques().values():
         assert item.caption.endswith("."), item.name
         assert item.source.startswith("https://"), item.name
-        assert item.excludes <= techniques().keys(), item.name
+        slots = {other.slot for other in techniques().values()}
+        assert item.excludes <= techniques().keys() | slots, item.name
 
 
 def test_needs_are_given_in_words() -> None:
@@ -52,8 +53,9 @@ def test_needs_are_given_in_words() -> None:
 
 
 def test_ranks_of_a_composition() -> None:
-    assert ranks(compose(["adam"])) == 1
-    assert ranks(compose(["adam", "ddp_2"])) == 2
+    here = Host(device="cpu")
+    assert ranks(compose(["adam"]), here) == Ranks(count=1, replicas=1)
+    assert ranks(compose(["adam", "ddp_2"]), here) == Ranks(count=2, replicas=2)
 
 
 def test_names_are_unique_and_documented() -> None:

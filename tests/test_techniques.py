@@ -17,7 +17,9 @@ HERE = Host(device="cpu")
 OWN = [name for name, item in techniques().items() if item.family != "planted"]
 # compile has its own test below, and several ranks need processes of their own: test_sweep runs them.
 IN_PROCESS = [
-    name for name in OWN if name != "compile" and ranks(compose([name])) == 1 and not unmet(compose([name]), HERE)
+    name
+    for name in OWN
+    if name != "compile" and ranks(compose([name]), HERE).count == 1 and not unmet(compose([name]), HERE)
 ]
 
 

@@ -13,7 +13,7 @@ from bench.registry import compose
 from bench.setup import TrainingSetup, baseline
 from bench.spec import WorkloadSpec
 from bench.workload import Workload, resolve
-from harness.step import batches, train_step
+from harness.step import Batches, train_step
 
 
 def apply(setup: TrainingSetup, *names: str) -> TrainingSetup:
@@ -37,7 +37,7 @@ def own(make: Callable[[], nn.Module]) -> TrainingSetup:
 def first_loss(setup: TrainingSetup) -> float:
     setup.model.eval()
     with torch.no_grad():
-        return float(setup.loss(setup.model, next(batches(setup, seed=0))))
+        return float(setup.loss(setup.model, next(Batches(setup, seed=0))))
 
 
 def train_three_steps(setup: TrainingSetup) -> None:
@@ -51,7 +51,7 @@ def train_three_steps(setup: TrainingSetup) -> None:
         without_gradient.update(index for index, item in enumerate(parameters) if item.grad is None)
 
     optimizer.register_step_pre_hook(look)
-    data = batches(setup, seed=0)
+    data = Batches(setup, seed=0)
     losses = [float(train_step(setup, optimizer, next(data))) for _ in range(3)]
     assert all(math.isfinite(loss) for loss in losses)
     assert not without_gradient

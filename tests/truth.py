@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.corpus import BYTES, cache_folder, open_corpus
+from bench.registry import Host
 from bench.spec import Protocol, Trial, WorkloadSpec
 from harness.entrant import Entrant
 from harness.nursery import Nursery
@@ -57,7 +58,7 @@ def entrant(nursery: Nursery, protocol: Protocol) -> Entrant:
         "techniques": [],
         "seed": 0,
     }
-    arm = Entrant(Trial(workload=SPEC), request=request, protocol=protocol)
+    arm = Entrant(Trial(workload=SPEC), request=request, protocol=protocol, host=Host(device="cpu"))
     arm.start(nursery)
     assert arm.alive, arm
     return arm

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from bench.corpus import BYTES, Corpus, MaskedText, bpe
-from bench.workload import Family, Samples, Size
+from bench.corpus import BYTES, bpe
+from bench.samples import Masked
+from bench.workload import Family, Size
 
 POSITIONS = 512
 _BPE = bpe(30522)
@@ -31,16 +32,12 @@ def build(size: Size) -> nn.Module:
     return model
 
 
-def samples(corpus: Corpus, size: Size, sequence: int) -> Samples:
-    return MaskedText(corpus.tokens(size.vocabulary), sequence, size.vocabulary)
-
-
 FAMILY = Family(
     name="bert",
     caption="BERT, masked language model",
     positions=POSITIONS,
     model=build,
-    data=samples,
+    objective=lambda size: Masked(size.vocabulary),
     sizes={
         "nano": Size(layers=2, width=64, heads=2, batch=8, sequence=128, vocabulary=BYTES),
         "tiny": Size(layers=2, width=128, heads=2, batch=8, sequence=128, vocabulary=BYTES),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from bench.corpus import BYTES, Corpus, PackedText, bpe
-from bench.workload import Family, Samples, Size
+from bench.corpus import BYTES, bpe
+from bench.samples import causal
+from bench.workload import Family, Size
 
 POSITIONS = 1024
 _BPE = bpe(50257)
@@ -31,16 +32,12 @@ def build(size: Size) -> nn.Module:
     return model
 
 
-def samples(corpus: Corpus, size: Size, sequence: int) -> Samples:
-    return PackedText(corpus.tokens(size.vocabulary), sequence)
-
-
 FAMILY = Family(
     name="gpt2",
     caption="GPT-2, causal language model",
     positions=POSITIONS,
     model=build,
-    data=samples,
+    objective=lambda size: causal,
     sizes={
         "nano": Size(layers=2, width=64, heads=2, batch=8, sequence=128, vocabulary=BYTES),
         "tiny": Size(layers=4, width=128, heads=4, batch=8, sequence=64, vocabulary=BYTES),

@@ -10,12 +10,12 @@ from bench.setup import TrainingSetup, Unsupported
 
 @technique(
     stage=Stage.STEP,
-    values=(4, 8),
+    values=(2, 4, 8, 16),
     source="https://docs.pytorch.org/docs/stable/notes/amp_examples.html#gradient-accumulation",
 )
 def accumulate(setup: TrainingSetup, count: int) -> TrainingSetup:
     """Each update sums the gradients of {value} micro-batches; the global batch stays the same."""
-    share = setup.workload.batch // setup.world_size
-    if share % count:
-        raise Unsupported(f"accumulate_{count} needs a batch a rank that divides by {count}; it is {share}")
+    if setup.share % count:
+        ranks = f" on each of {setup.replicas} ranks" if setup.replicas > 1 else ""
+        raise Unsupported(f"accumulate_{count} needs a batch that divides by {count}; it is {setup.share}{ranks}")
     return replace(setup, accumulate=count)
