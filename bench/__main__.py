@@ -11,16 +11,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import psutil
 import typer
 from rich.console import Console
 
-from bench import __version__
-from bench.plans import PLANS, customise, known_plan
-from bench.registry import compose, techniques
-from bench.spec import Plan, parse_composition
+from bench import __version__, plugins
+from bench.plans import customise, known_plan, plans
+from bench.registry import Host, compose, declared, techniques
+from bench.spec import Phase, Plan, parse_composition
 from bench.workload import families, parameter_count
+from harness import conformance
 from harness.doctor import diagnose
+from harness.machine import host
 from harness.nursery import ArmFailed, Nursery, NurseryFailed
 from harness.prepare import TASK_TIMEOUT_S, Prepared, device_facts, prepare
 from harness.record import Record, Status
@@ -48,6 +49,9 @@ class Format(StrEnum):
     JSON = "json"
     CSV = "csv"
     MARKDOWN = "markdown"
+
+
+Plugins = Annotated[list[Path] | None, typer.Option(help="A Python file with techniques, models or plans. May repeat.")]
 
 
 class Device(StrEnum):
@@ -97,6 +101,8 @@ def run(
         list[str] | None, typer.Option(help="A technique, or several joined by +. May repeat.")
     ] = None,
     device: Annotated[Device | None, typer.Option(help="Default: cuda where torch sees a GPU.")] = None,
+    phase: Annotated[Phase | None, typer.Option(help="Pretrain (the default), finetune or infer.")] = None,
+    plugin: Plugins = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Samples of one update over all ranks.")] = None,
     sequence: Annotated[int | None, typer.Option(min=1, help="Tokens of one sample.")] = None,
     repetitions: Annotated[int | None, typer.Option(min=1, help="Least number of fresh processes an arm.")] = None,
@@ -108,19 +114,24 @@ def run(
 ) -> None:
     """Measure a plan, or models under techniques, and render the report."""
     with usage_errors():
-        shape = (plan, model, technique, device, batch, sequence, corpus, repetitions, budget)
+        shape = (plan, model, technique, device, phase, batch, sequence, corpus, repetitions, budget)
         if resume is not None and any(shape):
             raise ValueError("--resume takes its plan from the run: leave out the plan and all that shapes it")
         compositions = tuple(parse_composition(text) for text in technique or ())
         # The nursery imports torch while this process does: both need it, and neither waits for the other.
-        with Nursery() as nursery:
+        with _nursery(plugin) as nursery:
             for names in compositions:
                 compose(names)
             if resume is not None:
                 chosen = _read_plan(resume)
             else:
+                if plan is not None:
+                    known_plan(plan)
+                here = _host(nursery, device)
                 chosen = customise(
-                    _named_plan(nursery, plan, device),
+                    known_plan(plan or ("quick" if here.device == "cpu" else "full"))(here),
+                    here,
+                    phase=phase,
                     models=tuple(model or ()),
                     compositions=compositions,
                     batch=batch,
@@ -142,13 +153,19 @@ def run(
     _conclude(folder)
 
 
-def _named_plan(nursery: Nursery, name: str | None, device: Device | None) -> Plan:
-    """The plan that the user named, or the device's default: full with a GPU, quick without."""
-    if name is not None:
-        known_plan(name)
+@contextmanager
+def _nursery(plugin: list[Path] | None) -> Iterator[Nursery]:
+    """A nursery that knows the plugins, as this process then does too."""
+    with Nursery(modules=[str(file.resolve()) for file in plugin or ()]) as nursery:
+        for file in plugin or ():
+            plugins.load_file(file)
+        yield nursery
+
+
+def _host(nursery: Nursery, device: Device | None) -> Host:
+    """What the machine offers on the device that the user named, or on the one that torch prefers."""
     where = device.value if device else nursery.run("harness.machine:default_device", {}, TASK_TIMEOUT_S)
-    memory_bytes = device_facts(nursery, where)["gpu_memory_bytes"] or psutil.virtual_memory().available
-    return known_plan(name or ("quick" if where == "cpu" else "full"))(where, memory_bytes)
+    return host(where, device_facts(nursery, where))
 
 
 def _read_plan(folder: Path) -> Plan:
@@ -214,14 +231,24 @@ def _print_table(comparisons: Sequence[Comparison]) -> None:
 @app.command("list")
 def list_(
     what: Annotated[Listing, typer.Argument(help="What to list.")],
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    plugin: Plugins = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, with every fact.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="As a Markdown table.")] = False,
 ) -> None:
     """List techniques, models or plans."""
-    rows = LISTINGS[what]()
+    with usage_errors():
+        for file in plugin or ():
+            plugins.load_file(file)
+        rows = LISTINGS[what]()
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     else:
-        typer.echo(listing.aligned(rows))
+        brief = [{name: row[name] for name in row if name not in DETAILS} for row in rows]
+        typer.echo(listing.markdown(brief) if as_markdown else listing.aligned(brief))
+
+
+DETAILS = {"stage", "slot", "excludes", "ranks", "phases"}
+"""Facts of a technique that a table has no room for."""
 
 
 def _techniques() -> list[dict[str, Any]]:
@@ -231,7 +258,12 @@ def _techniques() -> list[dict[str, Any]]:
             "family": item.family,
             "stage": item.stage.name.lower(),
             "caption": item.caption,
-            "changes": sorted(change.value for change in item.changes),
+            "changes": declared([item]),
+            "slot": item.slot,
+            "excludes": sorted(item.excludes),
+            "needs": [need.words for need in item.needs],
+            "ranks": item.ranks or "all",
+            "phases": sorted(item.phases),
             "source": item.source,
         }
         for item in techniques().values()
@@ -253,7 +285,7 @@ def _models() -> list[dict[str, Any]]:
 
 
 def _plans() -> list[dict[str, Any]]:
-    return [{"name": name, "caption": (plan.__doc__ or "").partition("\n")[0]} for name, plan in PLANS.items()]
+    return [{"name": name, "caption": (plan.__doc__ or "").partition("\n")[0]} for name, plan in plans().items()]
 
 
 LISTINGS = {Listing.TECHNIQUES: _techniques, Listing.MODELS: _models, Listing.PLANS: _plans}
@@ -309,6 +341,21 @@ def report(
         plan = store.read_plan(runs[0])
         page.write_text(html.render(compare(records, machine), records, machine, plan, captions=captions()))
     typer.echo(f"report: {page}")
+
+
+@app.command("check-technique")
+def check_technique(
+    name: Annotated[str, typer.Argument(help="A technique; see `trainpace list techniques`.")],
+    model: Annotated[list[str] | None, typer.Option(help="Default: gpt2/nano and bert/nano. May repeat.")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Run the conformance tests on a technique: it applies, trains, composes and changes only what it declares."""
+    with usage_errors(), _nursery(plugin) as nursery:
+        findings = conformance.check(name, nursery, models=tuple(model or conformance.MODELS))
+    rows = [dataclasses.asdict(finding) for finding in findings]
+    typer.echo(listing.aligned(rows))
+    if not all(finding.passed for finding in findings):
+        fail(f"{name} does not keep its word: the reasons are above", NOTHING_MEASURED)
 
 
 @app.command()

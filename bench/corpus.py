@@ -14,9 +14,12 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 BYTE_VOCABULARY = 260
 """256 bytes and the special tokens; rounded up to a multiple of 4."""
@@ -87,6 +90,14 @@ class Corpus:
             write_atomically(target, lambda file: Path(file).write_text(json.dumps(names)))
         return cast(list[str], json.loads(target.read_text()))
 
+    def line_ends(self, vocabulary: Vocabulary) -> list[int]:
+        """The ids of the tokens that end a line."""
+        if vocabulary.is_bytes:
+            return [ord("\n"), vocabulary.end]
+        tokenizer = _bpe_tokenizer(self, vocabulary)
+        # Byte-level BPE writes a line feed as this letter.
+        return [vocabulary.end, *(number for token, number in tokenizer.get_vocab().items() if "Ċ" in token)]
+
     def encoder(self, vocabulary: Vocabulary) -> Encode:
         """From one document's bytes to its token ids, the end token last. Trains and keeps a tokenizer on first use."""
         return _bytes_encoder(vocabulary) if vocabulary.is_bytes else _bpe_encoder(self, vocabulary)
@@ -142,6 +153,16 @@ def _bytes_encoder(vocabulary: Vocabulary) -> Encode:
 
 
 def _bpe_encoder(corpus: Corpus, vocabulary: Vocabulary) -> Encode:
+    tokenizer = _bpe_tokenizer(corpus, vocabulary)
+
+    def encode(text: bytes) -> Tokens:
+        return np.array([*tokenizer.encode(text.decode("utf-8", "replace")).ids, vocabulary.end], vocabulary.dtype)
+
+    return encode
+
+
+def _bpe_tokenizer(corpus: Corpus, vocabulary: Vocabulary) -> Tokenizer:
+    """Trained on the corpus on first use, then found in the cache."""
     from tokenizers import ByteLevelBPETokenizer, Tokenizer
 
     target = cache_folder() / f"{corpus.sha256[:16]}-{vocabulary.size}.tokenizer.json"
@@ -155,12 +176,7 @@ def _bpe_encoder(corpus: Corpus, vocabulary: Vocabulary) -> Encode:
             special_tokens=["<|end|>", "<|mask|>", "<|pad|>"],
         )
         write_atomically(target, lambda file: Path(file).write_text(trained.to_str()))
-    tokenizer = Tokenizer.from_file(str(target))
-
-    def encode(text: bytes) -> Tokens:
-        return np.array([*tokenizer.encode(text.decode("utf-8", "replace")).ids, vocabulary.end], vocabulary.dtype)
-
-    return encode
+    return Tokenizer.from_file(str(target))
 
 
 def write_atomically(target: Path, write: Callable[[str], object]) -> None:

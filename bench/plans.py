@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 
-from bench.spec import Plan, Protocol, WorkloadSpec
+from bench import plugins
+from bench.registry import Host, techniques
+from bench.spec import Phase, Plan, Protocol, WorkloadSpec
 from bench.workload import families, parameter_count
 
 CUSTOM = "-custom"
@@ -13,6 +15,9 @@ CUSTOM = "-custom"
 
 TRAINING_BYTES_PER_PARAMETER = 16
 """float32 weights, gradients and two AdamW moments."""
+
+CPU_PARAMETERS = 50_000_000
+"""Larger models take seconds a step on a CPU: whoever wants to wait for them names them."""
 
 
 COMMON = (
@@ -27,7 +32,7 @@ COMMON = (
     "checkpoint_activations",
     "compile",
     "ddp_2",
-    "fp8",
+    "fp8_tensorwise",
     "int8_mixed_precision",
     "prune_heads_50",
     "prune_magnitude_50",
@@ -39,83 +44,182 @@ COMMON = (
 """What people ask about first."""
 
 
+PlanFunction = Callable[[Host], Plan]
+"""From what the machine offers to the plan; the first line of the docstring is the caption."""
+
+_PLANS: dict[str, PlanFunction] = {}
+
+
+def plan(function: PlanFunction) -> PlanFunction:
+    """Register a plan under the function's name. Raises ValueError if the name is taken or there is no docstring."""
+    name = function.__name__
+    if name in _PLANS:
+        raise ValueError(f"plan {name!r} is already registered: choose another name")
+    if not function.__doc__:
+        raise ValueError(f"plan {name!r} has no docstring: its first line is the caption in the list")
+    _PLANS[name] = function
+    return function
+
+
+def plans() -> dict[str, PlanFunction]:
+    """Every plan by name: those below, and what plugins have registered."""
+    plugins.load_installed()
+    return dict(_PLANS)
+
+
 def _singly(names: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     return tuple((name,) for name in names)
 
 
-def _workloads(*models: str) -> tuple[WorkloadSpec, ...]:
-    return tuple(WorkloadSpec(model=model) for model in models)
+def _workloads(*models: str, batch: int | None = None, sequence: int | None = None) -> tuple[WorkloadSpec, ...]:
+    return tuple(WorkloadSpec(model=model, batch=batch, sequence=sequence) for model in models)
 
 
-def smoke(device: str, memory_bytes: int) -> Plan:
+@plan
+def smoke(host: Host) -> Plan:
     """A minute's proof that everything works here: one nano model, four arms, three repetitions."""
     return Plan(
         name="smoke",
         workloads=_workloads("gpt2/nano"),
         compositions=(("accumulate_4",), ("adamw_fused",), ("sgd_momentum",)),
-        device=device,
+        device=host.device,
         repetitions=3,
         protocol=Protocol(warmup_s=0.8, sustained_s=0.3, rounds_s=0.5, timeout_s=60),
     )
 
 
-def quick(device: str, memory_bytes: int) -> Plan:
-    """Ten minutes without a GPU: two small sizes of each family under the common techniques."""
+@plan
+def quick(host: Host) -> Plan:
+    """Ten minutes without a GPU: two small sizes of GPT-2 and BERT under the common techniques."""
     return Plan(
         name="quick",
         workloads=_workloads("gpt2/nano", "gpt2/tiny", "bert/tiny", "bert/mini"),
         compositions=_singly(COMMON),
-        device=device,
+        device=host.device,
         repetitions=3,
         budget_s=570,
         protocol=Protocol(warmup_s=0.6, sustained_s=0.25, rounds_s=0.8, rounds=8, round_steps=2),
     )
 
 
-def full(device: str, memory_bytes: int) -> Plan:
+@plan
+def full(host: Host) -> Plan:
     """The published sizes, up to GPT-2 xl (1558M) as the memory allows, under the common techniques."""
     models = ("gpt2/small", "gpt2/medium", "gpt2/large", "gpt2/xl", "bert/base", "bert/large")
-    fitting = [model for model in models if _fits(model, memory_bytes)]
+    fitting = [model for model in models if _fits(model, host)]
     return Plan(
         name="full",
         workloads=_workloads(*(fitting or models[:1])),
         compositions=_singly(COMMON),
-        device=device,
+        device=host.device,
         repetitions=3,
         protocol=Protocol(warmup_s=3.0, sustained_s=2.0, rounds_s=3.0, rounds=24, timeout_s=600),
     )
 
 
-def _fits(model: str, memory_bytes: int) -> bool:
+@plan
+def each(host: Host) -> Plan:
+    """Every technique there is, twice, on one model: what works here, and roughly what it brings."""
+    return Plan(
+        name="each",
+        workloads=_workloads("gpt2/nano" if host.device == "cpu" else "gpt2/small"),
+        compositions=_singly(techniques()),
+        device=host.device,
+        repetitions=2,
+        protocol=Protocol(warmup_s=0.5, sustained_s=0.2, rounds_s=0.4, rounds=8, round_steps=2, timeout_s=300),
+    )
+
+
+@plan
+def crossover(host: Host) -> Plan:
+    """One technique over the sizes of a family at one batch and sequence: from which size on it pays."""
+    return Plan(
+        name="crossover",
+        workloads=_workloads(*sizes_of("gpt2", host), batch=8, sequence=64 if host.device == "cpu" else 512),
+        compositions=(("amp_bf16",),),
+        device=host.device,
+        repetitions=6,
+        protocol=Protocol(warmup_s=1.0, sustained_s=0.3, rounds_s=1.0, timeout_s=300),
+    )
+
+
+@plan
+def strong_scaling(host: Host) -> Plan:
+    """The same global batch over 1, 2, 4 ... ranks: how much of each further device becomes speed."""
+    return _scaling(host, "strong_scaling", ())
+
+
+@plan
+def weak_scaling(host: Host) -> Plan:
+    """As many samples on every rank over 1, 2, 4 ... ranks: how much of each further device becomes throughput."""
+    return _scaling(host, "weak_scaling", ("batch_per_rank",))
+
+
+def _scaling(host: Host, name: str, beside: tuple[str, ...]) -> Plan:
+    counts = [count for count in (2, 4, 8) if count <= host.ranks]
+    return Plan(
+        name=name,
+        workloads=_workloads("gpt2/mini" if host.device == "cpu" else "gpt2/small", batch=16),
+        compositions=tuple((f"ddp_{count}", *beside) for count in counts),
+        device=host.device,
+        repetitions=6,
+    )
+
+
+def sizes_of(name: str, host: Host) -> list[str]:
+    """The sizes of a family that can be trained here in reasonable time, smallest first."""
+    family = families()[name]
+    counts = {size: parameter_count(family, shape) for size, shape in family.sizes.items()}
+    chosen = [
+        f"{name}/{size}"
+        for size, count in sorted(counts.items(), key=lambda item: item[1])
+        if _fits(f"{name}/{size}", host) and (host.device != "cpu" or count <= CPU_PARAMETERS)
+    ]
+    return chosen or [f"{name}/{min(counts, key=lambda size: counts[size])}"]
+
+
+def _fits(model: str, host: Host) -> bool:
     """Whether the baseline and one rival can train side by side, with as much again for activations."""
     name, _, size = model.partition("/")
     family = families()[name]
-    return 3 * TRAINING_BYTES_PER_PARAMETER * parameter_count(family, family.sizes[size]) < memory_bytes
-
-
-PlanFunction = Callable[[str, int], Plan]
-"""From the device's kind and its memory in bytes to the plan."""
-
-PLANS: dict[str, PlanFunction] = {"smoke": smoke, "quick": quick, "full": full}
+    return 3 * TRAINING_BYTES_PER_PARAMETER * parameter_count(family, family.sizes[size]) < host.memory_bytes
 
 
 def customise(
     plan: Plan,
+    host: Host,
     *,
     models: tuple[str, ...] = (),
     compositions: tuple[tuple[str, ...], ...] = (),
+    phase: Phase | None = None,
     batch: int | None = None,
     sequence: int | None = None,
     corpus: str | None = None,
     repetitions: int | None = None,
     budget_s: float | None = None,
 ) -> Plan:
-    """The plan with what the user asked for in place of its own; what was left out stays."""
-    specs = _workloads(*dict.fromkeys(models)) if models else plan.workloads
-    shaped = tuple(dataclasses.replace(spec, batch=batch, sequence=sequence, corpus=corpus) for spec in specs)
+    """The plan with what the user asked for in place of its own; what was left out stays.
+
+    The name of a family stands for all its sizes that can be trained here.
+    """
+    own = plan.workloads
+    if models:
+        expanded = [name for model in models for name in (sizes_of(model, host) if model in families() else [model])]
+        # What shape all of the plan's workloads have is the plan's, whatever the model.
+        own = tuple(dataclasses.replace(own[0], model=model) for model in dict.fromkeys(expanded))
+    shaped = tuple(
+        dataclasses.replace(
+            spec,
+            phase=phase or spec.phase,
+            batch=batch or spec.batch,
+            sequence=sequence or spec.sequence,
+            corpus=corpus or spec.corpus,
+        )
+        for spec in own
+    )
     return dataclasses.replace(
         plan,
-        name=plan.name if not (models or compositions) else f"{plan.name}{CUSTOM}",
+        name=plan.name if not (models or compositions or phase) else f"{plan.name}{CUSTOM}",
         workloads=shaped,
         compositions=tuple(dict.fromkeys(compositions)) or plan.compositions,
         repetitions=repetitions or plan.repetitions,
@@ -126,6 +230,7 @@ def customise(
 
 def known_plan(name: str) -> PlanFunction:
     """The function of the plan of this name. Raises ValueError for an unknown one."""
-    if name not in PLANS:
-        raise ValueError(f"plan {name!r} is unknown: give one of {', '.join(PLANS)}")
-    return PLANS[name]
+    known = plans()
+    if name not in known:
+        raise ValueError(f"plan {name!r} is unknown: give one of {', '.join(known)}")
+    return known[name]

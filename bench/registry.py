@@ -15,6 +15,7 @@ from enum import Enum, IntEnum
 from typing import Any
 
 import bench.techniques
+from bench import plugins
 from bench.setup import TrainingSetup
 from bench.spec import Phase
 from bench.workload import Workload
@@ -66,11 +67,15 @@ EVERY_PHASE = frozenset(Phase)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """What the machine offers to techniques. `capability` is CUDA's (major, minor), None without a GPU."""
+    """What the machine offers to techniques and plans: `memory_bytes` is the device's, of a CPU what is free of it.
+
+    `capability` is CUDA's (major, minor), None without a GPU.
+    """
 
     device: str
     gpus: int = 0
     cores: int = 2
+    memory_bytes: int = 0
     capability: tuple[int, int] | None = None
 
     @property
@@ -83,40 +88,50 @@ ALL = 0
 """As the number of ranks of a technique: all that the host offers."""
 
 
-Need = Callable[[Host], str | None]
-"""A requirement: the reason in words why the host does not meet it, or None."""
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A requirement in `words`. Called with a host, it answers why that does not meet it, or None."""
+
+    words: str
+    reason: Callable[[Host], str | None]
+
+    def __call__(self, host: Host) -> str | None:
+        return self.reason(host)
 
 
 def gpu(minimum: tuple[int, int] = (0, 0), what: str = "a GPU") -> Need:
     """A CUDA device of at least this compute capability."""
 
-    def need(host: Host) -> str | None:
+    def reason(host: Host) -> str | None:
         if host.device != "cuda" or host.capability is None:
             return f"needs {what}; this run is on {host.device}"
         if host.capability < minimum:
             return f"needs {what}; this GPU has compute capability {host.capability[0]}.{host.capability[1]}"
         return None
 
-    return need
+    return Need(what, reason)
 
 
 def package(module: str, install: str) -> Need:
     """An importable module; `install` is the pip requirement that brings it."""
 
-    def need(host: Host) -> str | None:
+    def reason(host: Host) -> str | None:
         if importlib.util.find_spec(module) is None:
             return f"needs the package {module}: python -m pip install {install}"
         return None
 
-    return need
+    return Need(f"the package {install}", reason)
 
 
-def compiler(host: Host) -> str | None:
-    """A C++ compiler, which torch.compile calls on a CPU, or a C compiler, which triton calls on a GPU."""
+def _no_compiler(host: Host) -> str | None:
     candidates = ("g++", "clang++") if host.device == "cpu" else ("gcc", "clang", "cc")
     if any(shutil.which(name) for name in candidates):
         return None
     return f"needs a compiler on the PATH, one of {', '.join(candidates)}: apt install g++"
+
+
+compiler = Need("a compiler", _no_compiler)
+"""A C++ compiler, which torch.compile calls on a CPU, or a C compiler, which triton calls on a GPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +150,7 @@ class Technique:
     ranks: int
     replicas: int | None
     loss_tolerance: float
-    prepare: Callable[[Workload], object] | None
+    pretrained: Callable[[Workload], Workload] | None
     source: str
     family: str
 
@@ -157,10 +172,10 @@ def technique(
     slot: str | None = None,
     needs: Iterable[Need] = (),
     phases: Collection[Phase] | None = None,
-    ranks: int = 1,
+    ranks: int | Callable[[Any], int] = 1,
     replicas: int | None = None,
     loss_tolerance: float | None = None,
-    prepare: Callable[[Workload], object] | None = None,
+    pretrained: Callable[[Workload], Workload] | None = None,
     values: Iterable[Any] = (),
 ) -> Callable[[Callable[..., TrainingSetup]], Callable[..., TrainingSetup]]:
     """Register a function `TrainingSetup -> TrainingSetup` under its own name.
@@ -170,10 +185,11 @@ def technique(
     `excludes` names techniques, or slots whose techniques are all excluded.
     `phases` are those that it makes sense in; by default training, and inference too for what only touches the model,
     its numbers or the feeding of data.
-    `ranks` is the number of processes (ALL: as many as the host has GPUs) and `replicas` over how many of them the
-    global batch is shared (None: over all).
+    `ranks` is the number of processes (ALL: as many as the host has GPUs; a function: of the value) and `replicas` over
+    how many of them the global batch is shared (None: over all).
     `loss_tolerance` is the largest relative difference from the baseline's first losses, where these are comparable.
-    `prepare` is called once for a workload before anything is measured, to make what every arm then finds on disk.
+    `pretrained` gives the workload whose model must have been trained before anything is measured, a teacher say:
+    its weights are then found with `bench.checkpoints.load`.
     `source` is the address of the primary source. Raises ValueError if a name is taken or the docstring is missing.
     """
     numerics = OTHER_NUMERICS if Change.NUMERICS in changes else SAME_NUMERICS
@@ -184,11 +200,12 @@ def technique(
         first_line = (inspect.getdoc(function) or "").partition("\n")[0]
         if not first_line:
             raise ValueError(f"technique {base!r} has no docstring: its first line is the caption in the report")
-        variants: list[tuple[str, Apply, str]] = [
-            (f"{base}_{value}", functools.partial(_call, function, value), first_line.format(value=value))
+        count = ranks if callable(ranks) else lambda _: ranks
+        variants: list[tuple[str, Apply, str, int]] = [
+            (f"{base}_{value}", functools.partial(_call, function, value), first_line.format(value=value), count(value))
             for value in values
-        ] or [(base, function, first_line)]
-        for name, apply, caption in variants:
+        ] or [(base, function, first_line, count(None))]
+        for name, apply, caption, processes in variants:
             if name in _REGISTRY:
                 raise ValueError(f"technique {name!r} is already registered: choose another name")
             _REGISTRY[name] = Technique(
@@ -201,10 +218,10 @@ def technique(
                 slot=slot if slot or len(variants) == 1 else base,
                 needs=tuple(needs),
                 phases=default_phases if phases is None else frozenset(phases),
-                ranks=ranks,
+                ranks=processes,
                 replicas=replicas,
                 loss_tolerance=numerics if loss_tolerance is None else loss_tolerance,
-                prepare=prepare,
+                pretrained=pretrained,
                 source=source,
                 family=function.__module__.rpartition(".")[2],
             )
@@ -218,9 +235,10 @@ def _call(function: Callable[..., TrainingSetup], value: Any, setup: TrainingSet
 
 
 def techniques() -> dict[str, Technique]:
-    """Every technique by name, in the order of stages. Imports the modules of bench/techniques on first use."""
+    """Every technique by name, in the order of stages: those of bench/techniques, and what plugins have registered."""
     for module in pkgutil.iter_modules(bench.techniques.__path__):
         importlib.import_module(f"bench.techniques.{module.name}")
+    plugins.load_installed()
     return dict(sorted(_REGISTRY.items(), key=lambda item: (item[1].stage, item[1].family, item[0])))
 
 
@@ -234,7 +252,7 @@ def compose(names: Iterable[str]) -> list[Technique]:
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"the techniques are {', '.join(known)}"
+            hint = f"did you mean {' or '.join(near)}?" if near else "see `trainpace list techniques`"
             raise ValueError(f"technique {name!r} is unknown: {hint}")
         chosen.append(known[name])
     chosen.sort(key=lambda item: (item.stage, item.name))
@@ -280,6 +298,12 @@ def allowance(chosen: Collection[Technique]) -> tuple[set[Change], float]:
     # Rounding errors of several techniques add up.
     rounding = sum(item.loss_tolerance for item in chosen if Change.NUMERICS in item.changes)
     return changes, max(SAME_NUMERICS, rounding)
+
+
+def declared(chosen: Collection[Technique]) -> list[str]:
+    """What the composition declares that it changes, in words, in the order of `Change`."""
+    changes, _ = allowance(chosen)
+    return [change.value for change in Change if change in changes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

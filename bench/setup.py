@@ -37,6 +37,7 @@ class TrainingSetup:
     forward and backward of each micro-batch.
     `loader` are options of the DataLoader; `order` makes the index lists of this rank's batches from their number of
     samples and a seed, None: shuffled; `feed` wraps the endless batches, which are on the device by then.
+    `find_largest_batch` asks the harness to enlarge the batch until it no longer fits.
     `compute` names the number format of the large matrix products, for the peak that MFU is measured against.
     `replicas` is the number of equal shares of the global batch and `replica` this rank's: ranks that hold parts of
     one model see the same share.
@@ -55,6 +56,7 @@ class TrainingSetup:
     loader: Mapping[str, Any] = field(default_factory=dict)
     order: Callable[[int, int], Order] | None = None
     feed: Feed = iter
+    find_largest_batch: bool = False
     compute: str = "float32"
     rank: int = 0
     world_size: int = 1

@@ -12,7 +12,7 @@ BASELINE = "fp32"
 
 
 class Phase(StrEnum):
-    """What a workload does with its model: train it from scratch, train a classifier on a checkpoint, or only run it."""
+    """What is done with the model: trained from scratch, trained on from a checkpoint as a classifier, or only run."""
 
     PRETRAIN = "pretrain"
     FINETUNE = "finetune"
@@ -64,7 +64,11 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
-    """How long each phase of a repetition lasts. Every phase is bounded in seconds, with a least number of steps."""
+    """How long each phase of a repetition lasts. Every phase is bounded in seconds, with a least number of steps.
+
+    At most `heat_arms` arms are alive at once; a larger heat is split into parts, each with the baseline.
+    `certify_steps` updates are replayed for the certificate, `finetune_steps` where a classifier is then scored.
+    """
 
     warmup_s: float = 1.5
     warmup_min_steps: int = 6
@@ -76,13 +80,16 @@ class Protocol:
     rounds_s: float = 1.0
     round_steps: int = 1
     pause_s: float = 0.010
+    heat_arms: int = 24
     certify_steps: int = 3
+    finetune_steps: int = 40
     sample_interval_s: float = 0.1
     timeout_s: float = 180.0
     telemetry: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("warmup_min_steps", "sustained_min_steps", "rounds_min", "round_steps", "certify_steps"):
+        counts = ("warmup_min_steps", "sustained_min_steps", "rounds_min", "round_steps", "heat_arms")
+        for name in (*counts, "certify_steps", "finetune_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"protocol {name} {getattr(self, name)} is too small: give 1 or more")
         for name in ("sample_interval_s", "timeout_s"):

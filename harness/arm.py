@@ -16,59 +16,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.optim import Optimizer
 
 from bench import registry
 from bench.corpus import Corpus
+from bench.resolve import resolve
 from bench.setup import TrainingSetup, Unsupported, baseline
-from bench.spec import Phase, WorkloadSpec
-from bench.workload import Workload, resolve
-from harness import certificate
+from bench.spec import WorkloadSpec
+from bench.workload import Workload
+from harness import certificate, communication
 from harness.channel import Channel, Closed, Message
-from harness.clock import clock_for
+from harness.largest import with_largest_batch
 from harness.record import Status
-from harness.step import Batches, Load, infer_step, train_step
-
-
-class Trainer:
-    """One built setup: its optimizer (none where the model is only run), its endless batches and its clock."""
-
-    def __init__(self, setup: TrainingSetup, seed: int) -> None:
-        self.setup = setup
-        self.optimizer: Optimizer | None = None
-        if setup.workload.phase is not Phase.INFER:
-            self.optimizer = setup.optimizer([item for item in setup.model.parameters() if item.requires_grad])
-        self.steps_done = 0
-        self._batches = Batches(setup, seed)
-        self._clock = clock_for(setup.device)
-
-    def steps(self, count: int) -> Message:
-        """Take `count` contiguous steps. Lists have one entry a step; the wait for data is part of its step."""
-        losses: list[Tensor] = []
-        loads: list[Load] = []
-        waits_s = []
-        self._clock.start()
-        for _ in range(count):
-            asked_ns = time.perf_counter_ns()
-            batch, load = self._batches.next_with_load()
-            waits_s.append((time.perf_counter_ns() - asked_ns) * 1e-9)
-            if self.optimizer is None:
-                losses.append(infer_step(self.setup, batch))
-            else:
-                losses.append(train_step(self.setup, self.optimizer, batch))
-            loads.append(load)
-            self._clock.mark()
-        times = self._clock.stop()
-        self.steps_done += count
-        return {
-            "step_times_s": times.step_times_s,
-            "host_s": times.host_s,
-            "data_wait_s": waits_s,
-            "losses": [float(loss) for loss in losses],
-            "samples": [load.samples for load in loads],
-            "tokens": [load.tokens for load in loads if load.tokens is not None],
-        }
+from harness.score import score
+from harness.trainer import Trainer
 
 
 class Arm:
@@ -100,7 +60,7 @@ class Arm:
         prepare(setup)
         for technique in self._techniques:
             setup = technique.apply(setup)
-        return setup
+        return with_largest_batch(setup, self._request["seed"]) if setup.find_largest_batch else setup
 
     def workload(self) -> Workload:
         return requested_workload(self._request)
@@ -139,13 +99,17 @@ class Arm:
         trainer = Trainer(self._build(lambda setup: certificate.without_dropout(setup.model)), self._request["seed"])
         observer = certificate.Observer(trainer.setup, trainer.optimizer)
         losses = trainer.steps(count - 1)["losses"] if count > 1 else []
-        # Kineto, the default backend, takes most of a second to start in every new process.
-        with torch.autograd.profiler.profile(use_kineto=False) as profile:
+        # Kineto, which alone sees kernels, takes most of a second to start in every new process.
+        kernels = self._world_size > 1 and self._device.type == "cuda"
+        with torch.autograd.profiler.profile(use_kineto=kernels, use_device="cuda" if kernels else None) as profile:
             losses += trainer.steps(1)["losses"]
+        seen = observer.facts(count)
         return {
-            **observer.facts(count),
+            **seen,
+            **score(trainer.setup),
             "first_losses": losses,
             "attention_kernels": certificate.attention_kernels(profile),
+            "communication": communication.shares(profile) if self._world_size > 1 else None,
         }
 
 

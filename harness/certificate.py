@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 from bench.registry import SAME_NUMERICS, Change
 from bench.setup import TrainingSetup
 from bench.workload import Batch
+from harness.communication import over_ranks
 from harness.record import WorkCertificate
 
 SAMPLE = 1024
@@ -79,9 +80,11 @@ def merge(ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
         for name in ("weight_dtypes", "state_dtypes", "gradient_dtypes", "attention_kernels")
         if all(name in facts for facts in ranks)
     }
+    shares = [facts.get("communication") for facts in ranks]
     return {
-        **ranks[0],
+        **{name: value for name, value in ranks[0].items() if name != "communication"},
         **unions,
+        **over_ranks(shares),
         "parameters": sum(sizes.values()),
         "trained_parameters": sum(size for name, size in sizes.items() if held[name][0][1]),
         "tensors": len(held),

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from bench.registry import Host, allowance, compose, ranks
-from bench.spec import Protocol, Trial
+from bench.registry import Host, allowance, compose, declared, ranks
+from bench.spec import Phase, Protocol, Trial
 from harness.certificate import merge, unequal_work
 from harness.channel import Message
 from harness.nursery import ArmFailed, Nursery, Process
@@ -96,6 +96,7 @@ class Entrant:
             techniques=self.trial.label,
             status=self.status,
             reason=self._reason,
+            changes=declared(self._techniques),
             world_size=self._ranks.count,
             compute=self._compute,
             batch=self._batch or template.batch,
@@ -181,8 +182,9 @@ class Entrant:
 
     def _certify(self, reference: Entrant, *, replay: bool) -> None:
         self._read_peaks()
-        steps = self.protocol.certify_steps if replay else 0
-        answers = self._call({"do": "certify", "with": {"replay_steps": steps}})
+        is_finetuned = self.trial.workload.phase is Phase.FINETUNE
+        steps = self.protocol.finetune_steps if is_finetuned else self.protocol.certify_steps
+        answers = self._call({"do": "certify", "with": {"replay_steps": steps if replay else 0}})
         facts = merge(answers)
         if facts.get("first_losses"):
             facts["first_losses"] = _rank_means([answer["first_losses"] for answer in answers])

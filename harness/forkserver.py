@@ -22,6 +22,7 @@ from pathlib import Path
 
 import psutil
 
+from bench import plugins
 from harness.channel import Message
 from harness.nursery import MESSAGE_BYTES
 
@@ -148,8 +149,10 @@ def _write_output_to(path: str) -> None:
 
 def _preload(modules: Sequence[str]) -> None:
     """Import what arms need. Raises RuntimeError if that started a GPU or left work in other threads."""
-    for name in (*PRELOAD, *modules):
+    for name in PRELOAD:
         importlib.import_module(name)
+    for name in modules:
+        plugins.load_file(name) if name.endswith(".py") else importlib.import_module(name)
     for name in OPTIONAL_PRELOAD:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)

@@ -182,6 +182,7 @@ def host(device: str, facts: Message) -> Host:
         device=device,
         gpus=facts["gpus"],
         cores=os.cpu_count() or 1,
+        memory_bytes=facts["gpu_memory_bytes"] or psutil.virtual_memory().available,
         capability=tuple(capability) if capability else None,
     )
 

@@ -107,7 +107,7 @@ class Nursery:
     def __init__(self, *, python: str = sys.executable, modules: Sequence[str] = ()) -> None:
         """Start `python -m harness.forkserver` and return at once; the first fork waits until everything is imported.
 
-        `modules` are imported too: they may register techniques of their own.
+        `modules`, names or paths of files, are imported too: they may register techniques of their own.
         """
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # One thread each: the arms' arithmetic is torch's, and a library's idle pool would survive into every fork.

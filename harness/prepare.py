@@ -17,6 +17,9 @@ from harness.record import Machine
 TASK_TIMEOUT_S = 600.0
 """For the longest task before a run: training a tokenizer on a large corpus."""
 
+PRETRAIN_TIMEOUT_S = 3600.0
+"""For the checkpoint of a large model, which is trained once and kept."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
@@ -78,6 +81,14 @@ def prepare(plan: Plan, nursery: Nursery) -> Prepared:
         for label, chosen in composed.items()
     }
     unsupported = {key: reason for key, reason in reasons.items() if reason}
+    for entry in entries:
+        runnable = {
+            item.name
+            for label, chosen in composed.items()
+            if (entry.spec.name, label) not in unsupported
+            for item in chosen
+        }
+        _pretrain(nursery, entry, sorted(runnable), plan.device)
     _check_ranks(entries, composed, here, unsupported)
     return Prepared(
         plan=plan,
@@ -86,6 +97,20 @@ def prepare(plan: Plan, nursery: Nursery) -> Prepared:
         entries=entries,
         unsupported=unsupported,
     )
+
+
+def _pretrain(nursery: Nursery, entry: Entry, techniques: list[str], device: str) -> None:
+    """Make the checkpoints that the workload and its techniques start from, unless an earlier run has."""
+    arguments = {
+        "workload": dataclasses.asdict(entry.spec),
+        "corpus": dataclasses.asdict(entry.corpus),
+        "names": techniques,
+        "device": device,
+    }
+    try:
+        nursery.run("harness.pretrain:ensure", arguments, PRETRAIN_TIMEOUT_S)
+    except ArmFailed as failure:
+        raise ValueError(f"model {entry.spec.name!r} cannot be pre-trained: {failure.reason}") from failure
 
 
 def _check_ranks(

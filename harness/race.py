@@ -50,8 +50,8 @@ class Heat:
 def race(heat: Heat, baseline: Trial, rivals: Sequence[Trial], *, replay: bool) -> Iterator[Record]:
     """Yield one record for each arm; the baseline's once for each part that the heat is split into.
 
-    A heat is split when its arms do not fit in memory at once. An arm that ran out of memory among others runs once
-    more with the baseline alone before it is recorded as such.
+    A heat is split when its arms do not fit in memory at once, or are more than the protocol's `heat_arms`. An arm that
+    ran out of memory among others runs once more with the baseline alone before it is recorded as such.
     """
     order = random.Random(f"{heat.record.seed}")
     waiting = list(rivals)
@@ -86,7 +86,8 @@ def _admit(heat: Heat, baseline: Trial, waiting: list[Trial]) -> list[Entrant]:
         entrant.sustain(heat.gpus)
         entrants.append(entrant)
         largest_bytes = max(largest_bytes, entrant.memory_bytes())
-        has_room = len(entrants) < 2 or free_bytes(heat) > MEMORY_MARGIN * largest_bytes
+        is_full = len(entrants) >= heat.protocol.heat_arms
+        has_room = len(entrants) < 2 or (not is_full and free_bytes(heat) > MEMORY_MARGIN * largest_bytes)
         upcoming = waiting.pop(0) if waiting and has_room else None
         time.sleep(heat.protocol.pause_s)
     return entrants

@@ -58,8 +58,9 @@ class Measurement:
     device events and `round_host_times_s` is the host's clock around the same synchronised steps; on a CPU both are
     the host's clock. `*_samples` and `*_tokens` count what was fed, over all ranks, padding left out; tokens are
     missing where samples are not text. `rss_*` add up the processes of the arm; `peak_memory_bytes` is the allocator's
-    peak on a GPU. On a CPU it is the growth of the resident set over the freshly forked process, less the pages of files that were
-    mapped on the way (libraries, the corpus): how many of those are resident depends on the page cache, not the arm.
+    peak on a GPU. On a CPU it is the growth of the resident set over the freshly forked process, less the pages of
+    files that were mapped on the way (libraries, the corpus): how many of those are resident depends on the page
+    cache, not the arm.
     """
 
     build_s: float | None = None
@@ -109,6 +110,8 @@ class WorkCertificate:
     `movement_rms` is the root mean square change of a fixed sample of parameters over the timed life.
     `first_losses` comes from a replay of the first updates from the same seed, without dropout, so that it can be
     compared with the baseline's; `samples_per_update` and the tokens are counted there, at the model's own input.
+    The shares of communication are of the last replayed step (harness.communication). `accuracy` and macro `f1` are a
+    fine-tuned classifier's on `scored_samples` held out, after the replay's updates.
     `replayed_updates` falls short of the replay's steps where loss scaling skipped some.
     """
 
@@ -129,6 +132,13 @@ class WorkCertificate:
     tokens_per_update: float | None = None
     padded_tokens_per_update: float | None = None
     replayed_updates: int | None = None
+    communication_share: float | None = None
+    exposed_communication_share: float | None = None
+    slowest_rank: int | None = None
+    slowest_rank_lag: float | None = None
+    accuracy: float | None = None
+    f1: float | None = None
+    scored_samples: int | None = None
     first_losses: list[float] | None = None
 
 
@@ -137,7 +147,8 @@ class Record:
     """One arm in one repetition, complete: what was asked, how it ended, and what was seen.
 
     `heat_part` tells apart the parts of a heat that did not fit in memory at once: only records of the same part
-    and repetition ran interleaved and are set against each other. `batch` is the arm's own, samples of one update over
+    and repetition ran interleaved and are set against each other. `changes` are what the techniques declare that they
+    change. `batch` is the arm's own, samples of one update over
     all ranks. `step_flops` counts one update of the unmodified model.
     """
 
@@ -151,6 +162,7 @@ class Record:
     reason: str | None
     device: str
     machine_id: str
+    changes: list[str]
     world_size: int
     batch: int
     sequence: int | None

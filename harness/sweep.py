@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.plans import CUSTOM, PLANS
-from bench.spec import BASELINE, Phase, Plan, Trial
+from bench.plans import CUSTOM, plans
+from bench.registry import compose, declared
+from bench.spec import BASELINE, Phase, Plan, Trial, parse_composition
 from harness.nursery import Nursery
 from harness.prepare import Entry, Prepared
 from harness.race import Heat, race
@@ -176,7 +177,10 @@ class Sweep:
                 if workload == entry.spec.name and label not in known:
                     template = self._template(entry)
                     status = Status.UNSUPPORTED
-                    self._finish(dataclasses.replace(template, techniques=label, status=status, reason=reason))
+                    changes = declared(compose(parse_composition(label)))
+                    self._finish(
+                        dataclasses.replace(template, techniques=label, status=status, reason=reason, changes=changes)
+                    )
 
     def _template(self, entry: Entry) -> Record:
         return Record(
@@ -188,6 +192,7 @@ class Sweep:
             heat_part=0,
             status=Status.OK,
             reason=None,
+            changes=[],
             device=self._plan.device,
             machine_id=self._prepared.machine.machine_id,
             world_size=1,
@@ -233,6 +238,6 @@ def command(plan: Plan, workload: str, label: str) -> str:
         "--repetitions": plan.repetitions,
     }
     base = plan.name.removesuffix(CUSTOM)
-    words = [base] if base in PLANS else []
+    words = [base] if base in plans() else []
     words += [part for name, value in options.items() if value is not None for part in (name, str(value))]
     return shlex.join(["trainpace", "run", *words])

@@ -71,7 +71,7 @@ def forest(comparisons: Sequence[Comparison], name: str, *, narrow: bool = False
         _whisker(area, comparison, middle + layout.label_rise / 2)
         mark(area, comparison, comparison.speedup or 1, middle + layout.label_rise / 2, f"arm-{index}")
         y = _FOREST_TOP + middle - layout.label_rise / 2
-        canvas.write(figure, layout.label_x, y, _wrapped(comparison.techniques, layout.wrap_at))
+        canvas.write(figure, layout.label_x, y, _wrapped(named(comparison), layout.wrap_at))
         interval = speedup(comparison)
         canvas.write(figure, layout.width - 2, y, interval, size=canvas.SMALL, ha="right", color=canvas.MUTED)
     tips = {f"arm-{index}": tip(comparison) for index, comparison in enumerate(ranked)}
@@ -127,6 +127,11 @@ def mark(area: Axes, comparison: Comparison, x: float, y: float, gid: str) -> No
     )[0].set_gid(gid)
 
 
+def named(comparison: Comparison) -> str:
+    """The arm's name, with a dagger where its training differs in more than rounding: the legend explains it."""
+    return comparison.techniques + (" \N{DAGGER}" if view.differs(comparison) else "")
+
+
 def _wrapped(techniques: str, width: int) -> str:
     """A composition in two lines, broken after the `+` nearest to the middle, if it is longer than `width`."""
     label = printable(techniques)
@@ -147,7 +152,7 @@ def shortened(text: str, width: int) -> str:
 def tip(comparison: Comparison) -> str:
     """What hovering over an arm's marker says."""
     step = quantity.duration(comparison.step_time_s) if comparison.step_time_s else quantity.UNKNOWN
-    shown = [view.outcome(comparison), f"step {step}"]
+    shown = [view.qualified(comparison), f"step {step}"]
     if view.is_ranked(comparison):
         shown = [speedup(comparison), *shown, *view.notes(comparison, None)]
     return f"{comparison.techniques}: {', '.join(shown)}"

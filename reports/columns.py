@@ -64,6 +64,20 @@ COLUMNS: tuple[Column, ...] = (
     _column("mfu", "MFU", "model FLOP utilisation: share of the chip's published peak", quantity.share),
     _column("matmul_share", "Of matmul peak", "share of the peak measured on this machine", quantity.share, main=False),
     _column("data_wait_pct", "Data wait", "share of the sustained window", quantity.percent, main=False),
+    _column(
+        "scaling_efficiency",
+        "Scaling efficiency",
+        "speed-up over devices used; on a CPU ranks share the cores",
+        quantity.share,
+    ),
+    _column(
+        "exposed_communication_share", "Exposed communication", "of a step, hidden by no computation", quantity.share
+    ),
+    _column(
+        "slowest_rank", "Slowest rank", "the one that the others wait for", lambda value: f"{value:.0f}", main=False
+    ),
+    _column("accuracy", "Accuracy", "on held-out text after the replayed updates", quantity.share),
+    _column("f1", "F1", "mean over labels, on held-out text", quantity.significant, main=False),
     _column("final_loss", "Loss", "at the last replayed update, without dropout", quantity.significant, main=False),
     _column("loss_delta", "Loss change", "against fp32 after the same updates on the same data", quantity.signed),
     _column("parameters", "Parameters", "of the model as it was trained", quantity.count, main=False),

@@ -14,8 +14,9 @@ from markupsafe import Markup
 
 from bench.spec import Plan
 from harness.record import Machine, Record
-from reports import charts, export, facts, panels, quantity, scatter, view
+from reports import charts, export, facts, panels, quantity, scatter, sizes, view
 from results.compare import SAME_WITHIN, Comparison
+from results.crossover import crossovers
 
 PAGE_BYTES = 1_950_000
 """What a page may weigh. Charts are drawn in order of importance as long as there is room beside the table."""
@@ -61,7 +62,7 @@ def render(
     """The whole page. `captions` has the one-line caption of each technique, by name."""
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(_template())
     page = _texts(comparisons, records, machine, plan, captions or {})
-    bare = template.render(page, omitted=[], **{kind: {} for kind in KINDS})
+    bare = template.render(page, omitted=[], sizes={}, **{kind: {} for kind in KINDS})
     return template.render(page, **_drawn(comparisons, records, PAGE_BYTES - len(bare.encode())))
 
 
@@ -106,11 +107,17 @@ def _drawn(comparisons: Comparisons, records: Records, room_bytes: int) -> dict[
     """The charts of every kind by workload, and in `omitted` what found no room."""
     drawn: dict[str, dict[str, Figure]] = {kind: {} for kind in KINDS}
     omitted = []
+    over_sizes = {}
+    for index, found in enumerate(crossovers(comparisons)):
+        chart = sizes.chart(found, f"sizes-{index}")
+        title = f"{found.techniques} on {found.family}"
+        room_bytes -= len(chart.svg.encode())
+        over_sizes[title] = Figure(workload=title, svgs=(Markup(chart.svg),), note=chart.note)
     workloads = view.by_workload(comparisons)
-    found = {name: [record for record in records if record.workload == name] for name in workloads}
+    own = {name: [record for record in records if record.workload == name] for name in workloads}
     for kind, draw in KINDS.items():
         for index, (workload, arms) in enumerate(workloads.items()):
-            made = [chart for chart in draw(arms, found[workload], f"{kind}-{index}") if chart]
+            made = [chart for chart in draw(arms, own[workload], f"{kind}-{index}") if chart]
             size = sum(len(chart.svg.encode()) for chart in made)
             if size > room_bytes:
                 omitted.append(f"{kind.replace('_', ' ')} of {workload}")
@@ -118,7 +125,7 @@ def _drawn(comparisons: Comparisons, records: Records, room_bytes: int) -> dict[
                 room_bytes -= size
                 svgs = tuple(Markup(chart.svg) for chart in made)
                 drawn[kind][workload] = Figure(workload=workload, svgs=svgs, note=made[0].note)
-    return {**drawn, "omitted": omitted}
+    return {**drawn, "sizes": over_sizes, "omitted": omitted}
 
 
 def _columns(rows: Sequence[view.Row]) -> dict[str, Any]:

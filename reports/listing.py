@@ -20,6 +20,14 @@ def aligned(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of the same keys as a Markdown table."""
+    if not rows:
+        return ""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *([_text(value) for value in row.values()] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def _text(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(str(item) for item in value) or "-"
@@ -32,10 +40,12 @@ def dry_run(prepared: Prepared) -> str:
     lines = [f"plan {plan.name} on {prepared.machine.device_name}, at least {plan.repetitions} repetitions", ""]
     for entry in prepared.entries:
         shape = f"batch {entry.batch}" + (f", sequence {entry.sequence}" if entry.sequence else "")
-        lines.append(f"{entry.spec.model} ({shape}, {_millions(entry.parameters)} parameters)")
+        lines.append(f"{entry.spec.name} ({shape}, {_millions(entry.parameters)} parameters)")
         lines += [f"  {trial.label}" for trial in prepared.trials(entry)]
     if prepared.unsupported:
-        lines += ["", "unsupported:"] + [f"  {label}: {reason}" for label, reason in prepared.unsupported.items()]
+        lines += ["", "unsupported:"] + [
+            f"  {workload}, {label}: {reason}" for (workload, label), reason in prepared.unsupported.items()
+        ]
     budget = f", and further repetitions until {plan.budget_s:.0f} s" if plan.budget_s else ""
     lines += ["", f"estimated time: {prepared.estimated_s():.0f} s for the least repetitions{budget}"]
     return "\n".join(lines)

@@ -40,5 +40,5 @@ def escaped(text: str) -> str:
 
 def _cells(row: view.Row) -> list[str]:
     figures = {cell.name: cell.text for cell in row.cells}
-    shown = [row.workload, row.techniques, row.outcome, *(figures[name] for name in FIGURES)]
+    shown = [row.workload, row.techniques, row.qualified, *(figures[name] for name in FIGURES)]
     return [escaped(text) for text in shown]

@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 from bench.spec import BASELINE
 from harness.record import Status
 from reports import canvas, quantity, view
-from reports.charts import Chart, mark, shortened, tip
+from reports.charts import Chart, mark, named, shortened, tip
 from reports.svg import inline
 from results.compare import Comparison
 
@@ -104,7 +104,7 @@ def _draw(figure: Figure, area: Axes, points: Sequence[_Point]) -> dict[str, str
         end = _LABEL_X - 4
         canvas.line(figure, [(x + 5, y), (end - 12, label_y), (end, label_y)], color=canvas.HAIR, linewidth=0.8)
         mark(area, point.comparison, point.x, point.y, f"arm-{index}")
-        label = shortened(point.comparison.techniques, _LABEL_CHARACTERS)
+        label = shortened(named(point.comparison), _LABEL_CHARACTERS)
         canvas.write(figure, _LABEL_X, label_y, label, size=canvas.SMALL)
     return {f"arm-{index}": tip(point.comparison) for index, point in enumerate(points)}
 

@@ -33,7 +33,7 @@ def table(comparisons: Sequence[Comparison]) -> Table:
             shown.add_section()
         style = STYLES.get(row.outcome, "red")
         # Text, not str: names and intervals hold brackets, which rich would read as markup.
-        shown.add_row(*(Text(text, style=style if text == row.outcome else "") for text in _line(row)))
+        shown.add_row(*(Text(text, style=style if text == row.qualified else "") for text in _line(row)))
         previous = row.workload
     return shown
 
@@ -55,4 +55,4 @@ def _aligned(line: Sequence[str], widths: Sequence[int]) -> list[str]:
 
 def _line(row: view.Row) -> tuple[str, ...]:
     figures = {cell.name: cell.text for cell in row.cells}
-    return (row.workload, row.techniques, row.outcome, *(figures[name] for name in FIGURES))
+    return (row.workload, row.techniques, row.qualified, *(figures[name] for name in FIGURES))

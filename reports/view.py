@@ -7,12 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from bench.registry import Change
 from bench.spec import BASELINE
 from harness.record import Machine, Record, Status
 from reports import quantity
 from reports.advice import Warning, warnings
 from reports.columns import COLUMNS, OUTCOME_WORDS, speedup, text, value, why_unknown
 from results.compare import Comparison, Verdict
+from results.crossover import Crossover, crossovers
 
 __all__ = ["Cell", "Excluded", "Row", "Warning", "answer", "answers", "excluded", "outcome", "rows", "warnings"]
 
@@ -39,16 +41,26 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One arm as shown. `notes` are phrases: method, what it could have seen, when its first step is earned back."""
+    """One arm as shown.
+
+    `differs` says in what beyond rounding its training is another. `notes` are phrases: method, what it could have
+    seen, when its first step is earned back.
+    """
 
     workload: str
     techniques: str
     captions: tuple[str, ...]
     outcome: str
+    differs: str
     cells: tuple[Cell, ...]
     notes: tuple[str, ...]
     reason: str | None
     command: str
+
+    @property
+    def qualified(self) -> str:
+        """The outcome, with what differs: `faster, other architecture`."""
+        return ", ".join(filter(None, (self.outcome, self.differs)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +85,20 @@ def outcome(comparison: Comparison) -> str:
     if comparison.techniques == BASELINE:
         return "baseline"
     return comparison.verdict or "not compared"
+
+
+def differs(comparison: Comparison) -> str:
+    """In what the arm's training is another than the baseline's, `other architecture` say; empty if in rounding only.
+
+    Faster at another job is not the same as faster, so no surface shows an outcome without this.
+    """
+    changes = [change for change in comparison.changes if change != Change.NUMERICS.value]
+    return f"other {quantity.several(changes, 9)}" if changes else ""
+
+
+def qualified(comparison: Comparison) -> str:
+    """The outcome, with what differs: `faster, other architecture`."""
+    return ", ".join(filter(None, (outcome(comparison), differs(comparison))))
 
 
 Item = TypeVar("Item", Comparison, Record)
@@ -108,6 +134,7 @@ def rows(
             techniques=item.techniques,
             captions=tuple((captions or {})[name] for name in item.techniques.split("+") if name in (captions or {})),
             outcome=outcome(item),
+            differs=differs(item),
             cells=_cells(item, arms[item.workload, item.techniques], machine),
             notes=notes(item, baselines.get(item.workload)),
             reason=None if item.status is Status.OK else item.reason or "no reason was recorded",
@@ -185,7 +212,8 @@ def remarks(comparisons: Sequence[Comparison]) -> list[str]:
 
 def answer(comparisons: Sequence[Comparison]) -> str:
     """The run in one paragraph: for each workload what is fastest, what costs most, and what cannot be said."""
-    return " ".join(answers(comparisons).values()) or "There is no record, so there is nothing to say."
+    said = [*answers(comparisons).values(), *over_sizes(comparisons)]
+    return " ".join(said) or "There is no record, so there is nothing to say."
 
 
 def answers(comparisons: Sequence[Comparison]) -> dict[str, str]:
@@ -206,10 +234,22 @@ def _fastest(workload: str, arms: Sequence[Comparison]) -> str:
         single = all(item.speedup_low is None for item in ranked)
         because = ": one repetition gives no interval" if single else ""
         return f"On {workload} nothing is shown to be faster than {BASELINE}{because}."
-    best = faster[0]
-    rivals = [item.techniques for item in faster[1:] if (item.speedup_high or 0) >= (best.speedup_low or 0)]
+    alike = [item for item in faster if not differs(item)]
+    sentences = [f"On {workload}, {_best(faster, alike)}."]
+    if alike and differs(faster[0]):
+        other = faster[0]
+        sentences.append(f"Faster still, at {speedup(other)}, is {other.techniques}, with {differs(other)}.")
+    return " ".join(sentences)
+
+
+def _best(faster: Sequence[Comparison], alike: Sequence[Comparison]) -> str:
+    """The fastest of those that train alike; only if there is none, of those whose training is another."""
+    leaders = alike or faster
+    best = leaders[0]
+    rivals = [item.techniques for item in leaders[1:] if (item.speedup_high or 0) >= (best.speedup_low or 0)]
     overlap = f"; its interval overlaps that of {quantity.several(rivals, 3)}" if rivals else ""
-    return f"On {workload}, {best.techniques} is fastest, at {speedup(best)} the speed of {BASELINE}{overlap}."
+    mark = f" ({differs(best)})" if differs(best) else ""
+    return f"{best.techniques}{mark} is fastest, at {speedup(best)} the speed of {BASELINE}{overlap}"
 
 
 def _why_nothing(baseline: Comparison | None, arms: Sequence[Comparison]) -> str:
@@ -237,3 +277,28 @@ def _tally(arms: Sequence[Comparison]) -> str:
     ranked = f"{quantity.several(counted, 9)}" if counted else "none ranked"
     rest = f"; not ranked: {quantity.several(left_out, 9)}" if left_out else ""
     return f"Of {len(rivals)} tried: {ranked}{rest}."
+
+
+def over_sizes(comparisons: Sequence[Comparison]) -> list[str]:
+    """For each technique over the sizes of a family: from where it pays, if anywhere."""
+    return [over_family(item) for item in crossovers(comparisons)]
+
+
+def over_family(found: Crossover) -> str:
+    """From which size on every size is shown to be faster. What is only unclear is not called slower."""
+    arm, count = found.sizes[0], quantity.count
+    name = found.techniques + (f" ({differs(arm)})" if differs(arm) else "")
+    span = f"the {len(found.sizes)} sizes of {found.family} tried"
+    start = found.pays_from
+    if start == 0:
+        return f"{name} pays on all of {span}, {speedup(found.sizes[0])} on the smallest to {speedup(found.sizes[-1])}."
+    if start is not None:
+        size, before = found.sizes[start], found.sizes[start - 1]
+        large, small = count(found.parameters[start]), count(found.parameters[start - 1])
+        return (
+            f"{name} pays from {size.workload} ({large} parameters, {speedup(size)}) on; "
+            f"on {before.workload} ({small}) it is {outcome(before)}, at {speedup(before)}."
+        )
+    faster = [item.workload for item in found.sizes if item.verdict is Verdict.FASTER]
+    some = f", though it does on {quantity.several(faster)}" if faster else ""
+    return f"{name} is not shown to pay on the largest of {span}, {speedup(found.sizes[-1])}{some}."

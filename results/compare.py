@@ -33,8 +33,10 @@ class Verdict(StrEnum):
 class Comparison:
     """One arm of one heat over its repetitions. None is unknown; `reason` says why where an arm is not `ok`.
 
-    Times are in seconds, `speedup` is baseline step time over the arm's (above 1 is faster), with its 95 % interval.
-    `smallest_effect` is the least relative change of step time that these repetitions could have seen (80 % power).
+    Times are in seconds; `speedup` is the baseline's time a token over the arm's (above 1 is faster), with its 95 %
+    interval.
+    `changes` are what the techniques declare that they change. `smallest_effect` is the least relative change of step
+    time that these repetitions could have seen (80 % power).
     """
 
     workload: str
@@ -62,9 +64,16 @@ class Comparison:
     ready_s: float | None
     first_step_s: float | None
     compile_s: float | None
+    ranks: int
+    scaling_efficiency: float | None
+    exposed_communication_share: float | None
+    slowest_rank: float | None
+    accuracy: float | None
+    f1: float | None
     final_loss: float | None
     loss_delta: float | None
     parameters: int | None
+    changes: list[str]
     reason: str | None
     command: str
 
@@ -165,10 +174,23 @@ def _comparison(records: list[Record], baselines: list[Record], machine: Machine
         compile_s=_median(item.compile_s for item in cold),
         loss_delta=None if is_baseline else _difference(metrics["final_loss"], baseline_loss),
         parameters=next((item.certificate.parameters for item in good if item.certificate), first.parameters),
+        ranks=first.world_size,
+        scaling_efficiency=_efficiency(speedup, first),
+        changes=first.changes,
         reason=failed.reason if failed else None,
         command=first.command,
         **metrics,
     )
+
+
+def _efficiency(speedup: Interval | None, record: Record) -> float | None:
+    """Speed-up over the number of devices that are used for each of the baseline's: 1 is perfect scaling.
+
+    On a GPU every rank brings a device. On a CPU the ranks share the cores that the baseline has to itself.
+    """
+    if speedup is None or record.world_size == 1:
+        return None
+    return speedup.estimate / (record.world_size if record.device == "cuda" else 1)
 
 
 def _median(values: Iterable[float | None]) -> float | None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bench.corpus import Corpus, open_corpus
-from bench.spec import Plan, Protocol, WorkloadSpec
+from bench.spec import Phase, Plan, Protocol, WorkloadSpec
 from harness.nursery import Nursery
 from harness.prepare import Prepared, prepare
 from harness.record import Record
@@ -56,7 +56,9 @@ def sweep(nursery: Nursery, text_folder: Path, tmp_path: Path) -> Callable[..., 
 
     def run(*compositions: tuple[str, ...], **options: Any) -> tuple[Prepared, list[Record]]:
         models = options.pop("models", ("gpt2/nano",))
-        specs = tuple(WorkloadSpec(model=model, batch=8, sequence=32, corpus=str(text_folder)) for model in models)
+        shape: dict[str, Any] = {"batch": 8, "sequence": 32, "corpus": str(options.pop("corpus", text_folder))}
+        phase = options.pop("phase", Phase.PRETRAIN)
+        specs = tuple(WorkloadSpec(model=model, phase=phase, **shape) for model in models)
         settings: dict[str, Any] = {"name": "test", "repetitions": 1, "protocol": SHORT} | options
         plan = Plan(workloads=specs, compositions=compositions, **settings)
         prepared = prepare(plan, nursery)

@@ -39,6 +39,7 @@ def record(label: str, repetition: int, round_times_s: list[float], workload: st
         heat_part=0,
         status=Status.OK,
         reason=None,
+        changes=[],
         device="cpu",
         machine_id="m1",
         world_size=1,

@@ -2,16 +2,21 @@
 
 import pytest
 
-from bench.plans import PLANS, customise, known_plan
-from bench.registry import compose
+from bench.plans import customise, known_plan, plans, sizes_of
+from bench.registry import Host, compose, techniques
 from bench.workload import families
 
 GIB = 2**30
+HERE = Host(device="cpu", memory_bytes=16 * GIB)
 
 
-@pytest.mark.parametrize("name", list(PLANS))
+def gpu_host(memory_bytes: int, gpus: int = 1) -> Host:
+    return Host(device="cuda", gpus=gpus, memory_bytes=memory_bytes, capability=(9, 0))
+
+
+@pytest.mark.parametrize("name", list(plans()))
 def test_plans_name_what_exists(name: str) -> None:
-    plan = known_plan(name)("cpu", 16 * GIB)
+    plan = known_plan(name)(HERE)
     assert plan.name == name
     for spec in plan.workloads:
         family, _, size = spec.model.partition("/")
@@ -22,7 +27,7 @@ def test_plans_name_what_exists(name: str) -> None:
 
 def test_full_takes_the_sizes_that_fit() -> None:
     models = {
-        memory: [spec.model for spec in known_plan("full")("cuda", memory * GIB).workloads] for memory in (1, 16, 80)
+        memory: [spec.model for spec in known_plan("full")(gpu_host(memory * GIB)).workloads] for memory in (1, 16, 80)
     }
     assert models[1] == ["gpt2/small"]
     assert "gpt2/xl" in models[80]
@@ -31,14 +36,33 @@ def test_full_takes_the_sizes_that_fit() -> None:
 
 
 def test_what_the_user_names_takes_the_plans_place() -> None:
-    plan = known_plan("quick")("cpu", 16 * GIB)
-    made = customise(plan, models=("gpt2/nano", "gpt2/nano"), compositions=(("adam",),), batch=4, repetitions=5)
+    plan = known_plan("quick")(HERE)
+    made = customise(plan, HERE, models=("gpt2/nano", "gpt2/nano"), compositions=(("adam",),), batch=4, repetitions=5)
     assert [(spec.model, spec.batch) for spec in made.workloads] == [("gpt2/nano", 4)]
     assert (made.compositions, made.repetitions, made.budget_s) == ((("adam",),), 5, None)
-    assert customise(plan, budget_s=60.0).budget_s == 60.0
-    assert customise(plan).budget_s == plan.budget_s
+    assert customise(plan, HERE, budget_s=60.0).budget_s == 60.0
+    assert customise(plan, HERE).budget_s == plan.budget_s
 
 
 def test_unknown_plans_name_the_known() -> None:
-    with pytest.raises(ValueError, match="plan 'fast' is unknown: give one of smoke, quick, full"):
+    with pytest.raises(ValueError, match="plan 'fast' is unknown: give one of smoke, quick, full, each"):
         known_plan("fast")
+
+
+def test_each_runs_every_technique() -> None:
+    assert {names for (names,) in known_plan("each")(HERE).compositions} == set(techniques())
+
+
+def test_a_family_stands_for_its_sizes_that_can_be_trained() -> None:
+    assert sizes_of("gpt2", HERE) == ["gpt2/nano", "gpt2/tiny", "gpt2/mini"]
+    assert "gpt2/large" in sizes_of("gpt2", gpu_host(80 * GIB))
+    made = customise(known_plan("crossover")(HERE), HERE, models=("bert",))
+    assert [spec.model for spec in made.workloads][:2] == ["bert/nano", "bert/tiny"]
+    assert len({(spec.batch, spec.sequence) for spec in made.workloads}) == 1
+
+
+def test_scaling_goes_up_to_the_devices_there_are() -> None:
+    strong = known_plan("strong_scaling")(gpu_host(80 * GIB, gpus=4))
+    weak = known_plan("weak_scaling")(gpu_host(80 * GIB, gpus=4))
+    assert strong.compositions == (("ddp_2",), ("ddp_4",))
+    assert weak.compositions == (("ddp_2", "batch_per_rank"), ("ddp_4", "batch_per_rank"))

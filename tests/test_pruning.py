@@ -13,9 +13,12 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from bench.corpus import Corpus
+from bench.registry import Host, compose, unmet
 from bench.setup import TrainingSetup, Unsupported
 from bench.techniques._conv1d import linear_layers
 from bench.techniques.pruning import head_strength
+from bench.techniques.sparsity import FINAL_SPARSITY, RAMP_UPDATES, sparsity_after
+from harness.trainer import Trainer
 from tests.training import apply, build, first_loss, own, train_three_steps
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -24,7 +27,9 @@ LAYERS = {"gpt2/nano": 2 * 4, "bert/nano": 2 * 6 + 1}
 """Linear layers under the output head: in each block, and BERT's one more before the head."""
 
 both_models = pytest.mark.parametrize("model", list(LAYERS))
-both_techniques = pytest.mark.parametrize("name", ["prune_magnitude_50", "prune_heads_50"])
+all_techniques = pytest.mark.parametrize(
+    "name", ["prune_magnitude_50", "prune_heads_50", "prune_mlp_50", "prune_gradual"]
+)
 
 
 def config(setup: TrainingSetup) -> Any:
@@ -130,7 +135,7 @@ def test_frozen_parameters_stay_frozen(corpus: Corpus) -> None:
 
 
 @both_models
-@both_techniques
+@all_techniques
 @pytest.mark.parametrize("other", ["accumulate_4", "checkpoint_activations", "amp_bf16"])
 def test_composes(corpus: Corpus, model: str, name: str, other: str) -> None:
     train_three_steps(apply(build(corpus, model), name, other))
@@ -142,13 +147,13 @@ def test_both_prunings_compose(corpus: Corpus, model: str) -> None:
 
 
 @both_models
-@both_techniques
+@all_techniques
 def test_composes_with_ddp(corpus: Corpus, one_rank: None, model: str, name: str) -> None:
     setup = apply(build(corpus, model), name)
     train_three_steps(replace(setup, model=DistributedDataParallel(setup.model)))
 
 
-@both_techniques
+@all_techniques
 def test_is_captured_in_one_graph(corpus: Corpus, name: str) -> None:
     torch._dynamo.reset()
     setup = apply(build(corpus, "bert/nano"), name)
@@ -176,3 +181,65 @@ def test_projections_that_were_replaced_are_unsupported(corpus: Corpus) -> None:
     attention.set_submodule("self.query", nn.Sequential(nn.Linear(64, 64)))
     with pytest.raises(Unsupported, match=r"self\.query is a Sequential"):
         apply(setup, "prune_heads_50")
+
+
+MLP = {
+    "gpt2/nano": ("transformer.h.{}.mlp", ["c_fc"], "c_proj"),
+    "bert/nano": ("bert.encoder.layer.{}", ["intermediate.dense"], "output.dense"),
+    "llama/nano": ("model.layers.{}.mlp", ["gate_proj", "up_proj"], "down_proj"),
+}
+
+
+@pytest.mark.parametrize("model", list(MLP))
+def test_the_weak_neurons_leave_and_the_others_compute_as_before(corpus: Corpus, model: str) -> None:
+    setup = build(corpus, model)
+    where, inputs, output = MLP[model]
+    with torch.no_grad():
+        for index in range(config(setup).num_hidden_layers):
+            reading = setup.model.get_submodule(where.format(index)).get_submodule(output)
+            weight = reading.get_parameter("weight")
+            by_neuron = weight.t() if isinstance(reading, nn.Linear) else weight
+            by_neuron *= 100
+            # Nothing reads every second neuron, so these are the weakest and the model does not miss them.
+            by_neuron[::2] = 0
+    neurons = len(by_neuron)
+    expected = first_loss(setup)
+    assert first_loss(apply(setup, "prune_mlp_50")) == pytest.approx(expected, abs=1e-5)
+    for layer in (setup.model.get_submodule(f"{where.format(0)}.{path}") for path in inputs):
+        assert layer.get_parameter("weight").shape[0] * 2 == neurons
+    train_three_steps(setup)
+
+
+def test_the_output_of_attention_is_no_mlp_although_it_may_narrow(corpus: Corpus) -> None:
+    setup = build(corpus, "bert/nano", "prune_heads_50", "prune_mlp_50")
+    width = config(setup).hidden_size
+    assert setup.model.get_submodule("bert.encoder.layer.0.attention.output.dense").in_features == width // 2
+    assert setup.model.get_submodule("bert.encoder.layer.0.output.dense").in_features == 2 * width
+
+
+@both_models
+def test_zeros_grow_by_the_schedule_and_stay(corpus: Corpus, model: str) -> None:
+    trainer = Trainer(build(corpus, model, "prune_gradual"), seed=0)
+    layers = linear_layers(trainer.setup.model)
+    assert len(layers) == LAYERS[model]
+    before: dict[str, torch.Tensor] = {}
+    for updates in (1, 2, 3):
+        trainer.steps(1)
+        for name, layer in layers.items():
+            zeros = layer.get_parameter("weight") == 0
+            assert int(zeros.sum()) == int(sparsity_after(updates) * zeros.numel())
+            assert not (before.get(name, zeros) & ~zeros).any()
+            before[name] = zeros.clone()
+
+
+def test_sparsity_rises_ever_more_slowly_to_its_end() -> None:
+    rises = [sparsity_after(updates + 1) - sparsity_after(updates) for updates in range(RAMP_UPDATES)]
+    assert rises == sorted(rises, reverse=True)
+    assert sum(rises) == pytest.approx(FINAL_SPARSITY)
+    assert sparsity_after(10 * RAMP_UPDATES) == FINAL_SPARSITY
+
+
+def test_sparse_2_4_needs_an_ampere_gpu() -> None:
+    chosen = compose(["sparse_2_4"])
+    assert "needs an Ampere or newer GPU" in (unmet(chosen, Host(device="cpu")) or "")
+    assert unmet(chosen, Host(device="cuda", gpus=1, capability=(8, 0))) is None

@@ -50,7 +50,7 @@ TIMES = {
 MEMORY = {"checkpoint_activations": 0.55, "amp_bf16": 0.8, "pure_bf16": 0.55, "sgd_momentum": 0.8, "accumulate_4": 0.5}
 FAILED = {
     "tf32": (Status.UNSUPPORTED, "tf32 needs an Ampere or newer GPU; this run is on cpu"),
-    "fp8": (Status.UNSUPPORTED, "fp8 needs compute capability 8.9; this run is on cpu"),
+    "fp8_tensorwise": (Status.UNSUPPORTED, "fp8_tensorwise needs compute capability 8.9; this run is on cpu"),
     "ddp_2": (Status.OOM, "RuntimeError: can't allocate memory: you tried to allocate 4831838208 bytes"),
     "amp_fp16": (Status.DIVERGED, "the loss is nan at step 7"),
     "prune_magnitude_50": (Status.UNEQUAL_WORK, "trained parameters differ: 412,032 against 824,064"),
@@ -104,9 +104,13 @@ def _measurement(techniques: str, step_s: float, rng: random.Random, device: str
         sustained_s=step_s * 10.2,
         sustained_step_times_s=times(10),
         sustained_data_wait_s=[step_s * 0.003] * 10,
+        sustained_samples=80,
+        sustained_tokens=80 * 128,
         round_index=list(range(12)),
         round_step_times_s=times(12),
         round_host_times_s=times(12),
+        round_samples=[8] * 12,
+        round_tokens=[8 * 128] * 12,
         losses=[9.1, 9.0],
         peak_memory_bytes=int(
             600e6 * MEMORY.get(techniques.split("+", maxsplit=1)[0], 1.0) * rng.lognormvariate(0, 0.02)
@@ -142,6 +146,7 @@ def record(
         heat_part=0,
         status=status,
         reason=reason,
+        changes=["architecture"] if "prune" in techniques else [],
         device=device,
         machine_id="4f1c0a9be213",
         world_size=1,
@@ -473,6 +478,51 @@ def test_spread_labels_neither_touch_nor_change_order() -> None:
 # Words and figures
 
 
+def test_another_training_job_is_never_called_faster_without_saying_so(comparisons: list[Comparison]) -> None:
+    pruned = find(comparisons, "prune_heads_50")
+    assert pruned.verdict == "faster"
+    for shown in (terminal.plain(comparisons), markdown.render(comparisons)):
+        line = next(line for line in shown.splitlines() if "prune_heads_50" in line and "1.2" in line)
+        assert "faster, other architecture" in line
+    changed = [replace(item, changes=["objective"]) for item in comparisons]
+    assert "(other objective) is fastest" in view.answer(changed)
+
+
+SIZES = {"gpt2/nano": 120_000, "gpt2/tiny": 824_000, "gpt2/mini": 4_800_000}
+
+
+def over_sizes(speedups: Sequence[float]) -> list[Comparison]:
+    """compile over the sizes of a family, six quiet repetitions each."""
+    records = []
+    for (workload, parameters), ratio in zip(SIZES.items(), speedups, strict=True):
+        for label, step_s in ((BASELINE, 0.1), ("compile", 0.1 / ratio)):
+            made = [record(label, index, workload=workload, step_s=step_s) for index in range(6)]
+            sizes = [replace(item, parameters=parameters, certificate=None) for item in made]
+            records += sizes
+    return compare(records, machine())
+
+
+@pytest.mark.parametrize(
+    ("speedups", "expected"),
+    [
+        ((0.7, 1.0, 1.5), "compile pays from gpt2/mini (4.80 M parameters"),
+        ((0.7, 1.4, 1.5), "compile pays from gpt2/tiny (824 k parameters"),
+        ((1.4, 1.4, 1.5), "compile pays on all of the 3 sizes of gpt2 tried"),
+        ((1.4, 0.8, 0.9), "compile is not shown to pay on the largest of the 3 sizes"),
+    ],
+)
+def test_the_size_from_which_a_technique_pays_is_named(speedups: Sequence[float], expected: str) -> None:
+    comparisons = over_sizes(speedups)
+    assert expected in view.answer(comparisons)
+    page = reports.html.render(comparisons, [], machine(), PLAN)
+    assert "Speed-up of compile over the sizes of gpt2" in page and expected in page
+
+
+def test_two_sizes_make_no_curve() -> None:
+    comparisons = [item for item in over_sizes((0.7, 1.0, 1.5)) if item.workload != "gpt2/mini"]
+    assert "sizes of gpt2" not in view.answer(comparisons)
+
+
 def test_answer_names_the_fastest_with_its_interval(comparisons: list[Comparison]) -> None:
     best = find(comparisons, "amp_bf16+compile+adamw_fused")
     sentences = view.answers(comparisons)[best.workload]
@@ -647,7 +697,7 @@ def test_markdown_is_a_table_of_the_same_figures(comparisons: list[Comparison]) 
         expected = speedup(comparison) if view.is_ranked(comparison) else ("reference", "unknown")
         assert line[header.index("Speed-up")] in expected
     assert any("95 % intervals: mean, Student t, n=3" in line for line in lines)
-    assert any(FAILED["fp8"][1] in line for line in lines)
+    assert any(FAILED["fp8_tensorwise"][1] in line for line in lines)
 
 
 def test_terminal_shows_every_arm_with_its_interval(comparisons: list[Comparison]) -> None:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.spec import Plan, WorkloadSpec
-from harness.record import Measurement, Record, Status, WorkCertificate
+from harness.record import SCHEMA_VERSION, Measurement, Record, Status, WorkCertificate
 from results import store
 from tests.samples import MACHINE, record
 
@@ -81,7 +81,7 @@ def test_foreign_files_are_refused_by_name(write: Callable[[Record], Path], tmp_
     part = write(record("adam", 0, [0.1]))
     table = pq.read_table(part)
     pq.write_table(table.replace_schema_metadata({"trainpace.schema_version": "99"}), part)
-    with pytest.raises(ValueError, match="has schema version 99, this trainpace reads 1"):
+    with pytest.raises(ValueError, match=f"has schema version 99, this trainpace reads {SCHEMA_VERSION}"):
         store.read(tmp_path)
     part.write_bytes(b"not parquet")
     with pytest.raises(ValueError, match="cannot be read"):

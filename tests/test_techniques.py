@@ -10,7 +10,7 @@ import torch
 from bench.corpus import Corpus
 from bench.registry import Host, compose, ranks, techniques, unmet
 from bench.setup import split
-from harness.arm import Trainer
+from harness.trainer import Trainer
 from tests.training import build
 
 HERE = Host(device="cpu")

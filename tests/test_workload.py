@@ -8,7 +8,8 @@ from torch.utils.data import default_collate
 
 from bench.corpus import Corpus
 from bench.spec import WorkloadSpec
-from bench.workload import families, resolve
+from bench.resolve import resolve
+from bench.workload import families
 
 MLP = """
 from __future__ import annotations

@@ -12,7 +12,8 @@ from bench.corpus import Corpus
 from bench.registry import compose
 from bench.setup import TrainingSetup, baseline
 from bench.spec import WorkloadSpec
-from bench.workload import Workload, resolve
+from bench.resolve import resolve
+from bench.workload import Workload
 from harness.step import Batches, train_step
 
 

@@ -5,6 +5,8 @@ Nano is ours, for tests. The three smallest read bytes, so their embedding is sm
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from bench.corpus import BYTES, bpe
@@ -15,11 +17,10 @@ POSITIONS = 512
 _BPE = bpe(30522)
 
 
-def build(size: Size) -> nn.Module:
-    """A freshly initialised BertForMaskedLM with the published dropout of 0.1."""
-    from transformers import BertConfig, BertForMaskedLM
+def _config(size: Size, **more: Any) -> Any:
+    from transformers import BertConfig
 
-    config = BertConfig(
+    return BertConfig(
         vocab_size=size.vocabulary.size,
         max_position_embeddings=POSITIONS,
         hidden_size=size.width,
@@ -27,8 +28,23 @@ def build(size: Size) -> nn.Module:
         num_attention_heads=size.heads,
         intermediate_size=4 * size.width,
         pad_token_id=size.vocabulary.pad,
+        **more,
     )
-    model: nn.Module = BertForMaskedLM(config)
+
+
+def build(size: Size) -> nn.Module:
+    """A freshly initialised BertForMaskedLM with the published dropout of 0.1."""
+    from transformers import BertForMaskedLM
+
+    model: nn.Module = BertForMaskedLM(_config(size))
+    return model
+
+
+def classifier(size: Size, labels: int) -> nn.Module:
+    """The same base under a head that tells a sequence's class from its first token."""
+    from transformers import BertForSequenceClassification
+
+    model: nn.Module = BertForSequenceClassification(_config(size, num_labels=labels))
     return model
 
 
@@ -37,6 +53,7 @@ FAMILY = Family(
     caption="BERT, masked language model",
     positions=POSITIONS,
     model=build,
+    classifier=classifier,
     objective=lambda size: Masked(size.vocabulary),
     sizes={
         "nano": Size(layers=2, width=64, heads=2, batch=8, sequence=128, vocabulary=BYTES),

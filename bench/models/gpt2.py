@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from bench.corpus import BYTES, bpe
@@ -12,11 +14,10 @@ POSITIONS = 1024
 _BPE = bpe(50257)
 
 
-def build(size: Size) -> nn.Module:
-    """A freshly initialised GPT2LMHeadModel with the published dropout of 0.1."""
-    from transformers import GPT2Config, GPT2LMHeadModel
+def _config(size: Size, **more: Any) -> Any:
+    from transformers import GPT2Config
 
-    config = GPT2Config(
+    return GPT2Config(
         vocab_size=size.vocabulary.size,
         n_positions=POSITIONS,
         n_embd=size.width,
@@ -24,11 +25,27 @@ def build(size: Size) -> nn.Module:
         n_head=size.heads,
         bos_token_id=size.vocabulary.end,
         eos_token_id=size.vocabulary.end,
+        pad_token_id=size.vocabulary.pad,
         use_cache=False,
+        **more,
     )
-    model: nn.Module = GPT2LMHeadModel(config)
+
+
+def build(size: Size) -> nn.Module:
+    """A freshly initialised GPT2LMHeadModel with the published dropout of 0.1."""
+    from transformers import GPT2LMHeadModel
+
+    model: nn.Module = GPT2LMHeadModel(_config(size))
     # transformers 5 cannot tell the loss from this class's name; its warning about that would break a compiled graph.
     model.loss_type = "ForCausalLM"  # type: ignore[assignment]  # nn.Module declares tensors and modules only
+    return model
+
+
+def classifier(size: Size, labels: int) -> nn.Module:
+    """The same base under a head that tells a sequence's class from its last token that is not padding."""
+    from transformers import GPT2ForSequenceClassification
+
+    model: nn.Module = GPT2ForSequenceClassification(_config(size, num_labels=labels))
     return model
 
 
@@ -37,6 +54,7 @@ FAMILY = Family(
     caption="GPT-2, causal language model",
     positions=POSITIONS,
     model=build,
+    classifier=classifier,
     objective=lambda size: causal,
     sizes={
         "nano": Size(layers=2, width=64, heads=2, batch=8, sequence=128, vocabulary=BYTES),

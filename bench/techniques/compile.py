@@ -3,22 +3,116 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from bench.registry import Change, Stage, compiler, technique
-from bench.setup import TrainingSetup
+from bench.registry import Change, Stage, compiler, gpu, technique
+from bench.setup import TrainingSetup, Unsupported
+from bench.workload import Batch
+
+COMPILE_DOCS = "https://docs.pytorch.org/docs/stable/generated/torch.compile.html"
+# Fused kernels round in another order; the differences stay within the tolerance of numerics.
+ROUNDS = {Change.NUMERICS}
+# The gradients of the first micro-batch stay in the graphs' memory, and the second writes over them
+# (pytorch/pytorch#169545).
+ONE_BACKWARD = {"accumulate"}
+
+
+def _compiled(setup: TrainingSetup, **options: Any) -> TrainingSetup:
+    return replace(setup, model=cast(nn.Module, torch.compile(setup.model, **options)))
+
+
+def _replayed(setup: TrainingSetup, **options: Any) -> TrainingSetup:
+    """Compiled into CUDA graphs. Each replay writes to the same memory, so the loss is copied out of it."""
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        return setup.loss(model, batch).clone()
+
+    return replace(_compiled(setup, **options), loss=loss)
+
+
+@technique(stage=Stage.COMPILE, changes=ROUNDS, slot="compile", needs=[compiler], source=COMPILE_DOCS)
+def compile(setup: TrainingSetup) -> TrainingSetup:
+    """The model is captured and fused by torch.compile (inductor) with its defaults."""
+    return _compiled(setup)
 
 
 @technique(
     stage=Stage.COMPILE,
-    # Fused kernels round in another order; the differences stay within the tolerance of numerics.
-    changes={Change.NUMERICS},
+    changes=ROUNDS,
+    # torch 2.13 fails to capture a checkpointed layer whose shapes are symbols (lift_tracked_freevar_to_input).
+    excludes={"checkpoint"},
+    slot="compile",
     needs=[compiler],
-    source="https://docs.pytorch.org/docs/stable/generated/torch.compile.html",
+    source=COMPILE_DOCS,
 )
-def compile(setup: TrainingSetup) -> TrainingSetup:
-    """The model is captured and fused by torch.compile (inductor) with its defaults."""
-    return replace(setup, model=cast(nn.Module, torch.compile(setup.model)))
+def compile_dynamic(setup: TrainingSetup) -> TrainingSetup:
+    """torch.compile for any batch and length at once: no shape is compiled in, so no other shape compiles again."""
+    return _compiled(setup, dynamic=True)
+
+
+@technique(
+    stage=Stage.COMPILE,
+    changes=ROUNDS,
+    slot="compile",
+    needs=[compiler],
+    source="https://docs.pytorch.org/tutorials/recipes/regional_compilation.html",
+)
+def compile_blocks(setup: TrainingSetup) -> TrainingSetup:
+    """Each layer is compiled by itself: alike layers share one compilation; what is around them runs as it was."""
+    blocks = _blocks(setup.model)
+    if not blocks:
+        raise Unsupported("compile_blocks needs a model whose layers are alike in an nn.ModuleList; it has none")
+    for block in blocks:
+        block.compile()
+    return setup
+
+
+def _blocks(module: nn.Module) -> list[nn.Module]:
+    """The members of the outermost lists of modules of one class: a layer may have such a list within."""
+    if isinstance(module, nn.ModuleList) and len({type(item) for item in module}) == 1:
+        return list(module)
+    return [block for child in module.children() for block in _blocks(child)]
+
+
+@technique(
+    stage=Stage.COMPILE,
+    changes=ROUNDS,
+    excludes=ONE_BACKWARD,
+    slot="compile",
+    needs=[gpu(), compiler],
+    source=COMPILE_DOCS,
+)
+def compile_reduce_overhead(setup: TrainingSetup) -> TrainingSetup:
+    """torch.compile whose kernels are recorded once as CUDA graphs, then launched together instead of one by one."""
+    return _replayed(setup, mode="reduce-overhead")
+
+
+@technique(
+    stage=Stage.COMPILE,
+    changes=ROUNDS,
+    excludes=ONE_BACKWARD,
+    slot="compile",
+    needs=[compiler],
+    source=COMPILE_DOCS,
+)
+def compile_max_autotune(setup: TrainingSetup) -> TrainingSetup:
+    """torch.compile that times several kernels for each matrix product and keeps the fastest; on a GPU in CUDA graphs.
+
+    Compiling takes far longer.
+    """
+    return _replayed(setup, mode="max-autotune")
+
+
+@technique(
+    stage=Stage.COMPILE,
+    excludes=ONE_BACKWARD,
+    slot="compile",
+    needs=[gpu()],
+    source="https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs",
+)
+def cuda_graphs(setup: TrainingSetup) -> TrainingSetup:
+    """The model's own kernels are recorded once as CUDA graphs and launched together; none is fused or rewritten."""
+    return _replayed(setup, backend="cudagraphs")

@@ -1,8 +1,10 @@
-"""Training a model that has had weights or whole attention heads taken away."""
+"""Training a model that has weights, neurons or whole attention heads taken away."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +12,19 @@ from torch.nn.utils import prune
 
 from bench.registry import Change, Stage, package, technique
 from bench.setup import TrainingSetup, Unsupported
+from bench.techniques._blocks import blocks
 from bench.techniques._conv1d import conv1d_to_linear, linear_layers
 
+TORCH_PRUNING = package("torch_pruning", "torch-pruning")
 
-@technique(stage=Stage.MODEL, changes={Change.ARCHITECTURE}, source="https://arxiv.org/abs/1506.02626")
+
+@technique(
+    # After all that gives the layers another shape: a masked weight is computed, and no parameter to cut.
+    stage=Stage.NUMERICS,
+    changes={Change.ARCHITECTURE},
+    slot="sparsity",
+    source="https://arxiv.org/abs/1506.02626",
+)
 def prune_magnitude_50(setup: TrainingSetup) -> TrainingSetup:
     """The smaller half of each linear layer's weights is masked to 0; the products still run at full size."""
     layers = linear_layers(setup.model)
@@ -27,19 +38,26 @@ def prune_magnitude_50(setup: TrainingSetup) -> TrainingSetup:
 @technique(
     stage=Stage.MODEL,
     changes={Change.ARCHITECTURE},
-    needs=[package("torch_pruning", "torch-pruning")],
+    needs=[TORCH_PRUNING],
     source="https://arxiv.org/abs/1905.10650",
 )
 def prune_heads_50(setup: TrainingSetup) -> TrainingSetup:
     """The weaker half of each layer's attention heads is removed, so the attention layers really shrink."""
-    trained = {name: parameter.requires_grad for name, parameter in setup.model.named_parameters()}
-    if not sum(_halve_heads(module) for module in list(setup.model.modules())):
+    with _frozen_stays_frozen(setup.model):
+        halved = sum(_halve_heads(module) for module in list(setup.model.modules()))
+    if not halved:
         kind = type(setup.model).__name__
         raise Unsupported(f"prune_heads_50 knows the attention layers of BERT and GPT-2 only; {kind} has neither")
-    # torch-pruning makes new parameters, and those require gradients.
-    for name, parameter in setup.model.named_parameters():
-        parameter.requires_grad_(trained[name])
     return setup
+
+
+@contextmanager
+def _frozen_stays_frozen(model: nn.Module) -> Iterator[None]:
+    """torch-pruning makes new parameters, and those require gradients."""
+    trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    yield
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(trained[name])
 
 
 def _halve_heads(module: nn.Module) -> bool:
@@ -96,3 +114,43 @@ def head_strength(inputs: Sequence[nn.Linear], output: nn.Linear, heads: int) ->
         made = [layer.weight.square().sum(1).view(-1, heads, output.in_features // heads) for layer in inputs]
         read = output.weight.square().sum(0).view(1, heads, -1)
         return torch.cat([*made, read]).sum(dim=(0, 2))
+
+
+@technique(
+    stage=Stage.MODEL,
+    changes={Change.ARCHITECTURE},
+    needs=[TORCH_PRUNING],
+    source="https://arxiv.org/abs/1608.08710",
+)
+def prune_mlp_50(setup: TrainingSetup) -> TrainingSetup:
+    """The weaker half of the neurons between each layer's MLP products is removed, so the MLPs really shrink."""
+    import torch_pruning
+
+    conv1d_to_linear(setup.model)
+    with _frozen_stays_frozen(setup.model):
+        found = [mlp for block in dict.fromkeys(blocks(setup.model)) for mlp in mlps(block)]
+        for inputs, output in found:
+            strength = head_strength(inputs, output, heads=output.in_features)
+            weak = strength.topk(output.in_features // 2, largest=False).indices.tolist()
+            for layer in inputs:
+                torch_pruning.prune_linear_out_channels(layer, weak)
+            torch_pruning.prune_linear_in_channels(output, weak)
+    if not found:
+        raise Unsupported("prune_mlp_50 needs layers that widen with one plain nn.Linear and narrow with another")
+    return setup
+
+
+def mlps(block: nn.Module) -> list[tuple[list[nn.Linear], nn.Linear]]:
+    """The MLPs of one transformer block: the layers that make its neurons (two where one gates) and what reads them.
+
+    A reader narrows what others, of the opposite shape, have widened; attention may look like that and is left out.
+    """
+    by_shape: dict[tuple[int, int], list[nn.Linear]] = defaultdict(list)
+    for path, layer in block.named_modules():
+        if type(layer) is nn.Linear and "att" not in path.lower():
+            by_shape[layer.in_features, layer.out_features].append(layer)
+    return [
+        (by_shape[narrow, wide], readers[0])
+        for (wide, narrow), readers in list(by_shape.items())
+        if wide > narrow and len(readers) == 1 and (narrow, wide) in by_shape
+    ]

@@ -1,4 +1,4 @@
-"""Training with 8-bit numbers, through torchao."""
+"""Training with 8-bit and 4-bit numbers, through torchao."""
 
 from __future__ import annotations
 
@@ -47,11 +47,39 @@ def qat_int8(setup: TrainingSetup) -> TrainingSetup:
 
     Quantization-aware training: it costs time here for accuracy later. Weights stay float32 and tied weights stay tied.
     """
-    from torchao.quantization import Int8DynamicActivationIntxWeightConfig, PerAxis, quantize_
+    from torchao.quantization import PerAxis
+
+    return _fake_quantized(setup, "qat_int8", torch.int8, PerAxis(0))
+
+
+@technique(
+    stage=Stage.NUMERICS,
+    changes={Change.NUMERICS},
+    excludes={"prune_magnitude_50"},
+    slot="quantization",
+    needs=[TORCHAO],
+    source="https://arxiv.org/abs/1712.05877",
+)
+def qat_int4(setup: TrainingSetup) -> TrainingSetup:
+    """Weights are rounded to int4 in groups of 32, inputs of linear layers to int8, and back: learning to be served so.
+
+    As qat_int8: it costs time here for accuracy later, and weights stay float32.
+    """
+    from torchao.quantization import PerGroup
+
+    int4: torch.dtype = torch.int4  # type: ignore[attr-defined]  # torch's stubs leave it out
+    return _fake_quantized(setup, "qat_int4", int4, PerGroup(32), multiple=32)
+
+
+def _fake_quantized(
+    setup: TrainingSetup, name: str, weights: torch.dtype, granularity: Any, multiple: int = 1
+) -> TrainingSetup:
+    """The setup whose linear layers round their weights, and their inputs to int8, in the forward pass."""
+    from torchao.quantization import Int8DynamicActivationIntxWeightConfig, quantize_
     from torchao.quantization.qat import QATConfig
 
-    layers = _convertible(setup, "qat_int8")
-    served_as = Int8DynamicActivationIntxWeightConfig(weight_granularity=PerAxis(0))
+    layers = _convertible(setup, name, multiple)
+    served_as = Int8DynamicActivationIntxWeightConfig(weight_dtype=weights, weight_granularity=granularity)
     quantize_(setup.model, QATConfig(served_as, step="prepare"), filter_fn=lambda _, path: path in layers)
     return setup
 
@@ -84,6 +112,12 @@ def _row_major_gradient(tensor: Tensor) -> Tensor:
     return same
 
 
+def _keep_row_major(layer: nn.Module) -> None:
+    """torchao flattens with view(), which attention's transposed gradients refuse; nn.Linear takes any layout."""
+    layer.register_forward_pre_hook(lambda _, inputs: inputs[0].contiguous())
+    layer.register_forward_hook(lambda _, inputs, output: _row_major_gradient(output))
+
+
 @technique(
     stage=Stage.NUMERICS,
     changes={Change.NUMERICS},
@@ -112,10 +146,63 @@ def int8_mixed_precision(setup: TrainingSetup) -> TrainingSetup:
     quantize_(setup.model, config, filter_fn=lambda _, path: path in layers)
     for layer in layers.values():
         layer.config = _Int8Products()  # type: ignore[assignment]  # nn.Module declares tensors and modules only
-        # torchao flattens with view(), which attention's transposed gradients refuse; nn.Linear takes any layout.
-        layer.register_forward_pre_hook(lambda _, inputs: inputs[0].contiguous())
-        layer.register_forward_hook(lambda _, inputs, output: _row_major_gradient(output))
+        _keep_row_major(layer)
     return replace(setup, compute="int8")
+
+
+@technique(
+    stage=Stage.NUMERICS,
+    changes={Change.NUMERICS},
+    excludes={
+        # The layer's backward multiplies operands of two types under autocast.
+        "amp_bf16",
+        "amp_fp16",
+        # Their batched kernels and norms have no form for weights that are not floats.
+        "adafactor",
+        "adamw_foreach",
+        "adamw_fused",
+        "lamb",
+        "lion",
+        "schedule_free_adamw",
+        # A mask multiplies weights in place, element by element.
+        "prune_magnitude_50",
+        "prune_gradual",
+    },
+    slot="quantization",
+    needs=[TORCHAO],
+    source="https://github.com/pytorch/ao/tree/main/torchao/prototype/quantized_training",
+)
+def int8_weights(setup: TrainingSetup) -> TrainingSetup:
+    """Weights of linear layers are stored in int8 alone; each update rounds them up or down at random.
+
+    The rounding is right on average, so that small updates are not lost. Products run in the format of the inputs.
+    """
+    from torchao.prototype.quantized_training import int8_weight_only_quantized_training
+    from torchao.quantization import quantize_
+
+    _let_weights_decay()
+    layers = _convertible(setup, "int8_weights")
+    trained = {path: layer.get_parameter("weight").requires_grad for path, layer in layers.items()}
+    quantize_(setup.model, int8_weight_only_quantized_training(), filter_fn=lambda _, path: path in layers)
+    for path, layer in layers.items():
+        layer.get_parameter("weight").requires_grad_(trained[path])
+        _keep_row_major(layer)
+    return setup
+
+
+def _let_weights_decay() -> None:
+    """Give torchao's int8 weights the one operation that they lack for AdamW: to be multiplied by a number, in place.
+
+    Only the scales are multiplied, so weight decay does not round.
+    """
+    from torchao.prototype.quantized_training import Int8QuantizedTrainingLinearWeight
+
+    def multiply(_call: object, _types: object, arguments: tuple[Any, float], _named: object) -> Any:
+        weight, factor = arguments
+        weight.scale.mul_(factor)
+        return weight
+
+    Int8QuantizedTrainingLinearWeight.implements([torch.ops.aten.mul_.Tensor, torch.ops.aten.mul_.Scalar])(multiply)
 
 
 @technique(
@@ -126,18 +213,36 @@ def int8_mixed_precision(setup: TrainingSetup) -> TrainingSetup:
     needs=[TORCHAO, gpu((8, 9), "an Ada, Hopper or newer GPU")],
     source="https://arxiv.org/abs/2209.05433",
 )
-def fp8(setup: TrainingSetup) -> TrainingSetup:
-    """Linear layers scale their inputs, weights and gradients to 8-bit floats and multiply those, forward and backward.
+def fp8_tensorwise(setup: TrainingSetup) -> TrainingSetup:
+    """Linear layers scale inputs, weights and gradients to 8-bit floats, each tensor as a whole, and multiply those.
 
     Weights stay float32; the output head is left alone. Without `compile` the casts are kernels of their own and can
     cost more than the products save (https://github.com/pytorch/ao/issues/685).
     """
-    from torchao.float8 import convert_to_float8_training
+    return _float8(setup, "tensorwise")
+
+
+@technique(
+    stage=Stage.NUMERICS,
+    changes={Change.NUMERICS},
+    excludes={"prune_magnitude_50"},
+    slot="quantization",
+    needs=[TORCHAO, gpu((9, 0), "a Hopper or newer GPU")],
+    source="https://arxiv.org/abs/2209.05433",
+)
+def fp8_rowwise(setup: TrainingSetup) -> TrainingSetup:
+    """As fp8_tensorwise, with a scale for each row: more accurate, and more work for the casts."""
+    return _float8(setup, "rowwise")
+
+
+def _float8(setup: TrainingSetup, recipe: str) -> TrainingSetup:
+    from torchao.float8 import Float8LinearConfig, convert_to_float8_training
 
     tokens = setup.workload.tokens_per_sample
     if tokens is not None and tokens % 16:
         # The gradient of a weight sums over tokens, and float8 kernels want every dimension in sixteens.
-        raise Unsupported(f"fp8 needs a sequence that divides by 16; it is {tokens}")
-    layers = _convertible(setup, "fp8", multiple=16)
-    convert_to_float8_training(setup.model, module_filter_fn=lambda _, path: path in layers)
+        raise Unsupported(f"fp8_{recipe} needs a sequence that divides by 16; it is {tokens}")
+    layers = _convertible(setup, f"fp8_{recipe}", multiple=16)
+    config = Float8LinearConfig.from_recipe_name(recipe)
+    convert_to_float8_training(setup.model, module_filter_fn=lambda _, path: path in layers, config=config)
     return replace(setup, compute="float8")

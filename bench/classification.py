@@ -1,0 +1,94 @@
+"""Fine-tuning: a classifier told which section of the corpus a piece of text comes from.
+
+The labels are the corpus's own: of the default one the top-level module, `asyncio` or `json`, else the first folder or
+file name below the corpus.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from bench.corpus import Tokens
+from bench.samples import TextSource
+from bench.workload import Workload
+
+LABELS = 16
+"""At most so many sections, those with the most text."""
+
+HELD_OUT = 10
+"""Every so manyth piece is kept from training, to be scored on."""
+
+
+class Pieces:
+    """Map-style dataset: `{"input_ids": int64 (sequence,), "labels": int64 ()}`."""
+
+    def __init__(self, tokens: Tokens, sequence: int, starts: np.ndarray, labels: np.ndarray) -> None:
+        self._tokens, self._sequence, self._starts, self._labels = tokens, sequence, starts, labels
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        start = int(self._starts[index])
+        ids = self._tokens[start : start + self._sequence].astype(np.int64)
+        return {"input_ids": ids, "labels": self._labels[index]}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """The names of the labels, and the pieces to train on and to score on."""
+
+    labels: list[str]
+    training: Pieces
+    held_out: Pieces
+
+
+@functools.cache
+def split(text: TextSource) -> Split:
+    """Cut each document into pieces of one sequence; what is left over is dropped, and so are the small sections.
+
+    Raises ValueError if fewer than two sections are left.
+    """
+    tokens = text.corpus.tokens(text.vocabulary)
+    ends = np.flatnonzero(tokens == text.vocabulary.end)
+    begins = np.concatenate([[0], ends[:-1] + 1])
+    sections = text.corpus.sections()
+    counts: Counter[str] = Counter()
+    for section, pieces in zip(sections, (ends - begins) // text.sequence, strict=True):
+        counts[section] += int(pieces)
+    names = [name for name, count in counts.most_common(LABELS) if count >= HELD_OUT]
+    if len(names) < 2:
+        raise ValueError(
+            f"corpus {text.corpus.path!r} has {len(names)} sections with {HELD_OUT} pieces of {text.sequence} tokens; "
+            "fine-tuning tells sections apart: give a folder with two or more, or a shorter --sequence"
+        )
+    starts, labels = [], []
+    for begin, end, section in zip(begins, ends, sections, strict=True):
+        if section in names:
+            own = np.arange(begin, end - text.sequence + 1, text.sequence)
+            starts.append(own)
+            labels.append(np.full(len(own), names.index(section), np.int64))
+    where, what = np.concatenate(starts), np.concatenate(labels)
+    scored = np.arange(len(where)) % HELD_OUT == HELD_OUT - 1
+    made = [Pieces(tokens, text.sequence, where[chosen], what[chosen]) for chosen in (~scored, scored)]
+    return Split(labels=names, training=made[0], held_out=made[1])
+
+
+def classification(workload: Workload, classifier: Callable[[int], nn.Module]) -> Workload:
+    """The fine-tuning of a language model's workload; `classifier` makes the model for a number of labels."""
+    text = workload.text
+    assert text is not None
+
+    def model() -> nn.Module:
+        return classifier(len(split(text).labels))
+
+    return dataclasses.replace(
+        workload, model=model, data=lambda: split(text).training, held_out=lambda: split(text).held_out
+    )

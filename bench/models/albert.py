@@ -1,0 +1,73 @@
+"""ALBERT, masked language modelling (Lan et al. 2019, arXiv:1909.11942): all layers share one set of weights.
+
+base (12M parameters) to xxlarge as published, without the head that orders sentences. Nano, tiny and mini are ours, and
+read bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from bench.corpus import BYTES, bpe
+from bench.samples import Masked
+from bench.workload import Family, Size
+
+POSITIONS = 512
+EMBEDDING = 128
+_BPE = bpe(30000)
+
+
+def _config(size: Size, **more: Any) -> Any:
+    from transformers import AlbertConfig
+
+    return AlbertConfig(
+        vocab_size=size.vocabulary.size,
+        max_position_embeddings=POSITIONS,
+        # The embedding is factored to be narrower than the layers: wider would be none of its kind.
+        embedding_size=min(EMBEDDING, size.width),
+        hidden_size=size.width,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        intermediate_size=4 * size.width,
+        pad_token_id=size.vocabulary.pad,
+        bos_token_id=size.vocabulary.end,
+        eos_token_id=size.vocabulary.end,
+        **more,
+    )
+
+
+def build(size: Size) -> nn.Module:
+    """A freshly initialised AlbertForMaskedLM without dropout, as in the second release."""
+    from transformers import AlbertForMaskedLM
+
+    model: nn.Module = AlbertForMaskedLM(_config(size))
+    return model
+
+
+def classifier(size: Size, labels: int) -> nn.Module:
+    """The same base under a head that tells a sequence's class from its first token."""
+    from transformers import AlbertForSequenceClassification
+
+    model: nn.Module = AlbertForSequenceClassification(_config(size, num_labels=labels))
+    return model
+
+
+FAMILY = Family(
+    name="albert",
+    caption="ALBERT, masked language model whose layers share their weights",
+    positions=POSITIONS,
+    model=build,
+    classifier=classifier,
+    objective=lambda size: Masked(size.vocabulary),
+    sizes={
+        "nano": Size(layers=2, width=64, heads=2, batch=8, sequence=128, vocabulary=BYTES),
+        "tiny": Size(layers=2, width=128, heads=2, batch=8, sequence=128, vocabulary=BYTES),
+        "mini": Size(layers=4, width=256, heads=4, batch=8, sequence=64, vocabulary=BYTES),
+        "base": Size(layers=12, width=768, heads=12, batch=16, sequence=128, vocabulary=_BPE),
+        "large": Size(layers=24, width=1024, heads=16, batch=16, sequence=128, vocabulary=_BPE),
+        "xlarge": Size(layers=24, width=2048, heads=16, batch=16, sequence=128, vocabulary=_BPE),
+        "xxlarge": Size(layers=12, width=4096, heads=64, batch=16, sequence=128, vocabulary=_BPE),
+    },
+)

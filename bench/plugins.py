@@ -1,0 +1,56 @@
+"""Techniques, models and plans from outside: installed packages that declare entry points, and files that users name.
+
+Either way the module is imported, and registers what it has: `@technique`, `@plan`, and `register(Family(...))`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import importlib.util
+import sys
+import zlib
+from pathlib import Path
+from types import ModuleType
+
+GROUPS = ("trainpace.techniques", "trainpace.models", "trainpace.plans")
+"""Entry point groups; the value of an entry point is a module, as in `sign_sgd = "my_package.techniques"`."""
+
+
+@functools.cache
+def load_installed() -> None:
+    """Import what installed packages declare. Raises ValueError, naming the package, if one cannot be imported."""
+    for group in GROUPS:
+        for point in importlib.metadata.entry_points(group=group):
+            try:
+                point.load()
+            except Exception as error:
+                package = point.dist.name if point.dist else "an installed package"
+                raise ValueError(
+                    f"{package} declares {point.value!r} as {group}, which fails to import: "
+                    f"{type(error).__name__}: {error}; mend or uninstall it"
+                ) from error
+
+
+def load_file(path: str | Path, *, kind: str = "plugin") -> ModuleType:
+    """Import a file by its path, once in a process; the files beside it can be imported from it.
+
+    Raises ValueError, naming the file as a `kind`, if it is missing or fails to import.
+    """
+    file = Path(path).resolve()
+    name = f"trainpace_file_{file.stem}_{zlib.crc32(str(file).encode()):08x}"
+    if name in sys.modules:
+        return sys.modules[name]
+    location = importlib.util.spec_from_file_location(name, file)
+    if not file.is_file() or file.suffix != ".py" or location is None or location.loader is None:
+        raise ValueError(f"{kind} file {str(path)!r} is not a Python file: give the path of a .py file")
+    module = importlib.util.module_from_spec(location)
+    sys.path.insert(0, str(file.parent))
+    # Dataclasses and pickling look a class's module up by name.
+    sys.modules[name] = module
+    try:
+        location.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ValueError(f"{kind} file {str(path)!r} failed to import: {type(error).__name__}: {error}") from error
+    return module

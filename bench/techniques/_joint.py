@@ -1,0 +1,50 @@
+"""Several optimizers as one, for what updates different parameters in different ways.
+
+Registers nothing: the techniques that split their parameters share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+Group = dict[str, Any]
+"""Parameters under "params", and the options that are theirs alone."""
+
+
+class Joint(Optimizer):
+    """One optimizer to hook, scale, schedule and look into; groups and state are those of its parts."""
+
+    def __init__(self, parts: Sequence[Optimizer]) -> None:
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        for part in parts:
+            for parameter, state in part.state.items():
+                self.state[parameter] = state
+            part.state = self.state
+        self._parts = parts
+
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Take the step of every part."""
+        for part in self._parts:
+            part.step()
+
+
+def as_groups(parameters: Iterable[Tensor] | Iterable[Group]) -> list[Group]:
+    """What an optimizer may be made of, parameters or groups of them, as groups."""
+    listed = list(parameters)
+    if listed and isinstance(listed[0], dict):
+        return cast(list[Group], listed)
+    return [{"params": listed}]
+
+
+def as_parameters(groups: Iterable[Group]) -> Iterable[nn.Parameter]:
+    """Groups where the setup's type speaks of parameters; every optimizer of torch takes either."""
+    return cast(Iterable[nn.Parameter], groups)
+
+
+def part_of(group: Group, parameters: Iterable[Tensor]) -> Group:
+    """A group of these parameters with the options of the given one."""
+    return {**group, "params": list(parameters)}

@@ -1,0 +1,65 @@
+"""Batches of another size than the workload's: compared by the time a token, never by the time a step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bench.registry import Change, Stage, technique
+from bench.samples import ShuffledBatches
+from bench.setup import Order, TrainingSetup, Unsupported
+
+RAMP = ((4, 8), (2, 8))
+"""The divisors of the full batch, and the updates that each lasts for."""
+
+
+@technique(
+    stage=Stage.DATA,
+    slot="batch",
+    changes={Change.BATCH_SIZE},
+    # Ranks would each have to fit, and one that does not would leave the others waiting; and what hangs on the
+    # parameters' gradients would stay there after the trials.
+    excludes={"distribute", "optimizer_in_backward"},
+    source="https://arxiv.org/abs/1812.06162",
+)
+def largest_batch(setup: TrainingSetup) -> TrainingSetup:
+    """The batch is doubled before training while it fits in memory and a step stays under a second."""
+    return replace(setup, find_largest_batch=True)
+
+
+@technique(
+    stage=Stage.DATA,
+    slot="batch",
+    changes={Change.BATCH_SIZE, Change.SCHEDULE},
+    # A quarter of a batch may not divide any further, and order is what each of these decides.
+    excludes={"accumulate", "distribute", "samples"},
+    source="https://arxiv.org/abs/1711.00489",
+)
+def batch_ramp(setup: TrainingSetup) -> TrainingSetup:
+    """The batch starts at a quarter of its size and grows to a half and to the whole, eight updates each."""
+    full = setup.workload.batch
+    if full % RAMP[0][0]:
+        raise Unsupported(f"batch_ramp starts at a quarter of the batch and needs a multiple of 4; it is {full}")
+    return replace(setup, order=lambda samples, seed: _ramped(samples, full, seed))
+
+
+def _ramped(samples: int, full: int, seed: int) -> Order:
+    whole = iter(ShuffledBatches(samples=samples, batch=full, seed=seed))
+    for divisor, updates in RAMP:
+        size = full // divisor
+        for _ in range(updates // divisor):
+            batch = next(whole)
+            yield from (batch[start : start + size] for start in range(0, full, size))
+    yield from whole
+
+
+@technique(
+    stage=Stage.SHAPE,
+    slot="batch",
+    changes={Change.BATCH_SIZE},
+    source="https://doi.org/10.1145/42411.42415",
+)
+def batch_per_rank(setup: TrainingSetup) -> TrainingSetup:
+    """Every rank trains on a whole batch, so that the batch grows with the ranks: weak scaling."""
+    if setup.replicas == 1:
+        raise Unsupported("batch_per_rank grows the batch with the ranks and needs a technique with several, as ddp_2")
+    return replace(setup, workload=replace(setup.workload, batch=setup.workload.batch * setup.replicas))

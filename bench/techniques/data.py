@@ -1,0 +1,167 @@
+"""How samples are read, cut and put into batches."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from torch.utils.data import default_collate
+
+from bench.registry import Change, Stage, gpu, technique
+from bench.samples import LineRows, RawRows, Samples, TextSource, continuation
+from bench.setup import Order, TrainingSetup, Unsupported
+from bench.spec import Phase
+from bench.workload import Batch
+
+LOADER_DOCS = "https://docs.pytorch.org/docs/stable/data.html"
+PREFETCHED = 2
+"""Batches that wait ready: one to be taken and one being made."""
+POOL = 64
+"""Batches whose samples are sorted by length together; between pools the order stays random."""
+
+
+@technique(stage=Stage.DATA, values=(2, 4), slot="feed", source=LOADER_DOCS)
+def workers(setup: TrainingSetup, count: int) -> TrainingSetup:
+    """{value} processes make the batches beside the training process; the baseline makes them itself."""
+    return replace(setup, loader={**setup.loader, "num_workers": count})
+
+
+@technique(stage=Stage.DATA, slot="feed", source=LOADER_DOCS)
+def workers_2_prefetch_8(setup: TrainingSetup) -> TrainingSetup:
+    """Two processes make the batches, each up to eight ahead, so that a slow sample does not stop the training."""
+    return replace(setup, loader={**setup.loader, "num_workers": 2, "prefetch_factor": 8})
+
+
+@technique(stage=Stage.DATA, slot="feed", source="https://docs.python.org/3/library/queue.html")
+def prefetch_thread(setup: TrainingSetup) -> TrainingSetup:
+    """A thread makes the next batches and moves them to the device while the current one trains."""
+    return replace(setup, feed=_ahead)
+
+
+def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    ready: queue.Queue[Batch | BaseException] = queue.Queue(PREFETCHED)
+
+    def fill() -> None:
+        try:
+            for batch in batches:
+                ready.put(batch)
+        except BaseException as error:  # The training thread has to hear of it, whatever it is.
+            ready.put(error)
+
+    threading.Thread(target=fill, daemon=True).start()
+    while True:
+        batch = ready.get()
+        if isinstance(batch, BaseException):
+            raise batch
+        yield batch
+
+
+@technique(
+    stage=Stage.DATA,
+    needs=[gpu()],
+    source="https://docs.pytorch.org/tutorials/intermediate/pinmem_nonblock.html",
+)
+def pinned_memory(setup: TrainingSetup) -> TrainingSetup:
+    """Batches are made in page-locked memory and copied to the GPU while it still computes."""
+    return replace(setup, loader={**setup.loader, "pin_memory": True})
+
+
+def _text(setup: TrainingSetup, name: str) -> TextSource:
+    """Where the workload's text comes from. Raises Unsupported where its samples are of another kind."""
+    text = setup.workload.text
+    if text is None or setup.workload.phase is Phase.FINETUNE:
+        raise Unsupported(f"{name} cuts the corpus into samples of its own; this workload brings its samples ready")
+    return text
+
+
+@technique(
+    stage=Stage.DATA,
+    slot="samples",
+    # With bytes for tokens the ids are the same; a BPE tokenizer sees other stretches of text than the whole document.
+    changes={Change.DATA_ORDER},
+    source="https://huggingface.co/docs/datasets/about_map_batch",
+)
+def tokenize_on_the_fly(setup: TrainingSetup) -> TrainingSetup:
+    """Every sample's text is tokenized when it is asked for; the baseline tokenizes the corpus once, ahead of time."""
+    text = _text(setup, "tokenize_on_the_fly")
+    raw, tokens = text.corpus.text(), text.corpus.tokens(text.vocabulary)
+    rows = RawRows(
+        raw,
+        text.sequence,
+        encode=text.corpus.encoder(text.vocabulary),
+        bytes_per_token=1.0 if text.vocabulary.is_bytes else len(raw) / len(tokens),
+    )
+    return _feeding(setup, Samples(rows, text.objective))
+
+
+def _feeding(setup: TrainingSetup, samples: Samples) -> TrainingSetup:
+    return replace(setup, workload=replace(setup.workload, data=lambda: samples))
+
+
+def _lines(setup: TrainingSetup, name: str) -> LineRows:
+    text = _text(setup, name)
+    if text.objective is continuation:
+        raise Unsupported(f"{name} pads the end of a line, which an encoder and decoder would split in the middle")
+    tokens = text.corpus.tokens(text.vocabulary)
+    ends = np.flatnonzero(np.isin(tokens, text.corpus.line_ends(text.vocabulary)))
+    return LineRows(tokens, text.sequence, ends=ends, pad=text.vocabulary.pad)
+
+
+@technique(
+    stage=Stage.DATA,
+    slot="samples",
+    changes={Change.DATA_ORDER},
+    source="https://arxiv.org/abs/2107.02027",
+)
+def pad_lines(setup: TrainingSetup) -> TrainingSetup:
+    """Each sample is one line of text padded to the full sequence; the baseline packs the text without padding."""
+    text, rows = _text(setup, "pad_lines"), _lines(setup, "pad_lines")
+    return _feeding(setup, Samples(rows, text.objective))
+
+
+@technique(
+    stage=Stage.DATA,
+    slot="samples",
+    changes={Change.DATA_ORDER},
+    source="https://arxiv.org/abs/2107.02027",
+)
+def bucket_lengths(setup: TrainingSetup) -> TrainingSetup:
+    """Lines of like length share a batch, which is padded to its longest line only; the baseline packs the text."""
+    text, rows = _text(setup, "bucket_lengths"), _lines(setup, "bucket_lengths")
+    lengths = rows.lengths()
+
+    def order(samples: int, seed: int) -> Order:
+        return _bucketed(lengths, setup, seed)
+
+    made = _feeding(setup, Samples(rows, text.objective))
+    return replace(made, order=order, loader={**setup.loader, "collate_fn": _trimmed})
+
+
+def _bucketed(lengths: np.ndarray, setup: TrainingSetup, seed: int) -> Order:
+    """This replica's share of each global batch. Within a pool of batches samples are sorted by length."""
+    batch = setup.workload.batch
+    mine = slice(setup.replica, None, setup.replicas)  # Every replica gets long and short ones alike.
+    epoch = 0
+    while True:
+        random = np.random.default_rng((seed, epoch))
+        order = random.permutation(len(lengths))
+        for start in range(0, len(order) - batch + 1, batch * POOL):
+            pool = order[start : start + batch * POOL]
+            by_length = pool[np.argsort(lengths[pool], kind="stable")]
+            whole = by_length[: len(pool) // batch * batch].reshape(-1, batch)
+            for row in random.permutation(len(whole)):
+                yield whole[row][mine].tolist()
+        epoch += 1
+
+
+def _trimmed(samples: list[Any]) -> Batch:
+    """The batch without the columns that are padding in every sample; a multiple of 8 stays, as kernels like it."""
+    batch = default_collate(samples)
+    longest = int(batch["attention_mask"].sum(-1).max())
+    kept = min(batch["attention_mask"].shape[1], -(-longest // 8) * 8)
+    # Models flatten labels with view(), which takes whole memory only.
+    return {name: tensor[:, :kept].contiguous() for name, tensor in batch.items()}

@@ -1,0 +1,68 @@
+"""Learning from a larger model beside the labels."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bench.registry import Change, Stage, technique
+from bench.samples import IGNORED
+from bench.setup import TrainingSetup, Unsupported
+from bench.spec import Phase
+from bench.workload import Batch, Workload
+
+TEMPERATURE = 2.0
+
+
+@technique(
+    stage=Stage.MODEL,
+    changes={Change.OBJECTIVE},
+    slot="objective",
+    # The teacher is a language model and cannot tell a classifier what it should say.
+    phases={Phase.PRETRAIN},
+    source="https://arxiv.org/abs/1503.02531",
+)
+def distill(setup: TrainingSetup) -> TrainingSetup:
+    """Half of the loss is the distance to the softened predictions of a frozen teacher, twice as deep and wide."""
+    frozen = teacher(setup)
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        output = model(**batch)
+        with torch.no_grad():
+            goal = frozen(**batch).logits
+        predicted = batch["labels"] != IGNORED
+        # A padded vocabulary has columns that the teacher does not know.
+        known = output.logits[..., : goal.shape[-1]]
+        mean: Tensor = (output.loss + distance(known[predicted], goal[predicted])) / 2
+        return mean
+
+    return dataclasses.replace(setup, loss=loss)
+
+
+def distance(logits: Tensor, goal: Tensor) -> Tensor:
+    """The mean Kullback-Leibler divergence of predictions, shape (positions, vocabulary), from the goal's.
+
+    Both are softened by TEMPERATURE; its square keeps the gradients as large as those of the labels.
+    """
+    ours, theirs = (functional.log_softmax(item.float() / TEMPERATURE, dim=-1) for item in (logits, goal))
+    return functional.kl_div(ours, theirs, reduction="batchmean", log_target=True) * TEMPERATURE**2
+
+
+def larger(workload: Workload) -> Workload:
+    """The workload of the teacher: twice the layers, the width and the heads of the student."""
+    family, size = workload.family, workload.size
+    if family is None or size is None:
+        raise Unsupported(f"distill needs a model of a family, FAMILY/SIZE; {workload.name} is of none")
+    size = dataclasses.replace(size, layers=2 * size.layers, width=2 * size.width, heads=2 * size.heads)
+    return dataclasses.replace(workload, model=partial(family.model, size), size=size)
+
+
+def teacher(setup: TrainingSetup) -> nn.Module:
+    """The teacher on the setup's device, frozen and without dropout."""
+    with setup.device:
+        model = larger(setup.workload).model()
+    return model.to(setup.device).eval().requires_grad_(False)

@@ -1,0 +1,105 @@
+"""Other kernels for parts of a model, and how the processor treats the smallest numbers."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bench.registry import Change, Stage, gpu, package, technique
+from bench.samples import IGNORED
+from bench.setup import TrainingSetup, Unsupported
+
+
+@technique(
+    stage=Stage.NUMERICS,
+    changes={Change.NUMERICS},
+    needs=[gpu(), package("liger_kernel", "liger-kernel")],
+    source="https://arxiv.org/abs/2410.10989",
+)
+def liger(setup: TrainingSetup) -> TrainingSetup:
+    """Norms, rotary positions, gated layers and the loss run Liger's fused Triton kernels."""
+    from liger_kernel.transformers import _apply_liger_kernel_to_instance
+    from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
+    from transformers import PreTrainedModel
+
+    model = next((module for module in setup.model.modules() if isinstance(module, PreTrainedModel)), None)
+    kind = None if model is None else model.config.model_type
+    # Liger only logs that it leaves a model alone.
+    if kind not in MODEL_TYPE_TO_APPLY_LIGER_FN:
+        raise Unsupported(f"liger has no kernels for this model, {kind or type(setup.model).__name__}")
+    assert model is not None
+    # Its fused loss would turn any model into a language model.
+    _apply_liger_kernel_to_instance(model, fused_linear_cross_entropy=model.get_output_embeddings() is not None)
+    return setup
+
+
+@technique(
+    stage=Stage.MEMORY,
+    # Both replace the loss. Chunks have their gradients before the loss is scaled up, where float16 loses small ones.
+    excludes={"liger", "amp_fp16", "objective"},
+    source="https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.linear_cross_entropy.html",
+)
+def chunked_loss(setup: TrainingSetup) -> TrainingSetup:
+    """Output head and loss run on one chunk of tokens at a time, so that not all scores are in memory at once."""
+    from transformers.loss.loss_utils import ForCausalLMLoss
+
+    model: Any = setup.model
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    # An encoder with a decoder has this loss by name, but computes its own.
+    if (
+        not isinstance(head, nn.Linear)
+        or getattr(model, "loss_function", None) is not ForCausalLMLoss
+        or model.config.is_encoder_decoder
+    ):
+        raise Unsupported(f"chunked_loss needs a causal language model of transformers; it is a {type(model).__name__}")
+
+    def loss(logits: Tensor, labels: Tensor, *_: Any, **__: Any) -> Tensor:
+        return _chunked(logits, head, labels)
+
+    # The head hands on its input in place of the scores, and the loss brings in the head's weight.
+    head.forward = lambda hidden: hidden  # type: ignore[method-assign,assignment]
+    model.loss_function = loss
+    return setup
+
+
+def _chunked(hidden: Tensor, head: nn.Linear, labels: Tensor) -> Tensor:
+    """The mean cross entropy of predicting each next token; `hidden` has shape (samples, tokens, width)."""
+    following = functional.pad(labels, (0, 1), value=IGNORED)[..., 1:].reshape(-1)
+    tensors = [hidden.reshape(-1, hidden.shape[-1]), head.weight, head.bias]
+    if torch.is_autocast_enabled(hidden.device.type):
+        # Autocast does not know this function.
+        dtype = torch.get_autocast_dtype(hidden.device.type)
+        tensors = [None if item is None else item.to(dtype) for item in tensors]
+    flat, weight, bias = tensors
+    options = nn.LinearCrossEntropyOptions()
+    return functional.linear_cross_entropy(
+        flat, weight, following, linear_bias=bias, ignore_index=IGNORED, options=options
+    )
+
+
+@technique(
+    stage=Stage.NUMERICS,
+    changes={Change.NUMERICS},
+    source="https://docs.pytorch.org/docs/stable/generated/torch.set_flush_denormal.html",
+)
+def flush_denormals(setup: TrainingSetup) -> TrainingSetup:
+    """The processor takes numbers too small for full precision for 0: computing with them can be very slow."""
+    if setup.device.type != "cpu":
+        raise Unsupported(f"flush_denormals is a setting of the CPU; this run is on {setup.device.type}")
+    if not torch.set_flush_denormal(True) or not _every_thread_flushes():
+        raise Unsupported("flush_denormals needs a processor and threads that can; these cannot")
+    return setup
+
+
+def _every_thread_flushes() -> bool:
+    """Let the worker threads start anew, as they keep the setting that they started with; whether all flush then."""
+    release = getattr(ctypes.CDLL(None), "omp_pause_resource_all", None)
+    if release is not None:
+        release(2)  # omp_pause_hard
+    # The smallest normal number is 1.2e-38. torch gives each thread at least 2^15 elements.
+    normal = torch.full((torch.get_num_threads() * 2**16,), 2e-38)
+    return not (normal * 0.1).any()

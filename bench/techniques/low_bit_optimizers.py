@@ -1,0 +1,63 @@
+"""AdamW with its state in few bits, through torchao, which compiles the update of each shape at its first use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from torch.optim import Optimizer
+
+from bench.registry import Change, Stage, compiler, package, technique
+from bench.setup import TrainingSetup, Unsupported
+
+SMALLEST = 4096
+"""Elements under which torchao keeps the state of a tensor as it is."""
+
+low_bit = partial(
+    technique,
+    stage=Stage.OPTIMIZER,
+    changes={Change.NUMERICS},
+    slot="optimizer",
+    needs=[package("torchao", "torchao"), compiler],
+)
+
+
+def _low_bit(setup: TrainingSetup, kind: Callable[..., Optimizer], block: int) -> TrainingSetup:
+    """The setup with this optimizer. Raises Unsupported where torchao would pass over every tensor without a word."""
+    trained = [item for item in setup.model.parameters() if item.requires_grad]
+    if not any(item.numel() >= SMALLEST and item.numel() % block == 0 for item in trained):
+        name = f"adamw_{kind.__name__.removeprefix('AdamW').lower()}"
+        raise Unsupported(f"{name} needs a trained tensor of {SMALLEST} elements or more, in whole blocks of {block}")
+    return replace(setup, optimizer=partial(kind, lr=setup.workload.learning_rate, block_size=block))
+
+
+@low_bit(loss_tolerance=1e-3, source="https://arxiv.org/abs/2110.02861")
+def adamw_8bit(setup: TrainingSetup) -> TrainingSetup:
+    """AdamW whose state is 8-bit codes with one scale for each block of 256 elements."""
+    from torchao.optim import AdamW8bit
+
+    return _low_bit(setup, AdamW8bit, 256)
+
+
+@low_bit(loss_tolerance=6e-3, source="https://arxiv.org/abs/2309.01507")
+def adamw_4bit(setup: TrainingSetup) -> TrainingSetup:
+    """AdamW whose state is 4-bit codes with one scale for each block of 128 elements."""
+    from torchao.optim import AdamW4bit
+
+    return _low_bit(setup, AdamW4bit, 128)
+
+
+@low_bit(
+    loss_tolerance=1e-3,
+    source="https://docs.pytorch.org/ao/stable/api_reference/generated/torchao.optim.AdamWFp8.html",
+)
+def adamw_fp8(setup: TrainingSetup) -> TrainingSetup:
+    """AdamW whose state is 8-bit floats (e4m3) with one scale for each block of 256 elements.
+
+    Squares of gradients far below the largest of their block round to 0: in GPT-2, where queries, keys and values share
+    blocks, these weights then move more than twice as far as under AdamW.
+    """
+    from torchao.optim import AdamWFp8
+
+    return _low_bit(setup, AdamWFp8, 256)

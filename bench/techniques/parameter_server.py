@@ -1,0 +1,133 @@
+"""One rank that holds the optimizer, and others that send it gradients and fetch parameters."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from multiprocessing.util import Finalize
+from queue import Queue
+from threading import Condition
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed import rpc
+from torch.optim import Optimizer
+
+from bench.registry import ALL
+from bench.setup import TrainingSetup, with_hooks
+from bench.techniques._joint import as_groups
+from bench.techniques._ranks import agreeing_on_overflow
+from bench.techniques.distributed import distribute
+
+Gradients = list[Tensor | None]
+"""In the order of the parameters, on the host."""
+
+SERVER = "rank0"
+
+FOR_EVER = 0
+"""As torch's RPC has it: how long a rank may take is the harness's to say."""
+
+
+class _Server:
+    """On rank 0: takes the other ranks' gradients and gives out the parameters of each update, when it is made."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._pushed: Queue[Gradients] = Queue()
+        self._changed = Condition()
+        self._updates = 0
+        self._parameters: list[Tensor] = []
+
+    def push(self, gradients: Gradients) -> None:
+        self._pushed.put(gradients)
+
+    def pull(self, update: int) -> list[Tensor]:
+        """The parameters after update number `update`, from 1; waits until it is made."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._updates >= update)
+            return self._parameters
+
+    def average(self, optimizer: Optimizer) -> None:
+        """Before an update: the mean of all ranks' gradients takes the place of this rank's own."""
+        pushed = [self._pushed.get() for _ in range(self._workers)]
+        for parameter, *others in zip(_parameters(optimizer), *pushed, strict=True):
+            if parameter.grad is not None:
+                for other in others:
+                    parameter.grad += other.to(parameter.device)
+                parameter.grad /= 1 + self._workers
+
+    def publish(self, optimizer: Optimizer) -> None:
+        """After an update: let the other ranks have its parameters."""
+        with self._changed:
+            self._parameters = [parameter.detach().cpu() for parameter in _parameters(optimizer)]
+            self._updates += 1
+            self._changed.notify_all()
+
+
+class _Pull(Optimizer):
+    """On the other ranks: an update is to fetch the parameters that the server has after its own."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], rate: float) -> None:
+        # Schedules set a rate, if to no effect here.
+        super().__init__(as_groups(parameters), {"lr": rate})
+        self._updates = 0
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        self._updates += 1
+        pulled = rpc.rpc_sync(SERVER, _pull, (self._updates,), timeout=FOR_EVER)
+        for parameter, new in zip(_parameters(self), pulled, strict=True):
+            parameter.copy_(new)
+
+
+_servers: list[_Server] = []
+"""Of this process, one for each setup that it built: calls from other ranks reach the latest."""
+
+
+def _push(gradients: Gradients) -> None:
+    _servers[-1].push(gradients)
+
+
+def _pull(update: int) -> list[Tensor]:
+    return _servers[-1].pull(update)
+
+
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _send(optimizer: Optimizer) -> None:
+    gradients = [None if item.grad is None else item.grad.cpu() for item in _parameters(optimizer)]
+    rpc.rpc_sync(SERVER, _push, (gradients,), timeout=FOR_EVER)
+
+
+@functools.cache
+def _start_rpc(rank: int, world_size: int) -> None:
+    """Once a process; it ends with the process."""
+    # All ranks are on this machine: the loopback interface needs no name resolution.
+    os.environ.setdefault("TP_SOCKET_IFNAME", "lo")
+    # Every other rank may wait in a call of its own.
+    options = rpc.TensorPipeRpcBackendOptions(num_worker_threads=2 * world_size)
+    rpc.init_rpc(f"rank{rank}", rank=rank, world_size=world_size, rpc_backend_options=options)
+    Finalize(None, rpc.shutdown, kwargs={"graceful": False}, exitpriority=0)
+
+
+@distribute(
+    ranks=ALL,
+    source="https://www.usenix.org/conference/osdi14/technical-sessions/presentation/li_mu",
+)
+def parameter_server(setup: TrainingSetup) -> TrainingSetup:
+    """Ranks send their gradients to the first, which alone holds the optimizer, and fetch its parameters by RPC."""
+    _start_rpc(setup.rank, setup.world_size)
+    if setup.rank == 0:
+        server = _Server(workers=setup.world_size - 1)
+        _servers.append(server)
+        serving = with_hooks(setup, before=server.average, after=server.publish)
+    else:
+        rate = setup.workload.learning_rate
+        serving = with_hooks(replace(setup, optimizer=lambda items: _Pull(items, rate)), before=_send)
+    # No call may reach a server of before.
+    distributed.barrier()
+    return agreeing_on_overflow(serving)

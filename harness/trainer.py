@@ -1,0 +1,54 @@
+"""One built setup that takes steps: what an arm times, and what it replays."""
+
+from __future__ import annotations
+
+import time
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from bench.setup import TrainingSetup
+from bench.spec import Phase
+from harness.channel import Message
+from harness.clock import clock_for
+from harness.step import Batches, Load, infer_step, train_step
+
+
+class Trainer:
+    """One built setup: its optimizer (none where the model is only run), its endless batches and its clock."""
+
+    def __init__(self, setup: TrainingSetup, seed: int) -> None:
+        self.setup = setup
+        self.optimizer: Optimizer | None = None
+        if setup.workload.phase is not Phase.INFER:
+            self.optimizer = setup.optimizer([item for item in setup.model.parameters() if item.requires_grad])
+        self.steps_done = 0
+        self._batches = Batches(setup, seed)
+        self._clock = clock_for(setup.device)
+
+    def steps(self, count: int) -> Message:
+        """Take `count` contiguous steps. Lists have one entry a step; the wait for data is part of its step."""
+        losses: list[Tensor] = []
+        loads: list[Load] = []
+        waits_s = []
+        self._clock.start()
+        for _ in range(count):
+            asked_ns = time.perf_counter_ns()
+            batch, load = self._batches.next_with_load()
+            waits_s.append((time.perf_counter_ns() - asked_ns) * 1e-9)
+            if self.optimizer is None:
+                losses.append(infer_step(self.setup, batch))
+            else:
+                losses.append(train_step(self.setup, self.optimizer, batch))
+            loads.append(load)
+            self._clock.mark()
+        times = self._clock.stop()
+        self.steps_done += count
+        return {
+            "step_times_s": times.step_times_s,
+            "host_s": times.host_s,
+            "data_wait_s": waits_s,
+            "losses": [float(loss) for loss in losses],
+            "samples": [load.samples for load in loads],
+            "tokens": [load.tokens for load in loads if load.tokens is not None],
+        }

@@ -1,0 +1,71 @@
+"""Compiled models compute what the model did, in as few graphs as each way of compiling promises."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bench.corpus import Corpus
+from bench.registry import compose
+from bench.setup import Unsupported
+from harness.certificate import Observer, compile_facts, without_dropout
+from harness.trainer import Trainer
+from tests.training import apply, build, own
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def compilations() -> int:
+    """How many pieces of code were captured; a backward pass that is compiled when it first runs is its forward's."""
+    return len({str(item.compile_id) for item in torch._dynamo.utils.get_compilation_metrics()})
+
+
+def losses(corpus: Corpus, *names: str) -> list[float]:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    torch._dynamo.utils.clear_compilation_metrics()
+    setup = build(corpus, "gpt2/nano")
+    without_dropout(setup.model)
+    parameters = list(setup.model.parameters())
+    setup = apply(setup, *names)
+    assert all(new is old for new, old in zip(setup.model.parameters(), parameters, strict=True))
+    trainer = Trainer(setup, seed=0)
+    observer = Observer(trainer.setup, trainer.optimizer)
+    found: list[float] = trainer.steps(3)["losses"]
+    assert observer.facts(3)["tokens_per_update"] == 8 * 32
+    return found
+
+
+@pytest.mark.parametrize("name", ["compile", "compile_dynamic", "compile_max_autotune"])
+def test_the_whole_model_is_one_graph(corpus: Corpus, name: str) -> None:
+    plain = losses(corpus)
+    assert losses(corpus, name) == pytest.approx(plain, rel=1e-4)
+    assert compilations() == 1
+    assert compile_facts() == {"graph_breaks": 0, "recompiles": 0}
+
+
+def test_alike_blocks_share_one_compilation_and_can_be_checkpointed(corpus: Corpus) -> None:
+    plain = losses(corpus)
+    assert losses(corpus, "compile_blocks", "checkpoint_activations") == pytest.approx(plain, rel=1e-4)
+    assert compilations() == 1
+    assert compile_facts() == {"graph_breaks": 0, "recompiles": 0}
+
+
+def test_blocks_are_the_outermost_layers_of_each_stack(corpus: Corpus) -> None:
+    for model, names in (
+        ("t5/nano", ["encoder.block.0", "encoder.block.1", "decoder.block.0", "decoder.block.1"]),
+        ("albert/nano", ["albert.encoder.albert_layer_groups.0"]),
+        ("moe/nano", ["model.layers.0", "model.layers.1"]),
+    ):
+        setup = build(corpus, model, "compile_blocks")
+        compiled = [name for name, item in setup.model.named_modules() if item._compiled_call_impl is not None]
+        assert compiled == names
+    with pytest.raises(Unsupported, match=r"compile_blocks needs a model whose layers are alike in an nn\.ModuleList"):
+        apply(own(lambda: torch.nn.Linear(2, 2)), "compile_blocks")
+
+
+def test_graphs_of_a_gpu_exclude_what_writes_over_their_memory() -> None:
+    for name in ("compile_reduce_overhead", "compile_max_autotune", "cuda_graphs"):
+        with pytest.raises(ValueError, match="exclude each other"):
+            compose([name, "accumulate_2"])
+    compose(["compile", "accumulate_2"])

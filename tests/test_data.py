@@ -1,0 +1,119 @@
+"""How samples are read and put into batches, and batches of another size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+
+import pytest
+import torch
+
+from bench.corpus import BYTES, Corpus
+from bench.setup import TrainingSetup, Unsupported
+from harness.largest import with_largest_batch
+from harness.step import Batches, Load, load
+from tests.training import apply, build, own
+
+
+def drawn(setup: TrainingSetup, count: int) -> list[dict[str, torch.Tensor]]:
+    return list(islice(Batches(setup, seed=0), count))
+
+
+@pytest.mark.parametrize("name", ["workers_2", "workers_4", "workers_2_prefetch_8", "prefetch_thread"])
+def test_however_batches_are_made_they_are_the_baselines(corpus: Corpus, name: str) -> None:
+    plain = drawn(build(corpus, "gpt2/nano"), 5)
+    for made, expected in zip(drawn(build(corpus, "gpt2/nano", name), 5), plain, strict=True):
+        assert torch.equal(made["input_ids"], expected["input_ids"])
+
+
+def test_workers_are_processes(corpus: Corpus) -> None:
+    batches = Batches(build(corpus, "gpt2/nano", "workers_2"), seed=0)
+    next(batches)
+    assert len(torch.multiprocessing.active_children()) == 2
+
+
+def test_a_failure_of_the_prefetching_thread_reaches_the_training(corpus: Corpus) -> None:
+    setup = build(corpus, "gpt2/nano", "prefetch_thread")
+
+    def broken() -> Iterator[torch.Tensor]:
+        yield torch.zeros(1)
+        raise ValueError("the data is gone")
+
+    fed = iter(setup.feed(broken()))
+    assert torch.equal(next(fed), torch.zeros(1))
+    with pytest.raises(ValueError, match="the data is gone"):
+        next(fed)
+
+
+def test_text_is_tokenized_when_it_is_asked_for(corpus: Corpus) -> None:
+    setup = build(corpus, "gpt2/nano", "tokenize_on_the_fly")
+    text = corpus.text()
+    first = setup.workload.data()[1]["input_ids"]
+    assert bytes(first.astype("uint8")) == text[32:64].tobytes()
+
+
+def test_padding_is_fed_but_not_counted(corpus: Corpus) -> None:
+    batch = drawn(build(corpus, "gpt2/nano", "pad_lines"), 1)[0]
+    real = int((batch["input_ids"] != BYTES.pad).sum())
+    assert batch["input_ids"].shape == (8, 32)
+    assert load(batch, 32) == Load(samples=8, tokens=real)
+    assert real < 8 * 32
+
+
+def real_share(batches: list[dict[str, torch.Tensor]]) -> float:
+    masks = [batch["attention_mask"] for batch in batches]
+    return sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
+
+
+def test_buckets_hold_lines_of_like_length_and_little_padding(corpus: Corpus) -> None:
+    padded, bucketed = (drawn(build(corpus, "gpt2/nano", name), 40) for name in ("pad_lines", "bucket_lengths"))
+    shares = [
+        sum(int(batch["attention_mask"].sum()) for batch in batches)
+        / sum(batch["input_ids"].numel() for batch in batches)
+        for batches in (padded, bucketed)
+    ]
+    assert shares[1] > shares[0]
+    assert {batch["input_ids"].shape[1] % 8 for batch in bucketed} == {0}
+
+
+def test_replicas_share_each_bucket(corpus: Corpus) -> None:
+    whole = build(corpus, "gpt2/nano", "bucket_lengths")
+    assert whole.order is not None
+    first, second = (
+        apply(replace(build(corpus, "gpt2/nano"), replica=index, replicas=2), "bucket_lengths") for index in (0, 1)
+    )
+    assert first.order is not None and second.order is not None
+    for both, one, other in islice(zip(whole.order(0, 1), first.order(0, 1), second.order(0, 1), strict=False), 5):
+        assert sorted(both) == sorted(one + other)
+
+
+@pytest.mark.parametrize("name", ["tokenize_on_the_fly", "pad_lines", "bucket_lengths"])
+def test_a_workload_that_brings_its_own_samples_keeps_them(name: str) -> None:
+    with pytest.raises(Unsupported, match=name):
+        apply(own(lambda: torch.nn.Linear(2, 2)), name)
+
+
+def test_the_ramp_grows_to_the_whole_batch_and_loses_no_sample(corpus: Corpus) -> None:
+    setup = build(corpus, "gpt2/nano", "batch_ramp")
+    sizes = [len(batch["input_ids"]) for batch in drawn(setup, 20)]
+    assert sizes == [2] * 8 + [4] * 8 + [8] * 4
+    plain = torch.cat([batch["input_ids"] for batch in drawn(build(corpus, "gpt2/nano"), 6)])
+    ramped = torch.cat([batch["input_ids"] for batch in drawn(setup, 16)])
+    assert torch.equal(plain, ramped)
+
+
+def test_the_largest_batch_is_bounded_by_the_samples(corpus: Corpus, one_thread: None) -> None:
+    setup = build(corpus, "gpt2/nano", "largest_batch")
+    samples = len(setup.workload.data())
+    grown = with_largest_batch(setup, seed=0)
+    ratio = grown.workload.batch / setup.workload.batch
+    assert ratio >= 2 and ratio == 2 ** round(torch.tensor(ratio).log2().item())
+    assert grown.workload.batch <= samples
+
+
+def test_weak_scaling_gives_every_rank_a_whole_batch(corpus: Corpus) -> None:
+    two = apply(replace(build(corpus, "gpt2/nano"), replicas=2), "batch_per_rank")
+    assert (two.workload.batch, two.share) == (16, 8)
+    with pytest.raises(Unsupported, match="several"):
+        build(corpus, "gpt2/nano", "batch_per_rank")
