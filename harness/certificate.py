@@ -17,9 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
 
 from bench.registry import SAME_NUMERICS, Change
+from bench.samples import continuation
 from bench.setup import TrainingSetup
 from bench.workload import Batch
 from harness.communication import over_ranks
@@ -101,8 +103,17 @@ def _sampled(parameter: Tensor) -> Tensor:
 
 
 def dtypes(tensors: Collection[Tensor]) -> list[str]:
-    """The distinct element types, as in `["bfloat16", "float32"]`."""
-    return sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors})
+    """The distinct element types that are really stored, as in `["bfloat16", "float32"]`."""
+    return sorted({str(stored.dtype).removeprefix("torch.") for tensor in tensors for stored in _stored(tensor)})
+
+
+def _stored(tensor: Tensor) -> list[Tensor]:
+    """The plain tensors that a tensor subclass is made of: its own type is only what it passes for."""
+    data = tensor.data
+    if not is_traceable_wrapper_subclass(data):
+        return [data]
+    names, _ = data.__tensor_flatten__()
+    return [stored for name in names for stored in _stored(getattr(data, name))]
 
 
 def compile_facts() -> dict[str, int | None]:
@@ -127,10 +138,16 @@ def _compilations() -> list[Any]:
 
 
 def without_dropout(model: nn.Module) -> None:
-    """Set the probability of every dropout layer to 0. Dropout called as a function is out of reach."""
+    """Set the probability of every dropout layer to 0, and those that transformers' attention layers keep as numbers.
+
+    Dropout that any other module calls as a function is out of reach.
+    """
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = 0.0
+        for name in ("dropout", "attention_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
 
 
 class Observer:
@@ -141,6 +158,8 @@ class Observer:
         self._replicas = setup.replicas
         self._samples = self._tokens = self._padded = 0
         self._has_tokens = setup.workload.tokens_per_sample is not None
+        text = setup.workload.text
+        self._decodes = text is not None and text.objective is continuation
         self._gradient_dtypes: set[str] = set()
         self._updates = 0
         setup.model.register_forward_pre_hook(self._saw_forward, with_kwargs=True)
@@ -156,7 +175,9 @@ class Observer:
         if self._has_tokens:
             mask = kwargs.get("attention_mask")
             padded = 0 if mask is None else int((mask == 0).sum())
-            self._tokens += tensors[0].numel() - padded
+            # An encoder and decoder has tokens on both sides.
+            decoded = kwargs["labels"].numel() if self._decodes else 0
+            self._tokens += tensors[0].numel() + decoded - padded
             self._padded += padded
 
     def _saw_step(self, *_: object) -> None:

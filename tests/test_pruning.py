@@ -10,13 +10,14 @@ import torch
 import torch.distributed
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, T5Config
+from transformers.models.t5.modeling_t5 import T5Block
 
 from bench.corpus import Corpus
 from bench.registry import Host, compose, unmet
 from bench.setup import TrainingSetup, Unsupported
 from bench.techniques._conv1d import linear_layers
-from bench.techniques.pruning import head_strength
+from bench.techniques.pruning import head_strength, mlps
 from bench.techniques.sparsity import FINAL_SPARSITY, RAMP_UPDATES, sparsity_after
 from harness.trainer import Trainer
 from tests.training import apply, build, first_loss, own, train_three_steps
@@ -210,11 +211,10 @@ def test_the_weak_neurons_leave_and_the_others_compute_as_before(corpus: Corpus,
     train_three_steps(setup)
 
 
-def test_the_output_of_attention_is_no_mlp_although_it_may_narrow(corpus: Corpus) -> None:
-    setup = build(corpus, "bert/nano", "prune_heads_50", "prune_mlp_50")
-    width = config(setup).hidden_size
-    assert setup.model.get_submodule("bert.encoder.layer.0.attention.output.dense").in_features == width // 2
-    assert setup.model.get_submodule("bert.encoder.layer.0.output.dense").in_features == 2 * width
+def test_attention_that_is_wider_than_the_model_is_no_mlp() -> None:
+    block = T5Block(T5Config(d_model=16, d_kv=16, num_heads=2, d_ff=64))
+    ((inputs, output),) = mlps(block)
+    assert [layer.out_features for layer in inputs] == [output.in_features] == [64]
 
 
 @both_models
@@ -230,6 +230,16 @@ def test_zeros_grow_by_the_schedule_and_stay(corpus: Corpus, model: str) -> None
             assert int(zeros.sum()) == int(sparsity_after(updates) * zeros.numel())
             assert not (before.get(name, zeros) & ~zeros).any()
             before[name] = zeros.clone()
+
+
+def test_what_is_pruned_at_the_end_of_the_schedule_stays_so(corpus: Corpus) -> None:
+    trainer = Trainer(build(corpus, "gpt2/nano", "prune_gradual"), seed=0)
+    trainer.steps(RAMP_UPDATES)
+    weight = trainer.setup.model.get_parameter("transformer.h.0.mlp.c_fc.weight")
+    zeros = weight == 0
+    assert int(zeros.sum()) == FINAL_SPARSITY * weight.numel()
+    trainer.steps(2)
+    assert torch.equal(weight == 0, zeros)
 
 
 def test_sparsity_rises_ever_more_slowly_to_its_end() -> None:

@@ -1,4 +1,4 @@
-"""Every technique that this machine can run does the work that it claims, on both families."""
+"""Single techniques seen at work; that each keeps its word is in test_conformance."""
 
 from __future__ import annotations
 
@@ -8,47 +8,9 @@ import pytest
 import torch
 
 from bench.corpus import Corpus
-from bench.registry import Host, compose, ranks, techniques, unmet
 from bench.setup import split
 from harness.trainer import Trainer
 from tests.training import build
-
-HERE = Host(device="cpu")
-OWN = [name for name, item in techniques().items() if item.family != "planted"]
-# compile has its own test below, and several ranks need processes of their own: test_sweep runs them.
-IN_PROCESS = [
-    name
-    for name in OWN
-    if name != "compile" and ranks(compose([name]), HERE).count == 1 and not unmet(compose([name]), HERE)
-]
-
-
-@pytest.mark.parametrize("model", ["gpt2/nano", "bert/nano"])
-@pytest.mark.parametrize("name", IN_PROCESS)
-def test_technique_trains(corpus: Corpus, model: str, name: str) -> None:
-    setup = build(corpus, model, name)
-    trainer = Trainer(setup, seed=0)
-    before = [parameter.detach().clone() for parameter in setup.model.parameters()]
-    losses = trainer.steps(3)["losses"]
-    assert all(torch.isfinite(torch.tensor(losses)))
-    moved = [not torch.equal(new, old) for new, old in zip(setup.model.parameters(), before, strict=True)]
-    assert any(moved)
-
-
-def test_the_only_techniques_left_out_here_need_a_gpu() -> None:
-    reasons = {name: unmet(compose([name]), HERE) for name in OWN}
-    assert all("GPU" in reason for reason in reasons.values() if reason)
-
-
-def test_compile_is_captured_in_one_graph(corpus: Corpus) -> None:
-    torch._dynamo.reset()
-    setup = build(corpus, "gpt2/nano", "compile")
-    plain = build(corpus, "gpt2/nano")
-    for model in (setup.model, plain.model):
-        model.eval()
-    ids = torch.arange(64).view(2, 32)
-    batch = {"input_ids": ids, "labels": ids}
-    torch.testing.assert_close(setup.loss(setup.model, batch), plain.loss(plain.model, batch))
 
 
 def test_amp_computes_in_half_precision(corpus: Corpus) -> None:

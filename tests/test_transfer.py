@@ -58,6 +58,12 @@ def test_only_the_last_layers_and_what_follows_move(corpus: Corpus, model: str) 
     assert {name for name in expected if name.endswith("weight")} <= names
 
 
+def test_a_quarter_of_the_layers_is_trained(corpus: Corpus) -> None:
+    layers = blocks(build(corpus, "gpt2/tiny", "train_last_layers").model)
+    trained = [all(item.requires_grad for item in layer.parameters()) for layer in layers]
+    assert trained == [False, False, False, True]
+
+
 @both_models
 def test_frozen_layers_get_no_gradients(corpus: Corpus, model: str) -> None:
     setup = build(corpus, model, "train_last_layers")
@@ -72,6 +78,8 @@ def test_embeddings_stay_and_so_does_a_tied_head(corpus: Corpus, model: str) -> 
     setup = build(corpus, model, "freeze_embeddings")
     head, embedding = setup.model.get_output_embeddings(), setup.model.get_input_embeddings()  # type: ignore[operator]
     before = embedding.weight.detach().clone()
+    # T5 keeps its relative positions in an nn.Embedding of its first layer.
+    assert all(item.requires_grad for layer in blocks(setup.model) for item in layer.parameters())
     train_three_steps(setup)
     assert torch.equal(embedding.weight, before)
     assert head.weight.requires_grad == (head.weight is not embedding.weight)

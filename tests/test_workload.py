@@ -7,8 +7,8 @@ import torch
 from torch.utils.data import default_collate
 
 from bench.corpus import Corpus
-from bench.spec import WorkloadSpec
 from bench.resolve import resolve
+from bench.spec import WorkloadSpec
 from bench.workload import families
 
 MLP = """

@@ -10,9 +10,9 @@ from torch import nn
 
 from bench.corpus import Corpus
 from bench.registry import compose
+from bench.resolve import resolve
 from bench.setup import TrainingSetup, baseline
 from bench.spec import WorkloadSpec
-from bench.resolve import resolve
 from bench.workload import Workload
 from harness.step import Batches, train_step
 

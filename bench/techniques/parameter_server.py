@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from multiprocessing.util import Finalize
 from queue import Queue
@@ -16,8 +16,8 @@ from torch.distributed import rpc
 from torch.optim import Optimizer
 
 from bench.registry import ALL
-from bench.setup import TrainingSetup, with_hooks
-from bench.techniques._joint import as_groups
+from bench.setup import TrainingSetup
+from bench.techniques._joint import as_groups, as_parameters
 from bench.techniques._ranks import agreeing_on_overflow
 from bench.techniques.distributed import distribute
 
@@ -49,19 +49,19 @@ class _Server:
             self._changed.wait_for(lambda: self._updates >= update)
             return self._parameters
 
-    def average(self, optimizer: Optimizer) -> None:
+    def average(self, parameters: Sequence[Tensor]) -> None:
         """Before an update: the mean of all ranks' gradients takes the place of this rank's own."""
         pushed = [self._pushed.get() for _ in range(self._workers)]
-        for parameter, *others in zip(_parameters(optimizer), *pushed, strict=True):
+        for parameter, *others in zip(parameters, *pushed, strict=True):
             if parameter.grad is not None:
                 for other in others:
                     parameter.grad += other.to(parameter.device)
                 parameter.grad /= 1 + self._workers
 
-    def publish(self, optimizer: Optimizer) -> None:
+    def publish(self, parameters: Sequence[Tensor]) -> None:
         """After an update: let the other ranks have its parameters."""
         with self._changed:
-            self._parameters = [parameter.detach().cpu() for parameter in _parameters(optimizer)]
+            self._parameters = [parameter.detach().cpu() for parameter in parameters]
             self._updates += 1
             self._changed.notify_all()
 
@@ -69,16 +69,16 @@ class _Server:
 class _Pull(Optimizer):
     """On the other ranks: an update is to fetch the parameters that the server has after its own."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter], rate: float) -> None:
+    def __init__(self, parameters: Sequence[Tensor], rate: float) -> None:
         # Schedules set a rate, if to no effect here.
-        super().__init__(as_groups(parameters), {"lr": rate})
-        self._updates = 0
+        super().__init__(parameters, {"lr": rate})
+        self._held, self._updates = parameters, 0
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         self._updates += 1
         pulled = rpc.rpc_sync(SERVER, _pull, (self._updates,), timeout=FOR_EVER)
-        for parameter, new in zip(_parameters(self), pulled, strict=True):
+        for parameter, new in zip(self._held, pulled, strict=True):
             parameter.copy_(new)
 
 
@@ -94,12 +94,8 @@ def _pull(update: int) -> list[Tensor]:
     return _servers[-1].pull(update)
 
 
-def _parameters(optimizer: Optimizer) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _send(optimizer: Optimizer) -> None:
-    gradients = [None if item.grad is None else item.grad.cpu() for item in _parameters(optimizer)]
+def _send(parameters: Sequence[Tensor]) -> None:
+    gradients = [None if item.grad is None else item.grad.cpu() for item in parameters]
     rpc.rpc_sync(SERVER, _push, (gradients,), timeout=FOR_EVER)
 
 
@@ -121,13 +117,22 @@ def _start_rpc(rank: int, world_size: int) -> None:
 def parameter_server(setup: TrainingSetup) -> TrainingSetup:
     """Ranks send their gradients to the first, which alone holds the optimizer, and fetch its parameters by RPC."""
     _start_rpc(setup.rank, setup.world_size)
-    if setup.rank == 0:
-        server = _Server(workers=setup.world_size - 1)
-        _servers.append(server)
-        serving = with_hooks(setup, before=server.average, after=server.publish)
-    else:
-        rate = setup.workload.learning_rate
-        serving = with_hooks(replace(setup, optimizer=lambda items: _Pull(items, rate)), before=_send)
+    server = _Server(workers=setup.world_size - 1)
+    _servers.append(server)
+
+    def served(parameters: Iterable[nn.Parameter]) -> Optimizer:
+        groups = as_groups(parameters)
+        # An optimizer may order them otherwise, and only the first rank has it.
+        held = [item for group in groups for item in group["params"]]
+        if setup.rank:
+            optimizer: Optimizer = _Pull(held, setup.workload.learning_rate)
+            optimizer.register_step_pre_hook(lambda *_: _send(held))
+        else:
+            optimizer = setup.optimizer(as_parameters(groups))
+            optimizer.register_step_pre_hook(lambda *_: server.average(held))
+            optimizer.register_step_post_hook(lambda *_: server.publish(held))
+        return optimizer
+
     # No call may reach a server of before.
     distributed.barrier()
-    return agreeing_on_overflow(serving)
+    return agreeing_on_overflow(replace(setup, optimizer=served))

@@ -167,6 +167,8 @@ def int8_mixed_precision(setup: TrainingSetup) -> TrainingSetup:
         # A mask multiplies weights in place, element by element.
         "prune_magnitude_50",
         "prune_gradual",
+        # Each rank would round by its own dice, and the copies of a weight would drift apart.
+        "distribute",
     },
     slot="quantization",
     needs=[TORCHAO],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -15,6 +16,7 @@ from bench.registry import ALL
 from bench.setup import TrainingSetup, Unsupported
 from bench.techniques._blocks import blocks
 from bench.techniques._conv1d import conv1d_to_linear
+from bench.techniques._joint import as_groups, as_parameters
 from bench.techniques._ranks import agreeing_on_overflow, grouped_by_mesh, uncompiled
 from bench.techniques.distributed import data_parallel, distribute
 
@@ -35,6 +37,9 @@ ATTENTION = {
 }
 """The layer that mixes an attention block's heads and those that make them, as transformers names them."""
 
+FUSED = 3
+"""Queries, keys and values come out of GPT-2's one layer."""
+
 FEED_FORWARD = {
     "c_proj": ("c_fc",),
     "output.dense": ("intermediate.dense",),
@@ -50,10 +55,16 @@ def zero_1(setup: TrainingSetup) -> TrainingSetup:
     """Each rank keeps the optimizer state of some parameters, updates those and sends them to the others."""
     from torch.distributed.optim import ZeroRedundancyOptimizer
 
-    make = setup.optimizer
+    def part(groups: Iterable[nn.Parameter]) -> Optimizer:
+        listed = as_groups(groups)
+        optimizer = setup.optimizer(as_parameters(listed))
+        if len(optimizer.param_groups) != len(listed):
+            raise Unsupported("zero_1 shares out an optimizer with one rule; this one updates groups of its own making")
+        return optimizer
 
     def sharded(parameters: Iterable[nn.Parameter]) -> Optimizer:
-        optimizer: Optimizer = ZeroRedundancyOptimizer(parameters, optimizer_class=make)  # type: ignore[arg-type]  # any factory will do
+        kind: Any = part  # Any factory will do.
+        optimizer: Optimizer = ZeroRedundancyOptimizer(parameters, optimizer_class=kind)
         # The state that there is: the wrapper's own stays empty.
         optimizer.state = optimizer.optim.state  # type: ignore[attr-defined]
         return optimizer
@@ -145,7 +156,8 @@ def _check_divides(module: nn.Module, inputs: Sequence[nn.Module], ranks: int) -
     sizes = (getattr(holder, name, None) for holder in holders for name in ("head_dim", "attention_head_size"))
     size = next((size for size in sizes if size is not None), 1)
     for layer in inputs:
-        units = layer.get_parameter("weight").shape[0] // size
+        blocks = FUSED if layer is getattr(module, "c_attn", None) else 1
+        units = layer.get_parameter("weight").shape[0] // (blocks * size)
         if units % ranks:
             what = "attention heads" if size > 1 else "columns of a layer"
             raise Unsupported(f"tensor_parallel splits {what} over {ranks} ranks, and needs a multiple; it is {units}")
@@ -155,6 +167,6 @@ def _interleave(attention: nn.Module, ranks: int) -> None:
     """Order the rows of GPT-2's fused queries, keys and values so that each rank's share holds its heads' of each."""
     layer = attention.get_submodule("c_attn")
     for parameter in layer.parameters():
-        parts = parameter.detach().unflatten(0, (3, ranks, -1))
+        parts = parameter.detach().unflatten(0, (FUSED, ranks, -1))
         parameter.data = parts.transpose(0, 1).flatten(0, 2).contiguous()
     attention.split_size = attention.split_size // ranks  # type: ignore[operator,assignment]  # torch knows tensors and modules only

@@ -73,8 +73,9 @@ def _linear_in(model: nn.Module) -> list[nn.Module]:
     """The linear layers under the output head, in whatever wrapper the model is by now and whatever they compute in."""
     from transformers.pytorch_utils import Conv1D
 
-    heads = [module.get_output_embeddings() for module in model.modules() if hasattr(module, "get_output_embeddings")]
-    found = [module for module in model.modules() if isinstance(module, nn.Linear | Conv1D)]
+    modules: list[Any] = list(model.modules())
+    heads = [module.get_output_embeddings() for module in modules if hasattr(module, "get_output_embeddings")]
+    found = [module for module in modules if isinstance(module, nn.Linear | Conv1D)]
     return [module for module in found if not any(module is head for head in heads)]
 
 
