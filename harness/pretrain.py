@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
 import torch
 
 from bench import checkpoints
 from bench.registry import techniques
-from bench.setup import baseline
+from bench.setup import Unsupported, baseline
 from bench.spec import Phase
 from bench.workload import Workload
 from harness.arm import requested_workload
@@ -24,7 +25,11 @@ def ensure(workload: Message, corpus: Message, names: list[str], device: str) ->
     asked = requested_workload({"workload": workload, "corpus": corpus})
     needed = [asked] if asked.phase is Phase.FINETUNE else []
     known = techniques()
-    needed += [find(asked) for name in names if (find := known[name].pretrained) is not None]
+    for name in names:
+        find = known[name].pretrained
+        # A model that is of no family has no teacher; the technique will say so when it is applied.
+        with contextlib.suppress(Unsupported):
+            needed += [find(asked)] if find is not None else []
     return [_trained(dataclasses.replace(item, phase=Phase.PRETRAIN), device) for item in needed]
 
 

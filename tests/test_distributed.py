@@ -39,29 +39,32 @@ ON_TWO_RANKS = (
     "local_sgd_4",
     "parameter_server",
 )
+ON_FOUR_RANKS = ("ddp_4", "fsdp2_tensor_parallel")
+
+
+def _assert_certified(records: list[Record], names: tuple[str, ...], world_size: int) -> None:
+    found = {record.techniques: (record.status, record.reason, record.world_size) for record in records}
+    assert found == {"fp32": (Status.OK, None, 1)} | dict.fromkeys(names, (Status.OK, None, world_size))
 
 
 @pytest.mark.parametrize("model", ["gpt2/nano", "bert/nano"])
 def test_every_way_to_use_two_ranks_does_the_same_work(sweep: Run, model: str) -> None:
     _, records = sweep(*((name,) for name in ON_TWO_RANKS), models=(model,))
-    assert {record.techniques: (record.status, record.reason) for record in records} == dict.fromkeys(
-        ("fp32", *ON_TWO_RANKS), (Status.OK, None)
-    )
-    assert {record.world_size for record in records if record.techniques != "fp32"} == {2}
+    _assert_certified(records, ON_TWO_RANKS, world_size=2)
 
 
 @pytest.mark.parametrize("model", ["gpt2/nano", "bert/nano"])
 def test_four_ranks_do_the_same_work(sweep: Run, model: str) -> None:
-    _, records = sweep(("ddp_4",), ("fsdp2_tensor_parallel",), models=(model,))
-    assert [(record.status, record.world_size) for record in records[1:]] == [(Status.OK, 4)] * 2
+    _, records = sweep(*((name,) for name in ON_FOUR_RANKS), models=(model,))
+    _assert_certified(records, ON_FOUR_RANKS, world_size=4)
 
 
 @pytest.mark.parametrize("name", ["fsdp2", "tensor_parallel", "pipeline_1f1b", "zero_1", "parameter_server"])
 def test_ranks_compose_with_what_changes_the_step(sweep: Run, name: str) -> None:
-    lean = f"{name}+amp_bf16+accumulate_2+checkpoint_activations+adamw_fused"
-    scaled = f"{name}+amp_fp16+adamw_foreach+schedule_cosine"
-    _, records = sweep(tuple(lean.split("+")), tuple(scaled.split("+")))
-    assert {(record.status, record.reason) for record in records} == {(Status.OK, None)}
+    autocast = f"{name}+amp_bf16+accumulate_2+checkpoint_activations+adamw_fused"
+    plain = f"{name}+pure_bf16+adamw_foreach+schedule_cosine"
+    _, records = sweep(tuple(autocast.split("+")), tuple(plain.split("+")))
+    _assert_certified(records, (autocast, plain), world_size=2)
 
 
 def test_ranks_are_as_many_as_the_name_says() -> None:

@@ -62,7 +62,7 @@ def test_fine_tuning_starts_from_the_checkpoint_and_learns(sweep: Sweep, section
     plain, fused = by_label(records, "fp32"), by_label(records, "adamw_fused")
     assert (plain.status, fused.status) == (Status.OK, Status.OK), (plain.reason, fused.reason)
     assert plain.certificate is not None and plain.certificate.accuracy is not None
-    assert plain.certificate.accuracy > 0.9
+    assert plain.certificate.accuracy > 0.75
     assert plain.certificate.scored_samples is not None and 0 < plain.certificate.scored_samples <= SCORED
     workload = resolve(
         WorkloadSpec(model=model, batch=8, sequence=32, phase=Phase.FINETUNE), open_corpus(str(sections))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +16,11 @@ from torch.nn.parallel import DistributedDataParallel
 from bench.corpus import Corpus
 from bench.samples import IGNORED
 from bench.setup import TrainingSetup, Unsupported
+from bench.spec import WorkloadSpec
 from bench.techniques._blocks import blocks
 from bench.techniques.distillation import TEMPERATURE, distance, larger, teacher
 from bench.techniques.transfer import RANK
+from harness.pretrain import ensure
 from harness.step import Batches
 from harness.trainer import Trainer
 from tests.training import apply, build, first_loss, own, train_three_steps
@@ -109,6 +112,14 @@ def test_the_base_of_qlora_is_kept_in_four_bits(corpus: Corpus, model: str) -> N
         assert 2 * base.weight.quantized_data.numel() == base.weight.numel()
     assert first_loss(setup) == pytest.approx(first_loss(build(corpus, model)), rel=1e-2)
     assert len(moved(setup)) == 2 * LAYERS[model]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def teachers(corpus: Corpus) -> None:
+    """The harness trains these before any arm asks for them."""
+    for model in ("gpt2/nano", "bert/nano"):
+        spec = WorkloadSpec(model=model, batch=8, sequence=32)
+        ensure(dataclasses.asdict(spec), dataclasses.asdict(corpus), ["distill"], "cpu")
 
 
 NAMES = ["train_last_layers", "freeze_embeddings", "lora", "qlora", "distill"]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench import checkpoints
 from bench.registry import Change, Stage, technique
 from bench.samples import IGNORED
 from bench.setup import TrainingSetup, Unsupported
@@ -18,12 +19,26 @@ from bench.workload import Batch, Workload
 TEMPERATURE = 2.0
 
 
+def larger(workload: Workload) -> Workload:
+    """The workload of the teacher: twice the layers, the width and the heads of the size that the workload is named by.
+
+    A student that was made smaller has the teacher of its full size.
+    """
+    family = workload.family
+    size = family.sizes.get(workload.name.partition("/")[2]) if family else None
+    if family is None or size is None:
+        raise Unsupported(f"distill needs a model of a family, FAMILY/SIZE; {workload.name} is of none")
+    size = dataclasses.replace(size, layers=2 * size.layers, width=2 * size.width, heads=2 * size.heads)
+    return dataclasses.replace(workload, model=partial(family.model, size), size=size)
+
+
 @technique(
     stage=Stage.MODEL,
     changes={Change.OBJECTIVE},
     slot="objective",
     # The teacher is a language model and cannot tell a classifier what it should say.
     phases={Phase.PRETRAIN},
+    pretrained=larger,
     source="https://arxiv.org/abs/1503.02531",
 )
 def distill(setup: TrainingSetup) -> TrainingSetup:
@@ -52,17 +67,9 @@ def distance(logits: Tensor, goal: Tensor) -> Tensor:
     return functional.kl_div(ours, theirs, reduction="batchmean", log_target=True) * TEMPERATURE**2
 
 
-def larger(workload: Workload) -> Workload:
-    """The workload of the teacher: twice the layers, the width and the heads of the student."""
-    family, size = workload.family, workload.size
-    if family is None or size is None:
-        raise Unsupported(f"distill needs a model of a family, FAMILY/SIZE; {workload.name} is of none")
-    size = dataclasses.replace(size, layers=2 * size.layers, width=2 * size.width, heads=2 * size.heads)
-    return dataclasses.replace(workload, model=partial(family.model, size), size=size)
-
-
 def teacher(setup: TrainingSetup) -> nn.Module:
-    """The teacher on the setup's device, frozen and without dropout."""
+    """The pre-trained teacher on the setup's device, frozen and without dropout."""
+    workload = larger(setup.workload)
     with setup.device:
-        model = larger(setup.workload).model()
+        model = checkpoints.load(workload, workload.model())
     return model.to(setup.device).eval().requires_grad_(False)

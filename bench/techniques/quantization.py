@@ -58,6 +58,7 @@ def qat_int8(setup: TrainingSetup) -> TrainingSetup:
     excludes={"prune_magnitude_50"},
     slot="quantization",
     needs=[TORCHAO],
+    loss_tolerance=1e-2,
     source="https://arxiv.org/abs/1712.05877",
 )
 def qat_int4(setup: TrainingSetup) -> TrainingSetup:
@@ -172,6 +173,7 @@ def int8_mixed_precision(setup: TrainingSetup) -> TrainingSetup:
     },
     slot="quantization",
     needs=[TORCHAO],
+    loss_tolerance=1e-3,
     source="https://github.com/pytorch/ao/tree/main/torchao/prototype/quantized_training",
 )
 def int8_weights(setup: TrainingSetup) -> TrainingSetup:
