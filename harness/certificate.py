@@ -113,7 +113,9 @@ def _stored(tensor: Tensor) -> list[Tensor]:
     if not is_traceable_wrapper_subclass(data):
         return [data]
     names, _ = data.__tensor_flatten__()
-    return [stored for name in names for stored in _stored(getattr(data, name))]
+    parts = [getattr(data, name) for name in names]
+    # A DTensor has its mesh among them.
+    return [stored for part in parts if isinstance(part, Tensor) for stored in _stored(part)]
 
 
 def compile_facts() -> dict[str, int | None]:
@@ -259,6 +261,7 @@ def unequal_work(
         skipped = arm.replayed_updates != reference.replayed_updates
         comparable = 0 if free_model else 1 if free_update or (skipped and free_numerics) else len(arm.first_losses)
         differences += _unlike(arm.first_losses, reference.first_losses, comparable, tolerance)
+        differences += _constant(arm, reference.first_losses)
     return differences
 
 
@@ -270,6 +273,15 @@ def _unlike(losses: list[float], reference: list[float], comparable: int, tolera
     if worst > tolerance:
         shown = ", ".join(f"{loss:.4f} against {other:.4f}" for loss, other in pairs)
         return [f"the first losses differ by more than {tolerance:g}: {shown}"]
-    if len(losses) > 1 and len(set(losses)) == 1 and len(set(reference)) > 1:
-        return [f"the loss is {losses[0]:.4f} on every batch"]
     return []
+
+
+def _constant(arm: WorkCertificate, reference: list[float]) -> list[str]:
+    """Whether the arm shows one loss for all batches where the baseline shows several that it could have told apart."""
+    losses = arm.first_losses or []
+    if len(losses) < 2 or len(set(losses)) > 1:
+        return []
+    resolution = max(torch.finfo(getattr(torch, name)).eps for name in arm.weight_dtypes if "float" in name)
+    if max(reference) / min(reference) - 1 <= resolution:
+        return []
+    return [f"the loss is {losses[0]:.4f} on every batch"]

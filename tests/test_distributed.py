@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
@@ -11,12 +13,14 @@ import pytest
 import torch
 from torch import distributed
 from torch.autograd.profiler import profile
+from torch.distributed.tensor import DTensor
 
 from bench.corpus import Corpus
 from bench.registry import Host, compose, ranks, unmet
 from bench.resolve import resolve
 from bench.setup import TrainingSetup, baseline
 from bench.spec import WorkloadSpec
+from harness.certificate import without_dropout
 from harness.record import Record, Status
 from harness.trainer import Trainer
 from tests.training import apply
@@ -75,8 +79,10 @@ def test_ranks_are_as_many_as_the_name_says() -> None:
     assert ranks(compose(["pipeline_gpipe"]), large).replicas == 1
 
 
-def _join(numbers: Any, store: str) -> None:
+def _join(numbers: Any, store: str, port: int) -> None:
     torch.set_num_threads(1)
+    # Where calls between ranks meet, beside the process group.
+    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=numbers.get(), world_size=2)
 
 
@@ -86,6 +92,7 @@ def _on_this_rank(probe: Callable[..., Any], corpus: Corpus, names: tuple[str, .
     rank = distributed.get_rank()
     replicas = ranks(compose(names), Host(device="cpu")).replicas
     setup = baseline(workload, torch.device("cpu"), rank=rank, world_size=2, replicas=replicas)
+    without_dropout(setup.model)
     return rank, probe(apply(setup, *names))
 
 
@@ -96,13 +103,47 @@ def on_ranks(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     numbers, store = context.SimpleQueue(), tmp_path_factory.mktemp("ranks") / "store"
     for rank in range(2):
         numbers.put(rank)
-    with ProcessPoolExecutor(2, context, _join, (numbers, str(store))) as pool:
+    with socket.create_server(("localhost", 0)) as free:
+        port = free.getsockname()[1]
+    with ProcessPoolExecutor(2, context, _join, (numbers, str(store), port)) as pool:
 
         def run(probe: Callable[[TrainingSetup], Any], *names: str, model: str = "gpt2/nano") -> list[Any]:
             answers = [pool.submit(_on_this_rank, probe, corpus, names, model) for _ in range(2)]
             return [answer for _, answer in sorted(future.result(timeout=60) for future in answers)]
 
         yield run
+
+
+def _gradients(setup: TrainingSetup) -> dict[str, torch.Tensor]:
+    """What the first update is made with, by name: the elements of each gradient in order of size."""
+    trainer, seen = Trainer(setup, seed=0), {}
+    parameters = dict(setup.model.named_parameters())
+
+    def look(*_: object) -> None:
+        for name, parameter in parameters.items():
+            gradient = parameter.grad
+            whole = gradient.full_tensor() if isinstance(gradient, DTensor) else gradient
+            assert whole is not None
+            # Layers may hold the same numbers transposed, or in another order.
+            seen[name.removeprefix("module.")] = whole.flatten().sort().values
+
+    assert trainer.optimizer is not None
+    trainer.optimizer.register_step_pre_hook(look)
+    trainer.steps(1)
+    return seen
+
+
+@pytest.mark.parametrize("model", ["gpt2/nano", "bert/nano"])
+@pytest.mark.parametrize("name", [name for name in ON_TWO_RANKS if name != "local_sgd_4"])
+def test_gradients_are_those_of_the_whole_batch(on_ranks: Ranks, name: str, model: str) -> None:
+    whole = on_ranks(_gradients, model=model)[0]
+    found = on_ranks(_gradients, name, model=model)
+    if name == "parameter_server":
+        found = found[:1]  # The other ranks send theirs and make no use of them.
+    assert set().union(*found) == whole.keys()
+    for rank in found:
+        for key, gradient in rank.items():
+            torch.testing.assert_close(gradient, whole[key], rtol=1e-3, atol=1e-6)
 
 
 def _held(setup: TrainingSetup) -> dict[str, int]:
