@@ -105,7 +105,8 @@ def _start_rpc(rank: int, world_size: int) -> None:
     # All ranks are on this machine: the loopback interface needs no name resolution.
     os.environ.setdefault("TP_SOCKET_IFNAME", "lo")
     # Every other rank may wait in a call of its own.
-    options = rpc.TensorPipeRpcBackendOptions(num_worker_threads=2 * world_size)
+    # Not its shared-memory transport: that polls, and a parked arm that keeps a core busy slows down all others.
+    options = rpc.TensorPipeRpcBackendOptions(num_worker_threads=2 * world_size, _transports=["uv"])
     rpc.init_rpc(f"rank{rank}", rank=rank, world_size=world_size, rpc_backend_options=options)
     Finalize(None, rpc.shutdown, kwargs={"graceful": False}, exitpriority=0)
 
