@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import statistics
@@ -9,6 +10,8 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
+
+import psutil
 
 from bench.registry import Host, allowance, compose, declared, ranks
 from bench.spec import Phase, Protocol, Trial
@@ -21,6 +24,11 @@ from harness.telemetry import Gpus, Sampler
 STEADY_WITHIN = 0.05
 """Warm-up is over when the medians of the last three steps and of the three before differ by less than this share."""
 STEADY_WINDOW = 3
+
+PARKED_CORES = 0.2
+"""A parked arm that uses more of a core than this keeps the others from what they need, and is ended for it."""
+PARKED_LEAST_S = 0.3
+"""Threads spin for some milliseconds after a step, and CPU time is counted in hundredths of a second."""
 
 
 def is_steady(times_s: list[float]) -> bool:
@@ -47,6 +55,7 @@ class Entrant:
         self._batch: int | None = None
         self._certificate: WorkCertificate | None = None
         self._process: Process | None = None
+        self._parked_since_s = self._parked_cpu_s = 0.0
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
 
     @property
@@ -82,6 +91,29 @@ class Entrant:
         active_s = self.measurement.active_s
         self._phase(lambda: self._certify(reference, replay=replay))
         self.measurement.active_s = active_s
+
+    def check_parked(self) -> None:
+        """End the arm if it has not left the cores alone since its last phase: its neighbours' times would be wrong."""
+        if not self.alive:
+            return
+        parked_s = time.perf_counter() - self._parked_since_s
+        cores = (self._cpu_s() - self._parked_cpu_s) / parked_s
+        if parked_s > PARKED_LEAST_S and cores > PARKED_CORES:
+            self.status = Status.CRASHED
+            self._reason = f"parked, it kept {cores:.1f} cores busy: every other arm would have been timed too slow"
+            self.end()
+
+    def _cpu_s(self) -> float:
+        """CPU time so far of the arm's processes, in seconds."""
+        assert self._process is not None
+        spent_s = 0.0
+        with contextlib.suppress(psutil.NoSuchProcess):
+            arm = psutil.Process(self._process.pid)
+            for process in (arm, *arm.children(recursive=True)):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    times = process.cpu_times()
+                    spent_s += times.user + times.system
+        return spent_s
 
     def end(self) -> None:
         """End the process; harmless if it is gone."""
@@ -121,6 +153,8 @@ class Entrant:
             self.end()
         finally:
             self.measurement.active_s += time.perf_counter() - started
+        if self.alive:
+            self._parked_since_s, self._parked_cpu_s = time.perf_counter(), self._cpu_s()
 
     def _start(self, nursery: Nursery) -> None:
         self._process = nursery.fork(self._request, self._ranks.count)

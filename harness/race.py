@@ -84,6 +84,8 @@ def _admit(heat: Heat, baseline: Trial, waiting: list[Trial]) -> list[Entrant]:
         entrant = heat.enter(upcoming)
         entrant.start(heat.nursery)
         entrant.sustain(heat.gpus)
+        for parked in entrants:
+            parked.check_parked()
         entrants.append(entrant)
         largest_bytes = max(largest_bytes, entrant.memory_bytes())
         is_full = len(entrants) >= heat.protocol.heat_arms
@@ -112,6 +114,7 @@ def _rounds(heat: Heat, entrants: list[Entrant], order: random.Random) -> None:
         order.shuffle(taking_part)
         heat.progress("", f"round {index + 1}/{total}")
         for entrant in taking_part:
+            entrant.check_parked()
             time.sleep(heat.protocol.pause_s)
             entrant.step_round(index)
 

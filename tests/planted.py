@@ -99,6 +99,18 @@ def planted_kills_itself(setup: TrainingSetup) -> TrainingSetup:
 
 
 @technique(stage=Stage.STEP, source=SOURCE)
+def planted_spins(setup: TrainingSetup) -> TrainingSetup:
+    """Keeps a core busy between its steps."""
+
+    def spin() -> None:
+        while True:
+            pass
+
+    threading.Thread(target=spin, daemon=True).start()
+    return setup
+
+
+@technique(stage=Stage.STEP, source=SOURCE)
 def planted_nan(setup: TrainingSetup) -> TrainingSetup:
     """Every loss is NaN."""
     return replace(setup, loss=lambda model, batch: setup.loss(model, batch) * float("nan"))

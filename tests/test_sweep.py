@@ -203,3 +203,14 @@ def test_the_command_reproduces_the_arm() -> None:
     shown = command(plan, "gpt2/nano", "adam+compile")
     assert shown.startswith("trainpace run --model gpt2/nano --technique adam+compile --device cpu --batch 4 ")
     assert shown.endswith(" --corpus '/a b' --repetitions 5")
+
+
+def test_an_arm_that_keeps_a_core_busy_while_parked_is_ended(
+    sweep: Callable[..., Any],
+) -> None:
+    rivals = [("planted_spins",), ("adam",), ("adamw_fused",), ("sgd_momentum",)]
+    _, records = sweep(*rivals)
+    spinning = next(item for item in records if item.techniques == "planted_spins")
+    assert spinning.status is Status.CRASHED
+    assert spinning.reason is not None and "cores busy" in spinning.reason
+    assert sum(item.status is Status.OK for item in records) == len(rivals)
