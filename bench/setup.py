@@ -75,10 +75,14 @@ def baseline(
     """Plain float32 training as a first script would have it: torch.optim.AdamW with its defaults."""
     with device:
         model = workload.model()
+    if workload.phase is Phase.INFER:
+        model.eval().requires_grad_(False)
+    else:
+        model.train()
     return TrainingSetup(
         workload=workload,
         device=device,
-        model=model.to(device).train(workload.phase is not Phase.INFER),
+        model=model.to(device),
         loss=workload.loss,
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=workload.learning_rate),
         rank=rank,

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
@@ -96,9 +95,8 @@ def merge(ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _sampled(parameter: Tensor) -> Tensor:
-    """At most SAMPLE evenly spaced elements, copied."""
-    local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
-    flat = local.detach().reshape(-1)
+    """At most SAMPLE evenly spaced elements, copied; of a tensor subclass, of the first tensor that it stores."""
+    flat = _stored(parameter)[0].detach().reshape(-1)
     return flat[:: max(1, flat.numel() // SAMPLE)][:SAMPLE].clone()
 
 
@@ -260,8 +258,8 @@ def unequal_work(
     if arm.first_losses and reference.first_losses:
         skipped = arm.replayed_updates != reference.replayed_updates
         comparable = 0 if free_model else 1 if free_update or (skipped and free_numerics) else len(arm.first_losses)
-        differences += _unlike(arm.first_losses, reference.first_losses, comparable, tolerance)
-        differences += _constant(arm, reference.first_losses)
+        unlike = _unlike(arm.first_losses, reference.first_losses, comparable, tolerance)
+        differences += unlike or _constant(arm, reference.first_losses)
     return differences
 
 
