@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,6 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "plugin.py"
 
 
 def trainpace(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    import os
-
     command = [sys.executable, "-m", "bench", *words]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
 
@@ -26,7 +25,7 @@ def test_the_documented_example_is_short_and_whole() -> None:
     assert len(lines) < 30
 
 
-def test_the_example_is_listed_and_keeps_its_word(tmp_path: Path) -> None:
+def test_the_example_is_listed_and_keeps_its_word() -> None:
     listed = trainpace("list", "techniques", "--plugin", str(EXAMPLE), "--json")
     found = [item for item in json.loads(listed.stdout) if item["name"] == "adadelta"]
     assert found[0]["caption"].startswith("Adadelta") and found[0]["changes"] == ["update rule"]

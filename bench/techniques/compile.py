@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bench.registry import Change, Stage, compiler, gpu, technique
 from bench.setup import TrainingSetup, Unsupported
+from bench.techniques._blocks import blocks
 from bench.workload import Batch
 
 COMPILE_DOCS = "https://docs.pytorch.org/docs/stable/generated/torch.compile.html"
@@ -62,19 +63,13 @@ def compile_dynamic(setup: TrainingSetup) -> TrainingSetup:
 )
 def compile_blocks(setup: TrainingSetup) -> TrainingSetup:
     """Each layer is compiled by itself: alike layers share one compilation; what is around them runs as it was."""
-    blocks = _blocks(setup.model)
-    if not blocks:
+    # One that is called twice is compiled once.
+    found = dict.fromkeys(blocks(setup.model))
+    if not found:
         raise Unsupported("compile_blocks needs a model whose layers are alike in an nn.ModuleList; it has none")
-    for block in blocks:
+    for block in found:
         block.compile()
     return setup
-
-
-def _blocks(module: nn.Module) -> list[nn.Module]:
-    """The members of the outermost lists of modules of one class: a layer may have such a list within."""
-    if isinstance(module, nn.ModuleList) and len({type(item) for item in module}) == 1:
-        return list(module)
-    return [block for child in module.children() for block in _blocks(child)]
 
 
 @technique(
