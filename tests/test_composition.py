@@ -44,7 +44,7 @@ def test_compiled_compositions_train(nursery: Nursery, text_folder: Path) -> Non
     compositions = [
         ("compile", "amp_bf16", "accumulate_2", "adamw_fused"),
         ("compile_blocks", "checkpoint_activations", "ddp_2"),
-        ("adamw_8bit", "pure_bf16", "lora"),
+        ("adamw_8bit", "pure_bf16", "freeze_embeddings"),
     ]
     findings = conformance.run(compositions, nursery, models=["gpt2/nano"], corpus=str(text_folder))
     assert [finding.status for finding in findings] == [Status.OK] * len(compositions), findings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -53,4 +54,4 @@ def test_a_technique_keeps_its_word(findings: dict[tuple[str, str], Finding], mo
 def test_what_cannot_run_here_says_why() -> None:
     reasons = {name: unmet(compose([name]), HERE) for name in OWN}
     told = {name: reason for name, reason in reasons.items() if reason}
-    assert all("GPU" in reason or "ranks" in reason for reason in told.values()), told
+    assert all(re.search("needs .*GPU|needs 8 ranks|for the phases infer", reason) for reason in told.values()), told
