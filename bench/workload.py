@@ -104,7 +104,8 @@ def register(family: Family) -> None:
 
 def families() -> dict[str, Family]:
     """Every family by name: those of bench/models, and what plugins have registered."""
-    names = sorted(module.name for module in pkgutil.iter_modules(bench.models.__path__))
+    modules = (module.name for module in pkgutil.iter_modules(bench.models.__path__))
+    names = sorted(name for name in modules if not name.startswith("_"))
     built_in = [importlib.import_module(f"bench.models.{name}").FAMILY for name in names]
     plugins.load_installed()
     return {family.name: family for family in built_in} | _REGISTERED

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
 
 from bench.corpus import Corpus
 from bench.resolve import resolve
 from bench.setup import baseline
 from bench.spec import WorkloadSpec
-from bench.workload import Size, Workload, families, parameter_count
+from bench.workload import Workload, families, parameter_count
 from harness.certificate import without_dropout
 from harness.machine import probe_workload
 from harness.trainer import Trainer
@@ -91,8 +88,7 @@ def test_parameters_are_the_published_ones(model: str, published: float) -> None
 def test_classifier_takes_over_the_base_and_tells_classes(name: str) -> None:
     family = families()[name]
     size = family.sizes["nano"]
-    make: Callable[[Size, int], nn.Module] = importlib.import_module(f"bench.models.{name}").classifier
-    model, pretrained = make(size, 3), family.model(size)
+    model, pretrained = family.classifier(size, 3), family.model(size)
     found = model.base_model.load_state_dict(pretrained.base_model.state_dict(), strict=False)  # type: ignore[union-attr]
     # What makes one vector of a sequence is all that a language model may lack.
     assert all("pooler" in missing for missing in found.missing_keys)

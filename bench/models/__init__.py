@@ -1,1 +1,1 @@
-"""One file per model family; each defines FAMILY. The workload module imports every file in this folder."""
+"""One file per model family; each defines FAMILY. The workload module imports those without an underscore before."""

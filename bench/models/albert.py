@@ -1,16 +1,15 @@
 """ALBERT, masked language modelling (Lan et al. 2019, arXiv:1909.11942): all layers share one set of weights.
 
-base (12M parameters) to xxlarge as published, without the head that orders sentences. Nano, tiny and mini are ours, and
-read bytes.
+base (12M parameters) to xxlarge as published, without the head that orders sentences and, as in the second release,
+without dropout. Nano, tiny and mini are ours, and read bytes.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
 from bench.corpus import BYTES, bpe
+from bench.models._architecture import untrained, untrained_classifier
 from bench.samples import Masked
 from bench.workload import Family, Size
 
@@ -19,47 +18,28 @@ EMBEDDING = 128
 _BPE = bpe(30000)
 
 
-def _config(size: Size, **more: Any) -> Any:
-    from transformers import AlbertConfig
-
-    return AlbertConfig(
-        vocab_size=size.vocabulary.size,
-        max_position_embeddings=POSITIONS,
+def _config(size: Size) -> dict[str, Any]:
+    return {
+        "vocab_size": size.vocabulary.size,
+        "max_position_embeddings": POSITIONS,
         # The embedding is factored to be narrower than the layers: wider would be none of its kind.
-        embedding_size=min(EMBEDDING, size.width),
-        hidden_size=size.width,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        intermediate_size=4 * size.width,
-        pad_token_id=size.vocabulary.pad,
-        bos_token_id=size.vocabulary.end,
-        eos_token_id=size.vocabulary.end,
-        **more,
-    )
-
-
-def build(size: Size) -> nn.Module:
-    """A freshly initialised AlbertForMaskedLM without dropout, as in the second release."""
-    from transformers import AlbertForMaskedLM
-
-    model: nn.Module = AlbertForMaskedLM(_config(size))
-    return model
-
-
-def classifier(size: Size, labels: int) -> nn.Module:
-    """The same base under a head that tells a sequence's class from its first token."""
-    from transformers import AlbertForSequenceClassification
-
-    model: nn.Module = AlbertForSequenceClassification(_config(size, num_labels=labels))
-    return model
+        "embedding_size": min(EMBEDDING, size.width),
+        "hidden_size": size.width,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+        "intermediate_size": 4 * size.width,
+        "pad_token_id": size.vocabulary.pad,
+        "bos_token_id": size.vocabulary.end,
+        "eos_token_id": size.vocabulary.end,
+    }
 
 
 FAMILY = Family(
     name="albert",
     caption="ALBERT, masked language model whose layers share their weights",
     positions=POSITIONS,
-    model=build,
-    classifier=classifier,
+    model=untrained("AlbertForMaskedLM", _config),
+    classifier=untrained_classifier("AlbertForSequenceClassification", _config),
     objective=lambda size: Masked(size.vocabulary),
     sizes={
         "nano": Size(layers=2, width=64, heads=2, batch=8, sequence=128, vocabulary=BYTES),

@@ -1,15 +1,15 @@
 """BERT, masked language modelling (Devlin et al. 2018); tiny, mini, small, medium after Turc et al. 2019.
 
-Nano is ours, for tests. The three smallest read bytes, so their embedding is smaller than the published one.
+Dropout is the published 0.1. Nano is ours, for tests. The three smallest read bytes, so their embedding is smaller
+than the published one.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
 from bench.corpus import BYTES, bpe
+from bench.models._architecture import untrained, untrained_classifier
 from bench.samples import Masked
 from bench.workload import Family, Size
 
@@ -17,43 +17,24 @@ POSITIONS = 512
 _BPE = bpe(30522)
 
 
-def _config(size: Size, **more: Any) -> Any:
-    from transformers import BertConfig
-
-    return BertConfig(
-        vocab_size=size.vocabulary.size,
-        max_position_embeddings=POSITIONS,
-        hidden_size=size.width,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        intermediate_size=4 * size.width,
-        pad_token_id=size.vocabulary.pad,
-        **more,
-    )
-
-
-def build(size: Size) -> nn.Module:
-    """A freshly initialised BertForMaskedLM with the published dropout of 0.1."""
-    from transformers import BertForMaskedLM
-
-    model: nn.Module = BertForMaskedLM(_config(size))
-    return model
-
-
-def classifier(size: Size, labels: int) -> nn.Module:
-    """The same base under a head that tells a sequence's class from its first token."""
-    from transformers import BertForSequenceClassification
-
-    model: nn.Module = BertForSequenceClassification(_config(size, num_labels=labels))
-    return model
+def _config(size: Size) -> dict[str, Any]:
+    return {
+        "vocab_size": size.vocabulary.size,
+        "max_position_embeddings": POSITIONS,
+        "hidden_size": size.width,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+        "intermediate_size": 4 * size.width,
+        "pad_token_id": size.vocabulary.pad,
+    }
 
 
 FAMILY = Family(
     name="bert",
     caption="BERT, masked language model",
     positions=POSITIONS,
-    model=build,
-    classifier=classifier,
+    model=untrained("BertForMaskedLM", _config),
+    classifier=untrained_classifier("BertForSequenceClassification", _config),
     objective=lambda size: Masked(size.vocabulary),
     sizes={
         "nano": Size(layers=2, width=64, heads=2, batch=8, sequence=128, vocabulary=BYTES),

@@ -1,58 +1,39 @@
 """DistilBERT, masked language modelling (Sanh et al. 2019, arXiv:1910.01108). base (66M parameters) as published.
 
-It is trained here on the text alone, without a teacher. Nano, tiny and mini are ours, and read bytes.
+It is trained here on the text alone, without a teacher, with the published dropout of 0.1. Nano, tiny and mini are
+ours, and read bytes.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
 from bench.corpus import BYTES, bpe
+from bench.models._architecture import untrained, untrained_classifier
 from bench.samples import Masked
 from bench.workload import Family, Size
 
 POSITIONS = 512
 
 
-def _config(size: Size, **more: Any) -> Any:
-    from transformers import DistilBertConfig
-
-    return DistilBertConfig(
-        vocab_size=size.vocabulary.size,
-        max_position_embeddings=POSITIONS,
-        dim=size.width,
-        n_layers=size.layers,
-        n_heads=size.heads,
-        hidden_dim=4 * size.width,
-        pad_token_id=size.vocabulary.pad,
-        **more,
-    )
-
-
-def build(size: Size) -> nn.Module:
-    """A freshly initialised DistilBertForMaskedLM with the published dropout of 0.1."""
-    from transformers import DistilBertForMaskedLM
-
-    model: nn.Module = DistilBertForMaskedLM(_config(size))
-    return model
-
-
-def classifier(size: Size, labels: int) -> nn.Module:
-    """The same base under a head that tells a sequence's class from its first token."""
-    from transformers import DistilBertForSequenceClassification
-
-    model: nn.Module = DistilBertForSequenceClassification(_config(size, num_labels=labels))
-    return model
+def _config(size: Size) -> dict[str, Any]:
+    return {
+        "vocab_size": size.vocabulary.size,
+        "max_position_embeddings": POSITIONS,
+        "dim": size.width,
+        "n_layers": size.layers,
+        "n_heads": size.heads,
+        "hidden_dim": 4 * size.width,
+        "pad_token_id": size.vocabulary.pad,
+    }
 
 
 FAMILY = Family(
     name="distilbert",
     caption="DistilBERT, masked language model",
     positions=POSITIONS,
-    model=build,
-    classifier=classifier,
+    model=untrained("DistilBertForMaskedLM", _config),
+    classifier=untrained_classifier("DistilBertForSequenceClassification", _config),
     objective=lambda size: Masked(size.vocabulary),
     sizes={
         "nano": Size(layers=2, width=64, heads=2, batch=8, sequence=128, vocabulary=BYTES),

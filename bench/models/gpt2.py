@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from bench.corpus import BYTES, bpe
+from bench.models._architecture import untrained, untrained_classifier
 from bench.samples import causal
 from bench.workload import Family, Size
 
@@ -14,38 +15,25 @@ POSITIONS = 1024
 _BPE = bpe(50257)
 
 
-def _config(size: Size, **more: Any) -> Any:
-    from transformers import GPT2Config
-
-    return GPT2Config(
-        vocab_size=size.vocabulary.size,
-        n_positions=POSITIONS,
-        n_embd=size.width,
-        n_layer=size.layers,
-        n_head=size.heads,
-        bos_token_id=size.vocabulary.end,
-        eos_token_id=size.vocabulary.end,
-        pad_token_id=size.vocabulary.pad,
-        use_cache=False,
-        **more,
-    )
+def _config(size: Size) -> dict[str, Any]:
+    return {
+        "vocab_size": size.vocabulary.size,
+        "n_positions": POSITIONS,
+        "n_embd": size.width,
+        "n_layer": size.layers,
+        "n_head": size.heads,
+        "bos_token_id": size.vocabulary.end,
+        "eos_token_id": size.vocabulary.end,
+        "pad_token_id": size.vocabulary.pad,
+        "use_cache": False,
+    }
 
 
 def build(size: Size) -> nn.Module:
     """A freshly initialised GPT2LMHeadModel with the published dropout of 0.1."""
-    from transformers import GPT2LMHeadModel
-
-    model: nn.Module = GPT2LMHeadModel(_config(size))
+    model = untrained("GPT2LMHeadModel", _config)(size)
     # transformers 5 cannot tell the loss from this class's name; its warning about that would break a compiled graph.
     model.loss_type = "ForCausalLM"  # type: ignore[assignment]  # nn.Module declares tensors and modules only
-    return model
-
-
-def classifier(size: Size, labels: int) -> nn.Module:
-    """The same base under a head that tells a sequence's class from its last token that is not padding."""
-    from transformers import GPT2ForSequenceClassification
-
-    model: nn.Module = GPT2ForSequenceClassification(_config(size, num_labels=labels))
     return model
 
 
@@ -54,7 +42,7 @@ FAMILY = Family(
     caption="GPT-2, causal language model",
     positions=POSITIONS,
     model=build,
-    classifier=classifier,
+    classifier=untrained_classifier("GPT2ForSequenceClassification", _config),
     objective=lambda size: causal,
     sizes={
         "nano": Size(layers=2, width=64, heads=2, batch=8, sequence=128, vocabulary=BYTES),

@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
 from bench.corpus import BYTES, bpe
+from bench.models._architecture import untrained, untrained_classifier
 from bench.samples import causal
 from bench.workload import Family, Size
 
@@ -32,51 +31,32 @@ class LlamaSize(Size):
     tied: bool = False
 
 
-def _config(size: Size, **more: Any) -> Any:
-    from transformers import LlamaConfig
-
+def _config(size: Size) -> dict[str, Any]:
     assert isinstance(size, LlamaSize)
-    return LlamaConfig(
-        vocab_size=size.vocabulary.size,
-        max_position_embeddings=POSITIONS,
-        hidden_size=size.width,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        num_key_value_heads=size.heads // size.sharing,
-        intermediate_size=round(size.expansion * size.width),
-        rms_norm_eps=1e-5,
-        rope_parameters={"rope_type": "default", "rope_theta": 500_000.0},
-        tie_word_embeddings=size.tied,
-        pad_token_id=size.vocabulary.pad,
-        bos_token_id=size.vocabulary.end,
-        eos_token_id=size.vocabulary.end,
-        use_cache=False,
-        **more,
-    )
-
-
-def build(size: Size) -> nn.Module:
-    """A freshly initialised LlamaForCausalLM; it has no dropout."""
-    from transformers import LlamaForCausalLM
-
-    model: nn.Module = LlamaForCausalLM(_config(size))
-    return model
-
-
-def classifier(size: Size, labels: int) -> nn.Module:
-    """The same base under a head that tells a sequence's class from its last token that is not padding."""
-    from transformers import LlamaForSequenceClassification
-
-    model: nn.Module = LlamaForSequenceClassification(_config(size, num_labels=labels))
-    return model
+    return {
+        "vocab_size": size.vocabulary.size,
+        "max_position_embeddings": POSITIONS,
+        "hidden_size": size.width,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+        "num_key_value_heads": size.heads // size.sharing,
+        "intermediate_size": round(size.expansion * size.width),
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0},
+        "tie_word_embeddings": size.tied,
+        "pad_token_id": size.vocabulary.pad,
+        "bos_token_id": size.vocabulary.end,
+        "eos_token_id": size.vocabulary.end,
+        "use_cache": False,
+    }
 
 
 FAMILY = Family(
     name="llama",
     caption="Llama 3, causal language model",
     positions=POSITIONS,
-    model=build,
-    classifier=classifier,
+    model=untrained("LlamaForCausalLM", _config),
+    classifier=untrained_classifier("LlamaForSequenceClassification", _config),
     objective=lambda size: causal,
     sizes={
         "nano": LlamaSize(

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from bench.corpus import BYTES, bpe
+from bench.models._architecture import untrained, untrained_classifier
 from bench.samples import causal
 from bench.workload import Family, Size
 
@@ -29,33 +30,28 @@ class MixtureSize(Size):
     sharing: int
 
 
-def _config(size: Size, **more: Any) -> Any:
-    from transformers import MixtralConfig
-
+def _config(size: Size) -> dict[str, Any]:
     assert isinstance(size, MixtureSize)
-    return MixtralConfig(
-        vocab_size=size.vocabulary.size,
-        max_position_embeddings=POSITIONS,
-        hidden_size=size.width,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        num_key_value_heads=size.heads // size.sharing,
-        intermediate_size=round(3.5 * size.width),
-        num_local_experts=size.experts,
-        num_experts_per_tok=EXPERTS_PER_TOKEN,
-        pad_token_id=size.vocabulary.pad,
-        bos_token_id=size.vocabulary.end,
-        eos_token_id=size.vocabulary.end,
-        use_cache=False,
-        **more,
-    )
+    return {
+        "vocab_size": size.vocabulary.size,
+        "max_position_embeddings": POSITIONS,
+        "hidden_size": size.width,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+        "num_key_value_heads": size.heads // size.sharing,
+        "intermediate_size": round(3.5 * size.width),
+        "num_local_experts": size.experts,
+        "num_experts_per_tok": EXPERTS_PER_TOKEN,
+        "pad_token_id": size.vocabulary.pad,
+        "bos_token_id": size.vocabulary.end,
+        "eos_token_id": size.vocabulary.end,
+        "use_cache": False,
+    }
 
 
 def build(size: Size) -> nn.Module:
     """A freshly initialised MixtralForCausalLM; it has no dropout."""
-    from transformers import MixtralForCausalLM
-
-    model = MixtralForCausalLM(_config(size))
+    model: Any = untrained("MixtralForCausalLM", _config)(size)
     if torch.get_default_device().type == "meta":
         # Only shapes and work are wanted there. torch knows neither of a grouped product of float32, and one product
         # for each token and expert is the same work.
@@ -64,20 +60,12 @@ def build(size: Size) -> nn.Module:
     return built
 
 
-def classifier(size: Size, labels: int) -> nn.Module:
-    """The same base under a head that tells a sequence's class from its last token that is not padding."""
-    from transformers import MixtralForSequenceClassification
-
-    model: nn.Module = MixtralForSequenceClassification(_config(size, num_labels=labels))
-    return model
-
-
 FAMILY = Family(
     name="moe",
     caption="Mixtral, causal mixture of experts",
     positions=POSITIONS,
     model=build,
-    classifier=classifier,
+    classifier=untrained_classifier("MixtralForSequenceClassification", _config),
     objective=lambda size: causal,
     sizes={
         "nano": MixtureSize(layers=2, width=64, heads=2, sharing=2, experts=4, batch=8, sequence=128, vocabulary=BYTES),

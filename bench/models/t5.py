@@ -1,7 +1,7 @@
 """T5, an encoder and a decoder (Raffel et al. 2019, arXiv:1910.10683). small (60M parameters) to large as published.
 
 The second half of a sequence is predicted from the first: its tokens are split between the encoder and the decoder.
-`layers` are those of each. Nano, tiny and mini are ours, and read bytes.
+`layers` are those of each; dropout is the published 0.1. Nano, tiny and mini are ours, and read bytes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from bench.corpus import BYTES, bpe
+from bench.models._architecture import untrained, untrained_classifier
 from bench.samples import continuation
 from bench.workload import Family, Size
 
@@ -19,37 +20,24 @@ POSITIONS = 1024
 _BPE = bpe(32128)
 
 
-def _config(size: Size, **more: Any) -> Any:
-    from transformers import T5Config
-
-    return T5Config(
-        vocab_size=size.vocabulary.size,
-        d_model=size.width,
-        d_kv=size.width // size.heads,
-        d_ff=4 * size.width,
-        num_layers=size.layers,
-        num_heads=size.heads,
-        pad_token_id=size.vocabulary.pad,
-        decoder_start_token_id=size.vocabulary.pad,
-        eos_token_id=size.vocabulary.end,
-        use_cache=False,
-        **more,
-    )
-
-
-def build(size: Size) -> nn.Module:
-    """A freshly initialised T5ForConditionalGeneration with the published dropout of 0.1."""
-    from transformers import T5ForConditionalGeneration
-
-    model: nn.Module = T5ForConditionalGeneration(_config(size))
-    return model
+def _config(size: Size) -> dict[str, Any]:
+    return {
+        "vocab_size": size.vocabulary.size,
+        "d_model": size.width,
+        "d_kv": size.width // size.heads,
+        "d_ff": 4 * size.width,
+        "num_layers": size.layers,
+        "num_heads": size.heads,
+        "pad_token_id": size.vocabulary.pad,
+        "decoder_start_token_id": size.vocabulary.pad,
+        "eos_token_id": size.vocabulary.end,
+        "use_cache": False,
+    }
 
 
 def classifier(size: Size, labels: int) -> nn.Module:
     """The same base under a head that tells a sequence's class from the decoder's output at its end token."""
-    from transformers import T5ForSequenceClassification
-
-    model: nn.Module = T5ForSequenceClassification(_config(size, num_labels=labels))
+    model = untrained_classifier("T5ForSequenceClassification", _config)(size, labels)
     model.register_forward_pre_hook(_end_each_row, with_kwargs=True)
     return model
 
@@ -66,7 +54,7 @@ FAMILY = Family(
     name="t5",
     caption="T5, encoder and decoder",
     positions=POSITIONS,
-    model=build,
+    model=untrained("T5ForConditionalGeneration", _config),
     classifier=classifier,
     objective=lambda size: continuation,
     sizes={
