@@ -9,16 +9,17 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
-from bench import __version__, plugins
-from bench.plans import customise, known_plan, plans
-from bench.registry import Host, compose, declared, techniques
+from bench import __version__, catalogue, plugins
+from bench.composition import compose
+from bench.host import Host
+from bench.plans import customise, known_plan
+from bench.registry import techniques
 from bench.spec import Phase, Plan, parse_composition
-from bench.workload import families, parameter_count
 from harness import conformance
 from harness.doctor import diagnose
 from harness.machine import host
@@ -42,6 +43,13 @@ class Listing(StrEnum):
     TECHNIQUES = "techniques"
     MODELS = "models"
     PLANS = "plans"
+
+
+ROWS = {
+    Listing.TECHNIQUES: catalogue.technique_rows,
+    Listing.MODELS: catalogue.model_rows,
+    Listing.PLANS: catalogue.plan_rows,
+}
 
 
 class Format(StrEnum):
@@ -239,56 +247,12 @@ def list_(
     with usage_errors():
         for file in plugin or ():
             plugins.load_file(file)
-        rows = LISTINGS[what]()
+        rows = ROWS[what]()
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     else:
-        brief = [{name: row[name] for name in row if name not in DETAILS} for row in rows]
+        brief = [{name: row[name] for name in row if name not in catalogue.DETAILS} for row in rows]
         typer.echo(listing.markdown(brief) if as_markdown else listing.aligned(brief))
-
-
-DETAILS = {"stage", "slot", "excludes", "ranks", "phases"}
-"""Facts of a technique that a table has no room for."""
-
-
-def _techniques() -> list[dict[str, Any]]:
-    return [
-        {
-            "name": item.name,
-            "family": item.family,
-            "stage": item.stage.name.lower(),
-            "caption": item.caption,
-            "changes": declared([item]),
-            "slot": item.slot,
-            "excludes": sorted(item.excludes),
-            "needs": [need.words for need in item.needs],
-            "ranks": item.ranks or "all",
-            "phases": sorted(item.phases),
-            "source": item.source,
-        }
-        for item in techniques().values()
-    ]
-
-
-def _models() -> list[dict[str, Any]]:
-    return [
-        {
-            "name": f"{family.name}/{name}",
-            "caption": family.caption,
-            "parameters": parameter_count(family, size),
-            "batch": size.batch,
-            "sequence": size.sequence,
-        }
-        for family in families().values()
-        for name, size in family.sizes.items()
-    ]
-
-
-def _plans() -> list[dict[str, Any]]:
-    return [{"name": name, "caption": (plan.__doc__ or "").partition("\n")[0]} for name, plan in plans().items()]
-
-
-LISTINGS = {Listing.TECHNIQUES: _techniques, Listing.MODELS: _models, Listing.PLANS: _plans}
 
 
 @app.command("compare")

@@ -1,4 +1,7 @@
-"""Named plans: Python functions that return a Plan. The first line of the docstring is the caption."""
+"""Named plans: Python functions that return a Plan. The first line of the docstring is the caption.
+
+Whoever writes one finds here all that it is made of.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,25 @@ import dataclasses
 from collections.abc import Callable, Iterable
 
 from bench import plugins
-from bench.registry import Host, techniques
+from bench.host import Host
+from bench.registry import techniques
 from bench.spec import Phase, Plan, Protocol, WorkloadSpec
 from bench.workload import families, parameter_count
+
+__all__ = [
+    "CUSTOM",
+    "Host",
+    "Phase",
+    "Plan",
+    "PlanFunction",
+    "Protocol",
+    "WorkloadSpec",
+    "customise",
+    "known_plan",
+    "plan",
+    "plans",
+    "sizes_of",
+]
 
 CUSTOM = "-custom"
 """At the end of the name of a plan whose models or techniques the user named."""

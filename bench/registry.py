@@ -1,14 +1,11 @@
-"""The registry of techniques: one decorator, one dictionary, and the rules of composition."""
+"""The registry of techniques: what is declared of each, one decorator and one dictionary."""
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
-import importlib.util
 import inspect
 import pkgutil
-import shutil
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from enum import Enum, IntEnum
@@ -16,6 +13,7 @@ from typing import Any
 
 import bench.techniques
 from bench import plugins
+from bench.host import Need
 from bench.setup import TrainingSetup
 from bench.spec import Phase
 from bench.workload import Workload
@@ -61,77 +59,11 @@ SAME_NUMERICS = 1e-3
 OTHER_NUMERICS = 5e-2
 """Largest relative difference of the first losses from the baseline's: without and with declared numerics."""
 
-TRAINING = frozenset({Phase.PRETRAIN, Phase.FINETUNE})
-EVERY_PHASE = frozenset(Phase)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Host:
-    """What the machine offers to techniques and plans: `memory_bytes` is the device's, of a CPU what is free of it.
-
-    `capability` is CUDA's (major, minor), None without a GPU.
-    """
-
-    device: str
-    gpus: int = 0
-    cores: int = 2
-    memory_bytes: int = 0
-    capability: tuple[int, int] | None = None
-
-    @property
-    def ranks(self) -> int:
-        """How many ranks a technique trains with that takes all there are: every GPU, or two on a CPU."""
-        return max(2, self.gpus) if self.device == "cuda" else 2
-
-
 ALL = 0
 """As the number of ranks of a technique: all that the host offers."""
 
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """A requirement in `words`. Called with a host, it answers why that does not meet it, or None."""
-
-    words: str
-    reason: Callable[[Host], str | None]
-
-    def __call__(self, host: Host) -> str | None:
-        return self.reason(host)
-
-
-def gpu(minimum: tuple[int, int] = (0, 0), what: str = "a GPU") -> Need:
-    """A CUDA device of at least this compute capability."""
-
-    def reason(host: Host) -> str | None:
-        if host.device != "cuda" or host.capability is None:
-            return f"needs {what}; this run is on {host.device}"
-        if host.capability < minimum:
-            return f"needs {what}; this GPU has compute capability {host.capability[0]}.{host.capability[1]}"
-        return None
-
-    return Need(what, reason)
-
-
-def package(module: str, install: str) -> Need:
-    """An importable module; `install` is the pip requirement that brings it."""
-
-    def reason(host: Host) -> str | None:
-        if importlib.util.find_spec(module) is None:
-            return f"needs the package {module}: python -m pip install {install}"
-        return None
-
-    return Need(f"the package {install}", reason)
-
-
-def _no_compiler(host: Host) -> str | None:
-    candidates = ("g++", "clang++") if host.device == "cpu" else ("gcc", "clang", "cc")
-    if any(shutil.which(name) for name in candidates):
-        return None
-    return f"needs a compiler on the PATH, one of {', '.join(candidates)}: apt install g++"
-
-
-compiler = Need("a compiler", _no_compiler)
-"""A C++ compiler, which torch.compile calls on a CPU, or a C compiler, which triton calls on a GPU."""
+TRAINING = frozenset({Phase.PRETRAIN, Phase.FINETUNE})
+EVERY_PHASE = frozenset(Phase)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,84 +172,3 @@ def techniques() -> dict[str, Technique]:
         importlib.import_module(f"bench.techniques.{module.name}")
     plugins.load_installed()
     return dict(sorted(_REGISTRY.items(), key=lambda item: (item[1].stage, item[1].family, item[0])))
-
-
-def compose(names: Iterable[str]) -> list[Technique]:
-    """The techniques in the order in which they are applied.
-
-    Raises ValueError for an unknown name (with the nearest ones) or for two that exclude each other.
-    """
-    known = techniques()
-    chosen = []
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else "see `trainpace list techniques`"
-            raise ValueError(f"technique {name!r} is unknown: {hint}")
-        chosen.append(known[name])
-    chosen.sort(key=lambda item: (item.stage, item.name))
-    for index, first in enumerate(chosen):
-        for second in chosen[index + 1 :]:
-            if _in_conflict(first, second):
-                raise ValueError(f"techniques {first.name!r} and {second.name!r} exclude each other: use one of them")
-    return chosen
-
-
-def _in_conflict(first: Technique, second: Technique) -> bool:
-    if first.slot is not None and first.slot == second.slot:
-        return True
-    return any(
-        not one.excludes.isdisjoint({other.name, other.slot}) for one, other in ((first, second), (second, first))
-    )
-
-
-def unmet(chosen: Iterable[Technique], host: Host, phase: Phase = Phase.PRETRAIN) -> str | None:
-    """Why this composition cannot run on this host in this phase, in words; None if it can."""
-    reasons = []
-    for item in chosen:
-        if phase not in item.phases:
-            reasons.append(f"{item.name} is for the phases {', '.join(sorted(item.phases))}; this is {phase}")
-        reasons += [f"{item.name} {reason}" for need in item.needs if (reason := need(host))]
-        if reason := _too_few_devices(item.ranks or host.ranks, host):
-            reasons.append(f"{item.name} {reason}")
-    return "; ".join(reasons) or None
-
-
-def _too_few_devices(ranks: int, host: Host) -> str | None:
-    """One GPU a rank; on a CPU two ranks may share a core, so that small machines can try."""
-    if host.device == "cuda" and ranks > max(1, host.gpus):
-        return f"needs {ranks} GPUs, one for each rank; this machine has {host.gpus}"
-    if host.device == "cpu" and ranks > 2 * host.cores:
-        return f"needs {ranks} ranks, more than two for each of the {host.cores} cores"
-    return None
-
-
-def allowance(chosen: Collection[Technique]) -> tuple[set[Change], float]:
-    """What the composition may change, and how far its first losses may lie from the baseline's, relative."""
-    changes: set[Change] = set().union(*(item.changes for item in chosen))
-    # Rounding errors of several techniques add up.
-    rounding = sum(item.loss_tolerance for item in chosen if Change.NUMERICS in item.changes)
-    return changes, max(SAME_NUMERICS, rounding)
-
-
-def declared(chosen: Collection[Technique]) -> list[str]:
-    """What the composition declares that it changes, in words, in the order of `Change`."""
-    changes, _ = allowance(chosen)
-    return [change.value for change in Change if change in changes]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ranks:
-    """How many processes a composition trains with, and over how many of them the global batch is shared."""
-
-    count: int = 1
-    replicas: int = 1
-
-
-def ranks(chosen: Iterable[Technique], host: Host) -> Ranks:
-    """The ranks of the composition; at most one technique of it brings more than one."""
-    for item in chosen:
-        if item.ranks != 1:
-            count = item.ranks or host.ranks
-            return Ranks(count=count, replicas=item.replicas or count)
-    return Ranks()

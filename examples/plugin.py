@@ -5,10 +5,9 @@ from dataclasses import replace
 import torch
 
 from bench.models import gpt2
-from bench.plans import plan
-from bench.registry import Change, Host, Stage, technique
+from bench.plans import Host, Plan, WorkloadSpec, plan
+from bench.registry import Change, Stage, technique
 from bench.setup import TrainingSetup
-from bench.spec import Plan, WorkloadSpec
 from bench.workload import register
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from bench import registry
+from bench.composition import compose
 from bench.corpus import Corpus
 from bench.resolve import resolve
 from bench.setup import TrainingSetup, Unsupported, baseline
@@ -40,7 +40,7 @@ class Arm:
         if self._device.type == "cuda":
             self._device = torch.device("cuda", rank)
             torch.cuda.set_device(self._device)
-        self._techniques = registry.compose(request["techniques"])
+        self._techniques = compose(request["techniques"])
         self._rss_start_bytes = _status_bytes("VmRSS")
         self._file_start_bytes = _status_bytes("RssFile")
         started = time.perf_counter()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.registry import compose
+from bench.composition import compose
 from bench.spec import BASELINE, Plan, Protocol, WorkloadSpec
 from harness.nursery import Nursery
 from harness.prepare import prepare

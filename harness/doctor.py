@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import psutil
 
-from bench.registry import techniques, unmet
+from bench.composition import unmet
+from bench.registry import techniques
 from harness.machine import describe_machine, host
 from harness.nursery import Nursery
 from harness.prepare import device_facts

@@ -13,7 +13,8 @@ from typing import Any
 
 import psutil
 
-from bench.registry import Host, allowance, compose, declared, ranks
+from bench.composition import allowance, compose, declared, ranks
+from bench.host import Host
 from bench.spec import Phase, Protocol, Trial
 from harness.certificate import merge, unequal_work
 from harness.channel import Message

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import __version__
-from bench.registry import Host
+from bench.host import Host
 from bench.setup import baseline
 from bench.workload import Batch, Samples, Workload
 from harness.arm import requested_workload

@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
+from bench.composition import compose, ranks, unmet
 from bench.corpus import Corpus, open_corpus
-from bench.registry import Host, Technique, compose, ranks, unmet
+from bench.host import Host
+from bench.registry import Technique
 from bench.spec import Plan, Trial, WorkloadSpec
 from harness.channel import Message
 from harness.machine import describe_machine, host

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from bench.registry import Host
+from bench.host import Host
 from bench.spec import Protocol, Trial
 from harness.channel import Message
 from harness.entrant import Entrant

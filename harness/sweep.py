@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bench.composition import compose, declared
 from bench.plans import CUSTOM, plans
-from bench.registry import compose, declared
 from bench.spec import BASELINE, Phase, Plan, Trial, parse_composition
 from harness.nursery import Nursery
 from harness.prepare import Entry, Prepared

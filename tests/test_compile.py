@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bench.composition import compose
 from bench.corpus import Corpus
-from bench.registry import compose
 from bench.setup import Unsupported
 from harness.certificate import Observer, compile_facts, without_dropout
 from harness.trainer import Trainer

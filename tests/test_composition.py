@@ -8,7 +8,9 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench.registry import Host, compose, ranks, techniques, unmet
+from bench.composition import compose, ranks, unmet
+from bench.host import Host
+from bench.registry import techniques
 from harness import conformance
 from harness.nursery import Nursery
 from harness.record import Status

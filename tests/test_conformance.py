@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.registry import Host, compose, techniques, unmet
+from bench.composition import compose, unmet
+from bench.host import Host
+from bench.registry import techniques
 from harness import conformance
 from harness.conformance import Finding
 from harness.nursery import Nursery

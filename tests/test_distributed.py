@@ -15,8 +15,9 @@ from torch import distributed
 from torch.autograd.profiler import profile
 from torch.distributed.tensor import DTensor
 
+from bench.composition import compose, ranks, unmet
 from bench.corpus import Corpus
-from bench.registry import Host, compose, ranks, unmet
+from bench.host import Host
 from bench.resolve import resolve
 from bench.setup import TrainingSetup, baseline
 from bench.spec import WorkloadSpec

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bench.composition import compose
 from bench.corpus import Corpus
-from bench.registry import compose
 from bench.setup import Unsupported
 from harness.step import Batches, accumulate
 from harness.trainer import Trainer

@@ -2,8 +2,10 @@
 
 import pytest
 
+from bench.composition import compose
+from bench.host import Host
 from bench.plans import customise, known_plan, plans, sizes_of
-from bench.registry import Host, compose, techniques
+from bench.registry import techniques
 from bench.workload import families
 
 GIB = 2**30

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
+from bench.composition import compose
 from bench.corpus import Corpus
-from bench.registry import compose
 from bench.setup import TrainingSetup
 from harness.certificate import dtypes, without_dropout
 from harness.trainer import Trainer

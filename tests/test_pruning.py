@@ -13,8 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import GPT2Config, GPT2LMHeadModel, T5Config
 from transformers.models.t5.modeling_t5 import T5Block
 
+from bench.composition import compose, unmet
 from bench.corpus import Corpus
-from bench.registry import Host, compose, unmet
+from bench.host import Host
 from bench.setup import TrainingSetup, Unsupported
 from bench.techniques._conv1d import linear_layers
 from bench.techniques.pruning import head_strength, mlps

@@ -13,8 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._triton import has_triton
 from transformers.pytorch_utils import Conv1D
 
+from bench.composition import compose, unmet
 from bench.corpus import Corpus
-from bench.registry import Host, compose, unmet
+from bench.host import Host
 from bench.resolve import resolve
 from bench.setup import TrainingSetup, Unsupported, baseline
 from bench.spec import WorkloadSpec

@@ -4,7 +4,9 @@ import itertools
 
 import pytest
 
-from bench.registry import Host, Ranks, Stage, compose, gpu, package, ranks, technique, techniques, unmet
+from bench.composition import Ranks, compose, ranks, unmet
+from bench.host import Host, gpu, package
+from bench.registry import Stage, technique, techniques
 from bench.setup import TrainingSetup
 
 

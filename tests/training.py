@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from bench.composition import compose
 from bench.corpus import Corpus
-from bench.registry import compose
 from bench.resolve import resolve
 from bench.setup import TrainingSetup, baseline
 from bench.spec import WorkloadSpec

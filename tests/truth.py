@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.corpus import BYTES, cache_folder, open_corpus
-from bench.registry import Host
+from bench.host import Host
 from bench.spec import Protocol, Trial, WorkloadSpec
 from harness.entrant import Entrant
 from harness.nursery import Nursery

@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bench.registry import EVERY_PHASE, Change, Stage, compiler, gpu, technique
+from bench.host import compiler, gpu
+from bench.registry import EVERY_PHASE, Change, Stage, technique
 from bench.setup import TrainingSetup, Unsupported
 from bench.spec import Phase
 

@@ -8,7 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from bench.registry import Change, Stage, compiler, gpu, technique
+from bench.host import compiler, gpu
+from bench.registry import Change, Stage, technique
 from bench.setup import TrainingSetup, Unsupported
 from bench.techniques._blocks import blocks
 from bench.workload import Batch

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import default_collate
 
-from bench.registry import Change, Stage, gpu, technique
+from bench.host import gpu
+from bench.registry import Change, Stage, technique
 from bench.samples import LineRows, RawRows, Samples, TextSource, continuation
 from bench.setup import Order, TrainingSetup, Unsupported
 from bench.spec import Phase

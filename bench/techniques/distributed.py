@@ -11,7 +11,8 @@ from typing import Any
 
 from torch.nn.parallel import DistributedDataParallel
 
-from bench.registry import ALL, Change, Stage, gpu, technique
+from bench.host import gpu
+from bench.registry import ALL, Change, Stage, technique
 from bench.setup import TrainingSetup
 
 DDP_DOCS = "https://docs.pytorch.org/docs/stable/generated/torch.nn.parallel.DistributedDataParallel.html"

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.registry import Change, Stage, gpu, package, technique
+from bench.host import gpu, package
+from bench.registry import Change, Stage, technique
 from bench.samples import IGNORED
 from bench.setup import TrainingSetup, Unsupported
 

@@ -8,7 +8,8 @@ from functools import partial
 
 from torch.optim import Optimizer
 
-from bench.registry import Change, Stage, compiler, package, technique
+from bench.host import compiler, package
+from bench.registry import Change, Stage, technique
 from bench.setup import TrainingSetup, Unsupported
 
 SMALLEST = 4096

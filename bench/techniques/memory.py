@@ -13,7 +13,8 @@ from torch.autograd.graph import save_on_cpu
 from torch.optim import Optimizer
 from torch.utils.checkpoint import create_selective_checkpoint_contexts
 
-from bench.registry import Change, Stage, gpu, package, technique
+from bench.host import gpu, package
+from bench.registry import Change, Stage, technique
 from bench.setup import TrainingSetup, Unsupported
 from bench.techniques._joint import Group, Joint, as_groups, as_parameters, part_of
 from bench.workload import Batch

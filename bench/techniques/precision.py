@@ -9,7 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from bench.registry import Change, Stage, gpu, technique
+from bench.host import gpu
+from bench.registry import Change, Stage, technique
 from bench.setup import TrainingSetup
 from bench.workload import Batch
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from bench.registry import Change, Stage, package, technique
+from bench.host import package
+from bench.registry import Change, Stage, technique
 from bench.setup import TrainingSetup, Unsupported
 from bench.techniques._blocks import blocks
 from bench.techniques._conv1d import conv1d_to_linear, linear_layers

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bench.registry import Change, Stage, gpu, package, technique
+from bench.host import gpu, package
+from bench.registry import Change, Stage, technique
 from bench.setup import TrainingSetup, Unsupported
 from bench.techniques._conv1d import conv1d_to_linear, linear_layers
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.registry import Change, Stage, package, technique
+from bench.host import package
+from bench.registry import Change, Stage, technique
 from bench.setup import TrainingSetup, Unsupported
 from bench.spec import Phase
 from bench.techniques._conv1d import conv1d_to_linear, linear_layers

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn import functional
 
-from bench.registry import Change, Stage, gpu, package, technique
+from bench.host import gpu, package
+from bench.registry import Change, Stage, technique
 from bench.setup import TrainingSetup, Unsupported, with_hooks
 from bench.techniques._conv1d import conv1d_to_linear, linear_layers
 

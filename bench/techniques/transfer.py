@@ -8,7 +8,8 @@ import math
 import torch
 from torch import nn
 
-from bench.registry import TRAINING, Change, Stage, package, technique
+from bench.host import package
+from bench.registry import TRAINING, Change, Stage, technique
 from bench.setup import TrainingSetup, Unsupported
 from bench.techniques._blocks import blocks, stacks
 from bench.techniques._conv1d import conv1d_to_linear

@@ -1,0 +1,92 @@
+"""The rules of composition: which techniques go together, on which machine, and what they may change between them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from bench.host import Host
+from bench.registry import SAME_NUMERICS, Change, Technique, techniques
+from bench.spec import Phase
+
+
+def compose(names: Iterable[str]) -> list[Technique]:
+    """The techniques in the order in which they are applied.
+
+    Raises ValueError for an unknown name (with the nearest ones) or for two that exclude each other.
+    """
+    known = techniques()
+    chosen = []
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else "see `trainpace list techniques`"
+            raise ValueError(f"technique {name!r} is unknown: {hint}")
+        chosen.append(known[name])
+    chosen.sort(key=lambda item: (item.stage, item.name))
+    for index, first in enumerate(chosen):
+        for second in chosen[index + 1 :]:
+            if _in_conflict(first, second):
+                raise ValueError(f"techniques {first.name!r} and {second.name!r} exclude each other: use one of them")
+    return chosen
+
+
+def _in_conflict(first: Technique, second: Technique) -> bool:
+    if first.slot is not None and first.slot == second.slot:
+        return True
+    return any(
+        not one.excludes.isdisjoint({other.name, other.slot}) for one, other in ((first, second), (second, first))
+    )
+
+
+def unmet(chosen: Iterable[Technique], host: Host, phase: Phase = Phase.PRETRAIN) -> str | None:
+    """Why this composition cannot run on this host in this phase, in words; None if it can."""
+    reasons = []
+    for item in chosen:
+        if phase not in item.phases:
+            reasons.append(f"{item.name} is for the phases {', '.join(sorted(item.phases))}; this is {phase}")
+        reasons += [f"{item.name} {reason}" for need in item.needs if (reason := need(host))]
+        if reason := _too_few_devices(item.ranks or host.ranks, host):
+            reasons.append(f"{item.name} {reason}")
+    return "; ".join(reasons) or None
+
+
+def _too_few_devices(ranks: int, host: Host) -> str | None:
+    """One GPU a rank; on a CPU two ranks may share a core, so that small machines can try."""
+    if host.device == "cuda" and ranks > max(1, host.gpus):
+        return f"needs {ranks} GPUs, one for each rank; this machine has {host.gpus}"
+    if host.device == "cpu" and ranks > 2 * host.cores:
+        return f"needs {ranks} ranks, more than two for each of the {host.cores} cores"
+    return None
+
+
+def allowance(chosen: Collection[Technique]) -> tuple[set[Change], float]:
+    """What the composition may change, and how far its first losses may lie from the baseline's, relative."""
+    changes: set[Change] = set().union(*(item.changes for item in chosen))
+    # Rounding errors of several techniques add up.
+    rounding = sum(item.loss_tolerance for item in chosen if Change.NUMERICS in item.changes)
+    return changes, max(SAME_NUMERICS, rounding)
+
+
+def declared(chosen: Collection[Technique]) -> list[str]:
+    """What the composition declares that it changes, in words, in the order of `Change`."""
+    changes, _ = allowance(chosen)
+    return [change.value for change in Change if change in changes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranks:
+    """How many processes a composition trains with, and over how many of them the global batch is shared."""
+
+    count: int = 1
+    replicas: int = 1
+
+
+def ranks(chosen: Iterable[Technique], host: Host) -> Ranks:
+    """The ranks of the composition; at most one technique of it brings more than one."""
+    for item in chosen:
+        if item.ranks != 1:
+            count = item.ranks or host.ranks
+            return Ranks(count=count, replicas=item.replicas or count)
+    return Ranks()

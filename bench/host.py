@@ -1,0 +1,73 @@
+"""What a machine offers, and what a technique may need of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What the machine offers to techniques and plans: `memory_bytes` is the device's, of a CPU what is free of it.
+
+    `capability` is CUDA's (major, minor), None without a GPU.
+    """
+
+    device: str
+    gpus: int = 0
+    cores: int = 2
+    memory_bytes: int = 0
+    capability: tuple[int, int] | None = None
+
+    @property
+    def ranks(self) -> int:
+        """How many ranks a technique trains with that takes all there are: every GPU, or two on a CPU."""
+        return max(2, self.gpus) if self.device == "cuda" else 2
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A requirement in `words`. Called with a host, it answers why that does not meet it, or None."""
+
+    words: str
+    reason: Callable[[Host], str | None]
+
+    def __call__(self, host: Host) -> str | None:
+        return self.reason(host)
+
+
+def gpu(minimum: tuple[int, int] = (0, 0), what: str = "a GPU") -> Need:
+    """A CUDA device of at least this compute capability."""
+
+    def reason(host: Host) -> str | None:
+        if host.device != "cuda" or host.capability is None:
+            return f"needs {what}; this run is on {host.device}"
+        if host.capability < minimum:
+            return f"needs {what}; this GPU has compute capability {host.capability[0]}.{host.capability[1]}"
+        return None
+
+    return Need(what, reason)
+
+
+def package(module: str, install: str) -> Need:
+    """An importable module; `install` is the pip requirement that brings it."""
+
+    def reason(host: Host) -> str | None:
+        if importlib.util.find_spec(module) is None:
+            return f"needs the package {module}: python -m pip install {install}"
+        return None
+
+    return Need(f"the package {install}", reason)
+
+
+def _no_compiler(host: Host) -> str | None:
+    candidates = ("g++", "clang++") if host.device == "cpu" else ("gcc", "clang", "cc")
+    if any(shutil.which(name) for name in candidates):
+        return None
+    return f"needs a compiler on the PATH, one of {', '.join(candidates)}: apt install g++"
+
+
+compiler = Need("a compiler", _no_compiler)
+"""A C++ compiler, which torch.compile calls on a CPU, or a C compiler, which triton calls on a GPU."""
