@@ -141,7 +141,8 @@ def each(host: Host) -> Plan:
     """Every technique there is, twice, on one model: what works here, and roughly what it brings."""
     return Plan(
         name="each",
-        workloads=_workloads("gpt2/nano" if host.device == "cpu" else "gpt2/small"),
+        # A batch that divides by every number of micro-batches.
+        workloads=_workloads("gpt2/nano" if host.device == "cpu" else "gpt2/small", batch=16),
         compositions=_singly(techniques()),
         device=host.device,
         repetitions=2,

@@ -25,7 +25,7 @@ from bench.spec import WorkloadSpec
 from bench.workload import Workload
 from harness import certificate, communication
 from harness.channel import Channel, Closed, Message
-from harness.largest import with_largest_batch
+from harness.largest import with_batch, with_largest_batch
 from harness.record import Status
 from harness.score import score
 from harness.trainer import Trainer
@@ -41,6 +41,7 @@ class Arm:
             self._device = torch.device("cuda", rank)
             torch.cuda.set_device(self._device)
         self._techniques = compose(request["techniques"])
+        self._batch: int | None = None
         self._rss_start_bytes = _status_bytes("VmRSS")
         self._file_start_bytes = _status_bytes("RssFile")
         started = time.perf_counter()
@@ -60,7 +61,12 @@ class Arm:
         prepare(setup)
         for technique in self._techniques:
             setup = technique.apply(setup)
-        return with_largest_batch(setup, self._request["seed"]) if setup.find_largest_batch else setup
+        if not setup.find_largest_batch:
+            return setup
+        # The replay trains on the batch that was found first.
+        found = with_batch(setup, self._batch) if self._batch else with_largest_batch(setup, self._request["seed"])
+        self._batch = found.workload.batch
+        return found
 
     def workload(self) -> Workload:
         return requested_workload(self._request)

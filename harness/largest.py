@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import psutil
 import torch
@@ -21,44 +21,46 @@ HOST_SHARE = 0.5
 def with_largest_batch(setup: TrainingSetup, seed: int) -> TrainingSetup:
     """The setup with its batch doubled as often as memory, the longest step and the number of samples allow."""
     samples = len(setup.workload.data())
-    fitting = setup
-    while True:
-        candidate = _sized(fitting, 2 * fitting.workload.batch)
-        if candidate.workload.batch > samples or not _has_room(fitting, seed) or not _fits(candidate, seed):
-            return fitting
-        fitting = candidate
+    taken = _try(setup, seed)
+    while 2 * setup.workload.batch <= samples and _may_double(taken, setup.device):
+        candidate = with_batch(setup, 2 * setup.workload.batch)
+        try:
+            taken = _try(candidate, seed)
+        except torch.OutOfMemoryError:
+            break
+        finally:
+            gc.collect()
+            if setup.device.type != "cpu":
+                torch.accelerator.empty_cache()
+        setup = candidate
+    return setup
 
 
-def _sized(setup: TrainingSetup, batch: int) -> TrainingSetup:
+def with_batch(setup: TrainingSetup, batch: int) -> TrainingSetup:
+    """The setup with another global batch."""
     return replace(setup, workload=replace(setup.workload, batch=batch))
 
 
-def _has_room(setup: TrainingSetup, seed: int) -> bool:
-    """Whether a step of twice this batch may be tried, by what a step of this one takes."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Taken:
+    """What one step of a batch took, and by how much the process grew over it."""
+
+    step_s: float
+    grown_bytes: int
+
+
+def _try(setup: TrainingSetup, seed: int) -> _Taken:
+    """The second of two steps, taken at a learning rate of 0, so that the weights stay what they are."""
     process = psutil.Process()
     before_bytes = process.memory_info().rss
-    step_s = _last_step_s(setup, seed)
-    grown_bytes = process.memory_info().rss - before_bytes
-    is_short = 2 * step_s <= LONGEST_STEP_S
-    return is_short and (setup.device.type != "cpu" or 2 * grown_bytes < HOST_SHARE * psutil.virtual_memory().available)
-
-
-def _fits(setup: TrainingSetup, seed: int) -> bool:
-    try:
-        _last_step_s(setup, seed)
-    except torch.OutOfMemoryError:
-        return False
-    finally:
-        gc.collect()
-        if setup.device.type != "cpu":
-            torch.accelerator.empty_cache()
-    return True
-
-
-def _last_step_s(setup: TrainingSetup, seed: int) -> float:
-    """Seconds of the second of two steps, taken at a learning rate of 0, so that the weights stay what they are."""
     trainer = Trainer(setup, seed)
     for group in trainer.optimizer.param_groups if trainer.optimizer else ():
         group["lr"] = 0.0
-    last_s: float = trainer.steps(2)["step_times_s"][-1]
-    return last_s
+    step_s = trainer.steps(2)["step_times_s"][-1]
+    return _Taken(step_s=step_s, grown_bytes=process.memory_info().rss - before_bytes)
+
+
+def _may_double(taken: _Taken, device: torch.device) -> bool:
+    """Whether a batch of twice the size may be tried. A GPU says itself when its memory is full."""
+    is_short = 2 * taken.step_s <= LONGEST_STEP_S
+    return is_short and (device.type != "cpu" or 2 * taken.grown_bytes < HOST_SHARE * psutil.virtual_memory().available)

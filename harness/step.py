@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,18 +23,19 @@ class Batches:
     """This rank's share of every global batch, endless, on the device, in an order that the seed alone decides."""
 
     def __init__(self, setup: TrainingSetup, seed: int) -> None:
-        self._setup = setup
         samples = setup.workload.data()
         order = setup.order(len(samples), seed) if setup.order else shuffled(setup, len(samples), seed)
         # The loader draws a seed for workers; a generator of its own keeps the arm's random state as it was.
-        self._loader: DataLoader[Any] = DataLoader(
+        loader: DataLoader[Any] = DataLoader(
             samples,  # type: ignore[arg-type]
             batch_sampler=order,
             generator=torch.Generator(),
             **setup.loader,
         )
         self._loads: deque[Load] = deque()
-        self._fed = iter(setup.feed(self._on_device()))
+        # A generator that knew this object would make a cycle of references, which is not freed in order: workers of
+        # the loader would be waited for, five seconds each, as they do not hear that they are to end.
+        self._fed = iter(setup.feed(_on_device(loader, setup, self._loads)))
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -46,13 +47,6 @@ class Batches:
         """The next batch and what it holds."""
         batch = next(self._fed)
         return batch, self._loads.popleft()
-
-    def _on_device(self) -> Iterator[Batch]:
-        # Only from pinned memory can a copy go on while the host does.
-        pinned = bool(self._setup.loader.get("pin_memory"))
-        for batch in self._loader:
-            self._loads.append(load(batch, self._setup.workload.tokens_per_sample))
-            yield tree_map_only(Tensor, lambda item: item.to(self._setup.device, non_blocking=pinned), batch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +64,15 @@ def load(batch: Batch, tokens_per_sample: int | None) -> Load:
         return Load(samples=samples, tokens=None)
     mask = batch.get("attention_mask") if isinstance(batch, dict) else None
     return Load(samples=samples, tokens=samples * tokens_per_sample if mask is None else int(mask.sum()))
+
+
+def _on_device(loader: Iterable[Batch], setup: TrainingSetup, loads: deque[Load]) -> Iterator[Batch]:
+    """The batches on the device; what each holds is put to `loads`."""
+    # Only from pinned memory can a copy go on while the host does.
+    pinned = bool(setup.loader.get("pin_memory"))
+    for batch in loader:
+        loads.append(load(batch, setup.workload.tokens_per_sample))
+        yield tree_map_only(Tensor, lambda item: item.to(setup.device, non_blocking=pinned), batch)
 
 
 def shuffled(setup: TrainingSetup, samples: int, seed: int) -> ShuffledBatches:

@@ -32,6 +32,8 @@ def test_workers_are_processes(corpus: Corpus) -> None:
     batches = Batches(build(corpus, "gpt2/nano", "workers_2"), seed=0)
     next(batches)
     assert len(set(torch.multiprocessing.active_children()) - before) == 2
+    del batches
+    assert not set(torch.multiprocessing.active_children()) - before
 
 
 def test_a_failure_of_the_prefetching_thread_reaches_the_training(corpus: Corpus) -> None:
