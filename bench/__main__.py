@@ -27,10 +27,11 @@ from harness.nursery import ArmFailed, Nursery, NurseryFailed
 from harness.prepare import TASK_TIMEOUT_S, Prepared, device_facts, prepare
 from harness.record import Record, Status
 from harness.sweep import Sweep, check_resumable
-from reports import export, html, listing, markdown, terminal, view
+from reports import export, html, listing, markdown, sentences, terminal
 from reports.live import Live
 from results import store
-from results.compare import Comparison, compare, compare_runs, incomparable, most_telling
+from results.compare import Comparison, compare, most_telling
+from results.runs import compare_runs, incomparable
 
 USAGE_ERROR = 2
 NOTHING_MEASURED = 1
@@ -218,7 +219,7 @@ def _conclude(folder: Path) -> None:
     _print_table(comparisons)
     page = folder / "report.html"
     page.write_text(html.render(comparisons, records, machine, store.read_plan(folder), captions=captions()))
-    typer.echo(f"{view.answer(comparisons)}\n\nrun:    {folder}\nreport: {page}")
+    typer.echo(f"{sentences.answer(comparisons)}\n\nrun:    {folder}\nreport: {page}")
     if not any(row.status is Status.OK for row in comparisons):
         fail("no arm finished: the report says why", NOTHING_MEASURED)
 

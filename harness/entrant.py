@@ -16,8 +16,9 @@ import psutil
 from bench.composition import allowance, compose, declared, ranks
 from bench.host import Host
 from bench.spec import Phase, Protocol, Trial
-from harness.certificate import merge, unequal_work
+from harness.certificate import merge
 from harness.channel import Message
+from harness.equal_work import unequal_work
 from harness.nursery import ArmFailed, Nursery, Process
 from harness.record import Measurement, Record, Status, WorkCertificate
 from harness.telemetry import Gpus, Sampler

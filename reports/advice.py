@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from bench.spec import BASELINE
 from harness.record import Record, Status
 from reports import quantity
-from results.compare import Comparison, incomparable
+from results.compare import Comparison
+from results.runs import incomparable
 from results.statistics import SIGNED_RANK_FROM
 
 FOREIGN_CPU_PCT = 5.0

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from bench.spec import Plan
 from harness.record import Machine, Record
-from reports import charts, export, facts, panels, quantity, scatter, sizes, view
+from reports import charts, export, facts, panels, quantity, scatter, sentences, sizes, view
 from results.compare import SAME_WITHIN, Comparison
 from results.crossover import crossovers
 
@@ -87,7 +87,7 @@ def _texts(
         "plan": plan,
         "machine": machine,
         "started": min((record.started_at for record in records), default=quantity.UNKNOWN),
-        "answers": view.answers(comparisons),
+        "answers": sentences.answers(comparisons),
         "shapes": {workload: facts.workload_facts(found) for workload, found in view.by_workload(records).items()},
         "rows": rows,
         **_columns(rows),

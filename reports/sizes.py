@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reports import canvas, quantity, view
+from reports import canvas, quantity, sentences
 from reports.charts import Chart, mark, tip
 from reports.svg import inline
 from results.crossover import Crossover
@@ -33,4 +33,4 @@ def chart(found: Crossover, name: str) -> Chart:
     area.set_ylabel("speed-up, log scale")
     tips = {f"arm-{index}": f"{item.workload}, {tip(item)}" for index, item in enumerate(found.sizes)}
     label = f"Speed-up of {found.techniques} over the sizes of {found.family}"
-    return Chart(svg=inline(figure, name, label, tips, focusable=True), note=view.over_family(found))
+    return Chart(svg=inline(figure, name, label, tips, focusable=True), note=sentences.over_family(found))

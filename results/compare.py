@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import statistics
 from collections import defaultdict
@@ -11,12 +10,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from scipy import stats
 
 from bench.spec import BASELINE
 from harness.record import Machine, Record, Status
 from results.metrics import METRICS, final_loss, step_time_s
-from results.statistics import CONFIDENCE, Interval, interval
+from results.statistics import Interval, interval
 
 SAME_WITHIN = 0.02
 """An interval that holds 1 and lies within this share of it says that the technique makes no difference."""
@@ -92,54 +90,6 @@ def compare(records: Sequence[Record], machine: Machine) -> list[Comparison]:
     )
 
 
-def compare_runs(base: Sequence[Record], head: Sequence[Record], machine: Machine) -> list[Comparison]:
-    """The head run's arms against the same arms of the base run, for those that both have.
-
-    The runs were not interleaved, so the ratio is unpaired (Welch's t on the logarithms) and a drift of the machine
-    between the runs is part of it.
-    """
-    before = {(row.workload, row.techniques): row for row in compare(base, machine)}
-    rows = []
-    for row in compare(head, machine):
-        other = before.get((row.workload, row.techniques))
-        if other is None:
-            continue
-        equal = row.status is Status.OK and other.status is Status.OK
-        ratio = _unpaired(_step_times(base, row), _step_times(head, row)) if equal else None
-        rows.append(
-            dataclasses.replace(
-                row,
-                speedup=ratio.estimate if ratio else None,
-                speedup_low=ratio.low if ratio else None,
-                speedup_high=ratio.high if ratio else None,
-                smallest_effect=None,
-                verdict=verdict(ratio) if ratio else None,
-                method=ratio.method if ratio else None,
-                loss_delta=_difference(row.final_loss, other.final_loss),
-            )
-        )
-    return rows
-
-
-def _step_times(records: Sequence[Record], row: Comparison) -> list[float]:
-    arm = [item for item in records if (item.workload, item.techniques) == (row.workload, row.techniques)]
-    return [time_s for item in arm if item.status is Status.OK and (time_s := step_time_s(item)) is not None]
-
-
-def _unpaired(base: Sequence[float], head: Sequence[float]) -> Interval | None:
-    """The ratio base / head of two independent sets of step times with Welch's interval on the logarithms."""
-    if not base or not head:
-        return None
-    logs = [math.log(value) for value in base], [math.log(value) for value in head]
-    estimate = statistics.fmean(logs[0]) - statistics.fmean(logs[1])
-    low = high = None
-    if min(len(base), len(head)) > 1:
-        bounds = stats.ttest_ind(*logs, equal_var=False).confidence_interval(CONFIDENCE)
-        low, high = math.exp(bounds.low), math.exp(bounds.high)
-    method = f"Welch t, runs not interleaved, n={len(base)}+{len(head)}"
-    return Interval(estimate=math.exp(estimate), low=low, high=high, smallest_effect=None, method=method)
-
-
 def _comparison(records: list[Record], baselines: list[Record], machine: Machine) -> Comparison:
     first = records[0]
     # Unequal work is shown with its figures, but never ranked.
@@ -172,7 +122,7 @@ def _comparison(records: list[Record], baselines: list[Record], machine: Machine
         ready_s=_median(record.measurement.ready_s for record in good),
         first_step_s=_median(item.first_step_s for item in cold),
         compile_s=_median(item.compile_s for item in cold),
-        loss_delta=None if is_baseline else _difference(metrics["final_loss"], baseline_loss),
+        loss_delta=None if is_baseline else difference(metrics["final_loss"], baseline_loss),
         parameters=next((item.certificate.parameters for item in good if item.certificate), first.parameters),
         ranks=first.world_size,
         scaling_efficiency=_efficiency(speedup, first),
@@ -198,7 +148,8 @@ def _median(values: Iterable[float | None]) -> float | None:
     return statistics.median(known) if known else None
 
 
-def _difference(value: float | None, reference: float | None) -> float | None:
+def difference(value: float | None, reference: float | None) -> float | None:
+    """None where either is unknown."""
     return None if value is None or reference is None else value - reference
 
 
@@ -260,26 +211,6 @@ def verdict(speedup: Interval) -> Verdict:
         return Verdict.SLOWER
     within = speedup.low >= 1 - SAME_WITHIN and speedup.high <= 1 + SAME_WITHIN
     return Verdict.SAME if within else Verdict.UNCLEAR
-
-
-def incomparable(runs: Sequence[Sequence[Record]]) -> list[str]:
-    """In words, why records of these runs must not be set beside each other; empty if they may."""
-    differences = []
-    for name in ("machine_id", "device"):
-        values = sorted({getattr(record, name) for records in runs for record in records})
-        if len(values) > 1:
-            differences.append(f"the runs differ in {name}: {', '.join(values)}")
-    for name in ("batch", "sequence", "corpus_sha256"):
-        seen: dict[str, set[str]] = defaultdict(set)
-        # An arm may have a batch of its own: the workload's is the baseline's.
-        for record in (item for records in runs for item in records if item.techniques == BASELINE):
-            seen[record.workload].add(str(getattr(record, name))[:12])
-        differences += [
-            f"the runs differ in the {name} of {workload}: {', '.join(sorted(values))}"
-            for workload, values in seen.items()
-            if len(values) > 1
-        ]
-    return differences
 
 
 def most_telling(records: Sequence[Record], machine: Machine) -> list[tuple[str, list[str]]]:

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from bench.registry import OTHER_NUMERICS, Change
-from harness.certificate import attention_kernels, unequal_work, without_dropout
+from harness.certificate import attention_kernels, without_dropout
+from harness.equal_work import unequal_work
 from harness.record import WorkCertificate
 
 HONEST = WorkCertificate(

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from harness.record import Record, Status
-from results.compare import Verdict, compare, compare_runs, incomparable, log_ratios, most_telling
+from results.compare import Verdict, compare, log_ratios, most_telling
+from results.runs import compare_runs, incomparable
 from tests.samples import MACHINE, record
 
 

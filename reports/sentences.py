@@ -1,0 +1,115 @@
+"""What a run says, in sentences: for each workload what is fastest, and from which size on a technique pays."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from bench.spec import BASELINE
+from harness.record import Status
+from reports import quantity
+from reports.columns import OUTCOME_WORDS, speedup
+from reports.view import by_workload, differs, fastest_first, is_ranked, outcome
+from results.compare import Comparison, Verdict
+from results.crossover import Crossover, crossovers
+
+VERDICT_WORDS = {
+    Verdict.FASTER: "faster",
+    Verdict.SLOWER: "slower",
+    Verdict.SAME: "the same",
+    Verdict.UNCLEAR: "unclear",
+}
+
+
+def answer(comparisons: Sequence[Comparison]) -> str:
+    """The run in one paragraph: for each workload what is fastest, what costs most, and what cannot be said."""
+    said = [*answers(comparisons).values(), *over_sizes(comparisons)]
+    return " ".join(said) or "There is no record, so there is nothing to say."
+
+
+def answers(comparisons: Sequence[Comparison]) -> dict[str, str]:
+    """The sentences of the answer for each workload."""
+    return {
+        workload: " ".join(filter(None, (_fastest(workload, arms), _slowest(arms), _tally(arms))))
+        for workload, arms in by_workload(comparisons).items()
+    }
+
+
+def _fastest(workload: str, arms: Sequence[Comparison]) -> str:
+    ranked = fastest_first(arms)
+    baseline = next((item for item in arms if item.techniques == BASELINE), None)
+    if not ranked:
+        return f"On {workload} nothing can be compared: {_why_nothing(baseline, arms)}."
+    faster = [item for item in ranked if item.verdict is Verdict.FASTER]
+    if not faster:
+        single = all(item.speedup_low is None for item in ranked)
+        because = ": one repetition gives no interval" if single else ""
+        return f"On {workload} nothing is shown to be faster than {BASELINE}{because}."
+    alike = [item for item in faster if not differs(item)]
+    sentences = [f"On {workload}, {_best(faster, alike)}."]
+    if alike and differs(faster[0]):
+        other = faster[0]
+        sentences.append(f"Faster still, at {speedup(other)}, is {other.techniques}, with {differs(other)}.")
+    return " ".join(sentences)
+
+
+def _best(faster: Sequence[Comparison], alike: Sequence[Comparison]) -> str:
+    """The fastest of those that train alike; only if there is none, of those whose training is another."""
+    leaders = alike or faster
+    best = leaders[0]
+    rivals = [item.techniques for item in leaders[1:] if (item.speedup_high or 0) >= (best.speedup_low or 0)]
+    overlap = f"; its interval overlaps that of {quantity.several(rivals, 3)}" if rivals else ""
+    mark = f" ({differs(best)})" if differs(best) else ""
+    return f"{best.techniques}{mark} is fastest, at {speedup(best)} the speed of {BASELINE}{overlap}"
+
+
+def _why_nothing(baseline: Comparison | None, arms: Sequence[Comparison]) -> str:
+    if baseline is None:
+        return f"the baseline {BASELINE} has no record"
+    if baseline.status is not Status.OK:
+        reason = f" ({baseline.reason})" if baseline.reason else ""
+        return f"the baseline {BASELINE} ended as {OUTCOME_WORDS[baseline.status]}{reason}"
+    return "no other arm ended ok" if len(arms) > 1 else "only the baseline was run"
+
+
+def _slowest(arms: Sequence[Comparison]) -> str:
+    slower = [item for item in fastest_first(arms) if item.verdict is Verdict.SLOWER]
+    return f"Slower by most is {slower[-1].techniques}, at {speedup(slower[-1])}." if slower else ""
+
+
+def _tally(arms: Sequence[Comparison]) -> str:
+    rivals = [item for item in arms if item.techniques != BASELINE]
+    verdicts = Counter(item.verdict for item in rivals if is_ranked(item))
+    others = Counter(outcome(item) for item in rivals if not is_ranked(item))
+    counted = [f"{verdicts[verdict]} {word}" for verdict, word in VERDICT_WORDS.items() if verdicts[verdict]]
+    left_out = [f"{number} {word}" for word, number in others.items()]
+    if not rivals:
+        return ""
+    ranked = f"{quantity.several(counted, 9)}" if counted else "none ranked"
+    rest = f"; not ranked: {quantity.several(left_out, 9)}" if left_out else ""
+    return f"Of {len(rivals)} tried: {ranked}{rest}."
+
+
+def over_sizes(comparisons: Sequence[Comparison]) -> list[str]:
+    """For each technique over the sizes of a family: from where it pays, if anywhere."""
+    return [over_family(item) for item in crossovers(comparisons)]
+
+
+def over_family(found: Crossover) -> str:
+    """From which size on every size is shown to be faster. What is only unclear is not called slower."""
+    arm, count = found.sizes[0], quantity.count
+    name = found.techniques + (f" ({differs(arm)})" if differs(arm) else "")
+    span = f"the {len(found.sizes)} sizes of {found.family} tried"
+    start = found.pays_from
+    if start == 0:
+        return f"{name} pays on all of {span}, {speedup(found.sizes[0])} on the smallest to {speedup(found.sizes[-1])}."
+    if start is not None:
+        size, before = found.sizes[start], found.sizes[start - 1]
+        large, small = count(found.parameters[start]), count(found.parameters[start - 1])
+        return (
+            f"{name} pays from {size.workload} ({large} parameters, {speedup(size)}) on; "
+            f"on {before.workload} ({small}) it is {outcome(before)}, at {speedup(before)}."
+        )
+    faster = [item.workload for item in found.sizes if item.verdict is Verdict.FASTER]
+    some = f", though it does on {quantity.several(faster)}" if faster else ""
+    return f"{name} is not shown to pay on the largest of {span}, {speedup(found.sizes[-1])}{some}."

@@ -1,0 +1,85 @@
+"""One run set against another: whether it may be, and what comes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+
+from scipy import stats
+
+from bench.spec import BASELINE
+from harness.record import Machine, Record, Status
+from results.compare import Comparison, compare, difference, verdict
+from results.metrics import step_time_s
+from results.statistics import CONFIDENCE, Interval
+
+
+def compare_runs(base: Sequence[Record], head: Sequence[Record], machine: Machine) -> list[Comparison]:
+    """The head run's arms against the same arms of the base run, for those that both have.
+
+    The runs were not interleaved, so the ratio is unpaired (Welch's t on the logarithms) and a drift of the machine
+    between the runs is part of it.
+    """
+    before = {(row.workload, row.techniques): row for row in compare(base, machine)}
+    rows = []
+    for row in compare(head, machine):
+        other = before.get((row.workload, row.techniques))
+        if other is None:
+            continue
+        equal = row.status is Status.OK and other.status is Status.OK
+        ratio = _unpaired(_step_times(base, row), _step_times(head, row)) if equal else None
+        rows.append(
+            dataclasses.replace(
+                row,
+                speedup=ratio.estimate if ratio else None,
+                speedup_low=ratio.low if ratio else None,
+                speedup_high=ratio.high if ratio else None,
+                smallest_effect=None,
+                verdict=verdict(ratio) if ratio else None,
+                method=ratio.method if ratio else None,
+                loss_delta=difference(row.final_loss, other.final_loss),
+            )
+        )
+    return rows
+
+
+def _step_times(records: Sequence[Record], row: Comparison) -> list[float]:
+    arm = [item for item in records if (item.workload, item.techniques) == (row.workload, row.techniques)]
+    return [time_s for item in arm if item.status is Status.OK and (time_s := step_time_s(item)) is not None]
+
+
+def _unpaired(base: Sequence[float], head: Sequence[float]) -> Interval | None:
+    """The ratio base / head of two independent sets of step times with Welch's interval on the logarithms."""
+    if not base or not head:
+        return None
+    logs = [math.log(value) for value in base], [math.log(value) for value in head]
+    estimate = statistics.fmean(logs[0]) - statistics.fmean(logs[1])
+    low = high = None
+    if min(len(base), len(head)) > 1:
+        bounds = stats.ttest_ind(*logs, equal_var=False).confidence_interval(CONFIDENCE)
+        low, high = math.exp(bounds.low), math.exp(bounds.high)
+    method = f"Welch t, runs not interleaved, n={len(base)}+{len(head)}"
+    return Interval(estimate=math.exp(estimate), low=low, high=high, smallest_effect=None, method=method)
+
+
+def incomparable(runs: Sequence[Sequence[Record]]) -> list[str]:
+    """In words, why records of these runs must not be set beside each other; empty if they may."""
+    differences = []
+    for name in ("machine_id", "device"):
+        values = sorted({getattr(record, name) for records in runs for record in records})
+        if len(values) > 1:
+            differences.append(f"the runs differ in {name}: {', '.join(values)}")
+    for name in ("batch", "sequence", "corpus_sha256"):
+        seen: dict[str, set[str]] = defaultdict(set)
+        # An arm may have a batch of its own: the workload's is the baseline's.
+        for record in (item for records in runs for item in records if item.techniques == BASELINE):
+            seen[record.workload].add(str(getattr(record, name))[:12])
+        differences += [
+            f"the runs differ in the {name} of {workload}: {', '.join(sorted(values))}"
+            for workload, values in seen.items()
+            if len(values) > 1
+        ]
+    return differences

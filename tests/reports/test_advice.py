@@ -1,0 +1,45 @@
+"""Warnings and what to do about them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from harness.record import Record
+from reports import view
+from results.compare import Comparison, compare
+from tests.reports.synthetic import (
+    machine,
+    record,
+    run,
+)
+
+
+def test_warnings_say_what_was_seen_and_what_to_do() -> None:
+    calm = [replace_measurement(item, sample_foreign_cpu_pct=[1.0], warmup_steady=True) for item in run(repetitions=6)]
+    assert view.warnings([], calm) == []
+    seen: list[tuple[dict[str, Any], str]] = [
+        ({"sample_foreign_cpu_pct": [40.0, 60.0]}, "Other programs used the CPU"),
+        ({"sample_steal_pct": [7.0]}, "hypervisor"),
+        ({"throttle_reasons": ["hardware thermal slowdown"]}, "hardware thermal slowdown (1 of 120 records)"),
+        ({"warmup_steady": False}, "Warm-up ended before steps were steady in 1 of 120 records: fp32 on gpt2/tiny"),
+    ]
+    for changed, said in seen:
+        found = view.warnings([], [replace_measurement(calm[0], **changed), *calm[1:]])
+        assert len(found) == 1, said
+        assert said in found[0].text
+        assert found[0].advice
+
+
+def replace_measurement(item: Record, **changed: Any) -> Record:
+    return replace(item, measurement=replace(item.measurement, **changed)) if item.measurement.sample_t_s else item
+
+
+def test_warnings_of_few_repetitions_and_wide_intervals(comparisons: list[Comparison]) -> None:
+    texts = [warning.text for warning in view.warnings(comparisons, [])]
+    assert any(text.startswith("With 3 repetitions") for text in texts)
+    assert any(text.startswith("Intervals are wide") for text in texts)
+    single = view.warnings(compare(run(repetitions=1), machine()), [])
+    assert ["only one repetition" in warning.text for warning in single] == [True]
+    strangers = [*run(repetitions=1), replace(record("compile", 1), machine_id="another")]
+    assert "differ in machine_id" in view.warnings([], strangers)[0].text

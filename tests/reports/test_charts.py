@@ -1,0 +1,123 @@
+"""The charts of the page."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import replace
+
+import matplotlib as mpl
+import pytest
+
+from harness.record import Record, Status
+from reports import charts, panels, quantity, scatter
+from results.compare import Comparison, Verdict, compare
+from results.metrics import step_time_s
+from tests.reports.synthetic import (
+    FAILED,
+    TIMES,
+    Draw,
+    find,
+    machine,
+    ranked,
+    record,
+)
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_forest_has_one_marker_for_each_ranked_arm(comparisons: list[Comparison], narrow: bool) -> None:
+    arms = [item for item in comparisons if item.workload == "gpt2/tiny"]
+    chart = charts.forest(arms, "f", narrow=narrow)
+    assert chart is not None
+    points = re.findall(r'class="point"[^>]*aria-label="([^":]+):', chart.svg)
+    assert sorted(points) == sorted(item.techniques for item in ranked(comparisons, "gpt2/tiny"))
+    assert points[0] == max(ranked(comparisons, "gpt2/tiny"), key=lambda item: item.speedup or 0).techniques
+    assert "prune_magnitude_50" not in chart.svg
+    assert "prune_magnitude_50 (unequal work)" in chart.note
+
+
+@pytest.mark.parametrize("draw", [scatter.throughput, scatter.first_step])
+def test_scatters_hold_ranked_arms_and_the_baseline(comparisons: list[Comparison], draw: Draw) -> None:
+    arms = [item for item in comparisons if item.workload == "gpt2/tiny"]
+    chart = draw(arms, "s")
+    assert chart is not None
+    assert chart.svg.count('class="point"') == len(ranked(comparisons, "gpt2/tiny")) + 1
+    assert not any(techniques in chart.svg for techniques in FAILED)
+
+
+def test_arm_with_an_unknown_figure_is_named_beside_the_chart(comparisons: list[Comparison]) -> None:
+    arms = [item for item in comparisons if item.workload == "gpt2/tiny"]
+    lacking = [replace(item, peak_memory_bytes=None) if item.techniques == "compile" else item for item in arms]
+    chart = scatter.throughput(lacking, "s")
+    assert chart is not None
+    assert chart.note == "Not drawn, for a figure is unknown: compile."
+    assert scatter.throughput([replace(item, peak_memory_bytes=None) for item in arms], "s") is None
+
+
+def test_charts_follow_the_theme_and_fit_any_width(comparisons: list[Comparison], records: list[Record]) -> None:
+    arms = [item for item in comparisons if item.workload == "gpt2/tiny"]
+    drawn = [charts.forest(arms, "a"), scatter.throughput(arms, "b"), panels.traces(records, "c")]
+    for chart in drawn:
+        assert chart is not None
+        assert not re.search(r"#[0-9a-f]{6}\b", chart.svg.replace('xlink:href="#', ""))
+        assert {"var(--ink)", "var(--muted)"} <= set(re.findall(r"var\(--\w+\)", chart.svg))
+        assert not re.search(r"<svg[^>]* (width|height)=", chart.svg)
+        assert "DejaVu" not in chart.svg
+
+
+def test_drawing_leaves_matplotlib_s_settings_alone(comparisons: list[Comparison]) -> None:
+    before = dict(mpl.rcParams)
+    charts.forest(comparisons, "f")
+    assert dict(mpl.rcParams) == before
+
+
+def test_wide_interval_is_cut_off_with_an_arrow(comparisons: list[Comparison]) -> None:
+    sure = find(comparisons, "compile")
+    vague = replace(find(comparisons, "adamax"), speedup_low=0.01, speedup_high=80.0, verdict=Verdict.UNCLEAR)
+    chart = charts.forest([sure, vague], "f")
+    assert chart is not None
+    assert "[0.010, 80.000]" in chart.svg
+    assert "50x" not in chart.svg
+
+
+def test_traces_show_the_median_repetition_of_each_arm(records: list[Record]) -> None:
+    own = [item for item in records if item.workload == "gpt2/tiny"]
+    chosen = panels.representative(own)
+    assert [item.techniques for item in chosen] == [*TIMES, *FAILED]
+    times = sorted(metric for item in own if item.techniques == "compile" and (metric := step_time_s(item)))
+    assert step_time_s(next(item for item in chosen if item.techniques == "compile")) == times[1]
+
+
+def test_compiling_first_step_leaves_its_panel_and_is_named(records: list[Record]) -> None:
+    own = [item for item in records if item.workload == "gpt2/tiny" and item.techniques in ("fp32", "compile")]
+    chart = panels.traces(own, "t")
+    assert chart is not None
+    first_s = panels.representative(own)[1].measurement.first_step_s
+    assert first_s is not None
+    assert f"\N{UPWARDS ARROW} {quantity.duration(first_s, 2)}" in chart.svg
+    assert "10 s" not in chart.svg
+
+
+def test_nothing_to_draw_is_no_chart() -> None:
+    bare = [record("tf32", 0, status=Status.UNSUPPORTED, reason="no GPU")]
+    assert panels.traces(bare, "t") is None
+    assert panels.utilisation(bare, "u") is None
+    assert charts.forest(compare(bare, machine()), "f") is None
+
+
+def test_thinned_keeps_the_extremes() -> None:
+    points = [(float(index), 1.0) for index in range(1000)]
+    points[333] = (333.0, 9.0)
+    thin = panels.thinned(points, 100)
+    assert len(thin) <= 100
+    assert (333.0, 9.0) in thin
+    assert thin == sorted(thin)
+
+
+def test_spread_labels_neither_touch_nor_change_order() -> None:
+    wanted = [50.0, 10.0, 10.5, 11.0, 99.0, 98.0]
+    heights = scatter.spread(wanted, 12, top=0, bottom=100)
+    by_height = sorted(heights)
+    assert all(after - before >= 12 - 1e-9 for before, after in itertools.pairwise(by_height))
+    assert min(heights) >= 6 and max(heights) <= 94
+    assert sorted(range(6), key=lambda index: heights[index]) == sorted(range(6), key=lambda index: wanted[index])

@@ -1,0 +1,55 @@
+"""Comparisons as rows, and reasons for what is unknown."""
+
+from __future__ import annotations
+
+import pytest
+
+import reports.html
+from bench.spec import BASELINE
+from harness.record import Record
+from reports import view
+from reports.columns import speedup
+from results.compare import Comparison, compare
+from tests.reports.synthetic import (
+    PLAN,
+    Page,
+    find,
+    machine,
+    run,
+)
+
+
+def test_one_repetition_has_an_unknown_interval(comparisons: list[Comparison]) -> None:
+    single = find(compare(run(repetitions=1), machine()), "compile")
+    assert speedup(single).endswith("x [unknown]")
+    assert "one repetition" in view.notes(single, None)
+
+
+def test_first_step_is_earned_back(comparisons: list[Comparison]) -> None:
+    compiled, plain = find(comparisons, "compile"), find(comparisons, BASELINE)
+    steps = view.payback_steps(compiled, plain)
+    assert steps is not None
+    assert compiled.first_step_s and plain.first_step_s and compiled.step_time_s and plain.step_time_s
+    spent = [item.first_step_s + steps * item.step_time_s for item in (compiled, plain)]  # type: ignore[operator]
+    assert spent[0] == pytest.approx(spent[1])
+    assert view.payback_steps(find(comparisons, "adafactor"), plain) is None
+
+
+def test_reasons_for_unknown_figures_are_specific(comparisons: list[Comparison], records: list[Record]) -> None:
+    rows = view.rows(comparisons, records, machine())
+    cells = {cell.name: cell for row in rows if row.techniques == "amp_bf16" for cell in row.cells}
+    assert cells["gpu_util_pct"].why == "the run is on the CPU"
+    assert cells["mfu"].why == "no published peak on file for AMD EPYC 7B13"
+    assert cells["compile_s"].why == "not recorded"
+    assert cells["speedup"].why is None
+    assert cells["matmul_share"].value is not None
+
+
+def test_gpu_figures_are_shown_on_a_gpu() -> None:
+    records = run("gpt2/medium", 2, "cuda", 0.012)
+    compared = compare(records, machine("cuda"))
+    shown = reports.html.render(compared, records, machine("cuda"), PLAN)
+    columns = {cell["data-key"] for cell in Page(shown).cells}
+    assert {"gpu_util_pct", "energy_j_per_token", "mfu"} <= columns
+    assert "989 TFLOP/s" in shown and "data sheets of the chips" in shown
+    assert "software power cap" in shown
