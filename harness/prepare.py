@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bench.composition import compose, ranks, unmet
 from bench.corpus import Corpus, open_corpus
-from bench.host import Host
+from bench.host import Host, compiler
 from bench.registry import Technique
 from bench.spec import Plan, Trial, WorkloadSpec
 from harness.channel import Message
@@ -18,9 +18,6 @@ from harness.record import Machine
 
 TASK_TIMEOUT_S = 600.0
 """For the longest task before a run: training a tokenizer on a large corpus."""
-
-PRETRAIN_TIMEOUT_S = 3600.0
-"""For the checkpoint of a large model, which is trained once and kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +47,12 @@ class Prepared:
         return [
             trial for trial in self.plan.trials(entry.spec) if (entry.spec.name, trial.label) not in self.unsupported
         ]
+
+    @property
+    def compiles(self) -> bool:
+        """Whether any arm that can run calls a compiler."""
+        chosen = (compose(trial.techniques) for entry in self.entries for trial in self.trials(entry))
+        return any(compiler in item.needs for items in chosen for item in items)
 
     def estimated_s(self) -> float:
         """A rough wall time for the least repetitions: bounded phases, steps guessed at a tenth of the matmul peak."""
@@ -83,14 +86,6 @@ def prepare(plan: Plan, nursery: Nursery) -> Prepared:
         for label, chosen in composed.items()
     }
     unsupported = {key: reason for key, reason in reasons.items() if reason}
-    for entry in entries:
-        runnable = {
-            item.name
-            for label, chosen in composed.items()
-            if (entry.spec.name, label) not in unsupported
-            for item in chosen
-        }
-        _pretrain(nursery, entry, sorted(runnable), plan.device)
     _check_ranks(entries, composed, here, unsupported)
     return Prepared(
         plan=plan,
@@ -99,20 +94,6 @@ def prepare(plan: Plan, nursery: Nursery) -> Prepared:
         entries=entries,
         unsupported=unsupported,
     )
-
-
-def _pretrain(nursery: Nursery, entry: Entry, techniques: list[str], device: str) -> None:
-    """Make the checkpoints that the workload and its techniques start from, unless an earlier run has."""
-    arguments = {
-        "workload": dataclasses.asdict(entry.spec),
-        "corpus": dataclasses.asdict(entry.corpus),
-        "names": techniques,
-        "device": device,
-    }
-    try:
-        nursery.run("harness.pretrain:ensure", arguments, PRETRAIN_TIMEOUT_S)
-    except ArmFailed as failure:
-        raise ValueError(f"model {entry.spec.name!r} cannot be pre-trained: {failure.reason}") from failure
 
 
 def _check_ranks(

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -28,7 +30,10 @@ MEMORY_MARGIN = 1.3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heat:
-    """What the arms of one repetition of one workload share. `request` and `record` lack only what tells arms apart."""
+    """What the arms of one repetition of one workload share. `request` and `record` lack only what tells arms apart.
+
+    `compile_caches` is a folder with one for each arm, and `toolchain` the cache that they start as a copy of.
+    """
 
     nursery: Nursery
     host: Host
@@ -36,13 +41,16 @@ class Heat:
     gpus: Gpus
     request: Message
     record: Record
-    compile_caches: str
+    compile_caches: Path
+    toolchain: Path
     progress: Callable[[str, str], object]
 
     def enter(self, trial: Trial) -> Entrant:
         """A new entrant with a compile cache of its own, so that no arm profits from what another compiled."""
-        cache = f"{self.compile_caches}/{self.record.workload.replace('/', '_').replace(' ', '-')}-{trial.label}"
-        environment = {"TORCHINDUCTOR_CACHE_DIR": cache}
+        cache = self.compile_caches / f"{self.record.workload.replace('/', '_').replace(' ', '-')}-{trial.label}"
+        if self.toolchain.exists() and not cache.exists():
+            shutil.copytree(self.toolchain, cache)
+        environment = {"TORCHINDUCTOR_CACHE_DIR": str(cache)}
         request = self.request | {"techniques": list(trial.techniques), "environment": environment}
         return Entrant(trial, request=request, protocol=self.protocol, host=self.host)
 

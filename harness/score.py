@@ -21,10 +21,11 @@ def score(setup: TrainingSetup) -> Message:
 
     Macro F1 is the mean over the labels that occur (scikit-learn's f1_score), so that small sections count as much.
     """
-    from sklearn.metrics import accuracy_score, f1_score
-
     if setup.workload.held_out is None:
         return {}
+    # The library takes a second to import, which no other arm should wait for.
+    from sklearn.metrics import accuracy_score, f1_score
+
     samples = setup.workload.held_out()
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0))[:SCORED].tolist()
     loader: DataLoader[Any] = DataLoader(samples, batch_size=setup.share, sampler=order)  # type: ignore[arg-type]

@@ -14,14 +14,23 @@ from pathlib import Path
 from bench.composition import compose, declared
 from bench.plans import CUSTOM, plans
 from bench.spec import BASELINE, Phase, Plan, Trial, parse_composition
+from harness import toolchain
 from harness.nursery import Nursery
 from harness.prepare import Entry, Prepared
+from harness.pretrain import pretrain
 from harness.race import Heat, race
 from harness.record import Machine, Measurement, Record, Status
 from harness.telemetry import Gpus
 
 Choose = Callable[[Sequence[Record]], list[tuple[str, list[str]]]]
 """From the records so far, workloads and labels in the order in which more repetitions would tell most."""
+
+
+PRETRAINING = "pre-training"
+"""The phase before any repetition, in which checkpoints are made."""
+
+TOOLCHAIN = "toolchain"
+"""The compile cache that those of the arms start as a copy of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,11 +73,18 @@ class Sweep:
         return self._records
 
     def run(self, nursery: Nursery) -> None:
-        """Measure the least repetitions of every workload, then more where they tell most, while the budget lasts."""
+        """Measure the least repetitions of every workload, then more where they tell most, while the budget lasts.
+
+        Raises ValueError where a checkpoint that they start from cannot be made.
+        """
+        pretrain(self._prepared, nursery, lambda workload: self._progress(workload, PRETRAINING))
         # What an earlier go has spent on these records is spent.
         started = time.monotonic() - sum(record.measurement.active_s for record in self._records)
         self._record_unsupported()
-        with tempfile.TemporaryDirectory(prefix="trainpace-") as caches:
+        with tempfile.TemporaryDirectory(prefix="trainpace-") as folder:
+            caches = Path(folder)
+            if self._prepared.compiles:
+                toolchain.learn(self._prepared, nursery, str(caches / TOOLCHAIN))
             for repetition in range(self._plan.repetitions):
                 for entry in self._prepared.entries:
                     self._heat(nursery, entry, self._prepared.trials(entry), repetition, caches)
@@ -106,7 +122,7 @@ class Sweep:
         """Arms that failed before: another repetition would fail alike, and cost its timeout again."""
         return {record.techniques for record in self._of(workload) if record.status is not Status.OK} - {BASELINE}
 
-    def _heat(self, nursery: Nursery, entry: Entry, trials: Sequence[Trial], repetition: int, caches: str) -> None:
+    def _heat(self, nursery: Nursery, entry: Entry, trials: Sequence[Trial], repetition: int, caches: Path) -> None:
         workload = entry.spec.name
         earlier = [record for record in self._of(workload) if record.repetition == repetition]
         done = {record.techniques for record in earlier} | self._disqualified(workload)
@@ -127,22 +143,7 @@ class Sweep:
         references = {(item.repetition, item.heat_part) for item in replayed if item.techniques == BASELINE}
         return any(item.techniques == label and (item.repetition, item.heat_part) in references for item in replayed)
 
-    def _context(self, nursery: Nursery, entry: Entry, repetition: int, caches: str, part: int) -> Heat:
-        total = self._plan.repetitions * sum(len(self._prepared.trials(item)) for item in self._prepared.entries)
-
-        def progress(techniques: str, phase: str) -> None:
-            done = sum(record.status is not Status.UNSUPPORTED for record in self._records)
-            self._show(
-                Progress(
-                    workload=entry.spec.name,
-                    techniques=techniques,
-                    repetition=repetition,
-                    phase=phase,
-                    done=done,
-                    total=max(total, done),
-                )
-            )
-
+    def _context(self, nursery: Nursery, entry: Entry, repetition: int, caches: Path, part: int) -> Heat:
         seed = self._plan.seed + repetition
         return Heat(
             nursery=nursery,
@@ -158,7 +159,22 @@ class Sweep:
             },
             record=dataclasses.replace(self._template(entry), repetition=repetition, heat_part=part, seed=seed),
             compile_caches=caches,
-            progress=progress,
+            toolchain=caches / TOOLCHAIN,
+            progress=lambda techniques, phase: self._progress(entry.spec.name, phase, techniques, repetition),
+        )
+
+    def _progress(self, workload: str, phase: str, techniques: str = "", repetition: int = 0) -> None:
+        least = self._plan.repetitions * sum(len(self._prepared.trials(entry)) for entry in self._prepared.entries)
+        done = sum(record.status is not Status.UNSUPPORTED for record in self._records)
+        self._show(
+            Progress(
+                workload=workload,
+                techniques=techniques,
+                repetition=repetition,
+                phase=phase,
+                done=done,
+                total=max(least, done),
+            )
         )
 
     def _finish(self, record: Record) -> None:

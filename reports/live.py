@@ -12,6 +12,7 @@ from rich.table import Table
 
 from bench.spec import Plan
 from harness.record import Record, Status
+from harness.sweep import PRETRAINING
 from harness.sweep import Progress as SweepProgress
 
 
@@ -48,6 +49,9 @@ class Live:
 
     def progress(self, progress: SweepProgress) -> None:
         """What the sweep is doing now."""
+        if progress.phase == PRETRAINING:
+            self._line(f"{progress.workload}: training the checkpoints that it starts from, once")
+            return
         heat = (progress.workload, progress.repetition)
         if heat != self._heat:
             self._heat = heat
@@ -75,7 +79,7 @@ class Live:
             self._live.refresh()
 
     def _line(self, text: str) -> None:
-        print(text, file=self._console.file, flush=True)
+        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
 
     def _render(self) -> Group:
         table = Table(title=self._workload or None, title_justify="left")

@@ -20,7 +20,7 @@ from bench.spec import WorkloadSpec
 from bench.techniques._blocks import blocks
 from bench.techniques.distillation import TEMPERATURE, distance, larger, teacher
 from bench.techniques.transfer import RANK
-from harness.pretrain import ensure
+from harness.pretrain import make
 from harness.step import Batches
 from harness.trainer import Trainer
 from tests.training import apply, build, first_loss, own, train_three_steps
@@ -119,7 +119,7 @@ def teachers(corpus: Corpus) -> None:
     """The harness trains these before any arm asks for them."""
     for model in ("gpt2/nano", "bert/nano"):
         spec = WorkloadSpec(model=model, batch=8, sequence=32)
-        ensure(dataclasses.asdict(spec), dataclasses.asdict(corpus), ["distill"], "cpu")
+        make(dataclasses.asdict(spec), dataclasses.asdict(corpus), ["distill"], "cpu")
 
 
 NAMES = ["train_last_layers", "freeze_embeddings", "lora", "qlora", "distill"]
