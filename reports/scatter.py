@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,10 @@ from results.compare import Comparison
 
 _WIDTH, _LEAST_HEIGHT, _LEFT, _TOP, _AREA_WIDTH, _BELOW = 400, 250, 52, 10, 190, 46
 _LABEL_X, _LABEL_HEIGHT, _LABEL_CHARACTERS = 260, 14.5, 22
+_MOST_LABELS = 25
+"""More names than these cannot be followed back to their marks."""
+_WIDE_SPAN = 8
+"""From this ratio of the largest memory to the smallest on, a linear axis would crowd all but the largest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,13 +43,11 @@ def throughput(comparisons: Sequence[Comparison], name: str) -> Chart | None:
         return None
     figure, area = _sheet(points)
     sizes, rates = [point.x for point in points], [point.y for point in points]
-    margin = (max(sizes) - min(sizes)) * 0.08 or max(sizes) * 0.1
-    _memory_axis(area, max(0.0, min(sizes) - margin), max(sizes) + margin)
+    _memory_axis(area, min(sizes), max(sizes))
     canvas.log_axis(area, "y", (min(rates) / 1.1, max(rates) * 1.1), lambda tick: quantity.count(tick, 2))
-    area.set_xlabel("peak memory")
     area.set_ylabel(f"{what} a second, log scale")
     label = f"Throughput against peak memory on {comparisons[0].workload}"
-    return Chart(svg=inline(figure, name, label, _draw(figure, area, points)), note=missing)
+    return Chart(svg=inline(figure, name, label, _draw(figure, area, points)), note=_note(points, missing))
 
 
 @canvas.styled
@@ -60,7 +63,12 @@ def first_step(comparisons: Sequence[Comparison], name: str) -> Chart | None:
     area.set_xlabel("steady step, log scale")
     area.set_ylabel("first step, log scale")
     label = f"First step against steady step on {comparisons[0].workload}"
-    return Chart(svg=inline(figure, name, label, _draw(figure, area, points)), note=missing)
+    return Chart(svg=inline(figure, name, label, _draw(figure, area, points)), note=_note(points, missing))
+
+
+def _note(points: Sequence[_Point], missing: str) -> str:
+    few = f"Named are the {_MOST_LABELS} farthest from {BASELINE}: point at any other mark for its name."
+    return " ".join(filter(None, (few if len(points) > _MOST_LABELS + 1 else "", missing)))
 
 
 def _points(comparisons: Sequence[Comparison], x: str, y: str) -> tuple[list[_Point], str]:
@@ -78,8 +86,8 @@ def _points(comparisons: Sequence[Comparison], x: str, y: str) -> tuple[list[_Po
 
 
 def _sheet(points: Sequence[_Point]) -> tuple[Figure, Axes]:
-    """A sheet high enough for one line of label a point, in a column to the right of the axes."""
-    height = max(_LEAST_HEIGHT, _LABEL_HEIGHT * len(points))
+    """A sheet high enough for one line for each label, in a column to the right of the axes."""
+    height = max(_LEAST_HEIGHT, _LABEL_HEIGHT * min(len(points), _MOST_LABELS + 1))
     figure = canvas.sheet(_WIDTH, _TOP + height + _BELOW)
     area = canvas.axes(figure, _LEFT, _TOP, _AREA_WIDTH, height)
     area.grid(color=canvas.HAIR, linewidth=0.6)
@@ -87,8 +95,15 @@ def _sheet(points: Sequence[_Point]) -> tuple[Figure, Axes]:
     return figure, area
 
 
-def _memory_axis(area: Axes, low: float, high: float) -> None:
+def _memory_axis(area: Axes, least: float, most: float) -> None:
+    if most > _WIDE_SPAN * least:
+        canvas.log_axis(area, "x", (least / 1.2, most * 1.2), quantity.memory, most=3)
+        area.set_xlabel("peak memory, log scale")
+        return
+    margin = (most - least) * 0.08 or most * 0.1
+    low, high = max(0.0, least - margin), most + margin
     unit = 2.0**30 if high >= 2.0**30 else 2.0**20
+    area.set_xlabel("peak memory")
     area.set_xlim(low, high)
     ticks = [tick * unit for tick in MaxNLocator(nbins=3).tick_values(low / unit, high / unit)]
     shown = [tick for tick in ticks if low <= tick <= high]
@@ -97,16 +112,27 @@ def _memory_axis(area: Axes, low: float, high: float) -> None:
 
 
 def _draw(figure: Figure, area: Axes, points: Sequence[_Point]) -> dict[str, str]:
-    """Draw the points, each tied by a thin line to its label; returns the texts for hovering by gid."""
+    """Draw the points, the most telling tied by a thin line to their labels; the texts for hovering by gid."""
     places = [canvas.place(figure, area, point.x, point.y) for point in points]
-    heights = spread([y for _, y in places], _LABEL_HEIGHT, top=_TOP, bottom=_TOP + _area_height(figure))
-    for index, (point, (x, y), label_y) in enumerate(zip(points, places, heights, strict=True)):
-        end = _LABEL_X - 4
-        canvas.line(figure, [(x + 5, y), (end - 12, label_y), (end, label_y)], color=canvas.HAIR, linewidth=0.8)
+    for index, point in enumerate(points):
         mark(area, point.comparison, point.x, point.y, f"arm-{index}")
-        label = shortened(named(point.comparison), _LABEL_CHARACTERS)
+    labelled = _farthest(points, places)
+    wanted = [places[index][1] for index in labelled]
+    heights = spread(wanted, _LABEL_HEIGHT, top=_TOP, bottom=_TOP + _area_height(figure))
+    for index, label_y in zip(labelled, heights, strict=True):
+        (x, y), end = places[index], _LABEL_X - 4
+        canvas.line(figure, [(x + 5, y), (end - 12, label_y), (end, label_y)], color=canvas.HAIR, linewidth=0.8)
+        label = shortened(named(points[index].comparison), _LABEL_CHARACTERS)
         canvas.write(figure, _LABEL_X, label_y, label, size=canvas.SMALL)
     return {f"arm-{index}": tip(point.comparison) for index, point in enumerate(points)}
+
+
+def _farthest(points: Sequence[_Point], places: Sequence[tuple[float, float]]) -> list[int]:
+    """The baseline and those farthest from it on the sheet, as many as can be named."""
+    labels = [point.comparison.techniques for point in points]
+    origin = places[labels.index(BASELINE) if BASELINE in labels else 0]
+    order = sorted(range(len(points)), key=lambda index: (labels[index] != BASELINE, -math.dist(places[index], origin)))
+    return order[: _MOST_LABELS + 1]
 
 
 def _area_height(figure: Figure) -> float:
