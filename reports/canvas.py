@@ -124,13 +124,14 @@ def place(figure: Figure, area: Axes, x: float, y: float) -> tuple[float, float]
 
 
 def log_axis(
-    area: Axes, which: str, limits: tuple[float, float], form: Callable[[float], str], *, most: int = 6
+    area: Axes, which: str, limits: tuple[float, float], form: Callable[[float], str], *, most: int = 6, unit: float = 1
 ) -> None:
-    """Make one axis (`x` or `y`) logarithmic between these limits, with about `most` round ticks."""
+    """Make one axis (`x` or `y`) logarithmic between these limits, with about `most` ticks round in this unit."""
     getattr(area, f"set_{which}scale")("log")
     getattr(area, f"set_{which}lim")(limits)
     axis = area.xaxis if which == "x" else area.yaxis
-    ticks = log_ticks(*limits, most)
+    low, high = limits
+    ticks = [tick * unit for tick in log_ticks(low / unit, high / unit, most)]
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_minor_locator(NullLocator())
     axis.set_ticklabels([form(tick) for tick in ticks])

@@ -97,7 +97,7 @@ def _sheet(points: Sequence[_Point]) -> tuple[Figure, Axes]:
 
 def _memory_axis(area: Axes, least: float, most: float) -> None:
     if most > _WIDE_SPAN * least:
-        canvas.log_axis(area, "x", (least / 1.2, most * 1.2), quantity.memory, most=3)
+        canvas.log_axis(area, "x", (least / 1.2, most * 1.2), quantity.memory, most=3, unit=2.0**20)
         area.set_xlabel("peak memory, log scale")
         return
     margin = (most - least) * 0.08 or most * 0.1
