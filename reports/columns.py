@@ -84,6 +84,15 @@ COLUMNS: tuple[Column, ...] = (
     _column("smallest_effect", "Could have seen", "least change seen with 80 % chance", quantity.share, main=False),
     _column("repetitions", "Repetitions", "fresh processes that ended ok", lambda value: f"{value:.0f}", main=False),
 )
+NOT_ASKED = {
+    "compile_s": "nothing was compiled",
+    "scaling_efficiency": "there is one rank",
+    "exposed_communication_share": "there is one rank, or no replay",
+    "slowest_rank": "there is one rank, or no replay",
+    "accuracy": "measured in the phase finetune only",
+    "f1": "measured in the phase finetune only",
+}
+"""Why a figure is unknown that was not asked of the arm."""
 TITLES = {column.name: column.title for column in COLUMNS}
 
 
@@ -114,7 +123,7 @@ def why_unknown(column: Column, comparison: Comparison, records: Sequence[Record
         return "one repetition shows no spread"
     if column.name in ("mfu", "matmul_share") and machine:
         return _why_no_share(column.name, records, machine)
-    return "not recorded"
+    return NOT_ASKED.get(column.name, "not recorded")
 
 
 def _why_no_share(name: str, records: Sequence[Record], machine: Machine) -> str:

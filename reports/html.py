@@ -60,10 +60,17 @@ def render(
     captions: Mapping[str, str] | None = None,
 ) -> str:
     """The whole page. `captions` has the one-line caption of each technique, by name."""
-    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(_template())
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters["breakable"] = _breakable
+    template = environment.from_string(_template())
     page = _texts(comparisons, records, machine, plan, captions or {})
     bare = template.render(page, omitted=[], sizes={}, **{kind: {} for kind in KINDS})
     return template.render(page, **_drawn(comparisons, records, PAGE_BYTES - len(bare.encode())))
+
+
+def _breakable(name: str) -> Markup:
+    """The name of a composition, which may go on in the next line after a joint."""
+    return Markup("<wbr>").join(re.split(r"(?<=[_+])", name))
 
 
 def _template() -> str:

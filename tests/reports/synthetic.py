@@ -186,7 +186,7 @@ PLAN = Plan(name="quick", workloads=(WorkloadSpec(model="gpt2/tiny"),), composit
 class Page(HTMLParser):
     """Reads a page strictly: every element that opens must close, in order. Keeps what the tests ask about."""
 
-    VOID = frozenset({"meta", "input", "br", "hr", "img", "link"})
+    VOID = frozenset({"meta", "input", "br", "hr", "img", "link", "wbr"})
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)

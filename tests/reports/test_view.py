@@ -40,7 +40,7 @@ def test_reasons_for_unknown_figures_are_specific(comparisons: list[Comparison],
     cells = {cell.name: cell for row in rows if row.techniques == "amp_bf16" for cell in row.cells}
     assert cells["gpu_util_pct"].why == "the run is on the CPU"
     assert cells["mfu"].why == "no published peak on file for AMD EPYC 7B13"
-    assert cells["compile_s"].why == "not recorded"
+    assert cells["compile_s"].why == "nothing was compiled"
     assert cells["speedup"].why is None
     assert cells["matmul_share"].value is not None
 
