@@ -41,8 +41,10 @@ def load_file(path: str | Path, *, kind: str = "plugin") -> ModuleType:
     name = f"trainpace_file_{file.stem}_{zlib.crc32(str(file).encode()):08x}"
     if name in sys.modules:
         return sys.modules[name]
+    if not file.is_file():
+        raise ValueError(f"{kind} file {str(path)!r} does not exist: give the path of a .py file")
     location = importlib.util.spec_from_file_location(name, file)
-    if not file.is_file() or file.suffix != ".py" or location is None or location.loader is None:
+    if file.suffix != ".py" or location is None or location.loader is None:
         raise ValueError(f"{kind} file {str(path)!r} is not a Python file: give the path of a .py file")
     module = importlib.util.module_from_spec(location)
     sys.path.insert(0, str(file.parent))
