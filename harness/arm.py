@@ -13,6 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ from bench.spec import WorkloadSpec
 from bench.workload import Workload
 from harness import certificate, communication
 from harness.channel import Channel, Closed, Message
-from harness.largest import with_batch, with_largest_batch
+from harness.largest import largest_batch
 from harness.record import Status
 from harness.score import score
 from harness.trainer import Trainer
@@ -41,7 +42,7 @@ class Arm:
             self._device = torch.device("cuda", rank)
             torch.cuda.set_device(self._device)
         self._techniques = compose(request["techniques"])
-        self._batch: int | None = None
+        self._batch: int | None = request.get("found_batch")
         self._rss_start_bytes = _status_bytes("VmRSS")
         self._file_start_bytes = _status_bytes("RssFile")
         started = time.perf_counter()
@@ -50,9 +51,21 @@ class Arm:
         self._build_s = time.perf_counter() - started
 
     def _build(self, prepare: Callable[[TrainingSetup], object] = lambda setup: None) -> TrainingSetup:
+        setup = self._setup(prepare)
+        if not setup.find_largest_batch:
+            return setup
+        batch = setup.workload.batch
+        del setup
+        # The replay and later repetitions take the batch that was found first.
+        if self._batch is None:
+            self._batch = largest_batch(lambda size: self._setup(prepare, size), batch, self._request["seed"])
+        return self._setup(prepare, self._batch)
+
+    def _setup(self, prepare: Callable[[TrainingSetup], object], batch: int | None = None) -> TrainingSetup:
         torch.manual_seed(self._request["seed"])
+        workload = self.workload()
         setup = baseline(
-            self.workload(),
+            workload if batch is None else replace(workload, batch=batch),
             self._device,
             rank=self._rank,
             world_size=self._world_size,
@@ -61,12 +74,7 @@ class Arm:
         prepare(setup)
         for technique in self._techniques:
             setup = technique.apply(setup)
-        if not setup.find_largest_batch:
-            return setup
-        # The replay trains on the batch that was found first.
-        found = with_batch(setup, self._batch) if self._batch else with_largest_batch(setup, self._request["seed"])
-        self._batch = found.workload.batch
-        return found
+        return setup
 
     def workload(self) -> Workload:
         return requested_workload(self._request)

@@ -119,4 +119,6 @@ def _loss_difference(record: Record, reference: Record) -> float | None:
     if record.certificate is None or reference.certificate is None or set(record.changes) - {"numerics"}:
         return None
     losses, others = record.certificate.first_losses or [], reference.certificate.first_losses or []
-    return max((abs(loss / other - 1) for loss, other in zip(losses, others, strict=True)), default=None)
+    return max(
+        (abs(loss - other) / max(1.0, abs(other)) for loss, other in zip(losses, others, strict=True)), default=None
+    )

@@ -45,8 +45,9 @@ def is_steady(times_s: list[float]) -> bool:
 class Entrant:
     """An arm from the asking to its record. A failure in any phase ends the arm and is kept as its status."""
 
-    def __init__(self, trial: Trial, *, request: Message, protocol: Protocol, host: Host) -> None:
-        self.trial = trial
+    def __init__(self, trial: Trial, *, request: Message, protocol: Protocol, host: Host, is_cold: bool) -> None:
+        """`is_cold`: the arm's compile cache holds nothing of the arm yet."""
+        self.trial, self._is_cold = trial, is_cold
         self.measurement = Measurement()
         self.status = Status.OK
         self._techniques = compose(trial.techniques)
@@ -134,10 +135,17 @@ class Entrant:
             world_size=self._ranks.count,
             compute=self._compute,
             batch=self._batch or template.batch,
+            step_flops=self._step_flops(template),
             started_at=self._started_at,
             measurement=self.measurement,
             certificate=self._certificate,
         )
+
+    def _step_flops(self, template: Record) -> float | None:
+        """The FLOP of one update, which were counted at the workload's batch, at the arm's own."""
+        if template.step_flops is None or self._batch is None:
+            return template.step_flops
+        return template.step_flops * self._batch / template.batch
 
     def memory_bytes(self) -> int:
         """What the arm has taken so far: the allocator's reserve on a GPU, else the growth of the resident set."""
@@ -215,6 +223,8 @@ class Entrant:
                 setattr(self.measurement, name, sum(answer[name] for answer in answers))
         self.measurement.peak_memory_bytes = self.measurement.allocated_peak_bytes or sum(map(_own_growth, answers))
         self.measurement.compile_s = answers[0]["compile_s"]
+        if self.measurement.compile_s is not None:
+            self.measurement.compile_cache = "cold" if self._is_cold else "warm"
 
     def _certify(self, reference: Entrant, *, replay: bool) -> None:
         self._read_peaks()

@@ -86,6 +86,6 @@ def _constant(arm: WorkCertificate, reference: list[float]) -> list[str]:
     if len(losses) < 2 or len(set(losses)) > 1:
         return []
     resolution = max(torch.finfo(getattr(torch, name)).eps for name in arm.weight_dtypes if "float" in name)
-    if max(reference) / min(reference) - 1 <= resolution:
+    if max(reference) - min(reference) <= resolution * max(map(abs, reference)):
         return []
     return [f"the loss is {losses[0]:.4f} on every batch"]

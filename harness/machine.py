@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench import __version__
 from bench.host import Host
 from bench.setup import baseline
+from bench.spec import Phase
 from bench.workload import Batch, Samples, Workload
 from harness.arm import requested_workload
 from harness.channel import Message
@@ -119,7 +120,8 @@ def probe_workload(workload: Message, corpus: Message) -> Message:
             f"batch {chosen.batch} is more than the {len(samples)} samples that {chosen.name} has: lower --batch"
         )
     counted = _count(chosen, samples)
-    if counted.flops is None:
+    # The models of families are known to train, and a fine-tuned one may not have its checkpoint yet.
+    if counted.flops is None and chosen.family is None:
         _check_loss(chosen, samples)
     return {
         "batch": chosen.batch,
@@ -140,7 +142,9 @@ class _Count:
 
 
 def _count(workload: Workload, samples: Samples) -> _Count:
-    """Parameters, and FLOP of forward and backward of one global batch by torch.utils.flop_counter.
+    """Parameters, and FLOP of forward and backward (in the phase infer: of forward) of one global batch.
+
+    By torch.utils.flop_counter:
 
     2 m n k for each m x n x k matrix product, those inside attention included; element-wise work is not counted. Fake
     tensors on the meta device and plain-matrix attention, because the CPU's fused attention operator counts as zero
@@ -153,7 +157,9 @@ def _count(workload: Workload, samples: Samples) -> _Count:
             batch = tree_map_only(Tensor, lambda item: torch.empty(item.shape, dtype=item.dtype), real)
             model = workload.model()
             with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-                workload.loss(model, batch).backward()
+                loss = workload.loss(model, batch)
+                if workload.phase is not Phase.INFER:
+                    loss.backward()
     except Exception:  # A user's model may do what no meta device can; the count is then unknown.
         return _Count()
     parameters = sum(item.numel() for item in model.parameters())

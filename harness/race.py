@@ -10,7 +10,7 @@ import dataclasses
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,7 @@ class Heat:
     """What the arms of one repetition of one workload share. `request` and `record` lack only what tells arms apart.
 
     `compile_caches` is a folder with one for each arm, and `toolchain` the cache that they start as a copy of.
+    `found_batches` has the batch of each arm that has looked for one of its own in an earlier repetition.
     """
 
     nursery: Nursery
@@ -43,16 +44,22 @@ class Heat:
     record: Record
     compile_caches: Path
     toolchain: Path
+    found_batches: Mapping[str, int]
     progress: Callable[[str, str], object]
 
     def enter(self, trial: Trial) -> Entrant:
         """A new entrant with a compile cache of its own, so that no arm profits from what another compiled."""
         cache = self.compile_caches / f"{self.record.workload.replace('/', '_').replace(' ', '-')}-{trial.label}"
-        if self.toolchain.exists() and not cache.exists():
+        is_cold = not cache.exists()
+        if is_cold and self.toolchain.exists():
             shutil.copytree(self.toolchain, cache)
-        environment = {"TORCHINDUCTOR_CACHE_DIR": str(cache)}
-        request = self.request | {"techniques": list(trial.techniques), "environment": environment}
-        return Entrant(trial, request=request, protocol=self.protocol, host=self.host)
+        cache.mkdir(parents=True, exist_ok=True)
+        request = self.request | {
+            "techniques": list(trial.techniques),
+            "environment": {"TORCHINDUCTOR_CACHE_DIR": str(cache)},
+            "found_batch": self.found_batches.get(trial.label),
+        }
+        return Entrant(trial, request=request, protocol=self.protocol, host=self.host, is_cold=is_cold)
 
 
 def race(heat: Heat, baseline: Trial, rivals: Sequence[Trial], *, replay: bool) -> Iterator[Record]:

@@ -148,8 +148,8 @@ class Record:
 
     `heat_part` tells apart the parts of a heat that did not fit in memory at once: only records of the same part
     and repetition ran interleaved and are set against each other. `changes` are what the techniques declare that they
-    change. `batch` is the arm's own, samples of one update over
-    all ranks. `step_flops` counts one update of the unmodified model.
+    change. `batch` is the arm's own, samples of one update over all ranks. `step_flops` counts one update of the
+    unmodified model on that batch (one forward pass in the phase infer).
     """
 
     run_id: str

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bench.composition import compose, declared
 from bench.plans import CUSTOM, plans
+from bench.registry import Change
 from bench.spec import BASELINE, Phase, Plan, Trial, parse_composition
 from harness import toolchain
 from harness.nursery import Nursery
@@ -66,7 +67,6 @@ class Sweep:
         self._records = list(finished)
         self._gpus = Gpus(self._plan.device, prepared.machine.gpus)
         self._log = log
-        self._compiled: set[tuple[str, str]] = set()
 
     @property
     def records(self) -> list[Record]:
@@ -160,6 +160,11 @@ class Sweep:
             record=dataclasses.replace(self._template(entry), repetition=repetition, heat_part=part, seed=seed),
             compile_caches=caches,
             toolchain=caches / TOOLCHAIN,
+            found_batches={
+                record.techniques: record.batch
+                for record in self._of(entry.spec.name)
+                if record.status is Status.OK and Change.BATCH_SIZE.value in record.changes
+            },
             progress=lambda techniques, phase: self._progress(entry.spec.name, phase, techniques, repetition),
         )
 
@@ -178,10 +183,6 @@ class Sweep:
         )
 
     def _finish(self, record: Record) -> None:
-        if record.measurement.compile_s is not None:
-            key = (record.workload, record.techniques)
-            record.measurement.compile_cache = "warm" if key in self._compiled else "cold"
-            self._compiled.add(key)
         record = dataclasses.replace(record, command=command(self._plan, record.workload, record.techniques))
         self._keep(record)
         self._records.append(record)

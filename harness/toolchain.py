@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import torch
 
@@ -22,7 +23,8 @@ def learn(prepared: Prepared, nursery: Nursery, folder: str) -> None:
     try:
         nursery.run("harness.toolchain:compile_something", arguments, TIMEOUT_S)
     except ArmFailed:
-        return  # The arms that compile will fail too, each with its reason.
+        # What is half found would be copied: the arms find out for themselves, or fail with their reasons.
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def compile_something(folder: str, device: str) -> None:

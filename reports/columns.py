@@ -9,6 +9,7 @@ from bench.spec import BASELINE
 from harness.record import Machine, Record, Status
 from reports import quantity
 from results.compare import Comparison
+from results.metrics import why_no_flops
 
 OUTCOME_WORDS = {
     Status.OOM: "out of memory",
@@ -48,7 +49,7 @@ def speedup(comparison: Comparison) -> str:
 
 
 COLUMNS: tuple[Column, ...] = (
-    Column(name="speedup", title="Speed-up", caption="step time of fp32 over the arm's", show=speedup),
+    Column(name="speedup", title="Speed-up", caption="time a token of fp32 over the arm's", show=speedup),
     _column("step_time_s", "Step time", "one optimizer update, in the interleaved rounds", quantity.duration),
     _column("tokens_per_s", "Tokens", "tokens a second over the sustained window", quantity.rate),
     _column("samples_per_s", "Samples", "samples a second over the sustained window", quantity.rate, main=False),
@@ -84,16 +85,10 @@ COLUMNS: tuple[Column, ...] = (
     _column("smallest_effect", "Could have seen", "least change seen with 80 % chance", quantity.share, main=False),
     _column("repetitions", "Repetitions", "fresh processes that ended ok", lambda value: f"{value:.0f}", main=False),
 )
-NOT_ASKED = {
-    "compile_s": "nothing was compiled",
-    "scaling_efficiency": "there is one rank",
-    "exposed_communication_share": "there is one rank, or no replay",
-    "slowest_rank": "there is one rank, or no replay",
-    "accuracy": "measured in the phase finetune only",
-    "f1": "measured in the phase finetune only",
-}
-"""Why a figure is unknown that was not asked of the arm."""
 TITLES = {column.name: column.title for column in COLUMNS}
+
+
+OF_RANKS = {"scaling_efficiency", "exposed_communication_share", "slowest_rank"}
 
 
 def value(column: Column, comparison: Comparison) -> float | None:
@@ -113,17 +108,27 @@ def why_unknown(column: Column, comparison: Comparison, records: Sequence[Record
     """The reason in words. `records` are those of the arm; without them and the machine it can only say so."""
     if comparison.status is not Status.OK:
         return comparison.reason or f"the arm ended as {OUTCOME_WORDS[comparison.status]}"
-    unknown = machine.unknown if machine else {}
-    if column.name in ("gpu_util_pct", "energy_j_per_token"):
+    return _why_not_seen(column.name, comparison, records, machine) or "not recorded"
+
+
+def _why_not_seen(name: str, comparison: Comparison, records: Sequence[Record], machine: Machine | None) -> str | None:
+    reason = None
+    if name in ("gpu_util_pct", "energy_j_per_token"):
         said = [note for record in records for note in record.measurement.unknown]
-        return unknown.get("gpu") or next(iter(said), "not recorded")
-    if column.name == "speedup":
-        return "no repetition of the baseline ended ok beside this arm's"
-    if column.name == "smallest_effect" and comparison.repetitions == 1:
-        return "one repetition shows no spread"
-    if column.name in ("mfu", "matmul_share") and machine:
-        return _why_no_share(column.name, records, machine)
-    return NOT_ASKED.get(column.name, "not recorded")
+        reason = (machine.unknown if machine else {}).get("gpu") or next(iter(said), None)
+    elif name == "speedup":
+        reason = "no repetition of the baseline ended ok beside this arm's"
+    elif name == "smallest_effect" and comparison.repetitions == 1:
+        reason = "one repetition shows no spread"
+    elif name in ("mfu", "matmul_share") and machine:
+        reason = _why_no_share(name, records, machine)
+    elif name == "compile_s":
+        reason = "nothing was compiled"
+    elif name in ("accuracy", "f1"):
+        reason = "measured in the phase finetune only"
+    elif name in OF_RANKS:
+        reason = "there is one rank" if comparison.ranks == 1 else "not seen in the replay, or no baseline ended ok"
+    return reason
 
 
 def _why_no_share(name: str, records: Sequence[Record], machine: Machine) -> str:
@@ -131,8 +136,8 @@ def _why_no_share(name: str, records: Sequence[Record], machine: Machine) -> str
     if not peaks:
         return machine.unknown.get(name, "no peak is on file for this machine")
     record = next(iter(records), None)
-    if record is None or record.step_flops is None:
-        return "the FLOP of one update could not be counted"
-    if record.certificate and record.certificate.parameters != record.parameters:
-        return "the FLOP were counted for the model before its size was changed"
+    if record is None:
+        return "not recorded"
+    if reason := why_no_flops(record):
+        return reason
     return f"no peak is on file for {record.compute or 'this number format'}"

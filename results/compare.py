@@ -33,8 +33,8 @@ class Comparison:
 
     Times are in seconds; `speedup` is the baseline's time a token over the arm's (above 1 is faster), with its 95 %
     interval.
-    `changes` are what the techniques declare that they change. `smallest_effect` is the least relative change of step
-    time that these repetitions could have seen (80 % power).
+    `changes` are what the techniques declare that they change. `smallest_effect` is the least relative change of the
+    time a token that these repetitions could have seen (80 % power).
     """
 
     workload: str
@@ -169,13 +169,13 @@ def log_ratios(records: Iterable[Record], baselines: Iterable[Record]) -> list[f
         if partner is None:
             continue
         shared = set(record.measurement.round_index) & set(partner.measurement.round_index)
-        own, other = _log_paces(record, shared), _log_paces(partner, shared)
+        own, other = log_paces(record, shared), log_paces(partner, shared)
         if shared:
             ratios.append(float(np.median(np.subtract.outer(own, other))))
     return ratios
 
 
-def _log_paces(record: Record, rounds: set[int]) -> list[float]:
+def log_paces(record: Record, rounds: set[int]) -> list[float]:
     """The logarithms of the time a token or sample of the steps of these rounds."""
     measured = record.measurement
     handled = measured.round_tokens or measured.round_samples

@@ -37,6 +37,11 @@ def step_time_s(record: Record) -> float | None:
     return median(record.measurement.round_step_times_s)
 
 
+OTHER_FLOPS = {"trained parameters", "objective", "data order"}
+"""Changes under which a step computes more or less than the baseline's: what is frozen has no gradients, and samples of
+another order can be of other lengths."""
+
+
 def _rate(handled: int | None, record: Record) -> float | None:
     """Sustained rate: what the steps of the window handled, over its whole wall time."""
     seconds = record.measurement.sustained_s
@@ -49,13 +54,22 @@ def _flops_share(record: Record, peaks: dict[str, float]) -> float | None:
     time_s, peak = step_time_s(record), peaks.get(record.compute or "")
     if record.step_flops is None or time_s is None or not peak:
         return None
-    resized = record.certificate is not None and record.certificate.parameters != record.parameters
-    reshaped = any(samples != record.batch for samples in record.measurement.round_samples)
-    if resized or reshaped:
-        # The FLOP were counted for the workload's own model and batch.
+    if why_no_flops(record):
         return None
     devices = record.world_size if record.device == "cuda" else 1
     return record.step_flops / time_s / (peak * devices)
+
+
+def why_no_flops(record: Record) -> str | None:
+    """Why the FLOP of the arm's step are unknown, in words: they were counted for the whole model on full batches."""
+    if record.step_flops is None:
+        return "the FLOP of one update could not be counted"
+    if record.certificate is not None and record.certificate.parameters != record.parameters:
+        return "the FLOP were counted for the model before its size was changed"
+    if any(samples != record.batch for samples in record.measurement.round_samples):
+        return "the FLOP were counted for a full batch, and not every step has one"
+    other = [change for change in record.changes if change in OTHER_FLOPS]
+    return f"the FLOP were counted without the technique's other {' and '.join(other)}" if other else None
 
 
 def _energy_per_token(record: Record) -> float | None:

@@ -12,8 +12,7 @@ from scipy import stats
 
 from bench.spec import BASELINE
 from harness.record import Machine, Record, Status
-from results.compare import Comparison, compare, difference, verdict
-from results.metrics import step_time_s
+from results.compare import Comparison, compare, difference, log_paces, verdict
 from results.statistics import CONFIDENCE, Interval
 
 
@@ -30,7 +29,7 @@ def compare_runs(base: Sequence[Record], head: Sequence[Record], machine: Machin
         if other is None:
             continue
         equal = row.status is Status.OK and other.status is Status.OK
-        ratio = _unpaired(_step_times(base, row), _step_times(head, row)) if equal else None
+        ratio = _unpaired(_paces(base, row), _paces(head, row)) if equal else None
         rows.append(
             dataclasses.replace(
                 row,
@@ -46,20 +45,21 @@ def compare_runs(base: Sequence[Record], head: Sequence[Record], machine: Machin
     return rows
 
 
-def _step_times(records: Sequence[Record], row: Comparison) -> list[float]:
+def _paces(records: Sequence[Record], row: Comparison) -> list[float]:
+    """The median logarithm of the time a token of each repetition of the arm."""
     arm = [item for item in records if (item.workload, item.techniques) == (row.workload, row.techniques)]
-    return [time_s for item in arm if item.status is Status.OK and (time_s := step_time_s(item)) is not None]
+    logs = [log_paces(item, set(item.measurement.round_index)) for item in arm if item.status is Status.OK]
+    return [statistics.median(values) for values in logs if values]
 
 
 def _unpaired(base: Sequence[float], head: Sequence[float]) -> Interval | None:
-    """The ratio base / head of two independent sets of step times with Welch's interval on the logarithms."""
+    """The ratio base / head of two independent sets of logarithms with Welch's interval."""
     if not base or not head:
         return None
-    logs = [math.log(value) for value in base], [math.log(value) for value in head]
-    estimate = statistics.fmean(logs[0]) - statistics.fmean(logs[1])
+    estimate = statistics.fmean(base) - statistics.fmean(head)
     low = high = None
     if min(len(base), len(head)) > 1:
-        bounds = stats.ttest_ind(*logs, equal_var=False).confidence_interval(CONFIDENCE)
+        bounds = stats.ttest_ind(base, head, equal_var=False).confidence_interval(CONFIDENCE)
         low, high = math.exp(bounds.low), math.exp(bounds.high)
     method = f"Welch t, runs not interleaved, n={len(base)}+{len(head)}"
     return Interval(estimate=math.exp(estimate), low=low, high=high, smallest_effect=None, method=method)

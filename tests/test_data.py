@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -11,7 +12,7 @@ import torch
 
 from bench.corpus import BYTES, Corpus
 from bench.setup import TrainingSetup, Unsupported
-from harness.largest import with_largest_batch
+from harness.largest import largest_batch
 from harness.step import Batches, Load, load
 from tests.training import apply, build, own
 
@@ -106,13 +107,26 @@ def test_the_ramp_grows_to_the_whole_batch_and_loses_no_sample(corpus: Corpus) -
     assert torch.equal(plain, ramped)
 
 
-def test_the_largest_batch_is_bounded_by_the_samples(corpus: Corpus, one_thread: None) -> None:
-    setup = build(corpus, "gpt2/nano", "largest_batch")
-    samples = len(setup.workload.data())
-    grown = with_largest_batch(setup, seed=0)
-    ratio = grown.workload.batch / setup.workload.batch
-    assert ratio >= 2 and ratio == 2 ** round(torch.tensor(ratio).log2().item())
-    assert grown.workload.batch <= samples
+def test_the_largest_batch_is_bounded_by_memory_and_by_the_samples(corpus: Corpus, one_thread: None) -> None:
+    samples = len(build(corpus, "gpt2/nano").workload.data())
+    tried = []
+
+    def sized(batch: int) -> TrainingSetup:
+        tried.append(batch)
+        if batch > 64:
+            raise torch.OutOfMemoryError
+        return resized(build(corpus, "gpt2/nano"), batch)
+
+    assert largest_batch(sized, 8, seed=0) == min(64, 2 ** int(math.log2(samples)))
+    assert tried[:2] == [8, 16]
+    few = build(corpus, "gpt2/nano")
+    samples_of_few = [few.workload.data()[index] for index in range(30)]
+    few = replace(few, workload=replace(few.workload, data=lambda: samples_of_few))
+    assert largest_batch(lambda batch: resized(few, batch), 8, seed=0) == 16
+
+
+def resized(setup: TrainingSetup, batch: int) -> TrainingSetup:
+    return replace(setup, workload=replace(setup.workload, batch=batch))
 
 
 def test_weak_scaling_gives_every_rank_a_whole_batch(corpus: Corpus) -> None:

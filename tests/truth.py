@@ -58,7 +58,7 @@ def entrant(nursery: Nursery, protocol: Protocol) -> Entrant:
         "techniques": [],
         "seed": 0,
     }
-    arm = Entrant(Trial(workload=SPEC), request=request, protocol=protocol, host=Host(device="cpu"))
+    arm = Entrant(Trial(workload=SPEC), request=request, protocol=protocol, host=Host(device="cpu"), is_cold=True)
     arm.start(nursery)
     assert arm.alive, arm
     return arm

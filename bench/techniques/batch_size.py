@@ -16,9 +16,9 @@ RAMP = ((4, 8), (2, 8))
     stage=Stage.DATA,
     slot="batch",
     changes={Change.BATCH_SIZE},
-    # Ranks would each have to fit, and one that does not would leave the others waiting; and what hangs on the
-    # parameters' gradients would stay there after the trials.
-    excludes={"distribute", "optimizer_in_backward"},
+    # Ranks would each have to fit, and one that does not would leave the others waiting; and every size that is tried
+    # would be compiled.
+    excludes={"distribute", "compile"},
     source="https://arxiv.org/abs/1812.06162",
 )
 def largest_batch(setup: TrainingSetup) -> TrainingSetup:
