@@ -9,11 +9,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bench.corpus import cache_folder
+from bench.corpus import cache_folder, write_atomically
 from bench.workload import Workload
 
 UPDATES = 200
 """Updates of the baseline that a checkpoint has seen: enough for a model to have left chance far behind."""
+
+LAYOUT = 2
+"""Of the file; another number keeps those of an earlier layout from being read."""
 
 
 def path(workload: Workload) -> Path:
@@ -29,34 +32,39 @@ def path(workload: Workload) -> Path:
         workload.text.sequence,
         workload.text.corpus.sha256,
         UPDATES,
+        LAYOUT,
     )
     digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
     return cache_folder() / "checkpoints" / f"{workload.family.name}-{digest}.safetensors"
 
 
 def save(model: nn.Module, file: Path) -> None:
-    """Write the model's weights; tied ones once."""
-    from safetensors.torch import save_model
+    """Write the model's weights; tied ones once, under the name where the model uses them first."""
+    from safetensors.torch import save_file
 
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    save_model(model, str(partial))
-    partial.replace(file)
+    first = {id(tensor): name for name, tensor in reversed(model.state_dict(keep_vars=True).items())}
+    kept = {name: tensor for name, tensor in model.state_dict().items() if name in first.values()}
+    tensors = {name: tensor.contiguous() for name, tensor in kept.items()}
+    write_atomically(file, lambda partial: save_file(tensors, partial))
 
 
 def load(workload: Workload, model: nn.Module) -> nn.Module:
-    """Put the pre-trained weights into the model, as far as it has tensors of those names and shapes.
+    """Put the pre-trained weights into the model: all of its base; a model with another head keeps its fresh head.
 
-    A model with another head keeps its fresh head. Raises ValueError if nothing of the checkpoint fits.
+    Raises ValueError if the checkpoint lacks a part of the base.
     """
     from safetensors.torch import load_file
 
     if torch.get_default_device().type == "meta":
         return model  # Where nothing but shapes is wanted there is nothing to load into.
+    base = f"{getattr(model, 'base_model_prefix', '')}."
     own = model.state_dict()
-    stored = load_file(str(path(workload)))
+    # Where a language model is itself what a classifier holds as its base, the names differ by that.
+    stored = {name if name in own else base + name: tensor for name, tensor in load_file(str(path(workload))).items()}
     fitting = {name: tensor for name, tensor in stored.items() if name in own and own[name].shape == tensor.shape}
-    if not fitting:
-        raise ValueError(f"the checkpoint of {workload.name} shares no tensor with {type(model).__name__}")
+    needed = [name for name, _ in model.named_parameters() if name.startswith(base) and "pooler" not in name]
+    lacking = [name for name in needed if name not in fitting]
+    if lacking or not fitting:
+        raise ValueError(f"the checkpoint of {workload.name} lacks {lacking[:1]} of a {type(model).__name__}")
     model.load_state_dict(fitting, strict=False)
     return model

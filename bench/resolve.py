@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -92,13 +93,28 @@ def _from_file(spec: WorkloadSpec, corpus: Corpus) -> Workload:
 
 def _from_folder(spec: WorkloadSpec, corpus: Corpus) -> Workload:
     """A local Hugging Face folder: its config, with weights where the folder has them. Remote code stays off."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForMaskedLM,
+        AutoModelForSequenceClassification,
+    )
 
     try:
         config = AutoConfig.from_pretrained(spec.model, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         first_line = str(error).splitlines()[0]
         raise ValueError(f"model folder {spec.model!r} has no usable config.json: {first_line}") from error
+    if spec.phase is Phase.FINETUNE:
+        if type(config) not in AutoModelForSequenceClassification._model_mapping:
+            raise ValueError(f"model folder {spec.model!r} holds a {config.model_type}, which has no classifier")
+        workload = _language_model(spec, corpus, nn.Module, config)
+        assert workload.text is not None
+        # A causal model finds a row's last token by where the padding begins.
+        classifier = functools.partial(
+            _folder_model, spec, AutoModelForSequenceClassification, config, pad_token_id=workload.text.vocabulary.pad
+        )
+        return classification(workload, lambda labels: classifier(num_labels=labels))
     if type(config) not in AutoModelForCausalLM._model_mapping:
         raise ValueError(f"model folder {spec.model!r} holds a {config.model_type}, which has no causal language model")
     if type(config) in AutoModelForMaskedLM._model_mapping and not getattr(config, "is_decoder", False):
@@ -106,20 +122,24 @@ def _from_folder(spec: WorkloadSpec, corpus: Corpus) -> Workload:
             f"model folder {spec.model!r} holds a {config.model_type}, which sees the tokens it would predict: "
             "give FILE.py:FUNCTION that returns a Workload with a masked objective"
         )
+    return _language_model(spec, corpus, lambda: _folder_model(spec, AutoModelForCausalLM, config), config)
 
-    def build() -> nn.Module:
-        # Where nothing but shapes is wanted, on the meta device, there are no weights to load.
-        if any(Path(spec.model).glob("*.safetensors")) and torch.get_default_device().type != "meta":
-            # transformers takes a default device for a wish to spread the model, which needs another package.
-            with torch.device("cpu"):
-                model: nn.Module = AutoModelForCausalLM.from_pretrained(
-                    spec.model, local_files_only=True, trust_remote_code=False, dtype=torch.float32
-                )
-            return model
-        built: nn.Module = AutoModelForCausalLM.from_config(config)
-        return built
 
-    return _language_model(spec, corpus, build, config)
+def _folder_model(spec: WorkloadSpec, kind: Any, config: Any, **options: Any) -> nn.Module:
+    """A model of this auto class with the folder's weights, or without where it has none."""
+    config = copy.deepcopy(config)
+    for name, value in options.items():
+        setattr(config, name, value)
+    # Where nothing but shapes is wanted, on the meta device, there are no weights to load.
+    if any(Path(spec.model).glob("*.safetensors")) and torch.get_default_device().type != "meta":
+        # transformers takes a default device for a wish to spread the model, which needs another package.
+        with torch.device("cpu"):
+            model: nn.Module = kind.from_pretrained(
+                spec.model, config=config, local_files_only=True, trust_remote_code=False, dtype=torch.float32
+            )
+        return model
+    built: nn.Module = kind.from_config(config)
+    return built
 
 
 def _language_model(spec: WorkloadSpec, corpus: Corpus, build: Callable[[], nn.Module], config: Any) -> Workload:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -15,64 +16,71 @@ from bench.spec import Phase
 from bench.workload import Workload
 from harness.arm import requested_workload
 from harness.channel import Message
-from harness.nursery import ArmFailed, Nursery
-from harness.prepare import Prepared
+from harness.nursery import Nursery
+from harness.prepare import Entry
 from harness.trainer import Trainer
 
 TIMEOUT_S = 3600.0
 """For the checkpoints of one workload, which are trained once and kept."""
 
 
-def pretrain(prepared: Prepared, nursery: Nursery, show: Callable[[str], object]) -> None:
-    """Make the checkpoints that are not kept from an earlier run; `show` is told the workload whose are made.
+def pretrain(
+    entry: Entry, techniques: Sequence[str], device: str, nursery: Nursery, show: Callable[[], object]
+) -> None:
+    """Make what the workload itself and these techniques start from, unless it is kept from an earlier run.
 
-    Raises ValueError where a model cannot be pre-trained.
+    `show` is called if there is anything to make. Raises ArmFailed, with how it ended, if it cannot be made.
     """
-    for entry in prepared.entries:
-        name = entry.spec.name
-        arguments = {
-            "workload": dataclasses.asdict(entry.spec),
-            "corpus": dataclasses.asdict(entry.corpus),
-            "names": sorted({item for trial in prepared.trials(entry) for item in trial.techniques}),
-        }
-        try:
-            if nursery.run("harness.pretrain:missing", arguments, TIMEOUT_S):
-                show(name)
-                nursery.run("harness.pretrain:make", arguments | {"device": prepared.plan.device}, TIMEOUT_S)
-        except ArmFailed as failure:
-            raise ValueError(f"model {name!r} cannot be pre-trained: {failure.reason}") from failure
+    arguments = {
+        "workload": dataclasses.asdict(entry.spec),
+        "corpus": dataclasses.asdict(entry.corpus),
+        "names": list(techniques),
+    }
+    if nursery.run("harness.pretrain:is_missing", arguments, TIMEOUT_S):
+        show()
+        nursery.run("harness.pretrain:make", arguments | {"device": device}, TIMEOUT_S)
 
 
-def missing(workload: Message, corpus: Message, names: list[str]) -> list[str]:
-    """Task: the paths of the checkpoints that the workload and these techniques start from and that do not exist."""
-    return [str(checkpoints.path(item)) for item in _missing(workload, corpus, names)]
+def is_missing(workload: Message, corpus: Message, names: list[str]) -> bool:
+    """Task: whether there is a checkpoint to make."""
+    return bool(_missing(workload, corpus, names))
 
 
-def make(workload: Message, corpus: Message, names: list[str], device: str) -> list[str]:
-    """Task: train the missing checkpoints. Returns their paths."""
-    return [_trained(item, device) for item in _missing(workload, corpus, names)]
+def make(workload: Message, corpus: Message, names: list[str], device: str) -> None:
+    """Task: train the missing checkpoints."""
+    for item in _missing(workload, corpus, names):
+        _train(item, device)
 
 
 def _missing(workload: Message, corpus: Message, names: list[str]) -> list[Workload]:
     asked = requested_workload({"workload": workload, "corpus": corpus})
-    needed = [asked] if asked.phase is Phase.FINETUNE else []
+    # A folder brings its own weights.
+    needed = [asked] if asked.phase is Phase.FINETUNE and asked.family is not None else []
     known = techniques()
     for name in names:
         find = known[name].pretrained
         # A model that is of no family has no teacher; the technique will say so when it is applied.
         with contextlib.suppress(Unsupported):
             needed += [find(asked)] if find is not None else []
-    plain = [dataclasses.replace(item, phase=Phase.PRETRAIN) for item in needed]
-    return [item for item in plain if not checkpoints.path(item).exists()]
+    by_path = {checkpoints.path(item): item for item in needed}
+    return [item for path, item in by_path.items() if not path.exists()]
 
 
-def _trained(workload: Workload, device: str) -> str:
+def _train(workload: Workload, device: str) -> None:
     family, size, text = workload.family, workload.size, workload.text
     assert family is not None and size is not None and text is not None
     torch.manual_seed(0)
-    plain = dataclasses.replace(workload, model=lambda: family.model(size), data=text.packed)
+    samples = text.packed()
+    plain = dataclasses.replace(
+        workload,
+        phase=Phase.PRETRAIN,
+        model=lambda: family.model(size),
+        data=lambda: samples,
+        # The same weights, whatever batch the run that happens to make them asks for.
+        batch=min(size.batch, len(samples)),
+    )
     trainer = Trainer(baseline(plain, torch.device(device)), seed=0)
-    trainer.steps(checkpoints.UPDATES)
-    file = checkpoints.path(workload)
-    checkpoints.save(trainer.setup.model, file)
-    return str(file)
+    last = trainer.steps(checkpoints.UPDATES)["losses"][-1]
+    if not math.isfinite(last):
+        raise FloatingPointError(f"the loss of the pre-training is {last}")
+    checkpoints.save(trainer.setup.model, checkpoints.path(workload))

@@ -9,14 +9,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from bench.composition import compose, declared
 from bench.plans import CUSTOM, plans
-from bench.registry import Change
+from bench.registry import Change, techniques
 from bench.spec import BASELINE, Phase, Plan, Trial, parse_composition
 from harness import toolchain
-from harness.nursery import Nursery
+from harness.nursery import ArmFailed, Nursery
 from harness.prepare import Entry, Prepared
 from harness.pretrain import pretrain
 from harness.race import Heat, race
@@ -67,6 +68,7 @@ class Sweep:
         self._records = list(finished)
         self._gpus = Gpus(self._plan.device, prepared.machine.gpus)
         self._log = log
+        self._unable = {key: (Status.UNSUPPORTED, reason) for key, reason in prepared.unsupported.items()}
 
     @property
     def records(self) -> list[Record]:
@@ -75,19 +77,19 @@ class Sweep:
     def run(self, nursery: Nursery) -> None:
         """Measure the least repetitions of every workload, then more where they tell most, while the budget lasts.
 
-        Raises ValueError where a checkpoint that they start from cannot be made.
+        Raises ArmFailed where the checkpoint that a workload starts from cannot be made.
         """
-        pretrain(self._prepared, nursery, lambda workload: self._progress(workload, PRETRAINING))
+        self._pretrain(nursery)
         # What an earlier go has spent on these records is spent.
         started = time.monotonic() - sum(record.measurement.active_s for record in self._records)
-        self._record_unsupported()
+        self._record_unable()
         with tempfile.TemporaryDirectory(prefix="trainpace-") as folder:
             caches = Path(folder)
             if self._prepared.compiles:
                 toolchain.learn(self._prepared, nursery, str(caches / TOOLCHAIN))
             for repetition in range(self._plan.repetitions):
                 for entry in self._prepared.entries:
-                    self._heat(nursery, entry, self._prepared.trials(entry), repetition, caches)
+                    self._heat(nursery, entry, self._trials(entry), repetition, caches)
             while self._plan.budget_s is not None:
                 left_s = self._plan.budget_s - (time.monotonic() - started)
                 chosen = self._next(left_s)
@@ -102,7 +104,7 @@ class Sweep:
         for workload, labels in self._choose(self._records):
             entry = entries[workload]
             wanted = {BASELINE, *labels} - self._disqualified(workload)
-            trials = [trial for trial in self._prepared.trials(entry) if trial.label in wanted]
+            trials = [trial for trial in self._trials(entry) if trial.label in wanted]
             if len(trials) > 1 and self._expected_s(entry, trials) < left_s:
                 return entry, trials
         return None
@@ -169,7 +171,7 @@ class Sweep:
         )
 
     def _progress(self, workload: str, phase: str, techniques: str = "", repetition: int = 0) -> None:
-        least = self._plan.repetitions * sum(len(self._prepared.trials(entry)) for entry in self._prepared.entries)
+        least = self._plan.repetitions * sum(len(self._trials(entry)) for entry in self._prepared.entries)
         done = sum(record.status is not Status.UNSUPPORTED for record in self._records)
         self._show(
             Progress(
@@ -187,16 +189,42 @@ class Sweep:
         self._keep(record)
         self._records.append(record)
 
-    def _record_unsupported(self) -> None:
+    def _trials(self, entry: Entry) -> list[Trial]:
+        """The arms of one heat that can run, baseline first."""
+        return [trial for trial in self._prepared.trials(entry) if (entry.spec.name, trial.label) not in self._unable]
+
+    def _pretrain(self, nursery: Nursery) -> None:
+        """Make the checkpoints that workloads start from, and those of techniques: an arm may have to do without."""
+        known = techniques()
+        for entry in self._prepared.entries:
+            make = partial(
+                pretrain,
+                entry,
+                device=self._plan.device,
+                nursery=nursery,
+                show=partial(self._progress, entry.spec.name, PRETRAINING),
+            )
+            if entry.spec.phase is Phase.FINETUNE:
+                make([])
+            for trial in self._prepared.trials(entry):
+                taught = [name for name in trial.techniques if known[name].pretrained]
+                try:
+                    if taught:
+                        make(taught)
+                except ArmFailed as failure:
+                    self._unable[entry.spec.name, trial.label] = (failure.status, failure.reason)
+
+    def _record_unable(self) -> None:
+        """The records of the arms that will not run."""
         for entry in self._prepared.entries:
             known = {record.techniques for record in self._of(entry.spec.name)}
-            for (workload, label), reason in self._prepared.unsupported.items():
+            for (workload, label), (status, reason) in self._unable.items():
                 if workload == entry.spec.name and label not in known:
-                    template = self._template(entry)
-                    status = Status.UNSUPPORTED
                     changes = declared(compose(parse_composition(label)))
                     self._finish(
-                        dataclasses.replace(template, techniques=label, status=status, reason=reason, changes=changes)
+                        dataclasses.replace(
+                            self._template(entry), techniques=label, status=status, reason=reason, changes=changes
+                        )
                     )
 
     def _template(self, entry: Entry) -> Record:

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from bench.registry import Change, Stage, technique
 from bench.setup import TrainingSetup, Unsupported, split
-from bench.workload import Batch
+from bench.workload import Batch, Workload
 
 SOURCE = "https://example.invalid/planted"
 
@@ -27,6 +27,16 @@ def planted_half_batch(setup: TrainingSetup) -> TrainingSetup:
         return setup.loss(model, split(batch, 2)[0])
 
     return replace(setup, loss=half)
+
+
+def _no_teacher(workload: Workload) -> Workload:
+    raise RuntimeError("the teacher is ill")
+
+
+@technique(stage=Stage.STEP, pretrained=_no_teacher, source=SOURCE)
+def planted_no_teacher(setup: TrainingSetup) -> TrainingSetup:
+    """Learns from a model that cannot be trained."""
+    return setup
 
 
 class _IdleOptimizer(torch.optim.SGD):

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import tests.planted  # noqa: F401  # Registers what it plants.
 from bench import checkpoints
 from bench.classification import split
 from bench.corpus import BYTES, open_corpus
@@ -71,9 +73,59 @@ def test_fine_tuning_starts_from_the_checkpoint_and_learns(sweep: Sweep, section
     from safetensors.torch import load_file
 
     kept = load_file(str(checkpoints.path(replace(workload, phase=Phase.PRETRAIN))))
-    shared = [name for name in kept if name in tuned and "wte" not in name]
+    shared = [name for name in kept if name in tuned]
+    assert {"transformer.wte.weight", "bert.embeddings.word_embeddings.weight"} & set(shared)
     assert len(shared) > 10
     assert all(torch.equal(kept[name], tuned[name]) for name in shared)
+
+
+@pytest.mark.parametrize("model", ["roberta/nano", "t5/nano", "moe/nano"])
+def test_every_family_can_be_fine_tuned(sweep: Sweep, sections: Path, model: str) -> None:
+    _, records = sweep(models=(model,), phase=Phase.FINETUNE, corpus=sections)
+    (plain,) = records
+    assert plain.status is Status.OK, plain.reason
+    assert plain.certificate is not None and plain.certificate.accuracy is not None
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bert"])
+def test_a_folder_is_fine_tuned_from_its_own_weights(sweep: Sweep, sections: Path, tmp_path: Path, kind: str) -> None:
+    from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
+
+    made: Any = (
+        GPT2LMHeadModel(GPT2Config(vocab_size=300, n_embd=32, n_layer=1, n_head=2, n_positions=64))
+        if kind == "gpt2"
+        else BertForMaskedLM(
+            BertConfig(vocab_size=300, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
+        )
+    )
+    made.save_pretrained(tmp_path / "model")
+    folder = str(tmp_path / "model")
+    workload = resolve(
+        WorkloadSpec(model=folder, batch=8, sequence=32, phase=Phase.FINETUNE), open_corpus(str(sections))
+    )
+    own, tuned = made.state_dict(), workload.model().state_dict()
+    name = "transformer.wte.weight" if kind == "gpt2" else "bert.embeddings.word_embeddings.weight"
+    assert torch.equal(own[name], tuned[name])
+    _, records = sweep(models=(folder,), phase=Phase.FINETUNE, corpus=sections)
+    assert records[0].status is Status.OK, records[0].reason
+    assert records[0].certificate is not None and records[0].certificate.accuracy is not None
+
+
+def test_an_arm_whose_checkpoint_cannot_be_made_does_without_the_run(sweep: Sweep) -> None:
+    _, records = sweep(("planted_no_teacher",), ("adamw_fused",))
+    untaught = by_label(records, "planted_no_teacher")
+    assert untaught.status is Status.CRASHED
+    assert untaught.reason == "RuntimeError: the teacher is ill"
+    assert by_label(records, "adamw_fused").status is Status.OK
+
+
+def test_a_forward_pass_is_a_third_of_an_updates_work(sweep: Sweep) -> None:
+    sweep(phase=Phase.PRETRAIN)
+    _, records = sweep(phase=Phase.INFER)
+    flops = {record.workload: record.step_flops for record in records}
+    trained, inferred = flops["gpt2/nano"], flops["gpt2/nano infer"]
+    assert trained is not None and inferred is not None
+    assert 2.5 < trained / inferred <= 3
 
 
 def test_inference_makes_no_update_and_takes_no_optimizer(sweep: Sweep) -> None:

@@ -51,10 +51,20 @@ def _config(size: Size) -> dict[str, Any]:
 
 def build(size: Size) -> nn.Module:
     """A freshly initialised MixtralForCausalLM; it has no dropout."""
-    model: Any = untrained("MixtralForCausalLM", _config)(size)
+    return _countable(untrained("MixtralForCausalLM", _config)(size))
+
+
+def classifier(size: Size, labels: int) -> nn.Module:
+    """The same base under a head that tells a sequence's class from its last token that is not padding."""
+    return _countable(untrained_classifier("MixtralForSequenceClassification", _config)(size, labels))
+
+
+def _countable(model: Any) -> nn.Module:
+    """The model; on the meta device, where only shapes and work are wanted, with one product a token and expert.
+
+    That is the same work, and torch does not know either of a grouped product of float32.
+    """
     if torch.get_default_device().type == "meta":
-        # Only shapes and work are wanted there. torch knows neither of a grouped product of float32, and one product
-        # for each token and expert is the same work.
         model.set_experts_implementation("batched_mm")
     built: nn.Module = model
     return built
@@ -65,7 +75,7 @@ FAMILY = Family(
     caption="Mixtral, causal mixture of experts",
     positions=POSITIONS,
     model=build,
-    classifier=untrained_classifier("MixtralForSequenceClassification", _config),
+    classifier=classifier,
     objective=lambda size: causal,
     sizes={
         "nano": MixtureSize(layers=2, width=64, heads=2, sharing=2, experts=4, batch=8, sequence=128, vocabulary=BYTES),
