@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.registry import techniques
+from bench.spec import Phase
 from harness.prepare import Prepared
 
 
@@ -46,9 +48,23 @@ def dry_run(prepared: Prepared) -> str:
         lines += ["", "unsupported:"] + [
             f"  {workload}, {label}: {reason}" for (workload, label), reason in prepared.unsupported.items()
         ]
+    if _starts_from_checkpoints(prepared):
+        lines += [
+            "",
+            "first of all, checkpoints are trained that no earlier run has left: the estimate is without them",
+        ]
     budget = f", and further repetitions until {plan.budget_s:.0f} s" if plan.budget_s else ""
     lines += ["", f"estimated time: {prepared.estimated_s():.0f} s for the least repetitions{budget}"]
     return "\n".join(lines)
+
+
+def _starts_from_checkpoints(prepared: Prepared) -> bool:
+    known = techniques()
+    return any(
+        entry.spec.phase is Phase.FINETUNE or any(known[name].pretrained for name in trial.techniques)
+        for entry in prepared.entries
+        for trial in prepared.trials(entry)
+    )
 
 
 def _millions(count: int | None) -> str:
