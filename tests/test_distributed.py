@@ -7,6 +7,8 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,9 +22,13 @@ from bench.corpus import Corpus
 from bench.host import Host
 from bench.resolve import resolve
 from bench.setup import TrainingSetup, baseline
-from bench.spec import WorkloadSpec
+from bench.spec import Plan, WorkloadSpec
+from harness import conformance
 from harness.certificate import without_dropout
+from harness.nursery import Nursery
+from harness.prepare import prepare
 from harness.record import Record, Status
+from harness.sweep import Sweep
 from harness.trainer import Trainer
 from tests.training import apply
 
@@ -62,6 +68,24 @@ def test_every_way_to_use_two_ranks_does_the_same_work(sweep: Run, model: str) -
 def test_four_ranks_do_the_same_work(sweep: Run, model: str) -> None:
     _, records = sweep(*((name,) for name in ON_FOUR_RANKS), models=(model,))
     _assert_certified(records, ON_FOUR_RANKS, world_size=4)
+
+
+def test_eight_ranks_do_the_same_work(nursery: Nursery, text_folder: Path, tmp_path: Path) -> None:
+    spec = WorkloadSpec(model="gpt2/nano", batch=8, sequence=32, corpus=str(text_folder))
+    plan = Plan(
+        name="eight",
+        workloads=(spec,),
+        compositions=(("ddp_8",),),
+        device="cpu",
+        repetitions=1,
+        protocol=conformance.PROTOCOL,
+    )
+    found = prepare(plan, nursery)
+    # A user's run with so few cores refuses them, because it would be slow; here nobody looks at the times.
+    ready = replace(found, host=replace(found.host, cores=4), unsupported={})
+    records: list[Record] = []
+    Sweep(ready, run_id="eight", keep=records.append, choose=lambda _: [], log=tmp_path / "log").run(nursery)
+    _assert_certified(records, ("ddp_8",), world_size=8)
 
 
 @pytest.mark.parametrize("name", ["fsdp2", "tensor_parallel", "pipeline_1f1b", "zero_1", "parameter_server"])
