@@ -172,7 +172,7 @@ class Sweep:
 
     def _progress(self, workload: str, phase: str, techniques: str = "", repetition: int = 0) -> None:
         least = self._plan.repetitions * sum(len(self._trials(entry)) for entry in self._prepared.entries)
-        done = sum(record.status is not Status.UNSUPPORTED for record in self._records)
+        done = sum((record.workload, record.techniques) not in self._unable for record in self._records)
         self._show(
             Progress(
                 workload=workload,
@@ -191,7 +191,7 @@ class Sweep:
 
     def _trials(self, entry: Entry) -> list[Trial]:
         """The arms of one heat that can run, baseline first."""
-        return [trial for trial in self._prepared.trials(entry) if (entry.spec.name, trial.label) not in self._unable]
+        return [trial for trial in self._plan.trials(entry.spec) if (entry.spec.name, trial.label) not in self._unable]
 
     def _pretrain(self, nursery: Nursery) -> None:
         """Make the checkpoints that workloads start from, and those of techniques: an arm may have to do without."""
@@ -206,7 +206,7 @@ class Sweep:
             )
             if entry.spec.phase is Phase.FINETUNE:
                 make([])
-            for trial in self._prepared.trials(entry):
+            for trial in self._trials(entry):
                 taught = [name for name in trial.techniques if known[name].pretrained]
                 try:
                     if taught:
