@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from bench import __version__, catalogue, plugins
 from bench.composition import compose
+from bench.console import INTERRUPTED, NOTHING_MEASURED, Device, Plugins, fail, usage_errors
+from bench.gate_command import gate
 from bench.host import Host
 from bench.plans import customise, known_plan
 from bench.registry import techniques
@@ -23,7 +25,7 @@ from bench.spec import Phase, Plan, parse_composition
 from harness import conformance
 from harness.doctor import diagnose
 from harness.machine import host
-from harness.nursery import ArmFailed, Nursery, NurseryFailed
+from harness.nursery import Nursery
 from harness.prepare import TASK_TIMEOUT_S, Prepared, device_facts, prepare
 from harness.record import Record, Status
 from harness.sweep import Sweep, check_resumable
@@ -32,10 +34,6 @@ from reports.live import Live
 from results import store
 from results.compare import Comparison, compare, most_telling
 from results.runs import compare_runs, incomparable
-
-USAGE_ERROR = 2
-NOTHING_MEASURED = 1
-INTERRUPTED = 130
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -58,31 +56,6 @@ class Format(StrEnum):
     JSON = "json"
     CSV = "csv"
     MARKDOWN = "markdown"
-
-
-Plugins = Annotated[list[Path] | None, typer.Option(help="A Python file with techniques, models or plans. May repeat.")]
-
-
-class Device(StrEnum):
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-def fail(message: object, code: int = USAGE_ERROR) -> NoReturn:
-    """One line on standard error, and out."""
-    typer.echo(f"trainpace: {message}", err=True)
-    raise typer.Exit(code)
-
-
-@contextmanager
-def usage_errors() -> Iterator[None]:
-    """Bad input, which is a ValueError that names it, ends the program with one line; so does a machine that fails."""
-    try:
-        yield
-    except ValueError as error:
-        fail(error)
-    except (ArmFailed, NurseryFailed) as error:
-        fail(error, NOTHING_MEASURED)
 
 
 def _show_version(wanted: bool) -> None:
@@ -330,6 +303,9 @@ def doctor() -> None:
         device = nursery.run("harness.machine:default_device", {}, TASK_TIMEOUT_S)
         findings = diagnose(nursery, device)
     typer.echo(listing.aligned([dataclasses.asdict(finding) for finding in findings]))
+
+
+app.command()(gate)
 
 
 def main() -> None:

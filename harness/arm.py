@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,6 +28,7 @@ from bench.workload import Workload
 from harness import certificate, communication
 from harness.channel import Channel, Closed, Message
 from harness.largest import largest_batch
+from harness.provenance import provenance
 from harness.record import Status
 from harness.score import score
 from harness.trainer import Trainer
@@ -46,7 +48,7 @@ class Arm:
         self._rss_start_bytes = _status_bytes("VmRSS")
         self._file_start_bytes = _status_bytes("RssFile")
         started = time.perf_counter()
-        self._trainer = Trainer(self._build(), request["seed"])
+        self._trainer = Trainer(self._build(), request["seed"], request.get("slowdown", 0.0))
         self._witness = certificate.Witness(self._trainer.setup, self._trainer.optimizer)
         self._build_s = time.perf_counter() - started
 
@@ -98,6 +100,11 @@ class Arm:
             peaks["reserved_peak_bytes"] = torch.accelerator.max_memory_reserved()
         peaks["compile_s"] = certificate.compile_seconds()
         return peaks
+
+    def account(self, **whereabouts: Any) -> Message:
+        """Where the code came from that has run, and by how much a brake has held the steps."""
+        brake = self._trainer.brake
+        return provenance(**whereabouts) | {"held_share": brake.held_share if brake else 0.0}
 
     def certify(self, replay_steps: int) -> Message:
         """The work certificate's fields; with `replay_steps` the timed trainer is let go and a replay follows."""
@@ -176,10 +183,10 @@ def run_rank(request: Message, connection: socket.socket, rank: int, world_size:
             case "build":
                 arm = Arm(request, rank, world_size)
                 return arm.built()
-            case name if arm is not None and name in ("steps", "peaks", "certify"):
+            case name if arm is not None and name in ("steps", "peaks", "account", "certify"):
                 answer: Message = getattr(arm, name)(**command.get("with", {}))
                 return answer
-        raise ValueError(f"command {command!r} is not one of build, steps, peaks, certify, in that order")
+        raise ValueError(f"command {command!r} is not one of build, steps, peaks, account, certify, in that order")
 
     serve(handle, Channel(connection))
 

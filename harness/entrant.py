@@ -15,6 +15,7 @@ import psutil
 
 from bench.composition import allowance, compose, declared, ranks
 from bench.host import Host
+from bench.registry import Change
 from bench.spec import Phase, Protocol, Trial
 from harness.certificate import merge
 from harness.channel import Message
@@ -64,6 +65,10 @@ class Entrant:
     @property
     def alive(self) -> bool:
         return self.status is Status.OK and self._process is not None
+
+    @property
+    def world_size(self) -> int:
+        return self._ranks.count
 
     @property
     def step_s(self) -> float:
@@ -237,9 +242,21 @@ class Entrant:
         self._certificate = WorkCertificate(**facts)
         if reference._certificate is None:
             return
-        differences = unequal_work(self._certificate, reference._certificate, *allowance(self._techniques))
+        differences = unequal_work(self._certificate, reference._certificate, *self._may_differ(reference))
         if differences:
             self.status, self._reason = Status.UNEQUAL_WORK, "; ".join(differences)
+
+    def _may_differ(self, reference: Entrant) -> tuple[set[Change], float]:
+        """What only one of the two declares may differ; losses may by the rounding of all techniques together."""
+        everything = [*self._techniques, *(item for item in reference._techniques if item not in self._techniques)]
+        only_one = [item for item in everything if (item in self._techniques) != (item in reference._techniques)]
+        return allowance(only_one)[0], allowance(everything)[1]
+
+    def account(self, whereabouts: Message) -> Message:
+        """What the arm has imported from where, by harness.provenance, and the `held_share` of a brake."""
+        found: Message = {}
+        self._phase(lambda: found.update(self._call({"do": "account", "with": whereabouts})[0]))
+        return found
 
     def _steps(self, count: int, on_tick: Callable[[], object] | None = None) -> Message:
         """Steps on all ranks: a step lasts as long as on the slowest, its loss is the mean over equal shares."""

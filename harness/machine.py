@@ -75,6 +75,13 @@ def probe_device(device: str) -> Message:
     return facts
 
 
+def software() -> Message:
+    """Task: the versions of Python and of the packages that the arms run on."""
+    versions = {name: _version(name) for name in PACKAGES}
+    packages = {"trainpace": __version__} | {name: version for name, version in versions.items() if version}
+    return {"python": platform.python_version(), "packages": packages}
+
+
 def default_device() -> str:
     """Task: cuda where torch sees a GPU, else cpu."""
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -193,16 +200,17 @@ def host(device: str, facts: Message) -> Host:
     )
 
 
-def describe_machine(nursery: Nursery, device: str, facts: Message) -> Machine:
-    """Everything about the machine that a reader of the numbers needs."""
+def describe_machine(nursery: Nursery, device: str, facts: Message, folder: Path | None = None) -> Machine:
+    """Everything about the machine that a reader of the numbers needs. The git commit is that of `folder`: of the one
+    that the run was started in, if None."""
     published = next((flops for chip, flops in PUBLISHED.items() if chip in facts["device_name"]), {})
     unknown = {} if published else {"mfu": f"no published peak on file for {facts['device_name']}"}
     if device == "cpu":
         unknown["gpu"] = "the run is on the CPU"
-    commit, dirty = _git()
+    commit, dirty = git_state(folder)
     if commit is None:
         unknown["git_commit"] = "the run was not started in a git checkout"
-    packages = {name: _version(name) for name in PACKAGES}
+    installed = nursery.run("harness.machine:software", {}, 60.0)
     identity = {
         "device": device,
         "cpu": _cpu_name(),
@@ -224,8 +232,7 @@ def describe_machine(nursery: Nursery, device: str, facts: Message) -> Machine:
         threads=facts["threads"],
         memory_bytes=psutil.virtual_memory().total,
         system=f"{platform.system()} {platform.release()}",
-        python=platform.python_version(),
-        packages={"trainpace": __version__} | {name: version for name, version in packages.items() if version},
+        **installed,
         matmul_flops_per_s=nursery.run("harness.machine:matmul_peaks", {"device": device}, 120.0),
         published_flops_per_s=published,
         published_source=PUBLISHED_SOURCE if published else None,
@@ -249,11 +256,11 @@ def _cpu_name() -> str:
     return platform.machine()
 
 
-def _git() -> tuple[str | None, bool | None]:
-    """Commit of the folder that the run was started in, and whether tracked files differ from it."""
+def git_state(folder: Path | None = None) -> tuple[str | None, bool | None]:
+    """Commit of a folder, of this process's if None, and whether tracked files differ from it; None outside git."""
     command = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     try:
-        shown = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False, cwd=folder)
     except (OSError, subprocess.TimeoutExpired):
         return None, None
     lines = shown.stdout.splitlines()

@@ -12,8 +12,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from harness.channel import Channel, Closed, Message
@@ -104,15 +107,23 @@ class Process:
 class Nursery:
     """The owner's side: starts the nursery process and asks it for arms. Use as a context manager."""
 
-    def __init__(self, *, python: str = sys.executable, modules: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        python: str = sys.executable,
+        modules: Sequence[str] = (),
+        environment: Mapping[str, str] = MappingProxyType({}),
+        folder: Path | None = None,
+    ) -> None:
         """Start `python -m harness.forkserver` and return at once; the first fork waits until everything is imported.
 
-        `modules`, names or paths of files, are imported too: they may register techniques of their own.
+        `modules`, names or paths of files, are imported too: they may register techniques of their own. `environment`
+        is added to this process's, and `folder` is where the nursery and its arms work: here, if None.
         """
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # One thread each: the arms' arithmetic is torch's, and a library's idle pool would survive into every fork.
         # And torch must ask NVML, not CUDA, whether there is a GPU: a process that has asked CUDA cannot fork arms.
-        environment = {
+        own_environment = {
             # NVML numbers GPUs by their place on the bus; CUDA is to do the same, so that both mean the same chip.
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
             "OPENBLAS_NUM_THREADS": "1",
@@ -120,13 +131,15 @@ class Nursery:
             "TOKENIZERS_PARALLELISM": "false",
             "TRANSFORMERS_VERBOSITY": "error",
         }
+        self._last_words = tempfile.TemporaryFile()  # noqa: SIM115, it lives as long as the nursery
         self._process = subprocess.Popen(
             [python, "-m", "harness.forkserver", str(theirs.fileno()), *modules],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | environment,
+            stderr=self._last_words,
+            env={**os.environ, **own_environment, **environment},
+            cwd=folder,
         )
         theirs.close()
         self._ready = False
@@ -190,9 +203,15 @@ class Nursery:
     def _receive(self) -> Message:
         data = self._control.recv(MESSAGE_BYTES)
         if not data:
-            raise NurseryFailed(f"the nursery died with exit code {self._process.wait()}")
+            raise NurseryFailed(f"the nursery died with exit code {self._process.wait()}{self._why()}")
         message: Message = json.loads(data)
         return message
+
+    def _why(self) -> str:
+        """The last line of what a dead nursery wrote, which of a Python process is the error that ended it."""
+        self._last_words.seek(0)
+        lines = self._last_words.read().decode(errors="replace").strip().splitlines()
+        return f": {lines[-1]}" if lines else ""
 
     def close(self) -> None:
         """End the nursery and all arms."""
@@ -201,6 +220,7 @@ class Nursery:
             # It is still importing, has no arms, and would notice the closed socket only afterwards.
             self._process.kill()
         self._process.wait()
+        self._last_words.close()
 
     def __enter__(self) -> Nursery:
         return self

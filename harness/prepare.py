@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from bench.composition import compose, ranks, unmet
 from bench.corpus import Corpus, open_corpus
 from bench.host import Host, compiler
 from bench.registry import Technique
-from bench.spec import Plan, Trial, WorkloadSpec
+from bench.spec import BASELINE, Plan, Trial, WorkloadSpec
 from harness.channel import Message
 from harness.machine import describe_machine, host
 from harness.nursery import ArmFailed, Nursery
-from harness.record import Machine
+from harness.record import Machine, Measurement, Record, Status
 
 TASK_TIMEOUT_S = 600.0
 """For the longest task before a run: training a tokenizer on a large corpus."""
@@ -79,10 +80,10 @@ def prepare(plan: Plan, nursery: Nursery) -> Prepared:
     facts = device_facts(nursery, plan.device)
     here: Host = host(plan.device, facts)
     corpora = {path: open_corpus(path) for path in {spec.corpus for spec in plan.workloads}}
-    entries = tuple(_entry(nursery, spec, corpora[spec.corpus]) for spec in plan.workloads)
+    entries = tuple(entry(nursery, spec, corpora[spec.corpus]) for spec in plan.workloads)
     reasons = {
-        (entry.spec.name, label): unmet(chosen, here, entry.spec.phase)
-        for entry in entries
+        (item.spec.name, label): unmet(chosen, here, item.spec.phase)
+        for item in entries
         for label, chosen in composed.items()
     }
     unsupported = {key: reason for key, reason in reasons.items() if reason}
@@ -103,17 +104,18 @@ def _check_ranks(
     unsupported: Container[tuple[str, str]],
 ) -> None:
     """Raises ValueError for a global batch that the ranks of a composition cannot share equally."""
-    for entry in entries:
+    for item in entries:
         for label, chosen in composed.items():
             count = ranks(chosen, here).replicas
-            if entry.batch % count and (entry.spec.name, label) not in unsupported:
+            if item.batch % count and (item.spec.name, label) not in unsupported:
                 raise ValueError(
-                    f"batch {entry.batch} of {entry.spec.name} does not divide over the {count} ranks of {label}: "
+                    f"batch {item.batch} of {item.spec.name} does not divide over the {count} ranks of {label}: "
                     f"give a multiple of {count}"
                 )
 
 
-def _entry(nursery: Nursery, spec: WorkloadSpec, corpus: Corpus) -> Entry:
+def entry(nursery: Nursery, spec: WorkloadSpec, corpus: Corpus) -> Entry:
+    """The workload as this nursery builds it. Raises ValueError, saying why, if it cannot."""
     arguments = {"workload": dataclasses.asdict(spec), "corpus": dataclasses.asdict(corpus)}
     try:
         facts = nursery.run("harness.machine:probe_workload", arguments, TASK_TIMEOUT_S)
@@ -121,3 +123,32 @@ def _entry(nursery: Nursery, spec: WorkloadSpec, corpus: Corpus) -> Entry:
         raise ValueError(f"model {spec.name!r} cannot be built: {failure.reason}") from failure
     names = ("batch", "sequence", "parameters", "step_flops")
     return Entry(spec=spec, corpus=corpus, **{name: facts[name] for name in names})
+
+
+def template(plan: Plan, machine: Machine, entry: Entry, run_id: str) -> Record:
+    """The record of the workload's baseline before anything is measured: what every arm's record starts as."""
+    return Record(
+        run_id=run_id,
+        plan=plan.name,
+        workload=entry.spec.name,
+        techniques=BASELINE,
+        repetition=0,
+        heat_part=0,
+        status=Status.OK,
+        reason=None,
+        changes=[],
+        device=plan.device,
+        machine_id=machine.machine_id,
+        world_size=1,
+        batch=entry.batch,
+        sequence=entry.sequence,
+        seed=plan.seed,
+        corpus_sha256=entry.corpus.sha256,
+        compute=None,
+        step_flops=entry.step_flops,
+        parameters=entry.parameters,
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        command="",
+        measurement=Measurement(),
+        certificate=None,
+    )

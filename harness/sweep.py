@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -18,10 +17,10 @@ from bench.registry import Change, techniques
 from bench.spec import BASELINE, Phase, Plan, Trial, parse_composition
 from harness import toolchain
 from harness.nursery import ArmFailed, Nursery
-from harness.prepare import Entry, Prepared
+from harness.prepare import Entry, Prepared, template
 from harness.pretrain import pretrain
 from harness.race import Heat, race
-from harness.record import Machine, Measurement, Record, Status
+from harness.record import Machine, Record, Status
 from harness.telemetry import Gpus
 
 Choose = Callable[[Sequence[Record]], list[tuple[str, list[str]]]]
@@ -228,31 +227,7 @@ class Sweep:
                     )
 
     def _template(self, entry: Entry) -> Record:
-        return Record(
-            run_id=self._run_id,
-            plan=self._plan.name,
-            workload=entry.spec.name,
-            techniques=BASELINE,
-            repetition=0,
-            heat_part=0,
-            status=Status.OK,
-            reason=None,
-            changes=[],
-            device=self._plan.device,
-            machine_id=self._prepared.machine.machine_id,
-            world_size=1,
-            batch=entry.batch,
-            sequence=entry.sequence,
-            seed=self._plan.seed,
-            corpus_sha256=entry.corpus.sha256,
-            compute=None,
-            step_flops=entry.step_flops,
-            parameters=entry.parameters,
-            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            command="",
-            measurement=Measurement(),
-            certificate=None,
-        )
+        return template(self._plan, self._prepared.machine, entry, self._run_id)
 
 
 def check_resumable(prepared: Prepared, finished: Sequence[Record], before: Machine) -> None:

@@ -115,6 +115,33 @@ class Gpus:
             return None
         return min(int(self._nvml.nvmlDeviceGetMemoryInfo(handle).free) for handle in self._handles)
 
+    def throttled_s(self) -> float | None:
+        """Seconds for which heat or a hardware limit has held the chips' clocks back, summed; None where unknown."""
+        if not self._handles:
+            return None
+        policies = ("NVML_PERF_POLICY_THERMAL", "NVML_PERF_POLICY_RELIABILITY", "NVML_PERF_POLICY_BOARD_LIMIT")
+        try:
+            violations = [
+                self._nvml.nvmlDeviceGetViolationStatus(handle, getattr(self._nvml, policy)).violationTime
+                for handle in self._handles
+                for policy in policies
+            ]
+        except self._nvml.NVMLError:
+            return None
+        # NVML counts them in nanoseconds.
+        return float(sum(violations)) * 1e-9
+
+    def processes(self) -> int | None:
+        """Processes that compute on the chips, ours among them; None where none can be seen."""
+        if not self._handles:
+            return None
+        try:
+            counts = [len(self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)) for handle in self._handles]
+        except self._nvml.NVMLError:
+            return None
+        # In a container NVML may list nobody, not even us.
+        return sum(counts) or None
+
     def energy_j(self, ranks: int) -> float | None:
         """The chips' energy counters, summed; None where they have none."""
         if not self._handles:

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from bench.setup import TrainingSetup
 from bench.spec import Phase
+from harness.brake import brake_for
 from harness.channel import Message
 from harness.clock import clock_for
 from harness.step import Batches, Load, infer_step, train_step
@@ -17,7 +18,8 @@ from harness.step import Batches, Load, infer_step, train_step
 class Trainer:
     """One built setup: its optimizer (none where the model is only run), its endless batches and its clock."""
 
-    def __init__(self, setup: TrainingSetup, seed: int) -> None:
+    def __init__(self, setup: TrainingSetup, seed: int, slowdown: float = 0.0) -> None:
+        """`slowdown` makes every step longer by that share of itself: see harness.brake."""
         self.setup = setup
         self.optimizer: Optimizer | None = None
         if setup.workload.phase is not Phase.INFER:
@@ -25,6 +27,7 @@ class Trainer:
         self.steps_done = 0
         self._batches = Batches(setup, seed)
         self._clock = clock_for(setup.device)
+        self.brake = brake_for(slowdown, setup.device) if slowdown else None
 
     def steps(self, count: int) -> Message:
         """Take `count` contiguous steps. Lists have one entry a step; the wait for data is part of its step."""
@@ -41,8 +44,12 @@ class Trainer:
             else:
                 losses.append(train_step(self.setup, self.optimizer, batch))
             loads.append(load)
+            if self.brake is not None:
+                self.brake.hold(asked_ns)
             self._clock.mark()
         times = self._clock.stop()
+        if self.brake is not None:
+            self.brake.learn(times.step_times_s)
         self.steps_done += count
         return {
             "step_times_s": times.step_times_s,

@@ -1,150 +1,256 @@
-"""The gate's decision: from the log ratios of repetitions to regression, pass or inconclusive.
-
-One value a repetition and workload: ln(head / base) of the time a token. Nothing here looks at whether a repetition was
-fit to be counted; that is decided before, without looking at its times.
-"""
+"""From the repetitions of two sides to a verdict: what is fit to be counted, what it says, and how surely."""
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+import statistics
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
-import numpy as np
-from scipy import optimize, stats
+from harness.duel import Bout
+from harness.record import Measurement, Status
+from results.decision import LOOKS, Decision, Margins, Verdict, decide, p_above
+from results.statistics import interval
 
-from results.statistics import POWER, interval
+MOST_DROPPED = 8
+"""Disturbed repetitions of a workload that are replaced, before it is given up."""
 
-LOOKS: Mapping[int, float] = {8: 0.004, 12: 0.002, 16: 0.002, 24: 0.002}
-"""Repetitions at which the gate looks, and the p under which it then says regression: 1 % over all looks (Bonferroni).
-
-The exact test of eight values can reach 1/256 and no less.
-"""
-
-PASS_P = 0.0125
-"""The p under which a look says pass: 5 % over the four looks."""
-
-DRAWS = 4000
-"""Samples behind the smallest regression seen: a share of 80 % is then known to 0.6 %."""
-
-
-class Verdict(StrEnum):
-    REGRESSION = "regression"
-    PASS = "pass"
-    INCONCLUSIVE = "inconclusive"
+DROPPED_SHARE = 0.25
+"""A workload of whose repetitions more than this share were disturbed is not decided about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Margins:
-    """How much slower the head may be, as a share of the base's time.
+class Limits:
+    """What is allowed of one workload: of its time, and by what share its peak memory may grow."""
 
-    Up to `tolerance` is nobody's concern: a regression is a proof of more. `harm` is what must not go unseen: a pass is
-    a proof of less. Raises ValueError unless 0 <= tolerance < harm.
-    """
-
-    tolerance: float = 0.01
-    harm: float = 0.03
+    time: Margins = field(default_factory=Margins)
+    memory: float = 0.005
 
     def __post_init__(self) -> None:
-        if not 0 <= self.tolerance < self.harm:
-            raise ValueError(f"tolerance {self.tolerance} with harm {self.harm}: give 0 <= tolerance < harm")
+        if not self.memory >= 0:
+            raise ValueError(f"memory {self.memory} is below 0: give the share by which peak memory may grow")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """What one workload's repetitions allow to say. `ratio` is head over base, above 1 is slower, with its 95 %
-    interval; `least_seen` is the smallest ratio that this many repetitions of this spread call a regression four times
-    in five, None where they are too few to call anything one."""
+class Memory:
+    """Peak memory of the head over the base's, with its 95 % interval, and whether it is proven to have grown by more
+    than the limit."""
 
-    verdict: Verdict
-    repetitions: int
     ratio: float
     ratio_low: float | None
     ratio_high: float | None
-    p_regression: float
-    p_pass: float
-    least_seen: float | None
+    is_regression: bool
 
 
-def decide(log_ratios: Mapping[str, Sequence[float]], margins: Mapping[str, Margins]) -> dict[str, Decision]:
-    """The decision for each workload at a look. All have the same number of repetitions, one of LOOKS or any other
-    where the time has run out: then the strictest of the earlier looks' thresholds holds.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What came out for one workload. `reasons` say in words what the verdict rests on beside the time.
 
-    Where a ratio is proven to lie between the margins, that is a regression: harm is what a pass has to leave out.
-    Regressions by Holm's procedure over the workloads; a pass needs no such correction, because the whole passes only
-    if every workload does. Raises ValueError for no values, or for workloads with unequal numbers of them.
+    `repetitions` were counted, `dropped` were disturbed, by what is in `disturbances` with how often.
     """
-    counts = {len(values) for values in log_ratios.values()}
-    if len(counts) != 1 or 0 in counts:
-        raise ValueError(f"workloads have {sorted(counts)} repetitions: give all of them the same number, at least one")
-    alpha = LOOKS.get(counts.pop(), min(LOOKS.values()))
-    slower = {name: p_above(values, margins[name].tolerance) for name, values in log_ratios.items()}
-    regressed = holm(slower, alpha)
-    return {
-        name: _decision(values, margins[name], slower[name], regressed=name in regressed, alpha=alpha / len(slower))
-        for name, values in log_ratios.items()
+
+    workload: str
+    verdict: Verdict
+    limits: Limits
+    repetitions: int
+    dropped: int
+    disturbances: Mapping[str, int]
+    reasons: tuple[str, ...] = ()
+    time: Decision | None = None
+    memory: Memory | None = None
+    base_step_time_s: float | None = None
+    head_step_time_s: float | None = None
+
+
+class Referee:
+    """Looks at the repetitions as they come in. What a look has decided about a workload stands."""
+
+    def __init__(self, limits: Mapping[str, Limits], missing: Mapping[str, str], *, needs_checkout: bool) -> None:
+        """`limits` has all workloads that were asked for, `missing` says which of them cannot be compared, and why.
+        With `needs_checkout` code of both sides' checkouts has to have run: it is what is compared."""
+        self._limits, self._needs_checkout = limits, needs_checkout
+        self._settled = {name: self._finding(name, [], Verdict.INVALID, reason) for name, reason in missing.items()}
+
+    def __call__(self, bouts: Sequence[Bout]) -> list[str]:
+        """The workloads that need more repetitions, after a look at those that have enough for one."""
+        self._reject_unfit(bouts)
+        good = {name: self._good(bouts, name) for name in self._open}
+        due = [name for name, found in good.items() if len(found) in LOOKS]
+        # Workloads that are still open have their looks together.
+        if due and len(due) == len(good):
+            self._look(bouts, good)
+        return [name for name in self._open if len(good[name]) < max(LOOKS)]
+
+    def conclude(self, bouts: Sequence[Bout]) -> list[Finding]:
+        """What came out for every workload, when there will be no more repetitions."""
+        self(bouts)
+        good = {name: self._good(bouts, name) for name in self._open}
+        # Where the time ran out in the middle, the surplus is left out, which looks at no time.
+        size = min((len(found) for found in good.values()), default=0)
+        if size and self._open:
+            self._look(bouts, {name: found[:size] for name, found in good.items()}, is_last=True)
+        for name in self._open:
+            self._settled[name] = self._finding(name, self._of(bouts, name), Verdict.INVALID, "nothing was measured")
+        return [self._settled[name] for name in self._limits]
+
+    @property
+    def _open(self) -> list[str]:
+        return [name for name in self._limits if name not in self._settled]
+
+    @staticmethod
+    def _of(bouts: Sequence[Bout], name: str) -> list[Bout]:
+        return [bout for bout in bouts if bout.workload == name]
+
+    def _good(self, bouts: Sequence[Bout], name: str) -> list[Bout]:
+        return [bout for bout in self._of(bouts, name) if not bout.disturbed]
+
+    def _reject_unfit(self, bouts: Sequence[Bout]) -> None:
+        for name in self._open:
+            own = self._of(bouts, name)
+            reason = next((reason for bout in own for reason in unfit(bout, self._needs_checkout)), None)
+            dropped = sum(bool(bout.disturbed) for bout in own)
+            if reason is None and dropped > MOST_DROPPED:
+                reason = f"{dropped} of {len(own)} repetitions were disturbed"
+            if reason is not None:
+                self._settled[name] = self._finding(name, own, Verdict.INVALID, reason)
+
+    def _look(self, bouts: Sequence[Bout], good: Mapping[str, Sequence[Bout]], *, is_last: bool = False) -> None:
+        ratios = {name: [log_ratio(bout) for bout in found] for name, found in good.items()}
+        convicted = sum(finding.verdict is Verdict.REGRESSION for finding in self._settled.values())
+        family = len(self._limits) - convicted
+        margins = {name: self._limits[name].time for name in good}
+        for name, decision in decide(ratios, margins, family=family).items():
+            finding = self._judged(name, self._of(bouts, name), good[name], decision, family)
+            if is_last or len(good[name]) == max(LOOKS) or finding.verdict in (Verdict.PASS, Verdict.REGRESSION):
+                self._settled[name] = finding
+
+    def _judged(self, name: str, own: Sequence[Bout], good: Sequence[Bout], decision: Decision, family: int) -> Finding:
+        memory = compare_memory(good, self._limits[name].memory, LOOKS.get(len(good), min(LOOKS.values())) / family)
+        reasons = side_gates(good, memory, self._limits[name])
+        verdict = Verdict.REGRESSION if reasons else decision.verdict
+        dropped = len(own) - sum(not bout.disturbed for bout in own)
+        if dropped > DROPPED_SHARE * len(own):
+            # It may still become a smaller share; until then nothing is decided.
+            verdict, reasons = Verdict.INVALID, [f"{dropped} of {len(own)} repetitions were disturbed"]
+        finding = self._finding(name, own, verdict, *reasons)
+        return dataclasses.replace(
+            finding,
+            repetitions=len(good),
+            time=decision,
+            memory=memory,
+            base_step_time_s=statistics.median(_step_time_s(bout.base.measurement) for bout in good),
+            head_step_time_s=statistics.median(_step_time_s(bout.head.measurement) for bout in good),
+        )
+
+    def _finding(self, name: str, own: Sequence[Bout], verdict: Verdict, *reasons: str) -> Finding:
+        causes = [cause for bout in own for cause in bout.disturbed]
+        return Finding(
+            workload=name,
+            verdict=verdict,
+            limits=self._limits[name],
+            repetitions=sum(not bout.disturbed for bout in own),
+            dropped=sum(bool(bout.disturbed) for bout in own),
+            disturbances={cause: causes.count(cause) for cause in dict.fromkeys(causes)},
+            reasons=reasons,
+        )
+
+
+def overall(findings: Collection[Finding]) -> Verdict:
+    """A proven regression anywhere; else invalid, if anything is; else inconclusive; a pass only if all pass."""
+    order = (Verdict.REGRESSION, Verdict.INVALID, Verdict.INCONCLUSIVE, Verdict.PASS)
+    return min((finding.verdict for finding in findings), key=order.index, default=Verdict.INVALID)
+
+
+def log_ratio(bout: Bout) -> float:
+    """ln(head / base) of the time a token (a sample, where samples are not text): the median over the rounds."""
+    base, head = (_paces(record.measurement) for record in (bout.base, bout.head))
+    return statistics.median(math.log(head[index] / base[index]) for index in base)
+
+
+def _paces(measured: Measurement) -> dict[int, float]:
+    """By round, seconds for each token or sample."""
+    handled = measured.round_tokens or measured.round_samples
+    times_s = dict.fromkeys(measured.round_index, 0.0)
+    counts = dict.fromkeys(measured.round_index, 0)
+    for index, time_s, count in zip(measured.round_index, measured.round_step_times_s, handled, strict=True):
+        times_s[index] += time_s
+        counts[index] += count
+    return {index: times_s[index] / counts[index] for index in times_s}
+
+
+def _step_time_s(measured: Measurement) -> float:
+    return statistics.median(measured.round_step_times_s)
+
+
+def unfit(bout: Bout, needs_checkout: bool) -> list[str]:
+    """In words, why a repetition can decide nothing, whatever its times: another would be no better."""
+    at = f"in repetition {bout.repetition + 1}"
+    sides = (("base", bout.base, bout.base_seen), ("head", bout.head, bout.head_seen))
+    failed = [
+        f"{name} ended as {record.status} {at}: {record.reason}"
+        for name, record, _ in sides
+        if record.status is not Status.OK
+    ]
+    if failed:
+        return failed
+    found = [f"{name} {problem} {at}" for name, record, _ in sides for problem in _bad_numbers(record.measurement)]
+    found += [
+        f"{name} imported {seen.strays[0]}, which is not the code of its checkout"
+        for name, _, seen in sides
+        if seen.strays
+    ]
+    if needs_checkout and not any(seen.modules for _, _, seen in sides):
+        found.append("neither side ran any code of its checkout: name a model of yours, as in --model FILE.py:FUNCTION")
+    base, head = bout.base.measurement, bout.head.measurement
+    counts = {
+        "steps": (len(base.round_step_times_s), len(head.round_step_times_s)),
+        "samples": (sum(base.round_samples), sum(head.round_samples)),
+        "tokens": (sum(base.round_tokens), sum(head.round_tokens)),
     }
+    found += [f"base took {own} {what}, head {other} {at}" for what, (own, other) in counts.items() if own != other]
+    return found
 
 
-def _decision(
-    values: Sequence[float], margins: Margins, p_regression: float, *, regressed: bool, alpha: float
-) -> Decision:
-    p_pass = p_below(values, margins.harm)
-    verdict = Verdict.REGRESSION if regressed else Verdict.PASS if p_pass <= PASS_P else Verdict.INCONCLUSIVE
-    found = interval(values)
-    return Decision(
-        verdict=verdict,
-        repetitions=len(values),
+def _bad_numbers(measured: Measurement) -> list[str]:
+    problems = []
+    if not measured.round_step_times_s:
+        problems.append("has no times")
+    if any(not math.isfinite(time_s) or time_s <= 0 for time_s in measured.round_step_times_s):
+        problems.append("has times that are no numbers")
+    if not all(map(math.isfinite, measured.losses)):
+        problems.append("has losses that are no numbers")
+    return problems
+
+
+def compare_memory(bouts: Sequence[Bout], limit: float, alpha: float) -> Memory | None:
+    """Peak memory of the sides. Exact on a GPU; on a CPU it has a spread, so the test for time decides here too."""
+    pairs = [(bout.base.measurement.peak_memory_bytes, bout.head.measurement.peak_memory_bytes) for bout in bouts]
+    logs = [math.log(head / base) for base, head in pairs if base and head]
+    if len(logs) < len(pairs):
+        return None
+    found = interval(logs)
+    return Memory(
         ratio=math.exp(found.estimate),
         ratio_low=None if found.low is None else math.exp(found.low),
         ratio_high=None if found.high is None else math.exp(found.high),
-        p_regression=p_regression,
-        p_pass=p_pass,
-        least_seen=_least_seen(values, margins, alpha),
+        is_regression=p_above(logs, limit) <= alpha,
     )
 
 
-def p_above(values: Sequence[float], share: float) -> float:
-    """One-sided p of the exact signed-rank test against a centre of at most ln(1 + share)."""
-    found = stats.wilcoxon(np.asarray(values) - math.log1p(share), alternative="greater", method="exact")
-    return float(found.pvalue)
+def side_gates(bouts: Sequence[Bout], memory: Memory | None, limits: Limits) -> list[str]:
+    """In words, what has become worse beside the time."""
+    found = []
+    if memory is not None and memory.is_regression:
+        found.append(f"peak memory grew by {memory.ratio - 1:.1%}, more than {limits.memory:.1%}")
+    for name in ("graph_breaks", "recompiles"):
+        base, head = (_counted(bouts, side, name) for side in ("base", "head"))
+        if head > base:
+            found.append(f"{name.replace('_', ' ')} went from {base:g} to {head:g}")
+    return found
 
 
-def p_below(values: Sequence[float], share: float) -> float:
-    """One-sided p of the exact signed-rank test against a centre of at least ln(1 + share)."""
-    found = stats.wilcoxon(np.asarray(values) - math.log1p(share), alternative="less", method="exact")
-    return float(found.pvalue)
-
-
-def holm(p_values: Mapping[str, float], alpha: float) -> set[str]:
-    """The hypotheses rejected at a family-wise `alpha` (Holm 1979): from the smallest p on, each against alpha over
-    the number that are left."""
-    rejected: set[str] = set()
-    for name in sorted(p_values, key=lambda item: p_values[item]):
-        if p_values[name] > alpha / (len(p_values) - len(rejected)):
-            break
-        rejected.add(name)
-    return rejected
-
-
-def _least_seen(values: Sequence[float], margins: Margins, alpha: float) -> float | None:
-    """(1 + tolerance) exp(k s), where s is the spread of the values; None where no regression can be seen at all."""
-    factor = _spreads_seen(len(values), alpha)
-    return None if factor is None else float((1 + margins.tolerance) * math.exp(factor * np.std(values, ddof=1)))
-
-
-@functools.cache
-def _spreads_seen(size: int, alpha: float) -> float | None:
-    """How many spreads above the tolerance the centre of normal values must lie to be called a regression four times
-    in five: found by drawing, because no formula knows the steps of the exact test. None if 2^-size is above alpha."""
-    if 0.5**size > alpha:
-        return None
-    draws = np.random.default_rng(0).normal(size=(DRAWS, size))
-
-    def missed(factor: float) -> float:
-        p_values = stats.wilcoxon(draws + factor, alternative="greater", method="exact", axis=1).pvalue
-        return float(POWER - np.mean(p_values <= alpha))
-
-    return float(optimize.bisect(missed, 0.0, 10.0, xtol=0.01))
+def _counted(bouts: Sequence[Bout], side: str, name: str) -> float:
+    """The median count over the repetitions; what was not compiled has none."""
+    certificates = [getattr(bout, side).certificate for bout in bouts]
+    return statistics.median(getattr(certificate, name) or 0 if certificate else 0 for certificate in certificates)

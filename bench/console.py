@@ -1,0 +1,41 @@
+"""What the commands share: how bad input and failures become one line and an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from harness.nursery import ArmFailed, NurseryFailed
+
+USAGE_ERROR = 2
+NOTHING_MEASURED = 1
+INTERRUPTED = 130
+
+Plugins = Annotated[list[Path] | None, typer.Option(help="A Python file with techniques, models or plans. May repeat.")]
+
+
+class Device(StrEnum):
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+def fail(message: object, code: int = USAGE_ERROR) -> NoReturn:
+    """One line on standard error, and out."""
+    typer.echo(f"trainpace: {message}", err=True)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def usage_errors(failed: int = NOTHING_MEASURED) -> Iterator[None]:
+    """Bad input, which is a ValueError that names it, ends the program with one line; so does a machine that fails."""
+    try:
+        yield
+    except ValueError as error:
+        fail(error)
+    except (ArmFailed, NurseryFailed) as error:
+        fail(error, failed)

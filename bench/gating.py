@@ -1,0 +1,183 @@
+"""Carries out a gate: two sides to a verdict that is kept, or to a calibration of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import random
+import shlex
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench import __version__
+from bench.spec import Protocol, WorkloadSpec
+from harness.checkout import Checkout, here, worktree
+from harness.contest import PROTOCOL, Contest
+from harness.duel import Bout
+from harness.matching import Matched
+from harness.sides import Side
+from reports import gate as gate_report
+from results import calibration, judgement, store
+from results.calibration import Outcome, calibrated, why_advisory
+from results.gate import Finding, Limits, Referee, log_ratio, overall
+from results.judgement import Judgement
+
+SLOWDOWNS = (0.02, 0.03, 0.05)
+"""What a calibration puts in, beside nothing."""
+
+SLOWED_SHARE = 0.3
+"""Comparisons with each slow-down, for each of a base with itself."""
+
+Show = Callable[[str], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What is compared, whoever the sides are. `limits` has every workload that must be found, by name.
+
+    `budget_s` is for all workloads together, `modules` are plugins. With `needs_checkout` it is code of the checkouts
+    that is compared.
+    """
+
+    specs: tuple[WorkloadSpec, ...]
+    device: str | None
+    limits: Mapping[str, Limits]
+    budget_s: float
+    modules: tuple[str, ...]
+    needs_checkout: bool
+    protocol: Protocol = PROTOCOL
+
+
+@contextlib.contextmanager
+def checkouts(refs: Sequence[str | None], setup: str | None) -> Iterator[list[Checkout]]:
+    """The revisions in folders of their own; None is the working tree as it is."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trainpace-checkouts-")))
+        yield [
+            here() if ref is None else stack.enter_context(worktree(ref, folder / str(index), setup))
+            for index, ref in enumerate(refs)
+        ]
+
+
+def decide(job: Job, sides: tuple[Side, Side], seed: int, folder: Path, show: Show) -> Judgement:
+    """Measure until the verdict is found, keep every repetition and the verdict in `folder`, and return it."""
+    started = datetime.now(UTC)
+    begun = time.monotonic()
+    folder.mkdir(parents=True)
+    with _contest(job, sides, seed, folder, show) as contest:
+        matched = contest.match(job.specs, job.device, folder.name)
+        _, findings = _measure(job, contest, matched, folder, budget_s=job.budget_s - (time.monotonic() - begun))
+    known = calibrated(calibration.load(matched.machines["base"].machine_id))
+    machine = matched.machines["base"]
+    verdict = Judgement(
+        verdict=overall(findings),
+        advisory=why_advisory(known),
+        sides={side.name: described(side, matched) for side in sides},
+        findings=tuple(findings),
+        calibration=known,
+        machine_id=machine.machine_id,
+        device=machine.device,
+        device_name=machine.device_name,
+        unseen=matched.unseen,
+        seed=seed,
+        started_at=started.isoformat(timespec="seconds"),
+        seconds=time.monotonic() - begun,
+        version=__version__,
+        command=shlex.join(["trainpace", *sys.argv[1:]]),
+    )
+    judgement.write(verdict, folder / "gate.json")
+    (folder / "gate.md").write_text(gate_report.markdown(verdict))
+    return verdict
+
+
+def _contest(job: Job, sides: tuple[Side, Side], seed: int, folder: Path, show: Show) -> Contest:
+    log = (folder / "arms.log").resolve()
+    return Contest(
+        sides, elsewhere=here().top, seed=seed, log=log, show=show, modules=job.modules, protocol=job.protocol
+    )
+
+
+def _measure(
+    job: Job, contest: Contest, matched: Matched, folder: Path, *, budget_s: float
+) -> tuple[list[Bout], list[Finding]]:
+    absent = dict.fromkeys(job.limits, "it was not measured: it has limits of its own and no such model was named")
+    missing = {name: reason for name, reason in absent.items() if name not in matched.entries} | dict(matched.missing)
+    referee = Referee(job.limits, missing, needs_checkout=job.needs_checkout)
+    bouts = contest.run(matched, referee, budget_s=budget_s, keep=lambda bout: _keep(bout, matched, folder))
+    return bouts, referee.conclude(bouts)
+
+
+def _keep(bout: Bout, matched: Matched, folder: Path) -> None:
+    """Each side is a run of its own that every other command reads; disturbed repetitions lie apart."""
+    for name, record in (("base", bout.base), ("head", bout.head)):
+        place = folder / "disturbed" / name if bout.disturbed else folder / name
+        store.write(record, place, machine=matched.machines[name], plan=matched.plans[name])
+
+
+def described(side: Side, matched: Matched) -> str:
+    """What the side is, in words."""
+    machine = matched.machines[side.name]
+    torch = machine.packages.get("torch", "unknown")
+    return f"{side.checkout.describe()}, {side.label}, Python {machine.python}, torch {torch}"
+
+
+def calibrate(
+    job: Job, twins: tuple[Side, Side], shares: Sequence[float], *, seed: int, folder: Path, show: Show
+) -> Iterator[tuple[Path, Outcome]]:
+    """Compare a side with its twin, slowed down by each of these shares, and keep what came out for this machine.
+
+    Yields each outcome with the file that it is kept in.
+    """
+    for index, share in enumerate(shares):
+        begun = time.monotonic()
+        own = folder / f"{index:04}"
+        own.mkdir(parents=True)
+        sides = (twins[0], dataclasses.replace(twins[1], slowdown=share))
+        with _contest(job, sides, seed + index, own, show) as contest:
+            matched = contest.match(job.specs, job.device, own.name)
+            left_s = job.budget_s - (time.monotonic() - begun)
+            bouts, findings = _measure(job, contest, matched, own, budget_s=left_s)
+        for finding in findings:
+            outcome = _outcome(finding, bouts, share, time.monotonic() - begun)
+            yield calibration.append(matched.machines["base"].machine_id, outcome), outcome
+
+
+def drawn_order(count: int, slowdowns: Sequence[float] | None, seed: int) -> list[float]:
+    """The slow-downs of a calibration, in random order, so that one that is broken off has some of each."""
+    if slowdowns:
+        shares = [share for share in slowdowns for _ in range(count)]
+    else:
+        shares = [0.0] * count + [share for share in SLOWDOWNS for _ in range(math.ceil(SLOWED_SHARE * count))]
+    random.Random(seed).shuffle(shares)
+    return shares
+
+
+def _outcome(finding: Finding, bouts: Sequence[Bout], share: float, seconds: float) -> Outcome:
+    good = [bout for bout in bouts if bout.workload == finding.workload and not bout.disturbed]
+    counted = good[: finding.repetitions]
+    time_ = finding.time
+    return Outcome(
+        method=calibration.METHOD,
+        version=__version__,
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        workload=finding.workload,
+        slowdown=share,
+        held_share=statistics.fmean(bout.head_seen.held_share for bout in counted) if counted else share,
+        verdict=finding.verdict,
+        ratio=time_.ratio if time_ else None,
+        ratio_low=time_.ratio_low if time_ else None,
+        ratio_high=time_.ratio_high if time_ else None,
+        least_seen=time_.least_seen if time_ else None,
+        repetitions=finding.repetitions,
+        dropped=finding.dropped,
+        seconds=seconds,
+        reasons=list(finding.reasons),
+        log_ratios=[log_ratio(bout) for bout in counted] if time_ else [],
+    )

@@ -1,0 +1,131 @@
+"""Two sides against each other, workload by workload and repetition by repetition, until a referee has seen enough."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import random
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from bench.spec import Protocol, WorkloadSpec
+from harness.duel import Bout, Ring, duel
+from harness.matching import Matched, match
+from harness.sides import Home, Side, open_home
+from harness.telemetry import Gpus
+
+PROTOCOL = Protocol(
+    warmup_min_steps=12, rounds=2000, rounds_min=12, rounds_s=3.25, certify_steps=3, telemetry=False, timeout_s=300
+)
+"""Six and a half seconds of alternation. Twice as long lowers the spread of a repetition by a fifth, no more: what
+remains is between processes, and more of those tell more in the same time."""
+
+LITTER = 4
+"""Repetitions of one pair of nurseries, whose start takes as long as half a repetition."""
+
+Referee = Callable[[Sequence[Bout]], Collection[str]]
+"""From all repetitions so far to the workloads that need more."""
+
+
+class Contest:
+    """Two sides and their nurseries. Use as a context manager. `show` receives a line on what is being done."""
+
+    def __init__(
+        self,
+        sides: tuple[Side, Side],
+        *,
+        elsewhere: Path,
+        seed: int,
+        log: Path,
+        show: Callable[[str], object] = lambda text: None,
+        modules: Sequence[str] = (),
+        protocol: Protocol = PROTOCOL,
+    ) -> None:
+        """`elsewhere` is the folder that the gate was started in. All that is drawn comes from `seed`. What arms print
+        is appended to `log`."""
+        self._sides, self._elsewhere, self._modules = sides, elsewhere, modules
+        self._draw = random.Random(seed)
+        self._seed, self._log, self._show, self._protocol = seed, log, show, protocol
+        self._open = contextlib.ExitStack()
+        self._pair: tuple[Home, Home] | None = None
+
+    def match(self, specs: Sequence[WorkloadSpec], device: str | None, run_id: str) -> Matched:
+        """What can be compared on the device: on the one that torch prefers, if None. Raises ValueError as
+        harness.matching does."""
+        return match(self._homes(), specs, device, self._protocol, seed=self._seed, run_id=run_id)
+
+    def run(self, matched: Matched, referee: Referee, *, budget_s: float, keep: Callable[[Bout], object]) -> list[Bout]:
+        """Repetitions of the workloads that the referee still asks for, until it asks for none or another would not
+        fit into the budget. `keep` receives each as it is finished."""
+        deadline = time.monotonic() + budget_s
+        bouts: list[Bout] = []
+        latest_s: dict[str, float] = {}
+        with tempfile.TemporaryDirectory(prefix="trainpace-gate-") as caches:
+            rings = {name: self._ring(matched, name, Path(caches)) for name in matched.entries}
+            while wanted := self._fewest(matched, referee(bouts), bouts):
+                for name in wanted:
+                    begun = time.monotonic()
+                    if begun + latest_s.get(name, 0.0) > deadline:
+                        return bouts
+                    bouts.append(self._bout(rings[name], bouts))
+                    latest_s[name] = time.monotonic() - begun
+                    keep(bouts[-1])
+                if max(Counter(bout.workload for bout in bouts).values()) % LITTER == 0:
+                    self._part()
+        return bouts
+
+    def _fewest(self, matched: Matched, wanted: Collection[str], bouts: Sequence[Bout]) -> list[str]:
+        """Of the wanted workloads those with the fewest good repetitions: at a look all have the same number."""
+        good = Counter(bout.workload for bout in bouts if not bout.disturbed)
+        least = min((good[name] for name in wanted), default=0)
+        return [name for name in matched.entries if name in wanted and good[name] == least]
+
+    def _bout(self, ring: Ring, bouts: Sequence[Bout]) -> Bout:
+        earlier = [bout for bout in bouts if bout.workload == ring.spec.name]
+        self._show(f"{ring.spec.name}: repetition {len(earlier) + 1}")
+        replay = not any(bout.base.certificate and bout.base.certificate.first_losses for bout in earlier)
+        return duel(ring, self._homes(), len(earlier), self._draw, replay=replay)
+
+    def _homes(self) -> tuple[Home, Home]:
+        """A nursery for each side: those at hand, or new ones, both started at once."""
+        if self._pair is None:
+            self._show("starting both sides")
+            base, head = (
+                self._open.enter_context(open_home(side, self._elsewhere, self._draw, self._modules))
+                for side in self._sides
+            )
+            for home in (base, head):
+                home.nursery.wait_ready()
+            self._pair = base, head
+        return self._pair
+
+    def _part(self) -> None:
+        """End the nurseries: the next repetition is of another pair."""
+        self._pair = None
+        self._open.close()
+
+    def __enter__(self) -> Contest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._part()
+
+    def _ring(self, matched: Matched, workload: str, caches: Path) -> Ring:
+        entry, device = matched.entries[workload], matched.host.device
+        return Ring(
+            spec=entry.spec,
+            host=matched.host,
+            protocol=self._protocol,
+            gpus=Gpus(device, matched.host.gpus),
+            request={
+                "workload": dataclasses.asdict(entry.spec),
+                "corpus": dataclasses.asdict(entry.corpus),
+                "device": device,
+                "log": str(self._log),
+            },
+            records={side.name: matched.template(side, workload) for side in self._sides},
+            compile_caches=caches,
+        )

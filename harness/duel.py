@@ -1,0 +1,128 @@
+"""One repetition of one workload on two sides: fresh processes, from a nursery each, stepped in turn."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.host import Host
+from bench.spec import Protocol, Trial, WorkloadSpec
+from harness import conditions
+from harness.channel import Message
+from harness.entrant import Entrant
+from harness.record import Record, Status
+from harness.sides import Home
+from harness.telemetry import Gpus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What one side's arm has shown beside its record: modules of its checkout that ran, those that hid them, and by
+    what share a brake made its steps longer."""
+
+    modules: int = 0
+    strays: tuple[str, ...] = ()
+    held_share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bout:
+    """One repetition of one workload. `disturbed` says, without regard to the times, what makes them unfit."""
+
+    workload: str
+    repetition: int
+    base: Record
+    head: Record
+    base_seen: Seen
+    head_seen: Seen
+    disturbed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ring:
+    """What the repetitions of one workload share. `request` lacks what tells sides and repetitions apart; `records` are
+    what the records of each side start as."""
+
+    spec: WorkloadSpec
+    host: Host
+    protocol: Protocol
+    gpus: Gpus
+    request: Message
+    records: Mapping[str, Record]
+    compile_caches: Path
+
+
+def duel(ring: Ring, homes: Sequence[Home], repetition: int, draw: random.Random, *, replay: bool) -> Bout:
+    """Measure one repetition. `homes` are those of base and head; which of them starts first is drawn."""
+    seed = draw.randrange(2**31)
+    entrants = {home.side.name: _entrant(ring, home, seed) for home in homes}
+    for home in draw.sample(list(homes), len(homes)):
+        entrants[home.side.name].start(home.nursery)
+        time.sleep(ring.protocol.pause_s)
+    disturbed = _rounds(ring, list(entrants.values()), draw)
+    seen = {home.side.name: _seen(entrants[home.side.name], home) for home in homes}
+    base, head = (entrants[home.side.name] for home in homes)
+    records = []
+    for entrant, home in zip((base, head), homes, strict=True):
+        entrant.certify(base, replay=replay)
+        entrant.end()
+        template = dataclasses.replace(ring.records[home.side.name], repetition=repetition, seed=seed)
+        records.append(entrant.record(template))
+    return Bout(
+        workload=records[0].workload,
+        repetition=repetition,
+        base=records[0],
+        head=records[1],
+        base_seen=seen[homes[0].side.name],
+        head_seen=seen[homes[1].side.name],
+        disturbed=tuple(disturbed),
+    )
+
+
+def _entrant(ring: Ring, home: Home, seed: int) -> Entrant:
+    side = home.side
+    trial = Trial(workload=ring.spec, techniques=side.techniques, device=ring.request["device"])
+    cache = ring.compile_caches / side.name / ring.spec.name.replace("/", "_").replace(" ", "-")
+    is_cold = not cache.exists()
+    cache.mkdir(parents=True, exist_ok=True)
+    request = ring.request | {
+        "techniques": list(side.techniques),
+        "seed": seed,
+        "environment": {"TORCHINDUCTOR_CACHE_DIR": str(cache)},
+        "slowdown": side.slowdown,
+    }
+    return Entrant(trial, request=request, protocol=ring.protocol, host=ring.host, is_cold=is_cold)
+
+
+def _rounds(ring: Ring, entrants: Sequence[Entrant], draw: random.Random) -> list[str]:
+    """Both sides step in turn, as often as the protocol's share of time allows; the order in each round is drawn.
+    Returns what disturbed them.
+
+    If a side fails, that ends the repetition: it will not be counted, and there is nothing to be disturbed.
+    """
+    if not all(entrant.alive for entrant in entrants):
+        return []
+    protocol = ring.protocol
+    round_s = sum(entrant.step_s * protocol.round_steps + protocol.pause_s for entrant in entrants)
+    count = int(protocol.rounds_s * len(entrants) / round_s)
+    before = conditions.read(ring.gpus)
+    for index in range(max(protocol.rounds_min, min(protocol.rounds, count))):
+        for entrant in draw.sample(entrants, len(entrants)):
+            entrant.check_parked()
+            time.sleep(protocol.pause_s)
+            entrant.step_round(index)
+        if not all(entrant.alive for entrant in entrants):
+            return []
+    after = conditions.read(ring.gpus)
+    return conditions.disturbances(before, after, arms=sum(entrant.world_size for entrant in entrants))
+
+
+def _seen(entrant: Entrant, home: Home) -> Seen:
+    found = entrant.account(home.whereabouts())
+    if entrant.status is not Status.OK:
+        return Seen()
+    return Seen(modules=found["modules"], strays=tuple(found["strays"]), held_share=found["held_share"])

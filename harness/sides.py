@@ -1,0 +1,106 @@
+"""The two sides of a comparison: whose interpreter, whose code, which techniques; and a nursery for each.
+
+What a program's speed depends on without being part of it must not lie with one side for good: the seed of the hashes,
+the size of the environment and the length of the code's path are drawn anew for each nursery, so that a bias becomes
+spread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import bench
+from bench.spec import BASELINE
+from harness.channel import Message
+from harness.checkout import Checkout
+from harness.nursery import Nursery
+from harness.provenance import MEASURING, SOURCE_FOLDERS
+
+PADDING_BYTES = 4096
+"""The most by which the environment of a nursery is enlarged."""
+
+PATH_LETTERS = 120
+"""The most by which the path of its code is lengthened."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One of the two: `name` is base or head. `slowdown` is put into every step, to see whether it is found."""
+
+    name: str
+    python: str
+    checkout: Checkout
+    techniques: tuple[str, ...] = ()
+    slowdown: float = 0.0
+
+    @property
+    def label(self) -> str:
+        return "+".join(self.techniques) or BASELINE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Home:
+    """A nursery of one side, and the names under which its arms know the side's code."""
+
+    side: Side
+    nursery: Nursery
+    checkout: Path
+    links: tuple[str, ...]
+    elsewhere: Path
+
+    def whereabouts(self) -> Message:
+        """What an arm needs to tell where its modules come from."""
+        return {"checkout": str(self.checkout), "links": list(self.links), "elsewhere": str(self.elsewhere)}
+
+
+@contextlib.contextmanager
+def open_home(side: Side, elsewhere: Path, draw: random.Random, modules: Sequence[str] = ()) -> Iterator[Home]:
+    """A nursery of the side, in surroundings of its own. `elsewhere` is the folder that the gate was started in.
+
+    Raises ValueError if the side's interpreter cannot be run.
+    """
+    with tempfile.TemporaryDirectory(prefix="trainpace-side-") as scratch:
+        folder = Path(scratch) / ("x" * draw.randint(1, PATH_LETTERS))
+        measuring, code = folder / "measuring", folder / "code"
+        measuring.mkdir(parents=True)
+        code.symlink_to(side.checkout.top)
+        origin = measuring_code(side.checkout.top)
+        for package in MEASURING:
+            (measuring / package).symlink_to(origin / package)
+        roots = [code / side.checkout.inside, *(code / source for source in SOURCE_FOLDERS)]
+        paths = [measuring, *dict.fromkeys(root for root in roots if root.is_dir())]
+        environment = {
+            "PYTHONPATH": os.pathsep.join([*map(str, paths), *filter(None, [os.environ.get("PYTHONPATH")])]),
+            # Else the working folder would come before ours, and a package of its that is called as one of ours.
+            "PYTHONSAFEPATH": "1",
+            "PYTHONHASHSEED": str(draw.randrange(2**32)),
+            "TRAINPACE_PADDING": "x" * draw.randrange(PADDING_BYTES),
+        }
+        is_ours = origin == side.checkout.top
+        links = (str(code), *([str(measuring)] if is_ours else []))
+        try:
+            nursery = Nursery(
+                python=side.python,
+                modules=modules,
+                environment=environment,
+                folder=side.checkout.top / side.checkout.inside,
+            )
+        except OSError as error:
+            raise ValueError(
+                f"{side.name} python {side.python!r} cannot be run: {error.strerror}; give the path of an interpreter"
+            ) from error
+        with nursery:
+            yield Home(side=side, nursery=nursery, checkout=side.checkout.top, links=links, elsewhere=elsewhere)
+
+
+def measuring_code(top: Path) -> Path:
+    """Where our own packages are taken from: both sides are measured by the same code, the one that runs here, unless
+    the checkout is of trainpace itself. Then that code is what is compared."""
+    is_ours = all((top / name).is_file() for name in ("bench/spec.py", "harness/forkserver.py"))
+    return top if is_ours else Path(bench.__file__).resolve().parent.parent

@@ -1,0 +1,188 @@
+"""What the gate is known to do on this machine: comparisons of a base with itself, and with a slow-down put in.
+
+Outcomes are kept a line each in the user's data folder, one file a machine, and never rewritten.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scipy import stats
+
+from results.decision import Verdict
+
+METHOD = 1
+"""Of measuring and deciding. Outcomes of another method say nothing about this one."""
+
+BOUND_CONFIDENCE = 0.95
+TOLERATED_BOUND = 0.02
+"""A gate whose false alarms may be more frequent than this only advises."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One comparison whose truth is known: the head is `slowdown` slower than the base (`held_share` as measured in
+    the head), or not at all. `log_ratios` are of its repetitions, in their order."""
+
+    method: int
+    version: str
+    at: str
+    workload: str
+    slowdown: float
+    held_share: float
+    verdict: Verdict
+    ratio: float | None
+    ratio_low: float | None
+    ratio_high: float | None
+    least_seen: float | None
+    repetitions: int
+    dropped: int
+    seconds: float
+    reasons: list[str]
+    log_ratios: list[float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """How often something was seen in how many tries."""
+
+    seen: int
+    tries: int
+
+    def describe(self) -> str:
+        return f"{self.seen} of {self.tries}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """What the outcomes of one machine add up to.
+
+    `false_alarm_bound` is the upper end of the one-sided 95 % Clopper-Pearson interval of the share of regressions
+    among the comparisons of a base with itself that came to a verdict; None without any. `caught` is by slow-down, in
+    the order of their size. `covered` counts the 95 % intervals that hold the truth; `above` the repetitions of a base
+    with itself whose head was the slower one, and `sign_p` is the binomial p of that being one half.
+    """
+
+    equal: int
+    false_alarms: Rate
+    false_alarm_bound: float | None
+    passed: Rate
+    invalid: Rate
+    caught: dict[float, Rate]
+    covered: Rate
+    above: Rate
+    sign_p: float | None
+
+
+def folder() -> Path:
+    """Where outcomes are kept, by the XDG base directory specification."""
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data) / "trainpace" / "calibration"
+
+
+def append(machine_id: str, outcome: Outcome) -> Path:
+    """Keep one outcome of a machine."""
+    file = folder() / f"{machine_id}.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "a") as lines:
+        lines.write(json.dumps(dataclasses.asdict(outcome)) + "\n")
+        lines.flush()
+        os.fsync(lines.fileno())
+    return file
+
+
+def load(machine_id: str) -> list[Outcome]:
+    """The machine's outcomes by the present method. Raises ValueError for a line that cannot be read."""
+    file = folder() / f"{machine_id}.jsonl"
+    if not file.exists():
+        return []
+    return [outcome for line in file.read_text().splitlines() if (outcome := _parse(line, file)).method == METHOD]
+
+
+def _parse(line: str, file: Path) -> Outcome:
+    try:
+        fields: dict[str, Any] = json.loads(line)
+        return Outcome(**fields | {"verdict": Verdict(fields["verdict"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"calibration {str(file)!r} cannot be read ({error}): mend it or calibrate anew") from error
+
+
+def calibrated(outcomes: Collection[Outcome]) -> Calibration:
+    """The counts and rates of these outcomes."""
+    equal = [outcome for outcome in outcomes if outcome.slowdown == 0]
+    judged = [outcome for outcome in equal if outcome.verdict is not Verdict.INVALID]
+    false_alarms = Rate(seen=_count(judged, Verdict.REGRESSION), tries=len(judged))
+    slowed: dict[float, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        if outcome.slowdown > 0:
+            slowed[outcome.slowdown].append(outcome)
+    signs = [ratio > 0 for outcome in equal for ratio in outcome.log_ratios if ratio != 0]
+    bounded = [outcome for outcome in outcomes if outcome.ratio_low is not None and outcome.ratio_high is not None]
+    return Calibration(
+        equal=len(equal),
+        false_alarms=false_alarms,
+        false_alarm_bound=upper_bound(false_alarms),
+        passed=Rate(seen=_count(equal, Verdict.PASS), tries=len(equal)),
+        invalid=Rate(seen=_count(equal, Verdict.INVALID), tries=len(equal)),
+        caught={
+            share: Rate(seen=_count(found, Verdict.REGRESSION), tries=len(found))
+            for share, found in sorted(slowed.items())
+        },
+        covered=Rate(seen=sum(map(covers, bounded)), tries=len(bounded)),
+        above=Rate(seen=sum(signs), tries=len(signs)),
+        sign_p=float(stats.binomtest(sum(signs), len(signs)).pvalue) if signs else None,
+    )
+
+
+def _count(outcomes: Sequence[Outcome], verdict: Verdict) -> int:
+    return sum(outcome.verdict is verdict for outcome in outcomes)
+
+
+def covers(outcome: Outcome) -> bool:
+    """Whether the interval holds the slow-down that was really put in."""
+    assert outcome.ratio_low is not None and outcome.ratio_high is not None
+    return outcome.ratio_low <= 1 + outcome.held_share <= outcome.ratio_high
+
+
+def upper_bound(rate: Rate) -> float | None:
+    """The rate that is exceeded with a confidence of 5 % at most (Clopper and Pearson 1934, one-sided)."""
+    if not rate.tries:
+        return None
+    if rate.seen == rate.tries:
+        return 1.0
+    return float(stats.beta.ppf(BOUND_CONFIDENCE, rate.seen + 1, rate.tries - rate.seen))
+
+
+def why_advisory(calibration: Calibration) -> str | None:
+    """In words, why a verdict of this machine only advises; None if its false alarms are known to be rare."""
+    bound = calibration.false_alarm_bound
+    if bound is None:
+        return "this machine is not calibrated: run `trainpace gate --calibrate 150` on it"
+    if bound > TOLERATED_BOUND:
+        missing = needed(calibration.false_alarms)
+        more = f": {missing} more comparisons without one would do" if missing else ""
+        return f"false alarms may be as frequent as {bound:.1%} on this machine, more than {TOLERATED_BOUND:.0%}{more}"
+    return None
+
+
+def needed(rate: Rate) -> int | None:
+    """How many more comparisons without a false alarm bring the bound down to what is tolerated; None if over 1000."""
+    for more in range(1001):
+        bound = upper_bound(Rate(seen=rate.seen, tries=rate.tries + more))
+        if bound is not None and bound <= TOLERATED_BOUND:
+            return more
+    return None
+
+
+def median_seconds(outcomes: Sequence[Outcome]) -> float:
+    """The middle of how long these comparisons took; not a number without any."""
+    times_s = sorted(outcome.seconds for outcome in outcomes)
+    return times_s[len(times_s) // 2] if times_s else math.nan

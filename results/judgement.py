@@ -1,0 +1,67 @@
+"""A gate's verdict with all that it rests on, as plain data that can be written down and read again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+from results.calibration import Calibration
+from results.decision import Verdict
+from results.gate import Finding
+
+
+class ExitCode(IntEnum):
+    """What the command ends with. 0 is a proof of no harm and nothing else is."""
+
+    PASS = 0
+    REGRESSION = 1
+    USAGE = 2
+    INCONCLUSIVE = 3
+    INVALID = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """The verdict over all workloads. `advisory` says why this machine's verdicts only advise, None if they do not.
+
+    `sides` describe base and head in words; `unseen` are disturbances that this machine does not show.
+    """
+
+    verdict: Verdict
+    advisory: str | None
+    sides: Mapping[str, str]
+    findings: tuple[Finding, ...]
+    calibration: Calibration
+    machine_id: str
+    device: str
+    device_name: str
+    unseen: tuple[str, ...]
+    seed: int
+    started_at: str
+    seconds: float
+    version: str
+    command: str
+
+    def exit_code(self, *, strict: bool) -> ExitCode:
+        """`strict` does not let a verdict pass that only advises."""
+        if strict and self.verdict is Verdict.PASS and self.advisory is not None:
+            return ExitCode.INCONCLUSIVE
+        return ExitCode[self.verdict.name]
+
+
+def write(judgement: Judgement, file: Path) -> None:
+    file.write_text(json.dumps(dataclasses.asdict(judgement), indent=2, default=str) + "\n")
+
+
+def read(file: Path) -> dict[str, Any]:
+    """A judgement as it was written. Raises ValueError if the file is none."""
+    try:
+        found: dict[str, Any] = json.loads(file.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"verdict {str(file)!r} cannot be read: {error}") from error
+    return found
