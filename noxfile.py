@@ -25,6 +25,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def gate(session: nox.Session) -> None:
+    """Compare a base with a head: nox -s gate -- --model gpt2/tiny --head-technique compile."""
+    install(session)
+    session.run("python", "-m", "bench", "gate", *session.posargs)
+
+
+@nox.session
 def report(session: nox.Session) -> None:
     """Render the report of finished runs: nox -s report -- runs/RUN_ID."""
     install(session)
@@ -43,6 +50,27 @@ def truth(session: nox.Session) -> None:
     """Measure trainpace itself against a bare training loop, alternated with it in one run."""
     install(session)
     session.run("python", "-m", "tests.truth", *session.posargs)
+
+
+@nox.session
+def benchmarks(session: nox.Session) -> None:
+    """Time trainpace's own parts with pytest-benchmark; arguments after -- go to pytest."""
+    install(session, "tests")
+    session.run("python", "-m", "pytest", "tests/benchmarks/bench_harness.py", *session.posargs)
+
+
+@nox.session
+def mutations(session: nox.Session) -> None:
+    """Blind the gate in every way it knows of and print what it says: docs/mutations.md."""
+    install(session, "tests")
+    session.run("python", "-m", "tests.mutations", *session.posargs)
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """Try the same faults on other tools and print their exit codes: docs/peers.md."""
+    session.install(*CONSTRAINTS, "pytest", "pytest-benchmark", "pytest-xdist", "pyperf", "asv", "virtualenv")
+    session.run("python", "tests/peers.py", *session.posargs)
 
 
 @nox.session

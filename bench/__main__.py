@@ -15,9 +15,10 @@ import typer
 from rich.console import Console
 
 from bench import __version__, catalogue, plugins
+from bench.commands.console import INTERRUPTED, NOTHING_MEASURED, Device, Plugins, fail, usage_errors
+from bench.commands.gate import calibration_, gate
+from bench.commands.history import history
 from bench.composition import compose
-from bench.console import INTERRUPTED, NOTHING_MEASURED, Device, Plugins, fail, usage_errors
-from bench.gate_command import gate
 from bench.host import Host
 from bench.plans import customise, known_plan
 from bench.registry import techniques
@@ -306,6 +307,8 @@ def doctor() -> None:
 
 
 app.command()(gate)
+app.command("calibration")(calibration_)
+app.command()(history)
 
 
 def main() -> None:

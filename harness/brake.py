@@ -58,35 +58,48 @@ class DeviceBrake:
         self._share = share
         self._step_s = 0.0
         self._worked_s = self._held_s = 0.0
+        self._waits: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
         self._cycles_per_s = self._measure()
 
     def _measure(self) -> float:
         """Cycles of the waiting kernel in a second, from the second of two waits: the first may load the kernel."""
         for _ in range(2):
-            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            begin.record()
-            torch.cuda._sleep(self.PROBE_CYCLES)
-            end.record()
-            end.synchronize()
-        # elapsed_time is in milliseconds.
-        return float(self.PROBE_CYCLES / (begin.elapsed_time(end) * 1e-3))
+            wait = _timed_sleep(self.PROBE_CYCLES)
+            wait[1].synchronize()
+        return self.PROBE_CYCLES / _seconds(*wait)
 
     def hold(self, begun_ns: int) -> None:
         """Nothing is held in the first block, whose steps are not known yet."""
         if self._step_s:
-            torch.cuda._sleep(round(self._share * self._step_s * self._cycles_per_s))
+            self._waits.append(_timed_sleep(round(self._share * self._step_s * self._cycles_per_s)))
 
     def learn(self, step_times_s: Sequence[float]) -> None:
-        held_s = self._share * self._step_s
-        worked_s = [time_s - held_s for time_s in step_times_s]
-        if held_s:
-            self._worked_s += sum(worked_s)
-            self._held_s += held_s * len(worked_s)
-        self._step_s = sum(worked_s) / len(worked_s)
+        """The waits are over: the clock that took these times has synchronised."""
+        held_s = [_seconds(*wait) for wait in self._waits] or [0.0] * len(step_times_s)
+        self._waits.clear()
+        worked_s = sum(step_times_s) - sum(held_s)
+        self._step_s = worked_s / len(step_times_s)
+        if sum(held_s):
+            self._worked_s += worked_s
+            self._held_s += sum(held_s)
 
     @property
     def held_share(self) -> float:
         return self._held_s / self._worked_s if self._worked_s else 0.0
+
+
+def _timed_sleep(cycles: int) -> tuple[torch.cuda.Event, torch.cuda.Event]:
+    """Queue a wait on the device between two timing events."""
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begin.record()
+    torch.cuda._sleep(cycles)
+    end.record()
+    return begin, end
+
+
+def _seconds(begin: torch.cuda.Event, end: torch.cuda.Event) -> float:
+    # elapsed_time is in milliseconds.
+    return float(begin.elapsed_time(end)) * 1e-3
 
 
 def brake_for(share: float, device: torch.device) -> Brake:

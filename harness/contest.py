@@ -15,6 +15,7 @@ from bench.spec import Protocol, WorkloadSpec
 from harness.duel import Bout, Ring, duel
 from harness.matching import Matched, match
 from harness.sides import Home, Side, open_home
+from harness.stored import Stored
 from harness.telemetry import Gpus
 
 PROTOCOL = Protocol(
@@ -37,6 +38,7 @@ class Contest:
         self,
         sides: tuple[Side, Side],
         *,
+        stored: Stored | None = None,
         elsewhere: Path,
         seed: int,
         log: Path,
@@ -45,17 +47,19 @@ class Contest:
         protocol: Protocol = PROTOCOL,
     ) -> None:
         """`elsewhere` is the folder that the gate was started in. All that is drawn comes from `seed`. What arms print
-        is appended to `log`."""
-        self._sides, self._elsewhere, self._modules = sides, elsewhere, modules
+        is appended to `log`. With a `stored` base only the head is measured, as often as there are repetitions of the
+        base to set it against."""
+        self._sides = sides if stored is None else sides[1:]
+        self._stored, self._elsewhere, self._modules = stored, elsewhere, modules
         self._draw = random.Random(seed)
         self._seed, self._log, self._show, self._protocol = seed, log, show, protocol
         self._open = contextlib.ExitStack()
-        self._pair: tuple[Home, Home] | None = None
+        self._pair: list[Home] = []
 
     def match(self, specs: Sequence[WorkloadSpec], device: str | None, run_id: str) -> Matched:
         """What can be compared on the device: on the one that torch prefers, if None. Raises ValueError as
         harness.matching does."""
-        return match(self._homes(), specs, device, self._protocol, seed=self._seed, run_id=run_id)
+        return match(self._homes(), specs, device, self._protocol, stored=self._stored, seed=self._seed, run_id=run_id)
 
     def run(self, matched: Matched, referee: Referee, *, budget_s: float, keep: Callable[[Bout], object]) -> list[Bout]:
         """Repetitions of the workloads that the referee still asks for, until it asks for none or another would not
@@ -80,31 +84,34 @@ class Contest:
     def _fewest(self, matched: Matched, wanted: Collection[str], bouts: Sequence[Bout]) -> list[str]:
         """Of the wanted workloads those with the fewest good repetitions: at a look all have the same number."""
         good = Counter(bout.workload for bout in bouts if not bout.disturbed)
+        if self._stored is not None:
+            wanted = [name for name in wanted if good[name] < len(self._stored.of(name))]
         least = min((good[name] for name in wanted), default=0)
         return [name for name in matched.entries if name in wanted and good[name] == least]
 
     def _bout(self, ring: Ring, bouts: Sequence[Bout]) -> Bout:
         earlier = [bout for bout in bouts if bout.workload == ring.spec.name]
         self._show(f"{ring.spec.name}: repetition {len(earlier) + 1}")
-        replay = not any(bout.base.certificate and bout.base.certificate.first_losses for bout in earlier)
-        return duel(ring, self._homes(), len(earlier), self._draw, replay=replay)
+        replay = not any(bout.head.certificate and bout.head.certificate.first_losses for bout in earlier)
+        good = sum(not bout.disturbed for bout in earlier)
+        stored = self._stored.of(ring.spec.name)[good] if self._stored else None
+        return duel(ring, self._homes(), len(earlier), self._draw, replay=replay, stored=stored)
 
-    def _homes(self) -> tuple[Home, Home]:
-        """A nursery for each side: those at hand, or new ones, both started at once."""
-        if self._pair is None:
-            self._show("starting both sides")
-            base, head = (
+    def _homes(self) -> list[Home]:
+        """A nursery for each side that is measured: those at hand, or new ones, all started at once."""
+        if not self._pair:
+            self._show("starting the nurseries")
+            self._pair = [
                 self._open.enter_context(open_home(side, self._elsewhere, self._draw, self._modules))
                 for side in self._sides
-            )
-            for home in (base, head):
-                home.nursery.wait_ready()
-            self._pair = base, head
+            ]
+            for home in self._pair:
+                home.wait_ready()
         return self._pair
 
     def _part(self) -> None:
         """End the nurseries: the next repetition is of another pair."""
-        self._pair = None
+        self._pair = []
         self._open.close()
 
     def __enter__(self) -> Contest:

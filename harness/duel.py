@@ -16,6 +16,7 @@ from harness.channel import Message
 from harness.entrant import Entrant
 from harness.record import Record, Status
 from harness.sides import Home
+from harness.stored import held_against
 from harness.telemetry import Gpus
 
 
@@ -31,7 +32,8 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bout:
-    """One repetition of one workload. `disturbed` says, without regard to the times, what makes them unfit."""
+    """One repetition of one workload. `disturbed` says, without regard to the times, what makes them unfit. A stored
+    base was not stepped in turn with the head, and its steps are as many as they were: then `together` is False."""
 
     workload: str
     repetition: int
@@ -40,6 +42,7 @@ class Bout:
     base_seen: Seen
     head_seen: Seen
     disturbed: tuple[str, ...]
+    together: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +59,19 @@ class Ring:
     compile_caches: Path
 
 
-def duel(ring: Ring, homes: Sequence[Home], repetition: int, draw: random.Random, *, replay: bool) -> Bout:
-    """Measure one repetition. `homes` are those of base and head; which of them starts first is drawn."""
+def duel(
+    ring: Ring,
+    homes: Sequence[Home],
+    repetition: int,
+    draw: random.Random,
+    *,
+    replay: bool,
+    stored: Record | None = None,
+) -> Bout:
+    """Measure one repetition of base and head, or of the head alone where the base's is `stored`.
+
+    `homes` are those of the sides that are measured; which of them starts first is drawn.
+    """
     seed = draw.randrange(2**31)
     entrants = {home.side.name: _entrant(ring, home, seed) for home in homes}
     for home in draw.sample(list(homes), len(homes)):
@@ -65,21 +79,24 @@ def duel(ring: Ring, homes: Sequence[Home], repetition: int, draw: random.Random
         time.sleep(ring.protocol.pause_s)
     disturbed = _rounds(ring, list(entrants.values()), draw)
     seen = {home.side.name: _seen(entrants[home.side.name], home) for home in homes}
-    base, head = (entrants[home.side.name] for home in homes)
-    records = []
-    for entrant, home in zip((base, head), homes, strict=True):
-        entrant.certify(base, replay=replay)
+    reference = entrants[homes[0].side.name]
+    records = {}
+    for name, entrant in entrants.items():
+        entrant.certify(reference, replay=replay)
         entrant.end()
-        template = dataclasses.replace(ring.records[home.side.name], repetition=repetition, seed=seed)
-        records.append(entrant.record(template))
+        template = dataclasses.replace(ring.records[name], repetition=repetition, seed=seed)
+        records[name] = entrant.record(template)
+    if stored is not None:
+        records = {"base": stored, "head": held_against(stored, records["head"])}
     return Bout(
-        workload=records[0].workload,
+        workload=ring.spec.name,
         repetition=repetition,
-        base=records[0],
-        head=records[1],
-        base_seen=seen[homes[0].side.name],
-        head_seen=seen[homes[1].side.name],
+        base=records["base"],
+        head=records["head"],
+        base_seen=seen.get("base", Seen()),
+        head_seen=seen["head"],
         disturbed=tuple(disturbed),
+        together=stored is None,
     )
 
 

@@ -17,6 +17,7 @@ from harness.prepare import TASK_TIMEOUT_S, Entry, device_facts, entry, template
 from harness.pretrain import pretrain
 from harness.record import Machine, Record
 from harness.sides import Home, Side
+from harness.stored import Stored
 from harness.telemetry import Gpus
 
 SAME = ("batch", "sequence", "parameters", "step_flops")
@@ -50,36 +51,41 @@ def match(
     device: str | None,
     protocol: Protocol,
     *,
+    stored: Stored | None,
     seed: int,
     run_id: str,
 ) -> Matched:
-    """Find out what both sides can run. Checkpoints that they start from are made on the way.
+    """Find out what both sides can run. Checkpoints that they start from are made on the way. `homes` are those of base
+    and head, or of the head alone beside a `stored` base.
 
     Raises ValueError for a workload that neither side has, and for a technique that cannot be measured here.
     """
     where = device or homes[0].nursery.run("harness.machine:default_device", {}, TASK_TIMEOUT_S)
     facts = {home.side.name: device_facts(home.nursery, where) for home in homes}
-    here = host(where, facts["base"])
+    here = host(where, facts["head"])
+    machines = {
+        home.side.name: describe_machine(home.nursery, where, facts[home.side.name], home.checkout) for home in homes
+    }
     plans = {home.side.name: _plan(home.side, specs, where, protocol, seed) for home in homes}
     corpora = {path: open_corpus(path) for path in {spec.corpus for spec in specs}}
     entries: dict[str, Entry] = {}
     missing: dict[str, str] = {}
     for spec in specs:
         found = {home.side.name: _entry(home, spec, corpora[spec.corpus]) for home in homes}
-        reason = _why_missing(spec, found)
+        if stored is not None:
+            other = stored.differences(machines["head"])
+            found["base"] = "; ".join(other) or stored.entry(spec, corpora[spec.corpus])
+        reason = _why_missing(found)
         if reason:
             missing[spec.name] = reason
-        elif isinstance(found["base"], Entry):
-            entries[spec.name] = found["base"]
-            _check(homes, found["base"], here)
+        elif isinstance(found["head"], Entry):
+            entries[spec.name] = found["head"]
+            _check(homes, found["head"], here)
     return Matched(
         run_id=run_id,
         host=here,
         plans=plans,
-        machines={
-            home.side.name: describe_machine(home.nursery, where, facts[home.side.name], home.checkout)
-            for home in homes
-        },
+        machines=machines if stored is None else machines | {"base": stored.machine},
         entries=entries,
         missing=missing,
         unseen=tuple(unseen(read(Gpus(where, here.gpus)), where)),
@@ -107,13 +113,13 @@ def _entry(home: Home, spec: WorkloadSpec, corpus: Corpus) -> Entry | str:
         return str(error)
 
 
-def _why_missing(spec: WorkloadSpec, found: Mapping[str, Entry | str]) -> str | None:
+def _why_missing(found: Mapping[str, Entry | str]) -> str | None:
     """Why the two cannot be compared, None if they can. Raises ValueError if it is on neither side."""
     failures = {name: item for name, item in found.items() if isinstance(item, str)}
     if len(failures) == len(found):
         raise ValueError(failures["base"])
     if failures:
-        return "; ".join(f"{name} cannot run it: {reason}" for name, reason in failures.items())
+        return "; ".join(f"{name} does not have it: {reason}" for name, reason in failures.items())
     values = {field: {name: getattr(item, field) for name, item in found.items()} for field in SAME}
     differences = [
         f"{field.replace('_', ' ')} is {shown['base']} in base and {shown['head']} in head"

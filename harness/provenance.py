@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,10 @@ MEASURING = ("bench", "harness", "results", "reports")
 """Our own packages, which are the same on both sides on purpose."""
 
 SOURCE_FOLDERS = (".", "src", "python")
-"""Where below its top a repository keeps what is imported."""
+"""Where below its top a repository keeps what is imported, so that a side finds it."""
+
+DEPTH = 3
+"""How far below its top a repository's packages are looked for, to know them when others of their name are imported."""
 
 
 def provenance(checkout: str, links: Sequence[str], elsewhere: str) -> Message:
@@ -20,20 +24,20 @@ def provenance(checkout: str, links: Sequence[str], elsewhere: str) -> Message:
     and did not, by name with their files.
 
     `checkout` is where the side's code lies, `links` are other names of that folder, and `elsewhere` is the folder that
-    the gate was started in, whose code is the other side's or nobody's. A module strays if the checkout has one of its
-    name, or if it comes from `elsewhere`.
+    the gate was started in, whose code is the other side's or nobody's. A module strays if the checkout has a package
+    or a module of its name, or if it comes from `elsewhere`. An environment may lie in either folder.
     """
     homes = tuple(f"{Path(home)}/" for home in (checkout, *links))
-    own = 0
+    hidden = set(_importable(Path(checkout))) - {*MEASURING, *sys.stdlib_module_names}
+    modules = 0
     strays = []
     for name, file in _imported():
-        if file.startswith(homes):
-            own += 1
-        elif name.partition(".")[0] not in MEASURING and (
-            _is_shadowed(name, Path(checkout)) or _comes_from(file, elsewhere, checkout)
-        ):
+        is_installed = _is_installed(file)
+        if file.startswith(homes) and not is_installed:
+            modules += 1
+        elif name in hidden or (elsewhere != checkout and file.startswith(f"{elsewhere}/") and not is_installed):
             strays.append(f"{name} from {file}")
-    return {"modules": own, "strays": sorted(strays)}
+    return {"modules": modules, "strays": sorted(strays)}
 
 
 def _imported() -> Iterator[tuple[str, str]]:
@@ -43,14 +47,24 @@ def _imported() -> Iterator[tuple[str, str]]:
             yield name, file
 
 
-def _is_shadowed(name: str, checkout: Path) -> bool:
-    """Whether the checkout has a package or a module of this top-level name."""
-    if "." in name or name in sys.stdlib_module_names:
-        return False
-    tops = [checkout / folder for folder in SOURCE_FOLDERS]
-    return any((top / f"{name}.py").is_file() or (top / name / "__init__.py").is_file() for top in tops)
+def _is_installed(file: str) -> bool:
+    in_environment = file.startswith((f"{sys.prefix}/", f"{sys.base_prefix}/"))
+    return in_environment or "site-packages" in file or "dist-packages" in file
 
 
-def _comes_from(file: str, elsewhere: str, checkout: str) -> bool:
-    """An environment that is kept inside the folder is not the folder's own code."""
-    return elsewhere != checkout and file.startswith(f"{elsewhere}/") and "site-packages" not in Path(file).parts
+def _importable(checkout: Path) -> Iterator[str]:
+    """The names of the checkout's modules at its source folders, and of its packages down to DEPTH below its top."""
+    for folder in SOURCE_FOLDERS:
+        yield from (file.stem for file in (checkout / folder).glob("*.py"))
+    for path, folders, files in os.walk(checkout):
+        here = Path(path)
+        depth = len(here.relative_to(checkout).parts)
+        is_package = "__init__.py" in files
+        if is_package and depth:
+            yield here.name
+        if is_package or depth == DEPTH:
+            # What lies in a package has its name before its own.
+            folders.clear()
+        folders[:] = [
+            name for name in folders if not name.startswith(".") and not (here / name / "pyvenv.cfg").exists()
+        ]

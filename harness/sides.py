@@ -19,7 +19,7 @@ import bench
 from bench.spec import BASELINE
 from harness.channel import Message
 from harness.checkout import Checkout
-from harness.nursery import Nursery
+from harness.nursery import Nursery, NurseryFailed
 from harness.provenance import MEASURING, SOURCE_FOLDERS
 
 PADDING_BYTES = 4096
@@ -53,6 +53,13 @@ class Home:
     checkout: Path
     links: tuple[str, ...]
     elsewhere: Path
+
+    def wait_ready(self) -> None:
+        """Block until the nursery has imported everything. Raises NurseryFailed, naming the side, if it cannot."""
+        try:
+            self.nursery.wait_ready()
+        except NurseryFailed as failure:
+            raise NurseryFailed(f"{self.side.name} ({self.side.python}): {failure}") from failure
 
     def whereabouts(self) -> Message:
         """What an arm needs to tell where its modules come from."""

@@ -13,7 +13,7 @@ from results.judgement import Judgement
 
 TITLES = {
     Verdict.PASS: "pass: proven to do no harm",
-    Verdict.REGRESSION: "regression: proven to be worse than tolerated",
+    Verdict.REGRESSION: "regression: proven to be worse than is tolerated",
     Verdict.INCONCLUSIVE: "inconclusive: neither harm nor its absence is proven",
     Verdict.INVALID: "invalid: what was measured cannot be compared",
 }
@@ -21,26 +21,54 @@ TITLES = {
 ORDER = (Verdict.REGRESSION, Verdict.INVALID, Verdict.INCONCLUSIVE, Verdict.PASS)
 """Changed rows first: where a reader is cut off, the rest matters least."""
 
+MARK = "<!-- trainpace gate -->"
+"""The first line of the Markdown: by it the comment is found that the next one takes the place of."""
+
+MOST_CHARACTERS = 60_000
+"""Of the Markdown: a comment on GitHub holds 65,536."""
+
 
 def text(judgement: Judgement) -> str:
     """For the terminal."""
-    return "\n".join([title(judgement), *_head(judgement), "", listing.aligned(rows(judgement)), *_notes(judgement)])
+    return "\n".join([title(judgement), *_head(judgement), "", listing.aligned(rows(judgement)), "", *notes(judgement)])
 
 
 def markdown(judgement: Judgement) -> str:
-    """For a comment or a summary. Its first line marks it, so that the next one can take its place."""
-    head = "\n".join(f"- {line}" for line in _head(judgement))
-    notes = "\n".join(f"- {line}" for line in _notes(judgement))
-    table = listing.markdown(rows(judgement))
-    return f"{MARK}\n## trainpace gate: {title(judgement)}\n\n{head}\n\n{table}\n\n{notes}\n"
+    """For a comment or a summary: rows of changed workloads first, and as many of the others as there is room for."""
+    shown = rows(judgement)
+    while len(made := _markdown(judgement, shown)) > MOST_CHARACTERS and len(shown) > 1:
+        shown = shown[: len(shown) // 2]
+    return made
 
 
-MARK = "<!-- trainpace gate -->"
+def _markdown(judgement: Judgement, shown: Sequence[dict[str, Any]]) -> str:
+    left_out = len(judgement.findings) - len(shown)
+    safe = [{name: _escaped(value) for name, value in row.items()} for row in shown]
+    parts = [
+        MARK,
+        f"## trainpace gate: {title(judgement)}",
+        "",
+        *(f"- {_escaped(line)}" for line in _head(judgement)),
+        "",
+        listing.markdown(safe),
+        *(["", f"{left_out} more workloads are not shown"] if left_out else []),
+        "",
+        *(f"- {_escaped(line)[:1000]}" for line in notes(judgement)[:20]),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _escaped(value: object) -> Any:
+    """What Markdown or HTML would take for its own is taken as it is."""
+    if not isinstance(value, str):
+        return value
+    for sign, safe in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("\n", " "), ("`", "'")):
+        value = value.replace(sign, safe)
+    return value
 
 
 def title(judgement: Judgement) -> str:
-    advisory = f" (advisory: {judgement.advisory})" if judgement.advisory else ""
-    return TITLES[judgement.verdict] + advisory
+    return TITLES[judgement.verdict] + (" (advisory)" if judgement.advisory else "")
 
 
 def _head(judgement: Judgement) -> list[str]:
@@ -60,19 +88,18 @@ def rows(judgement: Judgement) -> list[dict[str, Any]]:
 
 
 def _row(finding: Finding) -> dict[str, Any]:
-    time, memory = finding.time, finding.memory
+    time, memory, limits = finding.time, finding.memory, finding.limits.time
+    dropped = f" ({finding.dropped} dropped)" if finding.dropped else ""
     return {
         "workload": finding.workload,
         "verdict": finding.verdict.value,
-        "time, head / base": _interval(time.ratio, time.ratio_low, time.ratio_high) if time else None,
-        "tolerated": f"{1 + finding.limits.time.tolerance:.3g}x",
-        "harm": f"{1 + finding.limits.time.harm:.3g}x",
-        "smallest regression seen": f"{time.least_seen:.3f}x" if time and time.least_seen else None,
-        "repetitions": finding.repetitions,
-        "dropped": finding.dropped,
+        "time, head / base": interval(time.ratio, time.ratio_low, time.ratio_high) if time else None,
+        "could have seen": f"{time.least_seen:.3f}x" if time and time.least_seen else None,
+        "tolerated, harm": f"{1 + limits.tolerance:.4g}x, {1 + limits.harm:.4g}x",
+        "repetitions": f"{finding.repetitions}{dropped}",
         "base step": _time(finding.base_step_time_s),
         "head step": _time(finding.head_step_time_s),
-        "peak memory, head / base": _interval(memory.ratio, memory.ratio_low, memory.ratio_high) if memory else None,
+        "peak memory, head / base": interval(memory.ratio, memory.ratio_low, memory.ratio_high) if memory else None,
     }
 
 
@@ -80,21 +107,26 @@ def _time(seconds: float | None) -> str | None:
     return None if seconds is None else quantity.duration(seconds)
 
 
-def _interval(ratio: float, low: float | None, high: float | None) -> str:
-    bounds = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else " [unknown]"
-    return f"{ratio:.3f}x{bounds}"
+def interval(ratio: float, low: float | None, high: float | None) -> str:
+    """A tenth of a per cent is what the margins are told apart by."""
+    bounds = f"[{low:.3f}, {high:.3f}]" if low is not None and high is not None else f"[{quantity.UNKNOWN}]"
+    return f"{ratio:.3f}x {bounds}"
 
 
-def _notes(judgement: Judgement) -> list[str]:
-    notes = [f"{finding.workload}: {reason}" for finding in ordered(judgement.findings) for reason in finding.reasons]
-    notes += [
-        f"{finding.workload}: dropped {times} because {cause}"
+def notes(judgement: Judgement) -> list[str]:
+    """In words, what the verdict rests on beside the times, and how far it can be trusted."""
+    found = [f"{finding.workload}: {reason}" for finding in ordered(judgement.findings) for reason in finding.reasons]
+    found += [
+        f"{finding.workload}: {times} dropped, because {cause}"
         for finding in judgement.findings
         for cause, times in finding.disturbances.items()
     ]
+    found += judgement.acknowledged
     if judgement.unseen:
-        notes.append(f"not visible on this machine: {', '.join(judgement.unseen)}")
-    return [*notes, *calibration(judgement.calibration)]
+        found.append(f"this machine does not show: {', '.join(judgement.unseen)}")
+    if judgement.advisory:
+        found.append(f"advisory: {judgement.advisory}")
+    return [*found, *calibration(judgement.calibration)]
 
 
 def calibration(known: Calibration) -> list[str]:
@@ -103,7 +135,7 @@ def calibration(known: Calibration) -> list[str]:
         return ["known of this machine: nothing yet"]
     lines = [
         f"known of this machine: {known.false_alarms.describe()} comparisons of a base with itself were called a "
-        f"regression (at most {known.false_alarm_bound:.1%}, 95 % confidence), {known.passed.describe()} passed"
+        f"regression (at most {known.false_alarm_bound:.1%}, with 95 % confidence), {known.passed.describe()} passed"
     ]
     caught = [f"{share:.0%}: {rate.describe()}" for share, rate in known.caught.items()]
-    return lines + ([f"slow-downs caught: {'; '.join(caught)}"] if caught else [])
+    return lines + ([f"slow-downs caught: {', '.join(caught)}"] if caught else [])

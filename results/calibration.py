@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -100,11 +99,18 @@ def append(machine_id: str, outcome: Outcome) -> Path:
 
 
 def load(machine_id: str) -> list[Outcome]:
-    """The machine's outcomes by the present method. Raises ValueError for a line that cannot be read."""
+    """The machine's outcomes by the present method; none if there is no file."""
     file = folder() / f"{machine_id}.jsonl"
-    if not file.exists():
-        return []
-    return [outcome for line in file.read_text().splitlines() if (outcome := _parse(line, file)).method == METHOD]
+    return read(file) if file.exists() else []
+
+
+def read(file: Path) -> list[Outcome]:
+    """A file's outcomes by the present method. Raises ValueError for a line that cannot be read."""
+    try:
+        lines = file.read_text().splitlines()
+    except OSError as error:
+        raise ValueError(f"calibration {str(file)!r} cannot be read: {error.strerror}") from error
+    return [outcome for line in lines if (outcome := _parse(line, file)).method == METHOD]
 
 
 def _parse(line: str, file: Path) -> Outcome:
@@ -180,9 +186,3 @@ def needed(rate: Rate) -> int | None:
         if bound is not None and bound <= TOLERATED_BOUND:
             return more
     return None
-
-
-def median_seconds(outcomes: Sequence[Outcome]) -> float:
-    """The middle of how long these comparisons took; not a number without any."""
-    times_s = sorted(outcome.seconds for outcome in outcomes)
-    return times_s[len(times_s) // 2] if times_s else math.nan

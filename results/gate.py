@@ -163,8 +163,11 @@ def overall(findings: Collection[Finding]) -> Verdict:
 
 
 def log_ratio(bout: Bout) -> float:
-    """ln(head / base) of the time a token (a sample, where samples are not text): the median over the rounds."""
+    """ln(head / base) of the time a token (a sample, where samples are not text): the median over the rounds, or where
+    these were not taken together the ratio of the medians."""
     base, head = (_paces(record.measurement) for record in (bout.base, bout.head))
+    if not bout.together:
+        return math.log(statistics.median(head.values()) / statistics.median(base.values()))
     return statistics.median(math.log(head[index] / base[index]) for index in base)
 
 
@@ -208,7 +211,8 @@ def unfit(bout: Bout, needs_checkout: bool) -> list[str]:
         "samples": (sum(base.round_samples), sum(head.round_samples)),
         "tokens": (sum(base.round_tokens), sum(head.round_tokens)),
     }
-    found += [f"base took {own} {what}, head {other} {at}" for what, (own, other) in counts.items() if own != other]
+    if bout.together:
+        found += [f"base took {own} {what}, head {other} {at}" for what, (own, other) in counts.items() if own != other]
     return found
 
 

@@ -29,13 +29,15 @@ class ExitCode(IntEnum):
 class Judgement:
     """The verdict over all workloads. `advisory` says why this machine's verdicts only advise, None if they do not.
 
-    `sides` describe base and head in words; `unseen` are disturbances that this machine does not show.
+    `sides` describe base and head in words, `acknowledged` the slow-downs that were accepted; `unseen` are disturbances
+    that this machine does not show.
     """
 
     verdict: Verdict
     advisory: str | None
     sides: Mapping[str, str]
     findings: tuple[Finding, ...]
+    acknowledged: tuple[str, ...]
     calibration: Calibration
     machine_id: str
     device: str

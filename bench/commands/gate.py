@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bench import gating, plugins
+from bench import plugins
+from bench.commands import gating
+from bench.commands.console import INTERRUPTED, Device, Plugins, fail, usage_errors
+from bench.commands.gating import Job
 from bench.composition import compose
-from bench.console import INTERRUPTED, Device, Plugins, fail, usage_errors
-from bench.gating import Job
-from bench.spec import Phase, WorkloadSpec, parse_composition
+from bench.spec import BASELINE, Phase, WorkloadSpec, parse_composition
+from harness import contest
 from harness.checkout import Checkout
 from harness.sides import Side
+from harness.stored import Stored
+from reports import calibrated, ci
 from reports import gate as gate_report
-from results import calibration, settings
-from results.judgement import ExitCode
+from results import calibration, settings, store
+from results.judgement import ExitCode, Judgement
 
 BUDGET_S = 300.0
 """For each workload, unless the user says otherwise."""
 
+Pair = tuple[str | None, str | None]
+"""What is said of the base and of the head."""
+
 
 def gate(
     model: Annotated[list[str] | None, typer.Option(help="As `run` takes it. May repeat.")] = None,
-    base: Annotated[str | None, typer.Option(help="A git revision.")] = None,
+    base: Annotated[str | None, typer.Option(help="A git revision, or the folder of a run from before.")] = None,
     head: Annotated[str | None, typer.Option(help="A git revision. Default: the working tree.")] = None,
     base_python: Annotated[str | None, typer.Option(help="The interpreter of an environment.")] = None,
     head_python: Annotated[str | None, typer.Option(help="The interpreter of an environment.")] = None,
@@ -58,45 +68,65 @@ def gate(
     """Base against head, side by side: exit 0 pass, 1 regression, 2 usage, 3 inconclusive, 4 invalid."""
     with usage_errors(ExitCode.INVALID):
         asked = settings.find(Path.cwd())
-        shares = {"tolerance": tolerance, "harm": harm, "memory": memory}
         specs = tuple(
             WorkloadSpec(model=name, phase=phase, batch=batch, sequence=sequence, corpus=corpus)
             for name in settings.merged_models(asked, model or ())
         )
+        for file in plugin or ():
+            plugins.load_file(file)
+        ends = _ends((base, head), (base_python, head_python), (base_technique, head_technique))
+        if slowdown and not calibrate:
+            raise ValueError("--slowdown goes with --calibrate: it says what is put in")
         today = datetime.now(UTC).date()
+        shares = {"tolerance": tolerance, "harm": harm, "memory": memory}
+        named = dict.fromkeys([*(spec.name for spec in specs), *asked.workloads])
         job = Job(
             specs=specs,
             device=device.value if device else None,
-            limits={
-                name: asked.limits(name, shares, today)
-                for name in dict.fromkeys([*(spec.name for spec in specs), *asked.workloads])
-            },
+            limits={name: asked.limits(name, shares, today) for name in named},
             budget_s=(budget or asked.budget or BUDGET_S) * len(specs),
             modules=tuple(str(file) for file in plugin or ()),
-            needs_checkout=base is not None and calibrate is None,
+            needs_checkout=any(ends.revisions) and not calibrate,
+            acknowledged=tuple(settings.described(asked, today)),
+            protocol=contest.PROTOCOL,
+            stored=ends.stored,
         )
-        for file in plugin or ():
-            plugins.load_file(file)
-        techniques = (_techniques(base_technique), _techniques(head_technique))
         seed = random.SystemRandom().randrange(2**31) if seed is None else seed
         folder = out / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{'calibrate' if calibrate else 'gate'}"
-        if calibrate:
-            if head or head_python or head_technique:
-                raise ValueError("--calibrate compares the base with itself: leave out what is said of the head")
-            head, head_python, techniques = base, base_python, (techniques[0], techniques[0])
-        with gating.checkouts((base, head), setup or asked.setup) as found:
-            sides = _sides(found, (base_python, head_python), techniques)
-            try:
-                if calibrate:
-                    _calibrate(job, sides, gating.drawn_order(calibrate, slowdown, seed), seed, folder)
-                    return
-                _check_different(sides)
-                verdict = gating.decide(job, sides, seed, folder, _show)
-            except KeyboardInterrupt:
-                fail(f"interrupted: no verdict; what was measured is in {folder}", INTERRUPTED)
-    for line in ["", gate_report.text(verdict), *settings.described(asked, today), "", f"gate: {folder}"]:
-        typer.echo(line)
+        ends = _twins(ends) if calibrate else ends
+        with gating.checkouts(ends.revisions, setup or asked.setup) as checkouts, _interruptible(folder):
+            sides = _sides(ends, checkouts)
+            if calibrate:
+                _calibrate(job, sides, gating.drawn_order(calibrate, slowdown, seed), seed, folder)
+                return
+            _check_different(ends, sides)
+            verdict = gating.decide(job, sides, seed, folder, _show)
+    _show("")
+    typer.echo(f"{gate_report.text(verdict)}\n\ngate: {folder}")
+    _tell_actions(verdict)
     raise typer.Exit(verdict.exit_code(strict=strict or asked.strict))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ends:
+    """Base and head as the user names them. A revision that is None is the working tree; a `stored` run is the base."""
+
+    revisions: tuple[str | None, str | None]
+    pythons: tuple[str | None, str | None]
+    techniques: tuple[tuple[str, ...], tuple[str, ...]]
+    stored: Stored | None
+
+
+def _ends(revisions: Pair, pythons: Pair, techniques: Pair) -> Ends:
+    """Raises ValueError for techniques that are unknown or exclude each other, and for a run that cannot be read."""
+    base, head = (_techniques(text) for text in techniques)
+    stored = None
+    if revisions[0] and store.has_records(Path(revisions[0])):
+        folder = Path(revisions[0])
+        label = "+".join(base) or BASELINE
+        stored = Stored(name=str(folder), label=label, records=store.read(folder), machine=store.read_machine(folder))
+        revisions = (None, revisions[1])
+    return Ends(revisions=revisions, pythons=pythons, techniques=(base, head), stored=stored)
 
 
 def _techniques(text: str | None) -> tuple[str, ...]:
@@ -105,28 +135,60 @@ def _techniques(text: str | None) -> tuple[str, ...]:
     return names
 
 
-def _sides(
-    checkouts: Sequence[Checkout], pythons: tuple[str | None, str | None], techniques: Sequence[tuple[str, ...]]
-) -> tuple[Side, Side]:
+def _twins(ends: Ends) -> Ends:
+    """The base twice. Raises ValueError if anything is said of the head, or the base is a run from before."""
+    if ends.stored or ends.revisions[1] or ends.pythons[1] or ends.techniques[1]:
+        raise ValueError("--calibrate compares a base with itself: leave out what is said of the head, and stored runs")
+    return Ends(
+        revisions=(ends.revisions[0],) * 2,
+        pythons=(ends.pythons[0],) * 2,
+        techniques=(ends.techniques[0],) * 2,
+        stored=None,
+    )
+
+
+@contextmanager
+def _interruptible(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        fail(f"interrupted: no verdict; what was measured is in {folder}", INTERRUPTED)
+
+
+def _sides(ends: Ends, checkouts: Sequence[Checkout]) -> tuple[Side, Side]:
     base, head = (
         Side(name=name, python=python or sys.executable, checkout=checkout, techniques=chosen)
-        for name, python, checkout, chosen in zip(("base", "head"), pythons, checkouts, techniques, strict=True)
+        for name, python, checkout, chosen in zip(
+            ("base", "head"), ends.pythons, checkouts, ends.techniques, strict=True
+        )
     )
     return base, head
 
 
-def _check_different(sides: tuple[Side, Side]) -> None:
+def _check_different(ends: Ends, sides: tuple[Side, Side]) -> None:
     """Raises ValueError where base and head are one: such a gate would pass whatever is wrong."""
-    identities = [
-        (side.checkout.commit, side.checkout.dirty, Path(side.python).absolute(), set(side.techniques))
+    base, head = (
+        (side.checkout.commit, side.checkout.dirty, Path(side.python).absolute().parent, set(side.techniques))
         for side in sides
-    ]
-    if identities[0] == identities[1]:
+    )
+    if ends.stored is None and base == head:
         raise ValueError(
             f"base and head are the same ({sides[0].checkout.describe()}, {sides[0].label}, one interpreter): give "
             "--base and --head, --base-python and --head-python or --base-technique and --head-technique; "
             "--calibrate compares a base with itself"
         )
+
+
+def calibration_(
+    file: Annotated[Path | None, typer.Argument(help="A file of outcomes. Default: all that this user has.")] = None,
+) -> None:
+    """Print what calibrations have found out about the gate, as Markdown."""
+    with usage_errors():
+        files = [file] if file else sorted(calibration.folder().glob("*.jsonl"))
+        if not files:
+            raise ValueError("nothing is calibrated yet: run `trainpace gate --calibrate 40` with your --model")
+        for found in files:
+            typer.echo(f"machine {found.stem}\n\n{calibrated.markdown(calibration.read(found))}\n")
 
 
 def _calibrate(job: Job, sides: tuple[Side, Side], shares: Sequence[float], seed: int, folder: Path) -> None:
@@ -139,9 +201,20 @@ def _calibrate(job: Job, sides: tuple[Side, Side], shares: Sequence[float], seed
             f"{len(found)}/{len(shares) * len(job.limits)}  {outcome.workload}  slow-down {outcome.slowdown:.1%}: "
             f"{outcome.verdict}  {ratio}  {outcome.repetitions} repetitions  {outcome.seconds:.0f} s"
         )
-    for line in gate_report.calibration(calibration.calibrated([outcome for _, outcome in found])):
+    for line in calibrated.totals([outcome for _, outcome in found]):
         typer.echo(line)
     typer.echo(f"kept in {found[-1][0]}, the steps in {folder}")
+
+
+def _tell_actions(verdict: Judgement) -> None:
+    """On GitHub Actions, the annotations and the summary of the step."""
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        for line in ci.github(verdict):
+            typer.echo(line)
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        with open(summary, "a") as file:
+            file.write(gate_report.markdown(verdict))
 
 
 def _show(text: str) -> None:

@@ -19,10 +19,12 @@ from pathlib import Path
 from bench import __version__
 from bench.spec import Protocol, WorkloadSpec
 from harness.checkout import Checkout, here, worktree
-from harness.contest import PROTOCOL, Contest
+from harness.contest import Contest
 from harness.duel import Bout
 from harness.matching import Matched
 from harness.sides import Side
+from harness.stored import Stored
+from reports import ci
 from reports import gate as gate_report
 from results import calibration, judgement, store
 from results.calibration import Outcome, calibrated, why_advisory
@@ -35,6 +37,8 @@ SLOWDOWNS = (0.02, 0.03, 0.05)
 SLOWED_SHARE = 0.3
 """Comparisons with each slow-down, for each of a base with itself."""
 
+LONG_AGO = "the base was measured at another time: what has changed on the machine since then is part of the ratio"
+
 Show = Callable[[str], object]
 
 
@@ -42,8 +46,9 @@ Show = Callable[[str], object]
 class Job:
     """What is compared, whoever the sides are. `limits` has every workload that must be found, by name.
 
-    `budget_s` is for all workloads together, `modules` are plugins. With `needs_checkout` it is code of the checkouts
-    that is compared.
+    `budget_s` is for all workloads together, `modules` are plugins, `acknowledged` says which slow-downs the limits
+    hold already. With `needs_checkout` it is code of the checkouts that is compared. A `stored` run takes the place of
+    the base.
     """
 
     specs: tuple[WorkloadSpec, ...]
@@ -52,7 +57,9 @@ class Job:
     budget_s: float
     modules: tuple[str, ...]
     needs_checkout: bool
-    protocol: Protocol = PROTOCOL
+    acknowledged: tuple[str, ...]
+    protocol: Protocol
+    stored: Stored | None = None
 
 
 @contextlib.contextmanager
@@ -70,17 +77,18 @@ def decide(job: Job, sides: tuple[Side, Side], seed: int, folder: Path, show: Sh
     """Measure until the verdict is found, keep every repetition and the verdict in `folder`, and return it."""
     started = datetime.now(UTC)
     begun = time.monotonic()
-    folder.mkdir(parents=True)
     with _contest(job, sides, seed, folder, show) as contest:
         matched = contest.match(job.specs, job.device, folder.name)
+        folder.mkdir(parents=True)
         _, findings = _measure(job, contest, matched, folder, budget_s=job.budget_s - (time.monotonic() - begun))
-    known = calibrated(calibration.load(matched.machines["base"].machine_id))
-    machine = matched.machines["base"]
+    machine = matched.machines["head"]
+    known = calibrated(calibration.load(machine.machine_id))
     verdict = Judgement(
         verdict=overall(findings),
-        advisory=why_advisory(known),
-        sides={side.name: described(side, matched) for side in sides},
+        advisory=LONG_AGO if job.stored else why_advisory(known),
+        sides={side.name: described(side, matched, job.stored) for side in sides},
         findings=tuple(findings),
+        acknowledged=job.acknowledged,
         calibration=known,
         machine_id=machine.machine_id,
         device=machine.device,
@@ -94,13 +102,21 @@ def decide(job: Job, sides: tuple[Side, Side], seed: int, folder: Path, show: Sh
     )
     judgement.write(verdict, folder / "gate.json")
     (folder / "gate.md").write_text(gate_report.markdown(verdict))
+    (folder / "junit.xml").write_text(ci.junit(verdict))
     return verdict
 
 
 def _contest(job: Job, sides: tuple[Side, Side], seed: int, folder: Path, show: Show) -> Contest:
     log = (folder / "arms.log").resolve()
     return Contest(
-        sides, elsewhere=here().top, seed=seed, log=log, show=show, modules=job.modules, protocol=job.protocol
+        sides,
+        stored=job.stored,
+        elsewhere=here().top,
+        seed=seed,
+        log=log,
+        show=show,
+        modules=job.modules,
+        protocol=job.protocol,
     )
 
 
@@ -115,15 +131,18 @@ def _measure(
 
 
 def _keep(bout: Bout, matched: Matched, folder: Path) -> None:
-    """Each side is a run of its own that every other command reads; disturbed repetitions lie apart."""
-    for name, record in (("base", bout.base), ("head", bout.head)):
+    """A side that was measured is a run of its own, as other commands read it; disturbed repetitions lie apart."""
+    for name, record in (("base", bout.base), ("head", bout.head)) if bout.together else (("head", bout.head),):
         place = folder / "disturbed" / name if bout.disturbed else folder / name
         store.write(record, place, machine=matched.machines[name], plan=matched.plans[name])
 
 
-def described(side: Side, matched: Matched) -> str:
+def described(side: Side, matched: Matched, stored: Stored | None) -> str:
     """What the side is, in words."""
     machine = matched.machines[side.name]
+    if stored is not None and side.name == "base":
+        commit = f", commit {machine.git_commit[:10]}" if machine.git_commit else ""
+        return f"run {stored.name}{commit}, {side.label}"
     torch = machine.packages.get("torch", "unknown")
     return f"{side.checkout.describe()}, {side.label}, Python {machine.python}, torch {torch}"
 
@@ -138,10 +157,10 @@ def calibrate(
     for index, share in enumerate(shares):
         begun = time.monotonic()
         own = folder / f"{index:04}"
-        own.mkdir(parents=True)
         sides = (twins[0], dataclasses.replace(twins[1], slowdown=share))
         with _contest(job, sides, seed + index, own, show) as contest:
             matched = contest.match(job.specs, job.device, own.name)
+            own.mkdir(parents=True)
             left_s = job.budget_s - (time.monotonic() - begun)
             bouts, findings = _measure(job, contest, matched, own, budget_s=left_s)
         for finding in findings:

@@ -1,0 +1,37 @@
+"""`trainpace history`: paces over many runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.commands.console import usage_errors
+from reports import history as page
+from results import store
+from results.history import Run
+from results.history import history as paces
+from results.runs import incomparable
+
+
+def history(
+    runs: Annotated[list[Path], typer.Argument(help="Finished runs of one machine.")],
+    reference: Annotated[
+        str | None, typer.Option(help="A workload that is in every run and that no change touches. Default: gpt2/nano.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("history.html"),
+    force: Annotated[bool, typer.Option("--force", help="Put runs of different machines or data together.")] = False,
+) -> None:
+    """Draw each workload's pace over time relative to a reference, and nominate changes."""
+    with usage_errors():
+        loaded = [Run(records=store.read(folder), commit=store.read_machine(folder).git_commit) for folder in runs]
+        differences = incomparable([run.records for run in loaded])
+        if differences and not force:
+            raise ValueError(f"{'; '.join(differences)}: use --force to put them together all the same")
+        pinned, found = paces(loaded, reference)
+        out.write_text(page.render(pinned, found))
+    lines = [sentence for series in found for sentence in page.sentences(series)]
+    for line in lines or [f"no change of level in {len(loaded)} runs is more than chance would explain"]:
+        typer.echo(line)
+    typer.echo(f"history: {out}")

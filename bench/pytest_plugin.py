@@ -1,0 +1,83 @@
+"""A pytest fixture that times a training step as trainpace does, and writes what pytest-benchmark's tools read.
+
+    def test_step(trainpace):
+        trainpace(step)        # a function that takes one training step
+        trainpace(workload())  # or a bench.workload.Workload, trained as the baseline trains it
+
+`pytest --trainpace-json=FILE` writes the times of all such tests in pytest-benchmark's JSON, for `pytest-benchmark
+compare FILE...` and whatever else reads it. Nothing heavy is imported until a test asks for the fixture: pytest loads
+this file wherever trainpace is installed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from bench.workload import Workload
+    from harness.stopwatch import Timing
+
+RESULTS = pytest.StashKey[list[dict[str, Any]]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("trainpace")
+    group.addoption(
+        "--trainpace-json", metavar="FILE", type=Path, help="Write the times in the format of pytest-benchmark."
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[RESULTS] = []
+    if config.getoption("--trainpace-json") and config.getoption("numprocesses", None):
+        raise pytest.UsageError(
+            "--trainpace-json needs the tests in one process: leave out -n, which times them together"
+        )
+
+
+@pytest.fixture
+def trainpace(request: pytest.FixtureRequest) -> Callable[..., Timing]:
+    """`trainpace(step_or_workload, device="cpu", seconds=2.0)` warms up until steady, times the steps that follow and
+    returns their times. It may be called once in a test."""
+    calls: list[Timing] = []
+
+    def measure(what: Callable[[], object] | Workload, *, device: str = "cpu", seconds: float = 2.0) -> Timing:
+        from harness.stopwatch import time_steps
+        from reports import benchmark_json
+
+        if calls:
+            raise ValueError(f"{request.node.nodeid} calls trainpace twice: a test is one benchmark, so split it")
+        calls.append(time_steps(what, device=device, seconds=seconds))
+        params = getattr(getattr(request.node, "callspec", None), "params", None)
+        request.config.stash[RESULTS].append(
+            benchmark_json.benchmark(calls[0], name=request.node.name, fullname=request.node.nodeid, params=params)
+        )
+        return calls[0]
+
+    return measure
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    target = session.config.getoption("--trainpace-json")
+    found = session.config.stash[RESULTS]
+    if target is None:
+        return
+    from reports import benchmark_json
+
+    target.write_text(json.dumps(benchmark_json.document(found, datetime.now(UTC)), indent=4))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    found = config.stash[RESULTS]
+    if not found:
+        return
+    from reports import benchmark_json, listing
+
+    terminalreporter.section("trainpace")
+    terminalreporter.write_line(listing.aligned(benchmark_json.rows(found)))

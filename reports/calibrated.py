@@ -1,0 +1,66 @@
+"""What is known of a gate, slow-down by slow-down: the table behind the line that every verdict prints."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from reports import listing, quantity
+from results.calibration import Outcome, calibrated, covers
+from results.decision import Verdict
+
+
+def markdown(outcomes: Sequence[Outcome]) -> str:
+    """Markdown: a table with a row for each workload and slow-down, and what they add up to."""
+    groups: dict[tuple[str, float], list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        groups[outcome.workload, outcome.slowdown].append(outcome)
+    rows = [_row(workload, share, found) for (workload, share), found in sorted(groups.items())]
+    return "\n".join([listing.markdown(rows), "", *(f"- {line}" for line in totals(outcomes))])
+
+
+def _row(workload: str, share: float, found: Sequence[Outcome]) -> dict[str, Any]:
+    verdicts = [outcome.verdict for outcome in found]
+    times_s = [outcome.seconds for outcome in found]
+    spreads = [statistics.stdev(outcome.log_ratios) for outcome in found if len(outcome.log_ratios) > 1]
+    bounded = [outcome for outcome in found if outcome.ratio_low is not None and outcome.ratio_high is not None]
+    return {
+        "workload": workload,
+        "slow-down put in": f"{share:.1%}",
+        "as measured": f"{statistics.fmean(outcome.held_share for outcome in found):.2%}",
+        "gates": len(found),
+        **{verdict.value: verdicts.count(verdict) for verdict in Verdict},
+        "estimate, median": _ratio([outcome.ratio for outcome in found if outcome.ratio is not None]),
+        "truth in the interval": f"{sum(map(covers, bounded))} of {len(bounded)}",
+        "repetitions, median": quantity.significant(statistics.median(outcome.repetitions for outcome in found)),
+        "dropped": sum(outcome.dropped for outcome in found),
+        "spread of a repetition": f"{statistics.median(spreads):.1%}" if spreads else None,
+        "seconds, median and most": f"{statistics.median(times_s):.0f}, {max(times_s):.0f}",
+    }
+
+
+def _ratio(ratios: Sequence[float]) -> str | None:
+    return f"{statistics.median(ratios):.4f}x" if ratios else None
+
+
+def totals(outcomes: Sequence[Outcome]) -> list[str]:
+    """In words, what all of them add up to."""
+    known = calibrated(outcomes)
+    bound = "unknown" if known.false_alarm_bound is None else f"at most {known.false_alarm_bound:.1%}"
+    covered = known.covered
+    share = covered.seen / covered.tries if covered.tries else math.nan
+    lines = [
+        f"false regressions: {known.false_alarms.describe()} ({bound}, with 95 % confidence)",
+        f"base against itself: {known.passed.describe()} passed, {known.invalid.describe()} invalid",
+        *(f"slow-downs of {size:.0%} caught: {rate.describe()}" for size, rate in known.caught.items()),
+        f"95 % intervals that hold the truth: {covered.describe()} ({share:.0%})",
+    ]
+    if known.sign_p is not None:
+        lines.append(
+            f"repetitions of a base with itself whose head was the slower: {known.above.describe()} "
+            f"(binomial p {known.sign_p:.2f})"
+        )
+    return lines

@@ -1,0 +1,22 @@
+"""What a side's processes see. Tests put a copy of this file into the repositories that they make."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from harness.provenance import provenance
+
+
+def imported(whereabouts: dict[str, Any]) -> dict[str, Any]:
+    """What `mine` is, and where it came from."""
+    import mine  # type: ignore[import-not-found]
+
+    return {"number": mine.NUMBER, "folder": str(Path.cwd()), **provenance(**whereabouts)}
+
+
+def surroundings() -> dict[str, Any]:
+    size = sum(len(name) + len(value) for name, value in os.environ.items())
+    return {"hash_seed": os.environ["PYTHONHASHSEED"], "environment_bytes": size, "path": sys.path[0]}

@@ -1,0 +1,126 @@
+"""`trainpace gate` as a user meets it: real sides, real processes, and every kind of bad input in one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+from xml.etree import ElementTree
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner, Result
+
+from bench.__main__ import app
+from harness import contest
+from results import calibration
+from results.decision import Verdict
+from tests.mutations import SHORT
+
+SHAPE = ("--device", "cpu", "--batch", "4", "--sequence", "32")
+NANO = ("--model", "gpt2/nano", *SHAPE)
+
+
+@pytest.fixture(autouse=True)
+def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Repetitions of a second, and a calibration of these tests' own."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    with mock.patch.object(contest, "PROTOCOL", SHORT):
+        yield
+
+
+def gate(*words: object) -> Result:
+    return CliRunner().invoke(app, ["gate", *map(str, words)])
+
+
+def kept(out: Path) -> Path:
+    (folder,) = out.iterdir()
+    return folder
+
+
+def test_a_technique_that_costs_time_is_a_regression_and_everything_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = tmp_path / "summary.md"
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    # Four times the passes of a quarter of the batch: on a model this small that costs far more than a tenth.
+    done = gate(*NANO, "--head-technique", "accumulate_4", "--out", tmp_path / "runs", "--seed", 3)
+    assert done.exit_code == 1, done.output
+    assert "regression: proven" in done.output and "accumulate_4" in done.output
+    assert "::error title=gpt2/nano%3A regression::" in done.output
+    folder = kept(tmp_path / "runs")
+    verdict = json.loads((folder / "gate.json").read_text())
+    assert verdict["verdict"] == "regression" and verdict["seed"] == 3
+    assert "not calibrated" in verdict["advisory"]
+    assert summary.read_text() == (folder / "gate.md").read_text()
+    assert ElementTree.parse(folder / "junit.xml").find(".//failure") is not None
+    base, head = (pd.read_parquet(folder / side / "records") for side in ("base", "head"))
+    assert len(base) == len(head) >= 8
+    assert set(base["techniques"]) == {"fp32"} and set(head["techniques"]) == {"accumulate_4"}
+    # Each repetition of both sides has the same data, and another than the last one.
+    assert sorted(base["seed"]) == sorted(head["seed"]) and base["seed"].nunique() == len(base)
+    compared = CliRunner().invoke(app, ["compare", str(folder / "base"), "--format", "json"])
+    assert compared.exit_code == 0 and json.loads(compared.output)[0]["workload"] == "gpt2/nano"
+
+
+def test_a_calibration_keeps_what_it_finds_and_what_was_put_in(tmp_path: Path) -> None:
+    done = gate(*NANO, "--calibrate", 1, "--slowdown", 0.8, "--out", tmp_path / "runs", "--budget", 60)
+    assert done.exit_code == 0, done.output
+    (file,) = (tmp_path / "data" / "trainpace" / "calibration").iterdir()
+    (outcome,) = calibration.read(file)
+    assert outcome.verdict is Verdict.REGRESSION and outcome.slowdown == 0.8
+    assert 0.8 <= outcome.held_share < 0.9
+    assert len(outcome.log_ratios) == outcome.repetitions >= 8
+    shown = CliRunner().invoke(app, ["calibration", str(file)])
+    assert "slow-downs of 80% caught: 1 of 1" in shown.output
+    assert CliRunner().invoke(app, ["calibration"]).output == shown.output
+
+
+def test_a_stored_run_can_be_the_base_but_only_advises(tmp_path: Path) -> None:
+    first = gate(*NANO, "--head-technique", "accumulate_4", "--out", tmp_path / "first")
+    assert first.exit_code == 1, first.output
+    base = kept(tmp_path / "first") / "base"
+    done = gate(*NANO, "--base", base, "--head-technique", "accumulate_4", "--out", tmp_path / "second")
+    assert done.exit_code == 1, done.output
+    assert "measured at another time" in done.output
+    assert not (kept(tmp_path / "second") / "base").exists()
+    other = gate("--model", "gpt2/nano", "--batch", 8, "--base", base, "--device", "cpu", "--out", tmp_path / "third")
+    assert other.exit_code == 4, other.output
+    assert "batch is 4 in base and 8 in head" in other.output
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ((), "no model to measure"),
+        (NANO, "base and head are the same"),
+        ((*NANO, "--base", "no-such-ref"), "revision 'no-such-ref' is unknown"),
+        ((*NANO, "--base-python", "/no/python"), "base python '/no/python' cannot be run"),
+        ((*NANO, "--head-technique", "accumulat_4"), "did you mean accumulate_4"),
+        ((*NANO, "--head-technique", "largest_batch"), "has a batch of its own"),
+        ((*NANO, "--head-technique", "tf32"), "head technique 'tf32' cannot run on gpt2/nano"),
+        ((*NANO, "--head-technique", "fp32", "--tolerance", "0.5"), "tolerance 0.5 with harm 0.03"),
+        ((*NANO, "--calibrate", "1", "--head-technique", "accumulate_4"), "leave out what is said of the head"),
+        (("--model", "gpt2/none", *SHAPE, "--head-technique", "accumulate_4"), "model 'gpt2/none' is unknown"),
+        ((*NANO, "--slowdown", "0.1", "--head-technique", "accumulate_4"), "--slowdown goes with --calibrate"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(words: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    done = gate(*words, "--out", tmp_path / "runs")
+    assert done.exit_code == 2, done.output
+    assert says in done.output
+    assert len(done.output.strip().splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_environment_without_torch_is_told_so(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
+    python = tmp_path / "bare" / "bin" / "python"
+    done = gate(*NANO, "--head-python", python, "--out", tmp_path / "runs")
+    assert done.exit_code == 4, done.output
+    assert f"head ({python})" in done.output and "No module named" in done.output
