@@ -19,7 +19,7 @@ from harness.stored import Stored
 from harness.telemetry import Gpus
 
 PROTOCOL = Protocol(
-    warmup_min_steps=12, rounds=2000, rounds_min=12, rounds_s=3.25, certify_steps=3, telemetry=False, timeout_s=300
+    warmup_min_steps=12, rounds=2000, rounds_min=12, rounds_s=3.25, certify_steps=10, telemetry=False, timeout_s=300
 )
 """Six and a half seconds of alternation. Twice as long lowers the spread of a repetition by a fifth, no more: what
 remains is between processes, and more of those tell more in the same time."""

@@ -200,11 +200,15 @@ def host(device: str, facts: Message) -> Host:
     )
 
 
-def describe_machine(nursery: Nursery, device: str, facts: Message, folder: Path | None = None) -> Machine:
+def describe_machine(
+    nursery: Nursery, device: str, facts: Message, *, folder: Path | None = None, peaks: bool = True
+) -> Machine:
     """Everything about the machine that a reader of the numbers needs. The git commit is that of `folder`: of the one
-    that the run was started in, if None."""
+    that the run was started in, if None. Without `peaks` no matrix products are timed, which takes seconds."""
     published = next((flops for chip, flops in PUBLISHED.items() if chip in facts["device_name"]), {})
     unknown = {} if published else {"mfu": f"no published peak on file for {facts['device_name']}"}
+    if not peaks:
+        unknown["matmul_share"] = "no matrix products were timed"
     if device == "cpu":
         unknown["gpu"] = "the run is on the CPU"
     commit, dirty = git_state(folder)
@@ -233,7 +237,7 @@ def describe_machine(nursery: Nursery, device: str, facts: Message, folder: Path
         memory_bytes=psutil.virtual_memory().total,
         system=f"{platform.system()} {platform.release()}",
         **installed,
-        matmul_flops_per_s=nursery.run("harness.machine:matmul_peaks", {"device": device}, 120.0),
+        matmul_flops_per_s=nursery.run("harness.machine:matmul_peaks", {"device": device}, 120.0) if peaks else {},
         published_flops_per_s=published,
         published_source=PUBLISHED_SOURCE if published else None,
         git_commit=commit,

@@ -64,7 +64,8 @@ def match(
     facts = {home.side.name: device_facts(home.nursery, where) for home in homes}
     here = host(where, facts["head"])
     machines = {
-        home.side.name: describe_machine(home.nursery, where, facts[home.side.name], home.checkout) for home in homes
+        home.side.name: describe_machine(home.nursery, where, facts[home.side.name], folder=home.checkout, peaks=False)
+        for home in homes
     }
     plans = {home.side.name: _plan(home.side, specs, where, protocol, seed) for home in homes}
     corpora = {path: open_corpus(path) for path in {spec.corpus for spec in specs}}

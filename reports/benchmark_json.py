@@ -1,7 +1,7 @@
 """pytest-benchmark's JSON: what `pytest-benchmark compare` and the tools that plot it read.
 
-The names and definitions of the statistics are its own: outliers lie beyond one standard deviation, or 1.5 interquartile
-ranges beyond the quartiles.
+The names and definitions of the statistics are its own: outliers lie beyond one standard deviation, or 1.5
+interquartile ranges beyond the quartiles.
 """
 
 from __future__ import annotations

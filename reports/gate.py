@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +25,8 @@ ORDER = (Verdict.REGRESSION, Verdict.INVALID, Verdict.INCONCLUSIVE, Verdict.PASS
 
 MARK = "<!-- trainpace gate -->"
 """The first line of the Markdown: by it the comment is found that the next one takes the place of."""
+
+_FIGURE = re.compile(r"[-+]?\d[\d.]*")
 
 MOST_CHARACTERS = 60_000
 """Of the Markdown: a comment on GitHub holds 65,536."""
@@ -116,17 +120,25 @@ def interval(ratio: float, low: float | None, high: float | None) -> str:
 def notes(judgement: Judgement) -> list[str]:
     """In words, what the verdict rests on beside the times, and how far it can be trusted."""
     found = [f"{finding.workload}: {reason}" for finding in ordered(judgement.findings) for reason in finding.reasons]
-    found += [
-        f"{finding.workload}: {times} dropped, because {cause}"
-        for finding in judgement.findings
-        for cause, times in finding.disturbances.items()
-    ]
+    found += [line for finding in judgement.findings for line in _dropped(finding)]
     found += judgement.acknowledged
     if judgement.unseen:
         found.append(f"this machine does not show: {', '.join(judgement.unseen)}")
     if judgement.advisory:
         found.append(f"advisory: {judgement.advisory}")
     return [*found, *calibration(judgement.calibration)]
+
+
+def _dropped(finding: Finding) -> list[str]:
+    """How many repetitions each kind of disturbance cost: causes that differ in their figures alone are one kind."""
+    kinds: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for cause, times in finding.disturbances.items():
+        kinds[_FIGURE.sub("", cause)].append((cause, times))
+    return [
+        f"{finding.workload}: {sum(times for _, times in causes)} dropped, because {causes[0][0]}"
+        + (" and the like" if len(causes) > 1 else "")
+        for causes in kinds.values()
+    ]
 
 
 def calibration(known: Calibration) -> list[str]:

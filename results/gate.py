@@ -20,6 +20,9 @@ DROPPED_SHARE = 0.25
 """A workload of whose repetitions more than this share were disturbed is not decided about."""
 
 
+TOO_LATE = (Verdict.INCONCLUSIVE, "the time ran out before anything was measured")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What is allowed of one workload: of its time, and by what share its peak memory may grow."""
@@ -91,7 +94,9 @@ class Referee:
         if size and self._open:
             self._look(bouts, {name: found[:size] for name, found in good.items()}, is_last=True)
         for name in self._open:
-            self._settled[name] = self._finding(name, self._of(bouts, name), Verdict.INVALID, "nothing was measured")
+            own = self._of(bouts, name)
+            verdict, reason = (Verdict.INVALID, "all repetitions were disturbed") if own else TOO_LATE
+            self._settled[name] = self._finding(name, own, verdict, reason)
         return [self._settled[name] for name in self._limits]
 
     @property

@@ -61,9 +61,10 @@ def test_a_slow_head_is_a_regression_and_a_slightly_slow_one_takes_longer() -> N
     assert found.verdict is Verdict.INCONCLUSIVE and found.repetitions == 24
 
 
-def test_too_few_repetitions_are_inconclusive_and_none_are_invalid() -> None:
+def test_too_few_repetitions_are_inconclusive_and_so_are_none() -> None:
     assert judged([bout(index) for index in range(5)]).verdict is Verdict.INCONCLUSIVE
-    assert judged([]).verdict is Verdict.INVALID
+    assert judged([]).verdict is Verdict.INCONCLUSIVE
+    assert judged([bout(0, disturbed=("the machine slept",))]).verdict is Verdict.INVALID
 
 
 def test_a_disturbed_repetition_is_replaced_and_not_counted() -> None:
