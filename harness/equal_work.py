@@ -10,6 +10,9 @@ import torch
 from bench.registry import SAME_NUMERICS, Change
 from harness.record import WorkCertificate
 
+SHOWN = 3
+"""Losses in a message; the rest is counted."""
+
 
 def unequal_work(
     arm: WorkCertificate, reference: WorkCertificate, allowed: Collection[Change], tolerance: float = SAME_NUMERICS
@@ -73,11 +76,11 @@ def _unlike(losses: list[float], reference: list[float], comparable: int, tolera
     pairs = list(zip(losses, reference, strict=False))[:comparable]
     if not all(math.isfinite(loss) for loss in losses):
         return [f"the replayed losses are not all finite: {losses}"]
-    worst = max((abs(loss - other) / max(1.0, abs(other)) for loss, other in pairs), default=0.0)
-    if worst > tolerance:
-        shown = ", ".join(f"{loss:.4f} against {other:.4f}" for loss, other in pairs)
-        return [f"the first losses differ by more than {tolerance:g}: {shown}"]
-    return []
+    unlike = [(loss, other) for loss, other in pairs if abs(loss - other) > tolerance * max(1.0, abs(other))]
+    if not unlike:
+        return []
+    shown = ", ".join(f"{loss:.4f} against {other:.4f}" for loss, other in unlike[:SHOWN])
+    return [f"{len(unlike)} of the first {len(pairs)} losses differ by more than {tolerance:g}: {shown}"]
 
 
 def _constant(arm: WorkCertificate, reference: list[float]) -> list[str]:

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 WORK = """
@@ -56,6 +57,9 @@ CASES = (
 )
 
 
+NOT_APPLICABLE = "does not apply"
+
+
 def run(*command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
@@ -89,6 +93,8 @@ def pytest_benchmark(case: Case, folder: Path) -> str:
 
 def pyperf(case: Case, folder: Path) -> str:
     """`compare_to --min-speed=5`, whose exit code is all that a script sees."""
+    if case.options:
+        return NOT_APPLICABLE
 
     def measure(call: str, name: str, file: str) -> None:
         code = ("-s", "from work import step", call)
@@ -108,8 +114,8 @@ def pyperf(case: Case, folder: Path) -> str:
 
 def asv(case: Case, folder: Path) -> str:
     """`continuous --factor 1.05` over two commits. It stores no base from before, so that none can be spoilt."""
-    if case.spoil:
-        return "does not apply"
+    if case.spoil or case.options:
+        return NOT_APPLICABLE
 
     def commit(call: str, name: str) -> str:
         benchmark = f"from work import step\n\n\ndef time_{name}():\n    {call}\n"
@@ -146,11 +152,21 @@ def asv(case: Case, folder: Path) -> str:
     head = commit("step()", case.name)
     run(sys.executable, "-m", "asv", "machine", "--yes", folder=folder)
     done = run(sys.executable, "-m", "asv", "continuous", "--factor", "1.05", base, head, folder=folder)
+    # It ends with 1 for a regression and for much else that goes wrong.
     return str(done.returncode)
 
 
 def main() -> None:
     tools = (pytest_benchmark, pyperf, asv)
+    names = ", ".join(f"{name} {version(name)}" for name in ("pytest-benchmark", "pyperf", "asv"))
+    print("# The same faults elsewhere\n")
+    print(f"The output of `nox -s peers`: exit codes of {names}, each told to fail where the head is 5 % slower")
+    print(
+        "(`--benchmark-compare-fail=median:5%`, `compare_to --min-speed=5`, `continuous --factor 1.05`). 0 is a pass."
+    )
+    print("pyperf has no exit code for a slow-down at all; asv measures both commits anew with the head's benchmarks,")
+    print("so that a renamed one is compared. What the gate says to faults of these kinds is in")
+    print("[mutations.md](mutations.md).\n")
     print("| fault | " + " | ".join(tool.__name__.replace("_", "-") for tool in tools) + " |")
     print("| --- |" + " --- |" * len(tools))
     for case in CASES:
