@@ -11,7 +11,7 @@ import json
 import os
 import sysconfig
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -70,15 +70,25 @@ class Corpus:
         target = cache_folder() / f"{self.sha256[:16]}-{vocabulary.size}.npy"
         if not target.exists():
             encode = self.encoder(vocabulary)
-            tokens = np.concatenate([encode(document.text) for document in read_documents(self.path)])
+            tokens = np.concatenate([encode(document.text) for document in self._documents()])
             write_atomically(target, lambda name: np.save(name, tokens))
         return cast(Tokens, np.load(target, mmap_mode="r"))
+
+    def _documents(self) -> list[Document]:
+        """The documents, which have to be those that the hash is of. Raises ValueError if they are others by now, or
+        others here, as the standard library of another Python is."""
+        found = read_documents(self.path)
+        if _sha256(found) != self.sha256:
+            raise ValueError(
+                f"corpus {self.path or 'of the standard library'!r} is another one here: give --corpus PATH"
+            )
+        return found
 
     def text(self) -> Text:
         """All documents' bytes one after the other, as a 1-D memory-mapped uint8 array."""
         target = cache_folder() / f"{self.sha256[:16]}-text.npy"
         if not target.exists():
-            joined = np.frombuffer(b"".join(document.text for document in read_documents(self.path)), np.uint8)
+            joined = np.frombuffer(b"".join(document.text for document in self._documents()), np.uint8)
             write_atomically(target, lambda name: np.save(name, joined))
         return cast(Text, np.load(target, mmap_mode="r"))
 
@@ -86,7 +96,7 @@ class Corpus:
         """For each document, in order, the first part of its path: of the default corpus the top-level module."""
         target = cache_folder() / f"{self.sha256[:16]}-sections.json"
         if not target.exists():
-            names = [document.section for document in read_documents(self.path)]
+            names = [document.section for document in self._documents()]
             write_atomically(target, lambda file: Path(file).write_text(json.dumps(names)))
         return cast(list[str], json.loads(target.read_text()))
 
@@ -105,10 +115,14 @@ class Corpus:
 
 def open_corpus(path: str | None) -> Corpus:
     """Read and hash the text at `path`. Raises ValueError if there is none."""
+    return Corpus(path=path, sha256=_sha256(read_documents(path)))
+
+
+def _sha256(documents: Sequence[Document]) -> str:
     digest = hashlib.sha256()
-    for document in read_documents(path):
+    for document in documents:
         digest.update(len(document.text).to_bytes(8, "little") + document.text)
-    return Corpus(path=path, sha256=digest.hexdigest())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@
         trainpace(step)        # a function that takes one training step
         trainpace(workload())  # or a bench.workload.Workload, trained as the baseline trains it
 
-`pytest --trainpace-json=FILE` writes the times of all such tests in pytest-benchmark's JSON, for `pytest-benchmark
-compare FILE...` and whatever else reads it. Nothing heavy is imported until a test asks for the fixture: pytest loads
-this file wherever trainpace is installed.
+A conftest.py says `pytest_plugins = ["bench.pytest_plugin"]`; pytest does not load it unasked, because a repository may
+have a `bench` of its own. `pytest --trainpace-json=FILE` writes the times of all such tests in pytest-benchmark's JSON,
+for `pytest-benchmark compare FILE...` and whatever else reads it.
 """
 
 from __future__ import annotations

@@ -67,7 +67,8 @@ class Protocol:
     """How long each phase of a repetition lasts. Every phase is bounded in seconds, with a least number of steps.
 
     At most `heat_arms` arms are alive at once; a larger heat is split into parts, each with the baseline.
-    `certify_steps` updates are replayed for the certificate, `finetune_steps` where a classifier is then scored.
+    `certify_steps` updates are replayed for the certificate, `finetune_steps` where a classifier is then scored; in
+    `certify_s` as many more as fit, but no more than were timed.
     """
 
     warmup_s: float = 1.5
@@ -82,6 +83,7 @@ class Protocol:
     pause_s: float = 0.010
     heat_arms: int = 24
     certify_steps: int = 3
+    certify_s: float = 0.0
     finetune_steps: int = 40
     sample_interval_s: float = 0.1
     timeout_s: float = 180.0

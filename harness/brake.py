@@ -56,7 +56,8 @@ class DeviceBrake:
 
     def __init__(self, share: float) -> None:
         self._share = share
-        self._step_s = 0.0
+        self._step_s: float | None = None
+        self._blocks = 0
         self._worked_s = self._held_s = 0.0
         self._waits: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
         self._cycles_per_s = self._measure()
@@ -69,19 +70,22 @@ class DeviceBrake:
         return self.PROBE_CYCLES / _seconds(*wait)
 
     def hold(self, begun_ns: int) -> None:
-        """Nothing is held in the first block, whose steps are not known yet."""
-        if self._step_s:
+        """Nothing is held in the first blocks, as long as no warm step is known."""
+        if self._step_s is not None:
             self._waits.append(_timed_sleep(round(self._share * self._step_s * self._cycles_per_s)))
 
     def learn(self, step_times_s: Sequence[float]) -> None:
         """The waits are over: the clock that took these times has synchronised."""
-        held_s = [_seconds(*wait) for wait in self._waits] or [0.0] * len(step_times_s)
+        held_s = sum(_seconds(*wait) for wait in self._waits)
         self._waits.clear()
-        worked_s = sum(step_times_s) - sum(held_s)
-        self._step_s = worked_s / len(step_times_s)
-        if sum(held_s):
+        worked_s = sum(step_times_s) - held_s
+        if self._step_s is not None:
             self._worked_s += worked_s
-            self._held_s += sum(held_s)
+            self._held_s += held_s
+        # The first step may compile, load kernels, and start the device.
+        if self._blocks:
+            self._step_s = worked_s / len(step_times_s)
+        self._blocks += 1
 
     @property
     def held_share(self) -> float:

@@ -31,10 +31,12 @@ class Checkout:
 def here() -> Checkout:
     """The working tree that this process runs in, as it is."""
     folder = Path.cwd().resolve()
-    commit, dirty = git_state()
+    commit, _ = git_state()
     shown = _git("rev-parse", "--show-toplevel", folder=folder, check=False) if commit else ""
     top = Path(shown).resolve() if shown else folder
-    return Checkout(top=top, inside=folder.relative_to(top), commit=commit, dirty=bool(dirty))
+    # A file that is not tracked yet is a change too: it may be the very model.
+    dirty = bool(commit and _git("status", "--porcelain", folder=top, check=False))
+    return Checkout(top=top, inside=folder.relative_to(top), commit=commit, dirty=dirty)
 
 
 @contextlib.contextmanager
@@ -44,12 +46,12 @@ def worktree(ref: str, folder: Path, setup: str | None) -> Iterator[Checkout]:
     `setup` is a shell command that is run there first, for what a fresh checkout lacks. Raises ValueError for what is
     no revision, and for a command that fails.
     """
+    # Says what is wrong with the repository itself, in git's own words.
+    _git("rev-parse", "--show-toplevel", folder=Path.cwd())
     origin = here()
-    if origin.commit is None:
-        raise ValueError(f"revision {ref!r} cannot be checked out: {str(origin.top)!r} is not a git repository")
     commit = resolve(ref)
-    _git("worktree", "add", "--detach", "--force", str(folder), commit, folder=origin.top)
     try:
+        _git("worktree", "add", "--detach", "--force", str(folder), commit, folder=origin.top)
         if (folder / ".gitmodules").exists():
             _git("submodule", "update", "--init", "--recursive", folder=folder)
         if setup:

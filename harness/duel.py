@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import time
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,8 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bout:
-    """One repetition of one workload. `disturbed` says, without regard to the times, what makes them unfit. A stored
+    """One repetition of one workload. `disturbed` says, without regard to the times, what makes them unfit, and
+    `unseen` what of the kind the machine does not show. A stored
     base was not stepped in turn with the head, and its steps are as many as they were: then `together` is False."""
 
     workload: str
@@ -42,6 +44,7 @@ class Bout:
     base_seen: Seen
     head_seen: Seen
     disturbed: tuple[str, ...]
+    unseen: tuple[str, ...] = ()
     together: bool = True
 
 
@@ -77,7 +80,7 @@ def duel(
     for home in draw.sample(list(homes), len(homes)):
         entrants[home.side.name].start(home.nursery)
         time.sleep(ring.protocol.pause_s)
-    disturbed = _rounds(ring, list(entrants.values()), draw)
+    disturbed, unseen = _rounds(ring, list(entrants.values()), draw)
     seen = {home.side.name: _seen(entrants[home.side.name], home) for home in homes}
     reference = entrants[homes[0].side.name]
     records = {}
@@ -96,6 +99,7 @@ def duel(
         base_seen=seen.get("base", Seen()),
         head_seen=seen["head"],
         disturbed=tuple(disturbed),
+        unseen=tuple(unseen),
         together=stored is None,
     )
 
@@ -103,7 +107,7 @@ def duel(
 def _entrant(ring: Ring, home: Home, seed: int) -> Entrant:
     side = home.side
     trial = Trial(workload=ring.spec, techniques=side.techniques, device=ring.request["device"])
-    cache = ring.compile_caches / side.name / ring.spec.name.replace("/", "_").replace(" ", "-")
+    cache = ring.compile_caches / side.name / urllib.parse.quote(ring.spec.name, safe="")
     is_cold = not cache.exists()
     cache.mkdir(parents=True, exist_ok=True)
     request = ring.request | {
@@ -115,14 +119,14 @@ def _entrant(ring: Ring, home: Home, seed: int) -> Entrant:
     return Entrant(trial, request=request, protocol=ring.protocol, host=ring.host, is_cold=is_cold)
 
 
-def _rounds(ring: Ring, entrants: Sequence[Entrant], draw: random.Random) -> list[str]:
+def _rounds(ring: Ring, entrants: Sequence[Entrant], draw: random.Random) -> tuple[list[str], list[str]]:
     """Both sides step in turn, as often as the protocol's share of time allows; the order in each round is drawn.
-    Returns what disturbed them.
+    Returns what disturbed them, and what could not be seen.
 
     If a side fails, that ends the repetition: it will not be counted, and there is nothing to be disturbed.
     """
     if not all(entrant.alive for entrant in entrants):
-        return []
+        return [], []
     protocol = ring.protocol
     round_s = sum(entrant.step_s * protocol.round_steps + protocol.pause_s for entrant in entrants)
     count = int(protocol.rounds_s * len(entrants) / round_s)
@@ -133,9 +137,10 @@ def _rounds(ring: Ring, entrants: Sequence[Entrant], draw: random.Random) -> lis
             time.sleep(protocol.pause_s)
             entrant.step_round(index)
         if not all(entrant.alive for entrant in entrants):
-            return []
+            return [], []
     after = conditions.read(ring.gpus)
-    return conditions.disturbances(before, after, arms=sum(entrant.world_size for entrant in entrants))
+    found = conditions.disturbances(before, after, arms=sum(entrant.world_size for entrant in entrants))
+    return found, conditions.unseen(after, ring.host.device)
 
 
 def _seen(entrant: Entrant, home: Home) -> Seen:

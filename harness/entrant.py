@@ -233,9 +233,8 @@ class Entrant:
 
     def _certify(self, reference: Entrant, *, replay: bool) -> None:
         self._read_peaks()
-        is_finetuned = self.trial.workload.phase is Phase.FINETUNE
-        steps = self.protocol.finetune_steps if is_finetuned else self.protocol.certify_steps
-        answers = self._call({"do": "certify", "with": {"replay_steps": steps if replay else 0}})
+        steps = self._replay_steps(reference) if replay else 0
+        answers = self._call({"do": "certify", "with": {"replay_steps": steps}})
         facts = merge(answers)
         if facts.get("first_losses"):
             facts["first_losses"] = _rank_means([answer["first_losses"] for answer in answers])
@@ -245,6 +244,14 @@ class Entrant:
         differences = unequal_work(self._certificate, reference._certificate, *self._may_differ(reference))
         if differences:
             self.status, self._reason = Status.UNEQUAL_WORK, "; ".join(differences)
+
+    def _replay_steps(self, reference: Entrant) -> int:
+        """How many updates to replay: as many as the reference has."""
+        if reference is not self and reference._certificate is not None and reference._certificate.first_losses:
+            return len(reference._certificate.first_losses)
+        is_finetuned = self.trial.workload.phase is Phase.FINETUNE
+        least = self.protocol.finetune_steps if is_finetuned else self.protocol.certify_steps
+        return max(least, min(len(self.measurement.losses), int(self.protocol.certify_s / self.step_s)))
 
     def _may_differ(self, reference: Entrant) -> tuple[set[Change], float]:
         """What only one of the two declares may differ; losses may by the rounding of all techniques together."""

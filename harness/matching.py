@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,14 +12,12 @@ from bench.corpus import Corpus, open_corpus
 from bench.host import Host
 from bench.registry import Change, techniques
 from bench.spec import Phase, Plan, Protocol, WorkloadSpec
-from harness.conditions import read, unseen
 from harness.machine import describe_machine, host
 from harness.prepare import TASK_TIMEOUT_S, Entry, device_facts, entry, template
 from harness.pretrain import pretrain
 from harness.record import Machine, Record
 from harness.sides import Home, Side
 from harness.stored import Stored
-from harness.telemetry import Gpus
 
 SAME = ("batch", "sequence", "parameters", "step_flops")
 """Of a workload, what has to be the same on both sides; the rest is in the certificates."""
@@ -28,7 +27,7 @@ SAME = ("batch", "sequence", "parameters", "step_flops")
 class Matched:
     """What is compared. `entries` are the workloads that both sides can run, `missing` says of the others why not.
 
-    `plans` and `machines` are by the name of the side. `unseen` names disturbances that this machine does not show.
+    `plans` and `machines` are by the name of the side.
     """
 
     run_id: str
@@ -37,7 +36,6 @@ class Matched:
     machines: Mapping[str, Machine]
     entries: Mapping[str, Entry]
     missing: Mapping[str, str]
-    unseen: tuple[str, ...]
 
     def template(self, side: Side, workload: str) -> Record:
         """What the side's records of this workload start as."""
@@ -72,10 +70,12 @@ def match(
     entries: dict[str, Entry] = {}
     missing: dict[str, str] = {}
     for spec in specs:
-        found = {home.side.name: _entry(home, spec, corpora[spec.corpus]) for home in homes}
+        # Another interpreter may have another standard library: the text is to be read by this one first.
+        by_kin = sorted(homes, key=lambda home: home.side.python != sys.executable)
+        found = {home.side.name: _entry(home, spec, corpora[spec.corpus]) for home in by_kin}
         if stored is not None:
             other = stored.differences(machines["head"])
-            found["base"] = "; ".join(other) or stored.entry(spec, corpora[spec.corpus])
+            found["base"] = "; ".join(other) or stored.entry(spec, corpora[spec.corpus], protocol)
         reason = _why_missing(found)
         if reason:
             missing[spec.name] = reason
@@ -89,7 +89,6 @@ def match(
         machines=machines if stored is None else machines | {"base": stored.machine},
         entries=entries,
         missing=missing,
-        unseen=tuple(unseen(read(Gpus(where, here.gpus)), where)),
     )
 
 

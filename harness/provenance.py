@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import importlib.metadata
+import json
 import sys
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,27 +18,30 @@ MEASURING = ("bench", "harness", "results", "reports")
 SOURCE_FOLDERS = (".", "src", "python")
 """Where below its top a repository keeps what is imported, so that a side finds it."""
 
-DEPTH = 3
-"""How far below its top a repository's packages are looked for, to know them when others of their name are imported."""
-
 
 def provenance(checkout: str, links: Sequence[str], elsewhere: str) -> Message:
     """Of what this process has imported: how many `modules` came from the checkout, and the `strays` that should have
     and did not, by name with their files.
 
     `checkout` is where the side's code lies, `links` are other names of that folder, and `elsewhere` is the folder that
-    the gate was started in, whose code is the other side's or nobody's. A module strays if the checkout has a package
-    or a module of its name, or if it comes from `elsewhere`. An environment may lie in either folder.
+    the gate was started in, whose code is the other side's or nobody's. An environment may lie in either folder. A
+    module strays if the checkout has a module of its name where a side looks for it, if it comes from `elsewhere`, or
+    if it was installed from there.
     """
     homes = tuple(f"{Path(home)}/" for home in (checkout, *links))
     hidden = set(_importable(Path(checkout))) - {*MEASURING, *sys.stdlib_module_names}
+    installed = _installed_from(elsewhere)
     modules = 0
     strays = []
     for name, file in _imported():
         is_installed = _is_installed(file)
         if file.startswith(homes) and not is_installed:
             modules += 1
-        elif name in hidden or (elsewhere != checkout and file.startswith(f"{elsewhere}/") and not is_installed):
+        elif (
+            name in hidden
+            or (is_installed and name in installed)
+            or (elsewhere != checkout and file.startswith(f"{elsewhere}/") and not is_installed)
+        ):
             strays.append(f"{name} from {file}")
     return {"modules": modules, "strays": sorted(strays)}
 
@@ -53,18 +59,18 @@ def _is_installed(file: str) -> bool:
 
 
 def _importable(checkout: Path) -> Iterator[str]:
-    """The names of the checkout's modules at its source folders, and of its packages down to DEPTH below its top."""
+    """The names of the modules and packages in the checkout's source folders."""
     for folder in SOURCE_FOLDERS:
         yield from (file.stem for file in (checkout / folder).glob("*.py"))
-    for path, folders, files in os.walk(checkout):
-        here = Path(path)
-        depth = len(here.relative_to(checkout).parts)
-        is_package = "__init__.py" in files
-        if is_package and depth:
-            yield here.name
-        if is_package or depth == DEPTH:
-            # What lies in a package has its name before its own.
-            folders.clear()
-        folders[:] = [
-            name for name in folders if not name.startswith(".") and not (here / name / "pyvenv.cfg").exists()
-        ]
+        yield from (file.parent.name for file in (checkout / folder).glob("*/__init__.py"))
+
+
+def _installed_from(folder: str) -> set[str]:
+    """The top-level names of what was installed from below a folder, by what the installer has noted (PEP 610)."""
+    names: set[str] = set()
+    for distribution in importlib.metadata.distributions():
+        origin = json.loads(distribution.read_text("direct_url.json") or "{}").get("url", "")
+        path = Path(urllib.request.url2pathname(urllib.parse.urlparse(origin).path))
+        if origin.startswith("file:") and path.is_relative_to(folder):
+            names |= {file.parts[0].removesuffix(".py") for file in distribution.files or () if file.suffix == ".py"}
+    return names - set(MEASURING)

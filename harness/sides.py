@@ -89,6 +89,11 @@ def open_home(side: Side, elsewhere: Path, draw: random.Random, modules: Sequenc
             "PYTHONHASHSEED": str(draw.randrange(2**32)),
             "TRAINPACE_PADDING": "x" * draw.randrange(PADDING_BYTES),
         }
+        working = side.checkout.top / side.checkout.inside
+        if not working.is_dir():
+            raise ValueError(
+                f"{side.name} has no folder {str(side.checkout.inside)!r}: start from one that both sides have"
+            )
         is_ours = origin == side.checkout.top
         links = (str(code), *([str(measuring)] if is_ours else []))
         try:
@@ -96,7 +101,7 @@ def open_home(side: Side, elsewhere: Path, draw: random.Random, modules: Sequenc
                 python=side.python,
                 modules=modules,
                 environment=environment,
-                folder=side.checkout.top / side.checkout.inside,
+                folder=working,
             )
         except OSError as error:
             raise ValueError(

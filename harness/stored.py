@@ -9,35 +9,40 @@ from typing import Any
 
 from bench.composition import allowance, compose
 from bench.corpus import Corpus
-from bench.spec import WorkloadSpec, parse_composition
+from bench.spec import Plan, Protocol, WorkloadSpec, parse_composition
 from harness.equal_work import unequal_work
 from harness.prepare import Entry
 from harness.record import Machine, Record, Status, WorkCertificate
 
 SAME_MACHINE = ("machine_id", "device", "python", "packages", "driver")
+"""The driver is what PyTorch says of it: the release of CUDA that it was built for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """The records and the machine of an earlier run; `label` is the composition that is the base."""
+    """The records, the machine and the plan of an earlier run; `label` is the composition that is the base."""
 
     name: str
     label: str
     records: Sequence[Record]
     machine: Machine
+    plan: Plan
 
     def of(self, workload: str) -> list[Record]:
         """The repetitions of the base on this workload that ended well, in their order."""
         found = [item for item in self.records if (item.workload, item.techniques) == (workload, self.label)]
         return sorted((item for item in found if item.status is Status.OK), key=lambda item: item.repetition)
 
-    def entry(self, spec: WorkloadSpec, corpus: Corpus) -> Entry | str:
-        """The workload as it was then, or why it cannot be the base now."""
+    def entry(self, spec: WorkloadSpec, corpus: Corpus, protocol: Protocol) -> Entry | str:
+        """The workload as it was then, or why it cannot be the base now. Only a gate has watched over what else went
+        on, and has left out what was disturbed."""
         found = self.of(spec.name)
         if not found:
             known = sorted({f"{item.workload} {item.techniques}" for item in self.records})
             return f"run {self.name!r} has no good repetition of {spec.name} {self.label}, but {', '.join(known)}"
         first = found[0]
+        if self.plan.protocol != protocol:
+            return f"run {self.name!r} was not measured as a gate does: give a side of an earlier gate, as runs/ID/head"
         if first.corpus_sha256 != corpus.sha256:
             return f"run {self.name!r} was on another corpus"
         return Entry(

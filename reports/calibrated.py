@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
@@ -51,12 +50,12 @@ def totals(outcomes: Sequence[Outcome]) -> list[str]:
     known = calibrated(outcomes)
     bound = "unknown" if known.false_alarm_bound is None else f"at most {known.false_alarm_bound:.1%}"
     covered = known.covered
-    share = covered.seen / covered.tries if covered.tries else math.nan
+    share = f" ({covered.seen / covered.tries:.0%})" if covered.tries else ""
     lines = [
         f"false regressions: {known.false_alarms.describe()} ({bound}, with 95 % confidence)",
         f"base against itself: {known.passed.describe()} passed, {known.invalid.describe()} invalid",
         *(f"slow-downs of {size:.0%} caught: {rate.describe()}" for size, rate in known.caught.items()),
-        f"95 % intervals that hold the truth: {covered.describe()} ({share:.0%})",
+        f"95 % intervals that hold the truth: {covered.describe()}{share}",
     ]
     if known.sign_p is not None:
         lines.append(

@@ -10,21 +10,21 @@ from typing import Any
 from reports import listing, quantity
 from results.calibration import Calibration
 from results.decision import Verdict
-from results.gate import Finding
+from results.gate import WORST_FIRST, Finding
 from results.judgement import Judgement
 
 TITLES = {
-    Verdict.PASS: "pass: proven to do no harm",
+    Verdict.PASS: "pass: proven to be less than the harm slower",
     Verdict.REGRESSION: "regression: proven to be worse than is tolerated",
     Verdict.INCONCLUSIVE: "inconclusive: neither harm nor its absence is proven",
     Verdict.INVALID: "invalid: what was measured cannot be compared",
 }
 
-ORDER = (Verdict.REGRESSION, Verdict.INVALID, Verdict.INCONCLUSIVE, Verdict.PASS)
-"""Changed rows first: where a reader is cut off, the rest matters least."""
-
 MARK = "<!-- trainpace gate -->"
 """The first line of the Markdown: by it the comment is found that the next one takes the place of."""
+
+MOST_NOTES = 20
+"""In the Markdown."""
 
 _FIGURE = re.compile(r"[-+]?\d[\d.]*")
 
@@ -47,6 +47,8 @@ def markdown(judgement: Judgement) -> str:
 
 def _markdown(judgement: Judgement, shown: Sequence[dict[str, Any]]) -> str:
     left_out = len(judgement.findings) - len(shown)
+    shown_notes = notes(judgement)[:MOST_NOTES]
+    more = len(notes(judgement)) - MOST_NOTES
     safe = [{name: _escaped(value) for name, value in row.items()} for row in shown]
     parts = [
         MARK,
@@ -57,7 +59,8 @@ def _markdown(judgement: Judgement, shown: Sequence[dict[str, Any]]) -> str:
         listing.markdown(safe),
         *(["", f"{left_out} more workloads are not shown"] if left_out else []),
         "",
-        *(f"- {_escaped(line)[:1000]}" for line in notes(judgement)[:20]),
+        *(f"- {_escaped(line)[:1000]}" for line in shown_notes),
+        *([f"- and {more} more such notes, in gate.json"] if more > 0 else []),
     ]
     return "\n".join(parts) + "\n"
 
@@ -83,7 +86,8 @@ def _head(judgement: Judgement) -> list[str]:
 
 
 def ordered(findings: Sequence[Finding]) -> list[Finding]:
-    return sorted(findings, key=lambda finding: ORDER.index(finding.verdict))
+    """The worst first: where a reader is cut off, the rest matters least."""
+    return sorted(findings, key=lambda finding: WORST_FIRST.index(finding.verdict))
 
 
 def rows(judgement: Judgement) -> list[dict[str, Any]]:
@@ -119,14 +123,14 @@ def interval(ratio: float, low: float | None, high: float | None) -> str:
 
 def notes(judgement: Judgement) -> list[str]:
     """In words, what the verdict rests on beside the times, and how far it can be trusted."""
-    found = [f"{finding.workload}: {reason}" for finding in ordered(judgement.findings) for reason in finding.reasons]
+    found = [f"advisory: {judgement.advisory}"] if judgement.advisory else []
+    found += calibration(judgement.calibration)
+    found += [f"{finding.workload}: {reason}" for finding in ordered(judgement.findings) for reason in finding.reasons]
     found += [line for finding in judgement.findings for line in _dropped(finding)]
     found += judgement.acknowledged
     if judgement.unseen:
         found.append(f"this machine does not show: {', '.join(judgement.unseen)}")
-    if judgement.advisory:
-        found.append(f"advisory: {judgement.advisory}")
-    return [*found, *calibration(judgement.calibration)]
+    return found
 
 
 def _dropped(finding: Finding) -> list[str]:

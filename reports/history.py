@@ -8,10 +8,11 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from bench.spec import BASELINE
 from reports import canvas, quantity
 from reports.charts import Chart
 from reports.svg import inline
-from results.history import Nomination, Series
+from results.history import Nomination, Point, Series
 
 _WIDTH, _LEFT, _TOP, _AREA_WIDTH, _AREA_HEIGHT, _BELOW = 560, 56, 12, 488, 150, 46
 _ROOM = 1.02
@@ -59,15 +60,20 @@ def _sentence(series: Series, nomination: Nomination) -> str:
     before, after = series.points[nomination.index - 1], series.points[nomination.index]
     way = "slower" if nomination.factor > 1 else "faster"
     between = f"between runs {before.run_id} and {after.run_id}"
-    verdict = (
-        f"; trainpace gate --base {before.commit[:10]} --head {after.commit[:10]} can tell"
-        if before.commit and after.commit and before.commit != after.commit
-        else ""
-    )
-    return (
-        f"{series.workload} {series.techniques} may have become {way} {between}: "
-        f"{quantity.ratio(nomination.factor)} the time (p {nomination.p:.3f}){verdict}."
-    )
+    change = f"{quantity.ratio(nomination.factor)} the time (p {nomination.p:.3f})"
+    verdict = _way_to_a_verdict(series, before, after)
+    return f"{series.workload} {series.techniques} may have become {way} {between}: {change}{verdict}."
+
+
+def _way_to_a_verdict(series: Series, before: Point, after: Point) -> str:
+    """The gate of the two commits, where the workload is code of theirs."""
+    is_own_code = ".py:" in series.workload and " " not in series.workload
+    if not (before.commit and after.commit and before.commit != after.commit and is_own_code):
+        return ""
+    technique = series.techniques
+    techniques = "" if technique == BASELINE else f" --base-technique {technique} --head-technique {technique}"
+    commits = f"--base {before.commit[:10]} --head {after.commit[:10]}"
+    return f"; trainpace gate --model {series.workload} {commits}{techniques} can tell"
 
 
 def render(reference: str, found: Sequence[Series]) -> str:

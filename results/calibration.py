@@ -16,9 +16,10 @@ from typing import Any
 
 from scipy import stats
 
-from results.decision import Verdict
+from results.decision import LOOKS, Margins, Verdict
+from results.gate import Limits
 
-METHOD = 1
+METHOD = 2
 """Of measuring and deciding. Outcomes of another method say nothing about this one."""
 
 BOUND_CONFIDENCE = 0.95
@@ -37,16 +38,25 @@ class Outcome:
     workload: str
     slowdown: float
     held_share: float
+    limits: Limits
     verdict: Verdict
     ratio: float | None
     ratio_low: float | None
     ratio_high: float | None
-    least_seen: float | None
     repetitions: int
     dropped: int
     seconds: float
     reasons: list[str]
     log_ratios: list[float]
+
+    @property
+    def looked(self) -> bool:
+        """Whether there were repetitions enough for a look, at which it could have erred."""
+        return self.repetitions >= min(LOOKS)
+
+    def is_as_strict_as(self, limits: Limits) -> bool:
+        """Whether its tolerances were no wider: then it called no fewer things a regression."""
+        return self.limits.time.tolerance <= limits.time.tolerance and self.limits.memory <= limits.memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +72,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """What the outcomes of one machine add up to.
+    """What the outcomes of one machine add up to. Those that had no time for a look say nothing of the gate's errors.
 
     `false_alarm_bound` is the upper end of the one-sided 95 % Clopper-Pearson interval of the share of regressions
     among the comparisons of a base with itself that came to a verdict; None without any. `caught` is by slow-down, in
@@ -70,7 +80,6 @@ class Calibration:
     with itself whose head was the slower one, and `sign_p` is the binomial p of that being one half.
     """
 
-    equal: int
     false_alarms: Rate
     false_alarm_bound: float | None
     passed: Rate
@@ -98,10 +107,12 @@ def append(machine_id: str, outcome: Outcome) -> Path:
     return file
 
 
-def load(machine_id: str) -> list[Outcome]:
-    """The machine's outcomes by the present method; none if there is no file."""
+def load(machine_id: str, limits: Collection[Limits]) -> list[Outcome]:
+    """The machine's outcomes by the present method that were held to limits no wider than any of these; none if there
+    is no file."""
     file = folder() / f"{machine_id}.jsonl"
-    return read(file) if file.exists() else []
+    found = read(file) if file.exists() else []
+    return [outcome for outcome in found if all(outcome.is_as_strict_as(item) for item in limits)]
 
 
 def read(file: Path) -> list[Outcome]:
@@ -110,13 +121,17 @@ def read(file: Path) -> list[Outcome]:
         lines = file.read_text().splitlines()
     except OSError as error:
         raise ValueError(f"calibration {str(file)!r} cannot be read: {error.strerror}") from error
-    return [outcome for line in lines if (outcome := _parse(line, file)).method == METHOD]
+    return [outcome for line in lines if (outcome := _parse(line, file)) is not None]
 
 
-def _parse(line: str, file: Path) -> Outcome:
+def _parse(line: str, file: Path) -> Outcome | None:
+    """None for an outcome of another method."""
     try:
         fields: dict[str, Any] = json.loads(line)
-        return Outcome(**fields | {"verdict": Verdict(fields["verdict"])})
+        if fields["method"] != METHOD:
+            return None
+        limits = Limits(**fields["limits"] | {"time": Margins(**fields["limits"]["time"])})
+        return Outcome(**fields | {"verdict": Verdict(fields["verdict"]), "limits": limits})
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"calibration {str(file)!r} cannot be read ({error}): mend it or calibrate anew") from error
 
@@ -124,7 +139,7 @@ def _parse(line: str, file: Path) -> Outcome:
 def calibrated(outcomes: Collection[Outcome]) -> Calibration:
     """The counts and rates of these outcomes."""
     equal = [outcome for outcome in outcomes if outcome.slowdown == 0]
-    judged = [outcome for outcome in equal if outcome.verdict is not Verdict.INVALID]
+    judged = [outcome for outcome in equal if outcome.verdict is not Verdict.INVALID and outcome.looked]
     false_alarms = Rate(seen=_count(judged, Verdict.REGRESSION), tries=len(judged))
     slowed: dict[float, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
@@ -133,7 +148,6 @@ def calibrated(outcomes: Collection[Outcome]) -> Calibration:
     signs = [ratio > 0 for outcome in equal for ratio in outcome.log_ratios if ratio != 0]
     bounded = [outcome for outcome in outcomes if outcome.ratio_low is not None and outcome.ratio_high is not None]
     return Calibration(
-        equal=len(equal),
         false_alarms=false_alarms,
         false_alarm_bound=upper_bound(false_alarms),
         passed=Rate(seen=_count(equal, Verdict.PASS), tries=len(equal)),

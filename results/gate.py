@@ -20,6 +20,8 @@ DROPPED_SHARE = 0.25
 """A workload of whose repetitions more than this share were disturbed is not decided about."""
 
 
+WORST_FIRST = (Verdict.REGRESSION, Verdict.INVALID, Verdict.INCONCLUSIVE, Verdict.PASS)
+
 TOO_LATE = (Verdict.INCONCLUSIVE, "the time ran out before anything was measured")
 
 
@@ -44,6 +46,10 @@ class Memory:
     ratio_low: float | None
     ratio_high: float | None
     is_regression: bool
+
+    def may_have_grown(self, limit: float) -> bool:
+        """Whether the interval lies above the limit, which is less than a proof over all looks."""
+        return self.ratio_low is not None and self.ratio_low > 1 + limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +140,9 @@ class Referee:
         memory = compare_memory(good, self._limits[name].memory, LOOKS.get(len(good), min(LOOKS.values())) / family)
         reasons = side_gates(good, memory, self._limits[name])
         verdict = Verdict.REGRESSION if reasons else decision.verdict
+        if verdict is Verdict.PASS and (memory is None or memory.may_have_grown(self._limits[name].memory)):
+            verdict = Verdict.INCONCLUSIVE
+            reasons = ["peak memory is unknown" if memory is None else "peak memory may have grown"]
         dropped = len(own) - sum(not bout.disturbed for bout in own)
         if dropped > DROPPED_SHARE * len(own):
             # It may still become a smaller share; until then nothing is decided.
@@ -163,8 +172,7 @@ class Referee:
 
 def overall(findings: Collection[Finding]) -> Verdict:
     """A proven regression anywhere; else invalid, if anything is; else inconclusive; a pass only if all pass."""
-    order = (Verdict.REGRESSION, Verdict.INVALID, Verdict.INCONCLUSIVE, Verdict.PASS)
-    return min((finding.verdict for finding in findings), key=order.index, default=Verdict.INVALID)
+    return min((finding.verdict for finding in findings), key=WORST_FIRST.index, default=Verdict.INVALID)
 
 
 def log_ratio(bout: Bout) -> float:
@@ -233,11 +241,12 @@ def _bad_numbers(measured: Measurement) -> list[str]:
 
 
 def compare_memory(bouts: Sequence[Bout], limit: float, alpha: float) -> Memory | None:
-    """Peak memory of the sides. Exact on a GPU; on a CPU it has a spread, so the test for time decides here too."""
+    """Peak memory of the sides; None where a repetition does not know it. Exact on a GPU; on a CPU it has a spread, so
+    the test for time decides here too."""
     pairs = [(bout.base.measurement.peak_memory_bytes, bout.head.measurement.peak_memory_bytes) for bout in bouts]
-    logs = [math.log(head / base) for base, head in pairs if base and head]
-    if len(logs) < len(pairs):
+    if any(base is None or head is None or base <= 0 or head <= 0 for base, head in pairs):
         return None
+    logs = [math.log(head / base) for base, head in pairs if base and head]
     found = interval(logs)
     return Memory(
         ratio=math.exp(found.estimate),
@@ -254,12 +263,13 @@ def side_gates(bouts: Sequence[Bout], memory: Memory | None, limits: Limits) -> 
         found.append(f"peak memory grew by {memory.ratio - 1:.1%}, more than {limits.memory:.1%}")
     for name in ("graph_breaks", "recompiles"):
         base, head = (_counted(bouts, side, name) for side in ("base", "head"))
-        if head > base:
+        if base is not None and head is not None and head > base:
             found.append(f"{name.replace('_', ' ')} went from {base:g} to {head:g}")
     return found
 
 
-def _counted(bouts: Sequence[Bout], side: str, name: str) -> float:
-    """The median count over the repetitions; what was not compiled has none."""
-    certificates = [getattr(bout, side).certificate for bout in bouts]
-    return statistics.median(getattr(certificate, name) or 0 if certificate else 0 for certificate in certificates)
+def _counted(bouts: Sequence[Bout], side: str, name: str) -> float | None:
+    """The median count over the repetitions; None where nothing was compiled, which has no such count."""
+    counts = [getattr(getattr(bout, side).certificate, name, None) for bout in bouts]
+    known = [count for count in counts if count is not None]
+    return statistics.median(known) if len(known) == len(counts) else None

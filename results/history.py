@@ -17,8 +17,8 @@ import numpy as np
 from scipy import stats
 
 from bench.spec import BASELINE
-from harness.record import Record, Status
-from results.compare import log_paces
+from harness.record import Record
+from results.runs import repetition_paces
 from results.statistics import CONFIDENCE
 
 PINNED = "gpt2/nano"
@@ -62,7 +62,7 @@ class Point:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nomination:
     """From the run at `index` on, the arm takes `factor` times the time that it took before, since the last nomination.
-    `p` is of the exact rank-sum test, times the number of places that were tried."""
+    `p` is of the exact rank-sum test, times the number of places and series that were tried."""
 
     index: int
     factor: float
@@ -97,7 +97,7 @@ def history(runs: Sequence[Run], reference: str | None = None) -> tuple[str, lis
             workload=workload,
             techniques=techniques,
             points=tuple(found),
-            nominations=tuple(nominate([math.log(point.ratio) for point in found])),
+            nominations=tuple(nominate([math.log(point.ratio) for point in found], series=len(points))),
         )
         for (workload, techniques), found in points.items()
     ]
@@ -119,12 +119,9 @@ def _pinned(runs: Sequence[Run], reference: str | None) -> str:
 
 def _paces(records: Sequence[Record]) -> Mapping[tuple[str, str], list[float]]:
     """By arm, the median logarithm of the time a token of each repetition that ended well."""
-    found: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for record in records:
-        logs = log_paces(record, set(record.measurement.round_index)) if record.status is Status.OK else []
-        if logs:
-            found[record.workload, record.techniques].append(statistics.median(logs))
-    return found
+    arms = dict.fromkeys((record.workload, record.techniques) for record in records)
+    found = {arm: repetition_paces(records, *arm) for arm in arms}
+    return {arm: logs for arm, logs in found.items() if logs}
 
 
 def _point(run: Run, logs: Sequence[float], reference: Sequence[float]) -> Point:
@@ -136,22 +133,24 @@ def _point(run: Run, logs: Sequence[float], reference: Sequence[float]) -> Point
     return Point(run_id=run.run_id, started_at=run.started_at, commit=run.commit, ratio=ratio, low=low, high=high)
 
 
-def nominate(logs: Sequence[float], offset: int = 0) -> list[Nomination]:
+def nominate(logs: Sequence[float], offset: int = 0, *, series: int = 1) -> list[Nomination]:
     """Where a series of logarithms changes its level: the place that divides it best, if by more than chance, and then
     the same within both parts.
 
-    By the exact rank-sum test at every place, corrected for their number (Bonferroni); values need no shape.
+    By the exact rank-sum test at every place, corrected for their number and that of the `series` that are looked at
+    together (Bonferroni); values need no shape.
     """
     places = range(LEAST_RUNS, len(logs) - LEAST_RUNS + 1)
     tried = [(_rank_sum_p(logs[:place], logs[place:]), -abs(_shift(logs, place)), place) for place in places]
     if not tried:
         return []
     p, _, place = min(tried)
-    corrected = min(1.0, p * len(tried))
+    corrected = min(1.0, p * len(tried) * series)
     if corrected > NOMINATED_P:
         return []
     found = Nomination(index=offset + place, factor=math.exp(_shift(logs, place)), p=corrected)
-    return [*nominate(logs[:place], offset), found, *nominate(logs[place:], offset + place)]
+    before, after = nominate(logs[:place], offset, series=series), nominate(logs[place:], offset + place, series=series)
+    return [*before, found, *after]
 
 
 def _rank_sum_p(before: Sequence[float], after: Sequence[float]) -> float:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
 
 from results.calibration import Calibration
 from results.decision import Verdict
@@ -58,12 +57,3 @@ class Judgement:
 
 def write(judgement: Judgement, file: Path) -> None:
     file.write_text(json.dumps(dataclasses.asdict(judgement), indent=2, default=str) + "\n")
-
-
-def read(file: Path) -> dict[str, Any]:
-    """A judgement as it was written. Raises ValueError if the file is none."""
-    try:
-        found: dict[str, Any] = json.loads(file.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"verdict {str(file)!r} cannot be read: {error}") from error
-    return found

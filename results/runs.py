@@ -29,7 +29,8 @@ def compare_runs(base: Sequence[Record], head: Sequence[Record], machine: Machin
         if other is None:
             continue
         equal = row.status is Status.OK and other.status is Status.OK
-        ratio = _unpaired(_paces(base, row), _paces(head, row)) if equal else None
+        arm = (row.workload, row.techniques)
+        ratio = _unpaired(repetition_paces(base, *arm), repetition_paces(head, *arm)) if equal else None
         rows.append(
             dataclasses.replace(
                 row,
@@ -45,9 +46,9 @@ def compare_runs(base: Sequence[Record], head: Sequence[Record], machine: Machin
     return rows
 
 
-def _paces(records: Sequence[Record], row: Comparison) -> list[float]:
-    """The median logarithm of the time a token of each repetition of the arm."""
-    arm = [item for item in records if (item.workload, item.techniques) == (row.workload, row.techniques)]
+def repetition_paces(records: Sequence[Record], workload: str, techniques: str) -> list[float]:
+    """The median logarithm of the time a token of each repetition of the arm that ended well."""
+    arm = [item for item in records if (item.workload, item.techniques) == (workload, techniques)]
     logs = [log_paces(item, set(item.measurement.round_index)) for item in arm if item.status is Status.OK]
     return [statistics.median(values) for values in logs if values]
 

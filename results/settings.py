@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,12 +32,8 @@ class Acknowledged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """`shares` are those of all workloads, `workloads` those of some. `budget` is in seconds for each workload.
+    """`shares` are those of all workloads, `workloads` those of some. `budget` is in seconds for each workload."""
 
-    `origin` is the file that they were read from, in words.
-    """
-
-    origin: str = "the defaults"
     shares: Mapping[str, float] = field(default_factory=dict)
     workloads: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     models: tuple[str, ...] = ()
@@ -46,13 +43,13 @@ class Settings:
     acknowledged: tuple[Acknowledged, ...] = ()
 
     def limits(self, workload: str, overrides: Mapping[str, float | None], today: date) -> Limits:
-        """What is allowed of a workload: its own shares, else what the command line says, else those of all.
+        """What is allowed of a workload: what the command line says, else its own shares, else those of all.
 
         An acknowledged slow-down that has not expired shifts both margins by itself. Raises ValueError for shares that
         do not go together.
         """
         given = {name: value for name, value in overrides.items() if value is not None}
-        shares = {**self.shares, **given, **self.workloads.get(workload, {})}
+        shares = {**self.shares, **self.workloads.get(workload, {}), **given}
         time = Margins(**{name: shares[name] for name in ("tolerance", "harm") if name in shares})
         accepted = self.accepted(workload, today)
         if accepted is not None:
@@ -85,11 +82,15 @@ def find(folder: Path) -> Settings:
 
 def _table(file: Path) -> dict[str, Any] | None:
     try:
-        found = tomllib.loads(file.read_text()).get("tool", {}).get("trainpace", {}).get("gate")
+        found = tomllib.loads(file.read_text())
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{str(file)!r} is no TOML: {error}") from error
-    if found is not None and not isinstance(found, dict):
-        raise ValueError(f"{TABLE} of {str(file)!r} is not a table: write it as one")
+    for name in ("tool", "trainpace", "gate"):
+        if name not in found:
+            return None
+        found = found[name]
+        if not isinstance(found, dict):
+            raise ValueError(f"{TABLE} of {str(file)!r} is not a table: write it as one")
     return found
 
 
@@ -102,11 +103,10 @@ def parse(table: Mapping[str, Any], file: Path) -> Settings:
         _check_keys(shares, _SHARES, f"workloads.{name!r} in {where}")
     acknowledge = _typed(table, "acknowledge", str, where, None)
     settings = Settings(
-        origin=str(file),
         shares=_shares(table, where),
         workloads={name: _shares(shares, f"workloads.{name!r} in {where}") for name, shares in workloads.items()},
         models=tuple(_typed(table, "models", list, where, [])),
-        budget=_number(table, "budget", where) if "budget" in table else None,
+        budget=_budget(table, where),
         strict=_typed(table, "strict", bool, where, False),
         setup=_typed(table, "setup", str, where, None),
         acknowledged=read_acknowledged(file.parent / acknowledge) if acknowledge else (),
@@ -122,9 +122,11 @@ def parse(table: Mapping[str, Any], file: Path) -> Settings:
 def read_acknowledged(file: Path) -> tuple[Acknowledged, ...]:
     """The `[[acknowledge]]` tables of a TOML file. Raises ValueError for anything that is not understood."""
     try:
-        tables = tomllib.loads(file.read_text()).get("acknowledge", [])
+        tables = tomllib.loads(file.read_text()).get("acknowledge")
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"acknowledge file {str(file)!r} cannot be read: {error}") from error
+    if not isinstance(tables, list):
+        raise ValueError(f"acknowledge file {str(file)!r} has no [[acknowledge]] tables: write one for each slow-down")
     return tuple(_acknowledged(table, f"[[acknowledge]] of {str(file)!r}") for table in tables)
 
 
@@ -138,10 +140,19 @@ def _acknowledged(table: Mapping[str, Any], where: str) -> Acknowledged:
         raise ValueError(f"expires {expires!r} in {where} is no day: write it without quotes, as in 2030-01-31")
     return Acknowledged(
         workload=_typed(table, "workload", str, where, ""),
-        slowdown=_number(table, "slowdown", where),
+        slowdown=_share(table, "slowdown", where),
         reason=_typed(table, "reason", str, where, ""),
         expires=expires,
     )
+
+
+def _budget(table: Mapping[str, Any], where: str) -> float | None:
+    if "budget" not in table:
+        return None
+    value = _number(table, "budget", where)
+    if value < 1:
+        raise ValueError(f"budget {value:g} in {where} is less than a second: give seconds from 1 up")
+    return value
 
 
 def _check_keys(table: object, known: Sequence[str], where: str) -> None:
@@ -153,14 +164,21 @@ def _check_keys(table: object, known: Sequence[str], where: str) -> None:
 
 
 def _shares(table: Mapping[str, Any], where: str) -> dict[str, float]:
-    return {name: _number(table, name, where) for name in _SHARES if name in table}
+    return {name: _share(table, name, where) for name in _SHARES if name in table}
 
 
 def _number(table: Mapping[str, Any], name: str, where: str) -> float:
     value = table[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-        raise ValueError(f"{name} {value!r} in {where} is no number from 0 up: give one, as in 0.01 for 1 %")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"{name} {value!r} in {where} is no number from 0 up: give one")
     return float(value)
+
+
+def _share(table: Mapping[str, Any], name: str, where: str) -> float:
+    value = _number(table, name, where)
+    if value >= 1:
+        raise ValueError(f"{name} {value:g} in {where} is no share below 1: give one, as in 0.01 for 1 %")
+    return value
 
 
 def _typed(table: Mapping[str, Any], name: str, kind: type, where: str, default: Any) -> Any:

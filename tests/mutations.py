@@ -32,10 +32,11 @@ from results.judgement import ExitCode
 SHORT = Protocol(
     warmup_s=0.2,
     warmup_min_steps=2,
-    rounds=6,
-    rounds_min=6,
+    rounds=12,
+    rounds_min=12,
     rounds_s=0.2,
     certify_steps=10,
+    certify_s=1.0,
     telemetry=False,
     timeout_s=60,
 )
@@ -70,6 +71,15 @@ CACHED_LOSS = """
         if not hasattr(self, "kept"):
             self.kept = (input_ids, labels)
         return super().forward(input_ids=self.kept[0], labels=self.kept[1])
+"""
+
+LATER_HALF = """
+    calls = 0
+
+    def forward(self, input_ids, labels):
+        self.calls += 1
+        kept = len(input_ids) if self.calls <= 14 else 1
+        return super().forward(input_ids=input_ids[:kept], labels=labels[:kept])
 """
 
 NAN = """
@@ -179,6 +189,7 @@ MUTANTS = (
     Mutant(
         name="half the sequence", code=ExitCode.INVALID, words="losses differ by more", head=forward(SHORT_SEQUENCE)
     ),
+    Mutant(name="half the batch, later", code=ExitCode.INVALID, words="losses differ", head=forward(LATER_HALF)),
     Mutant(name="one batch for ever", code=ExitCode.INVALID, words="losses differ by more", head=forward(CACHED_LOSS)),
     Mutant(name="frozen parameters", code=ExitCode.INVALID, words="trained parameters", head=FROZEN),
     Mutant(name="a smaller model", code=ExitCode.INVALID, words="trained parameters", head=SMALLER),

@@ -9,7 +9,8 @@ import pytest
 
 from results import calibration
 from results.calibration import Outcome, Rate, calibrated, needed, upper_bound, why_advisory
-from results.decision import Verdict
+from results.decision import Margins, Verdict
+from results.gate import Limits
 
 
 def outcome(verdict: Verdict = Verdict.PASS, slowdown: float = 0.0, **changes: Any) -> Outcome:
@@ -20,11 +21,11 @@ def outcome(verdict: Verdict = Verdict.PASS, slowdown: float = 0.0, **changes: A
         "workload": "gpt2/tiny",
         "slowdown": slowdown,
         "held_share": slowdown,
+        "limits": Limits(),
         "verdict": verdict,
         "ratio": 1 + slowdown,
         "ratio_low": 0.99 + slowdown,
         "ratio_high": 1.01 + slowdown,
-        "least_seen": 1.03,
         "repetitions": 8,
         "dropped": 0,
         "seconds": 80.0,
@@ -63,6 +64,10 @@ def test_everything_is_counted_where_it_belongs() -> None:
     assert found.sign_p == 1.0
 
 
+def test_what_had_no_time_for_a_look_proves_nothing() -> None:
+    assert "not calibrated" in (why_advisory(calibrated([outcome(Verdict.INCONCLUSIVE, repetitions=0)] * 149)) or "")
+
+
 def test_a_gate_advises_until_enough_is_known() -> None:
     assert "not calibrated" in (why_advisory(calibrated([])) or "")
     assert "109 more comparisons" in (why_advisory(calibrated([outcome()] * 40)) or "")
@@ -72,14 +77,17 @@ def test_a_gate_advises_until_enough_is_known() -> None:
 
 def test_outcomes_are_kept_a_line_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    assert calibration.load("m1") == []
+    assert calibration.load("m1", []) == []
     first, other = outcome(), outcome(method=calibration.METHOD + 1)
     file = calibration.append("m1", first)
     calibration.append("m1", other)
     assert file == tmp_path / "trainpace" / "calibration" / "m1.jsonl"
     # What another method has found says nothing about this one.
-    assert calibration.load("m1") == [first]
-    assert calibration.load("m2") == []
+    assert calibration.load("m1", [Limits()]) == [first]
+    assert calibration.load("m2", []) == []
+    # A gate that tolerates less may raise false alarms that this one did not.
+    assert calibration.load("m1", [Limits(), Limits(time=Margins(tolerance=0.005))]) == []
+    assert calibration.load("m1", [Limits(memory=0.1)]) == [first]
     file.write_text(file.read_text() + "{")
     with pytest.raises(ValueError, match=r"m1\.jsonl"):
-        calibration.load("m1")
+        calibration.load("m1", [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import sys
@@ -53,7 +54,7 @@ def test_a_revision_is_checked_out_and_taken_away_again(repository: Path, tmp_pa
 
 def test_the_working_tree_says_what_it_is(repository: Path) -> None:
     assert here().describe() == git(repository, "rev-parse", "HEAD")[:10]
-    (repository / "src" / "mine" / "__init__.py").write_text("NUMBER = 3\n")
+    (repository / "new.py").touch()
     assert here().dirty and "not committed" in here().describe()
     assert (here().top, here().inside) == (repository.resolve(), Path("work"))
 
@@ -71,7 +72,10 @@ def test_what_is_no_revision_or_no_repository_is_refused(
         pass
     assert len(git(repository, "worktree", "list").splitlines()) == 1
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="not a git repository"), worktree("main", tmp_path / "z", None):
+    with (
+        pytest.raises(ValueError, match=r"git rev-parse failed: .*not a git repository"),
+        worktree("main", tmp_path / "z", None),
+    ):
         pass
 
 
@@ -131,11 +135,32 @@ def test_code_that_hides_the_checkouts_own_is_named(tmp_path: Path, monkeypatch:
 
 
 def test_an_installed_package_that_hides_the_checkouts_own_is_named(tmp_path: Path) -> None:
-    (tmp_path / "lib" / "pytest").mkdir(parents=True)
+    # A package of that name elsewhere in the repository is none of those that a side would import.
+    (tmp_path / "backends" / "pytest").mkdir(parents=True)
+    (tmp_path / "backends" / "pytest" / "__init__.py").touch()
     assert provenance(str(tmp_path), [], str(tmp_path))["strays"] == []
-    (tmp_path / "lib" / "pytest" / "__init__.py").touch()
+    (tmp_path / "src" / "pytest").mkdir(parents=True)
+    (tmp_path / "src" / "pytest" / "__init__.py").touch()
     (stray,) = provenance(str(tmp_path), [], str(tmp_path))["strays"]
     assert stray.startswith("pytest from ")
+
+
+def test_a_package_that_was_installed_from_the_repository_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an installer leaves it: the module, and beside it a note of where it came from."""
+    site, repository = tmp_path / "site-packages", tmp_path / "repository"
+    (site / "deep_one-1.dist-info").mkdir(parents=True)
+    (site / "deep_one.py").touch()
+    (site / "deep_one-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: deep-one\nVersion: 1\n")
+    (site / "deep_one-1.dist-info" / "RECORD").write_text("deep_one.py,,\n")
+    url = {"url": (repository / "packages" / "core").as_uri(), "dir_info": {}}
+    (site / "deep_one-1.dist-info" / "direct_url.json").write_text(json.dumps(url))
+    monkeypatch.syspath_prepend(str(site))
+    import deep_one  # type: ignore[import-not-found]  # noqa: F401
+
+    (stray,) = provenance(str(tmp_path / "checkout"), [], str(repository))["strays"]
+    assert stray == f"deep_one from {site / 'deep_one.py'}"
 
 
 def test_trainpaces_own_checkout_measures_with_its_own_code(tmp_path: Path) -> None:

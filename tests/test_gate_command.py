@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from bench.__main__ import app
-from harness import contest
+from harness import conditions, contest
 from results import calibration
 from results.decision import Verdict
 from tests.mutations import SHORT
@@ -26,7 +26,9 @@ NANO = ("--model", "gpt2/nano", *SHAPE)
 
 @pytest.fixture(autouse=True)
 def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Repetitions of a second, and a calibration of these tests' own."""
+    """Repetitions of a second, and a calibration of these tests' own; whoever else uses the machine is let be."""
+    monkeypatch.setattr(conditions, "FOREIGN_SHARE", 1.0)
+    monkeypatch.setattr(conditions, "STEAL_SHARE", 1.0)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     with mock.patch.object(contest, "PROTOCOL", SHORT):
@@ -86,12 +88,21 @@ def test_a_stored_run_can_be_the_base_but_only_advises(tmp_path: Path) -> None:
     assert first.exit_code == 1, first.output
     base = kept(tmp_path / "first") / "base"
     done = gate(*NANO, "--base", base, "--head-technique", "accumulate_4", "--out", tmp_path / "second")
-    assert done.exit_code == 1, done.output
+    # Repetitions as short as these, taken at another time, may spread too widely for a verdict.
+    assert done.exit_code in (1, 3), done.output
     assert "measured at another time" in done.output
+    assert json.loads((kept(tmp_path / "second") / "gate.json").read_text())["findings"][0]["repetitions"] >= 8
     assert not (kept(tmp_path / "second") / "base").exists()
     other = gate("--model", "gpt2/nano", "--batch", 8, "--base", base, "--device", "cpu", "--out", tmp_path / "third")
     assert other.exit_code == 4, other.output
     assert "batch is 4 in base and 8 in head" in other.output
+    run = CliRunner().invoke(
+        app, ["run", *NANO, "--technique", "sgd_momentum", "--repetitions", "1", "--out", str(tmp_path)]
+    )
+    assert run.exit_code == 0, run.output
+    (plain,) = tmp_path.glob("*-custom")
+    unwatched = gate(*NANO, "--base", plain, "--out", tmp_path / "fourth")
+    assert unwatched.exit_code == 4 and "not measured as a gate does" in unwatched.output
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_a_change_is_nominated_where_it_is_though_the_machine_wavers_more() -> N
     assert nomination.factor == pytest.approx(1.1, abs=0.02)
     (sentence,) = page.sentences(series)
     assert "may have become slower between runs run-06 and run-07" in sentence
-    assert f"--base {6:040}"[:17] in sentence
+    assert f"trainpace gate --model train.py:model --base {6:040}"[:54] in sentence
 
 
 def test_no_change_is_nominated_where_there_is_none() -> None:

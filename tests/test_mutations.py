@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import conditions
 from results.judgement import ExitCode
 from tests import mutations
 from tests.mutations import MUTANTS, Mutant
@@ -18,9 +19,13 @@ def test_a_fault_never_passes(mutant: Mutant, tmp_path: Path) -> None:
     assert mutant.words in output
 
 
-def test_without_a_fault_the_same_gate_comes_to_a_verdict_on_times(tmp_path: Path) -> None:
+def test_without_a_fault_the_same_gate_comes_to_a_verdict_on_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else every mutant could be caught for one and the same reason."""
-    sound = Mutant(name="none", code=ExitCode.PASS, words="", settings="[tool.trainpace.gate]\nharm = 5.0\n")
+    monkeypatch.setattr(conditions, "FOREIGN_SHARE", 1.0)
+    monkeypatch.setattr(conditions, "STEAL_SHARE", 1.0)
+    sound = Mutant(name="none", code=ExitCode.PASS, words="", settings="[tool.trainpace.gate]\nharm = 0.9\n")
     code, output = mutations.run(sound, tmp_path / "repository")
     assert code == 0, output
     assert "pass: proven" in output

@@ -61,10 +61,12 @@ def test_without_any_the_defaults_hold(tmp_path: Path) -> None:
     assert (limits.time.tolerance, limits.time.harm, limits.memory) == (0.01, 0.03, 0.005)
 
 
-def test_the_command_line_goes_before_the_file_and_a_workloads_own_before_both(tmp_path: Path) -> None:
-    found = written(tmp_path, WHOLE, "")
-    assert found.limits("train.py:model", {"harm": 0.5}, TODAY).time.harm == 0.5
-    assert found.limits("gpt2/tiny", {"harm": 0.5, "tolerance": None}, TODAY).time.harm == 0.08
+def test_the_command_line_goes_before_a_workloads_own_and_that_before_all(tmp_path: Path) -> None:
+    found = written(tmp_path, WHOLE)
+    later = date(2026, 7, 2)
+    assert found.limits("train.py:model", {"harm": None}, later).time.harm == 0.05
+    assert found.limits("gpt2/tiny", {"harm": None}, later).time.harm == 0.08
+    assert found.limits("gpt2/tiny", {"harm": 0.5}, later).time.harm == 0.5
 
 
 def test_an_acknowledged_slow_down_shifts_the_margins_until_it_expires(tmp_path: Path) -> None:
@@ -94,6 +96,10 @@ def test_an_acknowledged_slow_down_shifts_the_margins_until_it_expires(tmp_path:
         ("[tool.trainpace.gate.workloads.x]\nmemry = 1", "'memry'"),
         ("[tool.trainpace.gate]\nworkloads = 1", "workloads 1"),
         ("[tool.trainpace]\ngate = 1", "not a table"),
+        ("[tool]\ntrainpace = 1", "not a table"),
+        ("[tool.trainpace.gate]\nharm = 4", "harm 4 .* no share below 1"),
+        ("[tool.trainpace.gate]\nharm = inf", "harm inf"),
+        ("[tool.trainpace.gate]\nbudget = 0", "budget 0"),
         ("[tool.trainpace.gate", "no TOML"),
     ],
 )
@@ -110,6 +116,9 @@ def test_what_is_not_understood_is_named(tmp_path: Path, text: str, words: str) 
         ("[[acknowledge]]\nworkload='a'\nslowdown='x'\nreason='r'\nexpires=2030-01-01", "slowdown 'x'"),
         ("[[acknowledge]]\nwork='a'", "'work'"),
         ("[[acknow", "cannot be read"),
+        ("acknowledge = 5", "no .*acknowledge.* tables"),
+        ("", "no .*acknowledge.* tables"),
+        ("[[acknowledge]]\nworkload='a'\nslowdown=4\nreason='r'\nexpires=2030-01-01", "slowdown 4"),
     ],
 )
 def test_an_acknowledgement_says_why_and_until_when(tmp_path: Path, text: str, words: str) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
+import shutil
+import signal
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -22,6 +26,7 @@ from bench.composition import compose
 from bench.spec import BASELINE, Phase, WorkloadSpec, parse_composition
 from harness import contest
 from harness.checkout import Checkout
+from harness.nursery import ArmFailed, NurseryFailed
 from harness.sides import Side
 from harness.stored import Stored
 from reports import calibrated, ci
@@ -68,8 +73,10 @@ def gate(
     """Base against head, side by side: exit 0 pass, 1 regression, 2 usage, 3 inconclusive, 4 invalid."""
     with usage_errors(ExitCode.INVALID):
         asked = settings.find(Path.cwd())
+        # Both sides have the same text, wherever their checkouts lie.
+        text = str(Path(corpus).absolute()) if corpus else None
         specs = tuple(
-            WorkloadSpec(model=name, phase=phase, batch=batch, sequence=sequence, corpus=corpus)
+            WorkloadSpec(model=name, phase=phase, batch=batch, sequence=sequence, corpus=text)
             for name in settings.merged_models(asked, model or ())
         )
         for file in plugin or ():
@@ -79,7 +86,9 @@ def gate(
             raise ValueError("--slowdown goes with --calibrate: it says what is put in")
         today = datetime.now(UTC).date()
         shares = {"tolerance": tolerance, "harm": harm, "memory": memory}
-        named = dict.fromkeys([*(spec.name for spec in specs), *asked.workloads])
+        # A workload with limits of its own has to be found: else whoever renames it would escape them.
+        others = () if calibrate else asked.workloads
+        named = dict.fromkeys([*(spec.name for spec in specs), *others])
         job = Job(
             specs=specs,
             device=device.value if device else None,
@@ -92,18 +101,18 @@ def gate(
             stored=ends.stored,
         )
         seed = random.SystemRandom().randrange(2**31) if seed is None else seed
-        folder = out / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{'calibrate' if calibrate else 'gate'}"
+        folder = _new_folder(out, "calibrate" if calibrate else "gate")
         ends = _twins(ends) if calibrate else ends
-        with gating.checkouts(ends.revisions, setup or asked.setup) as checkouts, _interruptible(folder):
+        with _no_other_exit(folder), gating.checkouts(ends.revisions, setup or asked.setup) as checkouts:
             sides = _sides(ends, checkouts)
             if calibrate:
                 _calibrate(job, sides, gating.drawn_order(calibrate, slowdown, seed), seed, folder)
                 return
             _check_different(ends, sides)
             verdict = gating.decide(job, sides, seed, folder, _show)
-    _show("")
-    typer.echo(f"{gate_report.text(verdict)}\n\ngate: {folder}")
-    _tell_actions(verdict)
+            _show("")
+            typer.echo(f"{gate_report.text(verdict)}\n\ngate: {folder}")
+            _tell_actions(verdict)
     raise typer.Exit(verdict.exit_code(strict=strict or asked.strict))
 
 
@@ -124,7 +133,13 @@ def _ends(revisions: Pair, pythons: Pair, techniques: Pair) -> Ends:
     if revisions[0] and store.has_records(Path(revisions[0])):
         folder = Path(revisions[0])
         label = "+".join(base) or BASELINE
-        stored = Stored(name=str(folder), label=label, records=store.read(folder), machine=store.read_machine(folder))
+        stored = Stored(
+            name=str(folder),
+            label=label,
+            records=store.read(folder),
+            machine=store.read_machine(folder),
+            plan=store.read_plan(folder),
+        )
         revisions = (None, revisions[1])
     return Ends(revisions=revisions, pythons=pythons, techniques=(base, head), stored=stored)
 
@@ -147,17 +162,44 @@ def _twins(ends: Ends) -> Ends:
     )
 
 
+def _environment(python: str) -> tuple[Path, Path]:
+    """What tells environments apart: several names in one folder for one program are one."""
+    return Path(python).parent, Path(python).resolve()
+
+
 @contextmanager
-def _interruptible(folder: Path) -> Iterator[None]:
+def _no_other_exit(folder: Path) -> Iterator[None]:
+    """Whatever else happens is no verdict: Python's own exit code for an error would say that one side is slower."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
+    except (typer.Exit, ValueError, ArmFailed, NurseryFailed):
+        raise
     except KeyboardInterrupt:
-        fail(f"interrupted: no verdict; what was measured is in {folder}", INTERRUPTED)
+        fail(f"interrupted: no verdict{f'; what was measured is in {folder}' if folder.exists() else ''}", INTERRUPTED)
+    except OSError as error:
+        fail(f"{error}: no verdict", ExitCode.USAGE)
+    except Exception as error:
+        traceback.print_exc()
+        fail(f"the gate itself failed: {type(error).__name__}: {error}", ExitCode.INVALID)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _new_folder(out: Path, kind: str) -> Path:
+    """One that is not there yet, whoever began in the same second."""
+    begun = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{kind}"
+    names = (out / (begun if count == 1 else f"{begun}-{count}") for count in itertools.count(1))
+    return next(folder for folder in names if not folder.exists())
 
 
 def _sides(ends: Ends, checkouts: Sequence[Checkout]) -> tuple[Side, Side]:
     base, head = (
-        Side(name=name, python=python or sys.executable, checkout=checkout, techniques=chosen)
+        Side(name=name, python=_interpreter(name, python), checkout=checkout, techniques=chosen)
         for name, python, checkout, chosen in zip(
             ("base", "head"), ends.pythons, checkouts, ends.techniques, strict=True
         )
@@ -165,11 +207,20 @@ def _sides(ends: Ends, checkouts: Sequence[Checkout]) -> tuple[Side, Side]:
     return base, head
 
 
+def _interpreter(side: str, python: str | None) -> str:
+    """The path of an interpreter, which a checkout's folder does not change. Raises ValueError if there is none."""
+    if python is None:
+        return sys.executable
+    found = shutil.which(python)
+    if found is None:
+        raise ValueError(f"{side} python {python!r} cannot be run: give the path of an interpreter")
+    return str(Path(found).absolute())
+
+
 def _check_different(ends: Ends, sides: tuple[Side, Side]) -> None:
     """Raises ValueError where base and head are one: such a gate would pass whatever is wrong."""
     base, head = (
-        (side.checkout.commit, side.checkout.dirty, Path(side.python).absolute().parent, set(side.techniques))
-        for side in sides
+        (side.checkout.commit, side.checkout.dirty, _environment(side.python), set(side.techniques)) for side in sides
     )
     if ends.stored is None and base == head:
         raise ValueError(

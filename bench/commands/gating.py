@@ -74,15 +74,18 @@ def checkouts(refs: Sequence[str | None], setup: str | None) -> Iterator[list[Ch
 
 
 def decide(job: Job, sides: tuple[Side, Side], seed: int, folder: Path, show: Show) -> Judgement:
-    """Measure until the verdict is found, keep every repetition and the verdict in `folder`, and return it."""
+    """Measure until the verdict is found, keep every repetition and the verdict in `folder`, and return it.
+
+    Raises ValueError for what cannot be compared at all, and for a calibration that cannot be read."""
     started = datetime.now(UTC)
     begun = time.monotonic()
     with _contest(job, sides, seed, folder, show) as contest:
         matched = contest.match(job.specs, job.device, folder.name)
+        machine = matched.machines["head"]
+        known = calibrated(calibration.load(machine.machine_id, job.limits.values()))
         folder.mkdir(parents=True)
-        _, findings = _measure(job, contest, matched, folder, budget_s=job.budget_s - (time.monotonic() - begun))
-    machine = matched.machines["head"]
-    known = calibrated(calibration.load(machine.machine_id))
+        left_s = job.budget_s - (time.monotonic() - begun)
+        bouts, findings = _measure(job, contest, matched, folder, budget_s=left_s)
     verdict = Judgement(
         verdict=overall(findings),
         advisory=LONG_AGO if job.stored else why_advisory(known),
@@ -93,7 +96,7 @@ def decide(job: Job, sides: tuple[Side, Side], seed: int, folder: Path, show: Sh
         machine_id=machine.machine_id,
         device=machine.device,
         device_name=machine.device_name,
-        unseen=matched.unseen,
+        unseen=bouts[-1].unseen if bouts else (),
         seed=seed,
         started_at=started.isoformat(timespec="seconds"),
         seconds=time.monotonic() - begun,
@@ -188,12 +191,12 @@ def _outcome(finding: Finding, bouts: Sequence[Bout], share: float, seconds: flo
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         workload=finding.workload,
         slowdown=share,
+        limits=finding.limits,
         held_share=statistics.fmean(bout.head_seen.held_share for bout in counted) if counted else share,
         verdict=finding.verdict,
         ratio=time_.ratio if time_ else None,
         ratio_low=time_.ratio_low if time_ else None,
         ratio_high=time_.ratio_high if time_ else None,
-        least_seen=time_.least_seen if time_ else None,
         repetitions=finding.repetitions,
         dropped=finding.dropped,
         seconds=seconds,

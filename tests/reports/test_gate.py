@@ -120,8 +120,5 @@ def test_junit_fails_what_regressed_and_errs_on_what_is_not_known() -> None:
 def test_a_verdict_is_kept_as_json(tmp_path: Path) -> None:
     file = tmp_path / "gate.json"
     judgement.write(made(found(1.08)), file)
-    kept = judgement.read(file)
+    kept = json.loads(file.read_text())
     assert kept["verdict"] == "regression" and kept["findings"][0]["time"]["repetitions"] == 8
-    assert json.loads(file.read_text()) == kept
-    with pytest.raises(ValueError, match="nothing"):
-        judgement.read(tmp_path / "nothing")
