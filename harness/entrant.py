@@ -32,6 +32,8 @@ PARKED_CORES = 0.2
 """A parked arm that uses more of a core than this keeps the others from what they need, and is ended for it."""
 PARKED_LEAST_S = 0.3
 """Threads spin for some milliseconds after a step, and CPU time is counted in hundredths of a second."""
+PARKED_LONG_S = 1.0
+"""From this time in all on, many short waits show as much as a long one."""
 
 
 def is_steady(times_s: list[float]) -> bool:
@@ -60,6 +62,7 @@ class Entrant:
         self._certificate: WorkCertificate | None = None
         self._process: Process | None = None
         self._parked_since_s = self._parked_cpu_s = 0.0
+        self._parked_s = self._parked_used_s = 0.0
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
 
     @property
@@ -105,11 +108,23 @@ class Entrant:
         if not self.alive:
             return
         parked_s = time.perf_counter() - self._parked_since_s
-        cores = (self._cpu_s() - self._parked_cpu_s) / parked_s
-        if parked_s > PARKED_LEAST_S and cores > PARKED_CORES:
+        used_s = self._cpu_s() - self._parked_cpu_s
+        cores = used_s / parked_s
+        self._parked_s, self._parked_used_s = self._parked_s + parked_s, self._parked_used_s + used_s
+        if self._parked_s > PARKED_LONG_S:
+            # Turns can be too short to see anything in one of them.
+            cores = max(cores if parked_s > PARKED_LEAST_S else 0.0, self.parked_cores)
+        elif parked_s <= PARKED_LEAST_S:
+            return
+        if cores > PARKED_CORES:
             self.status = Status.CRASHED
             self._reason = f"parked, it kept {cores:.1f} cores busy: every other arm would have been timed too slow"
             self.end()
+
+    @property
+    def parked_cores(self) -> float:
+        """How many cores the arm kept busy over all the time that it was checked for while parked."""
+        return self._parked_used_s / self._parked_s if self._parked_s else 0.0
 
     def _cpu_s(self) -> float:
         """CPU time so far of the arm's processes, in seconds."""

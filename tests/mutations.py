@@ -82,6 +82,22 @@ LATER_HALF = """
         return super().forward(input_ids=input_ids[:kept], labels=labels[:kept])
 """
 
+RESTLESS = """
+    busy = None
+
+    def forward(self, input_ids, labels):
+        import threading
+
+        def work():
+            while True:
+                sum(range(1000))
+
+        if self.busy is None:
+            self.busy = threading.Thread(target=work, daemon=True)
+            self.busy.start()
+        return super().forward(input_ids=input_ids, labels=labels)
+"""
+
 NAN = """
     calls = 0
 
@@ -195,6 +211,7 @@ MUTANTS = (
     Mutant(name="a smaller model", code=ExitCode.INVALID, words="trained parameters", head=SMALLER),
     Mutant(name="NaN loss", code=ExitCode.INVALID, words="the loss is nan", head=forward(NAN)),
     Mutant(name="a process that dies", code=ExitCode.INVALID, words="exit code 7", head=forward(DIES)),
+    Mutant(name="work in the other's turn", code=ExitCode.INVALID, words="cores busy", head=forward(RESTLESS)),
     Mutant(
         name="renamed workload",
         code=ExitCode.INVALID,

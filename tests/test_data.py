@@ -58,11 +58,11 @@ def test_text_is_tokenized_when_it_is_asked_for(corpus: Corpus) -> None:
 
 
 def test_padding_is_fed_but_not_counted(corpus: Corpus) -> None:
-    batch = drawn(build(corpus, "gpt2/nano", "pad_lines"), 1)[0]
-    real = int((batch["input_ids"] != BYTES.pad).sum())
-    assert batch["input_ids"].shape == (8, 32)
-    assert load(batch, 32) == Load(samples=8, tokens=real)
-    assert real < 8 * 32
+    batches = drawn(build(corpus, "gpt2/nano", "pad_lines"), 8)
+    real = [int((batch["input_ids"] != BYTES.pad).sum()) for batch in batches]
+    assert all(batch["input_ids"].shape == (8, 32) for batch in batches)
+    assert [load(batch, 32) for batch in batches] == [Load(samples=8, tokens=count) for count in real]
+    assert sum(real) < 8 * 8 * 32
 
 
 def real_share(batches: list[dict[str, torch.Tensor]]) -> float:
