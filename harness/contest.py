@@ -93,7 +93,7 @@ class Contest:
         good = Counter(bout.workload for bout in bouts if not bout.disturbed)
         if self._stored is not None:
             # At a look all workloads have the same number.
-            most = min(len(self._stored.of(name)) for name in matched.entries)
+            most = min((len(self._stored.of(name)) for name in matched.entries), default=0)
             wanted = [name for name in wanted if good[name] < most]
         least = min((good[name] for name in wanted), default=0)
         return [name for name in matched.entries if name in wanted and good[name] == least]
