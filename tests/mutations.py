@@ -302,9 +302,8 @@ def run(mutant: Mutant, folder: Path) -> tuple[int, str]:
 
 
 def main() -> None:
-    print(
-        "# Every way to blind the gate\n\nThe output of `nox -s mutations`. Exit code 0 would be a pass. What no machine does on demand (steal"
-    )
+    print("# Every way to blind the gate\n")
+    print("The output of `nox -s mutations`. Exit code 0 would be a pass. What no machine does on demand (steal")
     print("time, heat, a clock that is set, a GPU) is put into the readings of its counters; the rest is real.\n")
     print("| fault | exit code | what it says |\n| --- | --- | --- |")
     with tempfile.TemporaryDirectory(prefix="trainpace-mutations-") as folder:

@@ -151,6 +151,32 @@ def test_memory_that_grew_is_a_regression_though_the_time_did_not() -> None:
     assert found.time is not None and found.time.verdict is Verdict.PASS
 
 
+def test_nothing_passes_while_memory_may_have_grown_or_is_unknown() -> None:
+    grown = [bout(index) for index in range(8)]
+    for made in grown:
+        # About a tenth more, but in one repetition a little less: too little for a proof, too much for a pass.
+        smaller = made.repetition == 3
+        made.head.measurement.peak_memory_bytes = 99_900_000 if smaller else 110_000_000 + 1000 * made.repetition
+    found = judged(grown)
+    assert (found.verdict, found.reasons) == (Verdict.INCONCLUSIVE, ("peak memory may have grown",))
+    for unknown in (None, 0, -4096):
+        blind = [bout(index) for index in range(8)]
+        blind[3].head.measurement.peak_memory_bytes = unknown
+        found = judged(blind)
+        assert (found.verdict, found.reasons) == (Verdict.INCONCLUSIVE, ("peak memory is unknown",))
+
+
+def test_what_only_one_side_compiles_has_no_more_recompiles() -> None:
+    compiled = [
+        dataclasses.replace(
+            with_head(bout(index), certificate=certificate(recompiles=1)),
+            base=dataclasses.replace(bout(index).base, certificate=certificate(recompiles=None)),
+        )
+        for index in range(8)
+    ]
+    assert judged(compiled).verdict is Verdict.PASS
+
+
 def test_more_graph_breaks_are_a_regression() -> None:
     broken = [with_head(bout(index), certificate=certificate(graph_breaks=2)) for index in range(8)]
     found = judged(broken)
