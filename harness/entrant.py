@@ -109,22 +109,15 @@ class Entrant:
             return
         parked_s = time.perf_counter() - self._parked_since_s
         used_s = self._cpu_s() - self._parked_cpu_s
-        cores = used_s / parked_s
         self._parked_s, self._parked_used_s = self._parked_s + parked_s, self._parked_used_s + used_s
-        if self._parked_s > PARKED_LONG_S:
-            # Turns can be too short to see anything in one of them.
-            cores = max(cores if parked_s > PARKED_LEAST_S else 0.0, self.parked_cores)
-        elif parked_s <= PARKED_LEAST_S:
-            return
+        now = used_s / parked_s if parked_s > PARKED_LEAST_S else 0.0
+        # Each wait may be too short to see anything in it.
+        in_all = self._parked_used_s / self._parked_s if self._parked_s > PARKED_LONG_S else 0.0
+        cores = max(now, in_all)
         if cores > PARKED_CORES:
             self.status = Status.CRASHED
             self._reason = f"parked, it kept {cores:.1f} cores busy: every other arm would have been timed too slow"
             self.end()
-
-    @property
-    def parked_cores(self) -> float:
-        """How many cores the arm kept busy over all the time that it was checked for while parked."""
-        return self._parked_used_s / self._parked_s if self._parked_s else 0.0
 
     def _cpu_s(self) -> float:
         """CPU time so far of the arm's processes, in seconds."""

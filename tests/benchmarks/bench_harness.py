@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from bench.corpus import open_corpus
-from bench.plans import plans
 from bench.spec import WorkloadSpec
 from harness.nursery import Nursery, Process
 from reports import html
@@ -76,7 +75,3 @@ def test_render_report(benchmark: Any) -> None:
     benchmark.pedantic(
         lambda: html.render(compare(made, machine()), made, machine(), PLAN, captions={}), rounds=5, warmup_rounds=1
     )
-
-
-def test_list_plans(benchmark: Any) -> None:
-    benchmark(plans)
