@@ -17,7 +17,7 @@ from harness.prepare import TASK_TIMEOUT_S, Entry, device_facts, entry, template
 from harness.pretrain import pretrain
 from harness.record import Machine, Record
 from harness.sides import Home, Side
-from harness.stored import Stored
+from harness.stored import COUNTED, SLOWED, Stored
 
 SAME = ("batch", "sequence", "parameters", "step_flops")
 """Of a workload, what has to be the same on both sides; the rest is in the certificates."""
@@ -95,7 +95,7 @@ def match(
 def _plan(side: Side, specs: Sequence[WorkloadSpec], device: str, protocol: Protocol, seed: int) -> Plan:
     compositions = (side.techniques,) if side.techniques else ()
     return Plan(
-        name="gate",
+        name=SLOWED if side.slowdown else COUNTED,
         workloads=tuple(specs),
         compositions=compositions,
         device=device,

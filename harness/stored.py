@@ -17,6 +17,11 @@ from harness.record import Machine, Record, Status, WorkCertificate
 SAME_MACHINE = ("machine_id", "device", "python", "packages", "driver")
 """The driver is what PyTorch says of it: the release of CUDA that it was built for."""
 
+COUNTED = "gate"
+DISTURBED = "gate, disturbed"
+SLOWED = "gate, slowed on purpose"
+"""The plans of a gate's repetitions. Only those that count can be a base later."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
@@ -41,8 +46,11 @@ class Stored:
             known = sorted({f"{item.workload} {item.techniques}" for item in self.records})
             return f"run {self.name!r} has no good repetition of {spec.name} {self.label}, but {', '.join(known)}"
         first = found[0]
-        if self.plan.protocol != protocol:
-            return f"run {self.name!r} was not measured as a gate does: give a side of an earlier gate, as runs/ID/head"
+        if (self.plan.name, self.plan.protocol) != (COUNTED, protocol):
+            return (
+                f"run {self.name!r} (plan {self.plan.name!r}) was not measured as a gate does: give a side of an "
+                "earlier gate, as runs/ID/head"
+            )
         if first.corpus_sha256 != corpus.sha256:
             return f"run {self.name!r} was on another corpus"
         return Entry(

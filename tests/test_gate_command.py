@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from typer.testing import CliRunner, Result
 
 from bench.__main__ import app
 from harness import conditions, contest
-from results import calibration
+from harness.stored import DISTURBED
+from results import calibration, store
 from results.decision import Verdict
 from tests.mutations import SHORT
 
@@ -77,6 +79,8 @@ def test_a_calibration_keeps_what_it_finds_and_what_was_put_in(tmp_path: Path) -
     (outcome,) = calibration.read(file)
     assert outcome.verdict is Verdict.REGRESSION and outcome.slowdown == 0.8
     assert 0.8 <= outcome.held_share < 0.9
+    slowed = gate(*NANO, "--base", kept(tmp_path / "runs") / "0000" / "head", "--out", tmp_path / "second")
+    assert slowed.exit_code == 4 and "(plan 'gate, slowed on purpose')" in slowed.output
     assert len(outcome.log_ratios) == outcome.repetitions >= 8
     shown = CliRunner().invoke(app, ["calibration", str(file)])
     assert "slow-downs of 80% caught: 1 of 1" in shown.output
@@ -93,6 +97,11 @@ def test_a_stored_run_can_be_the_base_but_only_advises(tmp_path: Path) -> None:
     assert "measured at another time" in done.output
     assert json.loads((kept(tmp_path / "second") / "gate.json").read_text())["findings"][0]["repetitions"] >= 8
     assert not (kept(tmp_path / "second") / "base").exists()
+    plan = store.read_plan(base)
+    (first_part, *_), machine = store.read(base), store.read_machine(base)
+    store.write(first_part, tmp_path / "disturbed", machine=machine, plan=dataclasses.replace(plan, name=DISTURBED))
+    apart = gate(*NANO, "--base", tmp_path / "disturbed", "--out", tmp_path / "apart")
+    assert apart.exit_code == 4 and "(plan 'gate, disturbed') was not measured as a gate does" in apart.output
     other = gate("--model", "gpt2/nano", "--batch", 8, "--base", base, "--device", "cpu", "--out", tmp_path / "third")
     assert other.exit_code == 4, other.output
     assert "batch is 4 in base and 8 in head" in other.output

@@ -23,7 +23,7 @@ from harness.contest import Contest
 from harness.duel import Bout
 from harness.matching import Matched
 from harness.sides import Side
-from harness.stored import Stored
+from harness.stored import DISTURBED, Stored
 from reports import ci
 from reports import gate as gate_report
 from results import calibration, judgement, store
@@ -136,8 +136,10 @@ def _measure(
 def _keep(bout: Bout, matched: Matched, folder: Path) -> None:
     """A side that was measured is a run of its own, as other commands read it; disturbed repetitions lie apart."""
     for name, record in (("base", bout.base), ("head", bout.head)) if bout.together else (("head", bout.head),):
-        place = folder / "disturbed" / name if bout.disturbed else folder / name
-        store.write(record, place, machine=matched.machines[name], plan=matched.plans[name])
+        place, plan = folder / name, matched.plans[name]
+        if bout.disturbed:
+            place, plan = folder / "disturbed" / name, dataclasses.replace(plan, name=DISTURBED)
+        store.write(record, place, machine=matched.machines[name], plan=plan)
 
 
 def described(side: Side, matched: Matched, stored: Stored | None) -> str:
