@@ -31,9 +31,6 @@ PROTOCOL = Protocol(
 """Six and a half seconds of alternation. Twice as long lowers the spread of a repetition by a fifth, no more: what
 remains is between processes, and more of those tell more in the same time."""
 
-LITTER = 4
-"""Repetitions of one pair of nurseries, whose start takes as long as half a repetition."""
-
 Referee = Callable[[Sequence[Bout]], Collection[str]]
 """From all repetitions so far to the workloads that need more."""
 
@@ -84,8 +81,7 @@ class Contest:
                     bouts.append(self._bout(rings[name], bouts))
                     latest_s[name] = time.monotonic() - begun
                     keep(bouts[-1])
-                if max(Counter(bout.workload for bout in bouts).values()) % LITTER == 0:
-                    self._part()
+                self._part()
         return bouts
 
     def _fewest(self, matched: Matched, wanted: Collection[str], bouts: Sequence[Bout]) -> list[str]:
@@ -107,19 +103,21 @@ class Contest:
         return duel(ring, self._homes(), len(earlier), self._draw, replay=replay, stored=stored)
 
     def _homes(self) -> list[Home]:
-        """A nursery for each side that is measured: those at hand, or new ones, all started at once."""
+        """A nursery for each side that is measured: those at hand, or new ones, all started at once, in an order that
+        is drawn."""
         if not self._pair:
             self._show("starting the nurseries")
-            self._pair = [
-                self._open.enter_context(open_home(side, self._elsewhere, self._draw, self._modules))
-                for side in self._sides
-            ]
+            homes = {
+                side: self._open.enter_context(open_home(side, self._elsewhere, self._draw, self._modules))
+                for side in self._draw.sample(self._sides, len(self._sides))
+            }
+            self._pair = [homes[side] for side in self._sides]
             for home in self._pair:
                 home.wait_ready()
         return self._pair
 
     def _part(self) -> None:
-        """End the nurseries: the next repetition is of another pair."""
+        """End the nurseries: the repetitions that follow are of another pair."""
         self._pair = []
         self._open.close()
 

@@ -33,9 +33,12 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bout:
-    """One repetition of one workload. `disturbed` says, without regard to the times, what makes them unfit, and
-    `unseen` what of the kind the machine does not show. A stored
-    base was not stepped in turn with the head, and its steps are as many as they were: then `together` is False."""
+    """One repetition of one workload.
+
+    `disturbed` says, without regard to the times, what makes them unfit, and `unseen` what of the kind the machine does
+    not show. A stored base was not stepped in turn with the head, and its steps are as many as they were: then
+    `together` is False.
+    """
 
     workload: str
     repetition: int

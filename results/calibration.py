@@ -19,7 +19,7 @@ from scipy import stats
 from results.decision import LOOKS, Margins, Verdict
 from results.gate import Limits
 
-METHOD = 2
+METHOD = 3
 """Of measuring and deciding. Outcomes of another method say nothing about this one."""
 
 BOUND_CONFIDENCE = 0.95

@@ -19,7 +19,6 @@ MOST_DROPPED = 8
 DROPPED_SHARE = 0.25
 """A workload of whose repetitions more than this share were disturbed is not decided about."""
 
-
 WORST_FIRST = (Verdict.REGRESSION, Verdict.INVALID, Verdict.INCONCLUSIVE, Verdict.PASS)
 
 TOO_LATE = (Verdict.INCONCLUSIVE, "the time ran out before anything was measured")

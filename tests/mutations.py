@@ -290,8 +290,7 @@ def run(mutant: Mutant, folder: Path) -> tuple[int, str]:
     shape = ("--device", "cpu", "--batch", "4", "--sequence", "32", "--seed", "1", "--out", str(folder / "runs"))
     patches = (
         mock.patch.object(contest, "PROTOCOL", SHORT),
-        # How often nurseries change and how many repetitions are replaced is no part of what is tried here.
-        mock.patch.object(contest, "LITTER", 100),
+        # How many repetitions are replaced is no part of what is tried here.
         mock.patch.object(gate, "MOST_DROPPED", 2),
     )
     with contextlib.chdir(folder), contextlib.ExitStack() as stack:
