@@ -22,14 +22,14 @@ PROTOCOL = Protocol(
     warmup_min_steps=12,
     rounds=2000,
     rounds_min=12,
-    rounds_s=3.25,
+    rounds_s=3.0,
     certify_steps=10,
     certify_s=6.0,
     telemetry=False,
     timeout_s=300,
 )
-"""Six and a half seconds of alternation. Twice as long lowers the spread of a repetition by a fifth, no more: what
-remains is between processes, and more of those tell more in the same time."""
+"""Six seconds of alternation. Twice as long lowers the spread of a repetition by a fifth, no more: what remains is
+between processes, and more of those tell more in the same time."""
 
 Referee = Callable[[Sequence[Bout]], Collection[str]]
 """From all repetitions so far to the workloads that need more."""

@@ -206,3 +206,5 @@ def main(descriptor: int, modules: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     main(int(sys.argv[1]), sys.argv[2:])
+    # No interpreter teardown: with so much imported it takes a quarter of a second, in which the owner waits.
+    os._exit(0)
