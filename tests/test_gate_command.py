@@ -6,6 +6,8 @@ import dataclasses
 import json
 import subprocess
 import sys
+import sysconfig
+import venv
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -136,6 +138,21 @@ def test_bad_input_is_one_line_and_exit_2(words: tuple[str, ...], says: str, tmp
     assert says in done.output
     assert len(done.output.strip().splitlines()) == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_environments_are_told_apart_by_the_packages_that_differ(tmp_path: Path) -> None:
+    venv.create(tmp_path / "other")
+    (packages,) = (tmp_path / "other").rglob("site-packages")
+    (packages / "ours.pth").write_text(sysconfig.get_path("purelib"))
+    own = packages / "torch_pruning-0.0.1.dist-info"
+    own.mkdir()
+    (own / "METADATA").write_text("Metadata-Version: 2.1\nName: torch-pruning\nVersion: 0.0.1\n")
+    python = tmp_path / "other" / "bin" / "python"
+    done = gate(*NANO, "--head-python", python, "--budget", 1, "--out", tmp_path / "runs")
+    assert done.exit_code == 3, done.output
+    base, head = json.loads((kept(tmp_path / "runs") / "gate.json").read_text())["sides"].values()
+    assert head.endswith(", torch-pruning 0.0.1") and "torch-pruning" in base
+    assert base.rsplit(", ", 1)[0] == head.rsplit(", ", 1)[0]
 
 
 def test_an_environment_without_torch_is_told_so(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def decide(job: Job, sides: tuple[Side, Side], seed: int, folder: Path, show: Sh
     verdict = Judgement(
         verdict=overall(findings),
         advisory=LONG_AGO if job.stored else why_advisory(known),
-        sides={side.name: described(side, matched, job.stored) for side in sides},
+        sides={side.name: _described(side, matched, job.stored) for side in sides},
         findings=tuple(findings),
         acknowledged=job.acknowledged,
         calibration=known,
@@ -142,14 +142,17 @@ def _keep(bout: Bout, matched: Matched, folder: Path) -> None:
         store.write(record, place, machine=matched.machines[name], plan=plan)
 
 
-def described(side: Side, matched: Matched, stored: Stored | None) -> str:
-    """What the side is, in words."""
+def _described(side: Side, matched: Matched, stored: Stored | None) -> str:
+    """What the side is, in words: of its packages torch, and those that the other has not or in another version."""
     machine = matched.machines[side.name]
     if stored is not None and side.name == "base":
         commit = f", commit {machine.git_commit[:10]}" if machine.git_commit else ""
         return f"run {stored.name}{commit}, {side.label}"
-    torch = machine.packages.get("torch", "unknown")
-    return f"{side.checkout.describe()}, {side.label}, Python {machine.python}, torch {torch}"
+    everywhere = [other.packages for other in matched.machines.values()]
+    names = sorted({name for packages in everywhere for name in packages})
+    told = ["torch", *(name for name in names if len({packages.get(name) for packages in everywhere}) > 1)]
+    software = [f"{name} {machine.packages.get(name, 'missing')}" for name in dict.fromkeys(told)]
+    return ", ".join([side.checkout.describe(), side.label, f"Python {machine.python}", *software])
 
 
 def calibrate(
