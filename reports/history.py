@@ -12,7 +12,7 @@ from bench.spec import BASELINE
 from reports import canvas, quantity
 from reports.charts import Chart
 from reports.svg import inline
-from results.history import Nomination, Point, Series
+from results.history import Nomination, Point, Series, runs_needed
 
 _WIDTH, _LEFT, _TOP, _AREA_WIDTH, _AREA_HEIGHT, _BELOW = 560, 56, 12, 488, 150, 46
 _ROOM = 1.02
@@ -51,6 +51,17 @@ def _tip(series: Series, index: int) -> str:
     return f"{point.run_id}{commit}: {quantity.ratio_interval(point.ratio, point.low, point.high)}"
 
 
+def answer(found: Sequence[Series]) -> list[str]:
+    """What the runs say: the nominated changes, or in one sentence why there are none."""
+    nominated = [sentence for series in found for sentence in sentences(series)]
+    most, needed = max((len(series.points) for series in found), default=0), runs_needed(max(1, len(found)))
+    if nominated:
+        return nominated
+    if most < needed:
+        return [f"No change can be told from chance in {most} runs of {len(found)} arms: that takes {needed}."]
+    return [f"No change of level in {most} runs is more than chance would explain."]
+
+
 def sentences(series: Series) -> list[str]:
     """The nominated changes, each with the way to a verdict."""
     return [_sentence(series, nomination) for nomination in series.nominations]
@@ -85,7 +96,7 @@ def render(reference: str, found: Sequence[Series]) -> str:
     return template.render(
         style=Markup(asset.joinpath("style.css").read_text(encoding="utf-8")),
         reference=reference,
-        nominated=[sentence for series in found for sentence in sentences(series)],
+        answer=answer(found),
         runs=sorted({point.run_id for series in found for point in series.points}),
         figures=[(f"{series.workload}, {series.techniques}", Markup(made.svg), made.note) for series, made in charts],
     )

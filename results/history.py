@@ -7,6 +7,7 @@ measures both sides in turn, convicts.
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections import defaultdict
@@ -151,6 +152,15 @@ def nominate(logs: Sequence[float], offset: int = 0, *, series: int = 1) -> list
     found = Nomination(index=offset + place, factor=math.exp(_shift(logs, place)), p=corrected)
     before, after = nominate(logs[:place], offset, series=series), nominate(logs[place:], offset + place, series=series)
     return [*before, found, *after]
+
+
+def runs_needed(series: int) -> int:
+    """The fewest runs in which a change could be nominated at all, where so many series are looked at together."""
+    return next(
+        count
+        for count in itertools.count(2 * LEAST_RUNS)
+        if 2 / math.comb(count, count // 2) * (count - 2 * LEAST_RUNS + 1) * series <= NOMINATED_P
+    )
 
 
 def _rank_sum_p(before: Sequence[float], after: Sequence[float]) -> float:

@@ -13,7 +13,7 @@ from bench.__main__ import app
 from harness.record import Record
 from reports import history as page
 from results import store
-from results.history import Run, history, nominate
+from results.history import Run, history, nominate, runs_needed
 from tests.reports.synthetic import PLAN, Page, machine, record
 
 CHANGES_AT, RUNS = 7, 14
@@ -56,6 +56,17 @@ def test_a_change_is_nominated_where_it_is_though_the_machine_wavers_more() -> N
 def test_no_change_is_nominated_where_there_is_none() -> None:
     _, (series,) = history(runs(1.0))
     assert series.nominations == ()
+    assert "more than chance would explain" in page.answer([series])[0]
+
+
+@pytest.mark.parametrize("series", [1, 3, 30])
+def test_too_few_runs_to_tell_anything_are_said_to_be(series: int) -> None:
+    needed = runs_needed(series)
+    for count in (needed - 1, needed):
+        levels = [float(index + (count if index >= count // 2 else 0)) for index in range(count)]
+        assert bool(nominate(levels, series=series)) == (count == needed)
+    _, (few,) = history(runs(1.0)[:7])
+    assert page.answer([few]) == ["No change can be told from chance in 7 runs of 1 arms: that takes 8."]
 
 
 def test_chance_nominates_no_more_than_it_may() -> None:

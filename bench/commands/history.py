@@ -31,7 +31,6 @@ def history(
             raise ValueError(f"{'; '.join(differences)}: use --force to put them together all the same")
         pinned, found = paces(loaded, reference)
         out.write_text(page.render(pinned, found))
-    lines = [sentence for series in found for sentence in page.sentences(series)]
-    for line in lines or [f"no change of level in {len(loaded)} runs is more than chance would explain"]:
+    for line in page.answer(found):
         typer.echo(line)
     typer.echo(f"history: {out}")
