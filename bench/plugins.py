@@ -37,7 +37,7 @@ def load_file(path: str | Path, *, kind: str = "plugin") -> ModuleType:
 
     Raises ValueError, naming the file as a `kind`, if it is missing or fails to import.
     """
-    file = Path(path).resolve()
+    file = _by_the_path(Path(path))
     name = f"trainpace_file_{file.stem}_{zlib.crc32(str(file).encode()):08x}"
     if name in sys.modules:
         return sys.modules[name]
@@ -56,3 +56,14 @@ def load_file(path: str | Path, *, kind: str = "plugin") -> ModuleType:
         del sys.modules[name]
         raise ValueError(f"{kind} file {str(path)!r} failed to import: {type(error).__name__}: {error}") from error
     return module
+
+
+def _by_the_path(file: Path) -> Path:
+    """The file's absolute name. A relative one goes by the folder of sys.path that it lies in, if it lies in one: a
+    gate puts the code of each side there under a name that varies, and the model's own file is to vary with it."""
+    if not file.is_absolute() and file.is_file():
+        for folder in map(Path, sys.path):
+            named = folder / file
+            if folder.is_absolute() and named.is_file() and named.samefile(file):
+                return named
+    return file.resolve()

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bench import plugins
 from harness.provenance import provenance
 
 
@@ -19,4 +20,9 @@ def imported(whereabouts: dict[str, Any]) -> dict[str, Any]:
 
 def surroundings() -> dict[str, Any]:
     size = sum(len(name) + len(value) for name, value in os.environ.items())
-    return {"hash_seed": os.environ["PYTHONHASHSEED"], "environment_bytes": size, "path": sys.path[0]}
+    return {
+        "hash_seed": os.environ["PYTHONHASHSEED"],
+        "environment_bytes": size,
+        "path": sys.path[0],
+        "file": plugins.load_file("probe.py").__file__,
+    }

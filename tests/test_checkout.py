@@ -101,6 +101,7 @@ def test_surroundings_differ_from_nursery_to_nursery(repository: Path) -> None:
     assert seen[0]["hash_seed"] != seen[1]["hash_seed"]
     assert seen[0]["environment_bytes"] != seen[1]["environment_bytes"]
     assert len(seen[0]["path"]) != len(seen[1]["path"])
+    assert len(seen[0]["file"]) != len(seen[1]["file"])
 
 
 def test_an_interpreter_that_cannot_measure_says_what_it_lacks(repository: Path, tmp_path: Path) -> None:
