@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import subprocess
 import sys
@@ -19,9 +18,10 @@ from typer.testing import CliRunner, Result
 
 from bench.__main__ import app
 from harness import conditions, contest
-from harness.stored import DISTURBED
 from results import calibration, store
+from results import gate as gate_rules
 from results.decision import Verdict
+from tests import mutations
 from tests.mutations import SHORT
 
 SHAPE = ("--device", "cpu", "--batch", "4", "--sequence", "32")
@@ -99,11 +99,6 @@ def test_a_stored_run_can_be_the_base_but_only_advises(tmp_path: Path) -> None:
     assert "measured at another time" in done.output
     assert json.loads((kept(tmp_path / "second") / "gate.json").read_text())["findings"][0]["repetitions"] >= 8
     assert not (kept(tmp_path / "second") / "base").exists()
-    plan = store.read_plan(base)
-    (first_part, *_), machine = store.read(base), store.read_machine(base)
-    store.write(first_part, tmp_path / "disturbed", machine=machine, plan=dataclasses.replace(plan, name=DISTURBED))
-    apart = gate(*NANO, "--base", tmp_path / "disturbed", "--out", tmp_path / "apart")
-    assert apart.exit_code == 4 and "(plan 'gate, disturbed') was not measured as a gate does" in apart.output
     other = gate("--model", "gpt2/nano", "--batch", 8, "--base", base, "--device", "cpu", "--out", tmp_path / "third")
     assert other.exit_code == 4, other.output
     assert "batch is 4 in base and 8 in head" in other.output
@@ -114,6 +109,17 @@ def test_a_stored_run_can_be_the_base_but_only_advises(tmp_path: Path) -> None:
     (plain,) = tmp_path.glob("*-custom")
     unwatched = gate(*NANO, "--base", plain, "--out", tmp_path / "fourth")
     assert unwatched.exit_code == 4 and "not measured as a gate does" in unwatched.output
+
+
+def test_what_was_disturbed_is_kept_apart_and_is_no_base(tmp_path: Path) -> None:
+    asleep = mutations.machine(boot_s=60.0)
+    with asleep(), mock.patch.object(gate_rules, "MOST_DROPPED", 2):
+        done = gate(*NANO, "--head-technique", "accumulate_4", "--out", tmp_path / "runs")
+    assert done.exit_code == 4 and "slept for" in done.output
+    folder = kept(tmp_path / "runs")
+    assert not (folder / "base").exists() and len(store.read(folder / "disturbed" / "base")) == 3
+    apart = gate(*NANO, "--base", folder / "disturbed" / "base", "--out", tmp_path / "apart")
+    assert apart.exit_code == 4 and "(plan 'gate, disturbed') was not measured as a gate does" in apart.output
 
 
 @pytest.mark.parametrize(
