@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from reports import listing, quantity
+from reports import listing
 from results.calibration import Outcome, calibrated, covers
 from results.decision import Verdict
 
@@ -34,7 +34,7 @@ def _row(workload: str, share: float, found: Sequence[Outcome]) -> dict[str, Any
         **{verdict.value: verdicts.count(verdict) for verdict in Verdict},
         "estimate, median": _ratio([outcome.ratio for outcome in found if outcome.ratio is not None]),
         "truth in the interval": f"{sum(map(covers, bounded))} of {len(bounded)}",
-        "repetitions, median": quantity.significant(statistics.median(outcome.repetitions for outcome in found)),
+        "repetitions, median": f"{statistics.median(outcome.repetitions for outcome in found):g}",
         "dropped": sum(outcome.dropped for outcome in found),
         "spread of a repetition": f"{statistics.median(spreads):.1%}" if spreads else None,
         "seconds, median and most": f"{statistics.median(times_s):.0f}, {max(times_s):.0f}",
@@ -57,9 +57,14 @@ def totals(outcomes: Sequence[Outcome]) -> list[str]:
         *(f"slow-downs of {size:.0%} caught: {rate.describe()}" for size, rate in known.caught.items()),
         f"95 % intervals that hold the truth: {covered.describe()}{share}",
     ]
-    if known.sign_p is not None:
+    if known.above_p is not None:
         lines.append(
             f"repetitions of a base with itself whose head was the slower: {known.above.describe()} "
-            f"(binomial p {known.sign_p:.2f})"
+            f"(binomial p {known.above_p:.2f})"
+        )
+    if known.alike_p is not None:
+        lines.append(
+            f"of two that follow each other, the same side was the slower: {known.alike.describe()} "
+            f"(binomial p {known.alike_p:.2f})"
         )
     return lines

@@ -6,6 +6,7 @@ Outcomes are kept a line each in the user's data folder, one file a machine, and
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 from collections import defaultdict
@@ -77,7 +78,9 @@ class Calibration:
     `false_alarm_bound` is the upper end of the one-sided 95 % Clopper-Pearson interval of the share of regressions
     among the comparisons of a base with itself that came to a verdict; None without any. `caught` is by slow-down, in
     the order of their size. `covered` counts the 95 % intervals that hold the truth; `above` the repetitions of a base
-    with itself whose head was the slower one, and `sign_p` is the binomial p of that being one half.
+    with itself whose head was the slower one, and `alike` of those that follow each other in a gate the pairs with the
+    same side the slower. If repetitions are independent and neither side is favoured, both are one half; `above_p` and
+    `alike_p` are the binomial p of that.
     """
 
     false_alarms: Rate
@@ -87,7 +90,9 @@ class Calibration:
     caught: dict[float, Rate]
     covered: Rate
     above: Rate
-    sign_p: float | None
+    above_p: float | None
+    alike: Rate
+    alike_p: float | None
 
 
 def folder() -> Path:
@@ -140,30 +145,40 @@ def calibrated(outcomes: Collection[Outcome]) -> Calibration:
     """The counts and rates of these outcomes."""
     equal = [outcome for outcome in outcomes if outcome.slowdown == 0]
     judged = [outcome for outcome in equal if outcome.verdict is not Verdict.INVALID and outcome.looked]
-    false_alarms = Rate(seen=_count(judged, Verdict.REGRESSION), tries=len(judged))
+    false_alarms = _called(judged, Verdict.REGRESSION)
     slowed: dict[float, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         if outcome.slowdown > 0:
             slowed[outcome.slowdown].append(outcome)
-    signs = [ratio > 0 for outcome in equal for ratio in outcome.log_ratios if ratio != 0]
+    signs = [[ratio > 0 for ratio in outcome.log_ratios if ratio != 0] for outcome in equal]
+    above = _share([sign for found in signs for sign in found])
+    alike = _share([one == other for found in signs for one, other in itertools.pairwise(found)])
     bounded = [outcome for outcome in outcomes if outcome.ratio_low is not None and outcome.ratio_high is not None]
     return Calibration(
         false_alarms=false_alarms,
         false_alarm_bound=upper_bound(false_alarms),
-        passed=Rate(seen=_count(equal, Verdict.PASS), tries=len(equal)),
-        invalid=Rate(seen=_count(equal, Verdict.INVALID), tries=len(equal)),
-        caught={
-            share: Rate(seen=_count(found, Verdict.REGRESSION), tries=len(found))
-            for share, found in sorted(slowed.items())
-        },
-        covered=Rate(seen=sum(map(covers, bounded)), tries=len(bounded)),
-        above=Rate(seen=sum(signs), tries=len(signs)),
-        sign_p=float(stats.binomtest(sum(signs), len(signs)).pvalue) if signs else None,
+        passed=_called(equal, Verdict.PASS),
+        invalid=_called(equal, Verdict.INVALID),
+        caught={share: _called(found, Verdict.REGRESSION) for share, found in sorted(slowed.items())},
+        covered=_share([covers(outcome) for outcome in bounded]),
+        above=above,
+        above_p=_half_p(above),
+        alike=alike,
+        alike_p=_half_p(alike),
     )
 
 
-def _count(outcomes: Sequence[Outcome], verdict: Verdict) -> int:
-    return sum(outcome.verdict is verdict for outcome in outcomes)
+def _called(found: Sequence[Outcome], verdict: Verdict) -> Rate:
+    return _share([outcome.verdict is verdict for outcome in found])
+
+
+def _share(found: Sequence[bool]) -> Rate:
+    return Rate(seen=sum(found), tries=len(found))
+
+
+def _half_p(rate: Rate) -> float | None:
+    """Two-sided binomial p of one half."""
+    return float(stats.binomtest(rate.seen, rate.tries).pvalue) if rate.tries else None
 
 
 def covers(outcome: Outcome) -> bool:

@@ -61,7 +61,10 @@ def test_everything_is_counted_where_it_belongs() -> None:
     # The second slow-down was larger than its interval says.
     assert found.covered == Rate(seen=10, tries=11)
     assert found.above == Rate(seen=9, tries=18)
-    assert found.sign_p == 1.0
+    assert found.above_p == 1.0
+    # The two repetitions of each lie on either side: nine times in a row by chance is 2 of 512.
+    assert found.alike == Rate(seen=0, tries=9)
+    assert found.alike_p == pytest.approx(2 / 512)
 
 
 def test_what_had_no_time_for_a_look_proves_nothing() -> None:
