@@ -1,8 +1,8 @@
 """The same faults tried on pytest-benchmark, pyperf and asv: `nox -s peers` prints what each of them exits with.
 
-Every case but the first has a head that no one should call fine: it is renamed, does half the work, computes NaN, or
-is one and a half times as slow while something keeps the base from showing it. Each tool is asked, as its manual says,
-to fail where the head is 5 % slower.
+Every case but the first has a head that no one should call fine: it is renamed or gone, does half the work, dies,
+computes NaN, was measured far less often, or is one and a half times as slow while something keeps the base from
+showing it. Each tool is asked, as its manual says, to fail where the head is 5 % slower.
 """
 
 from __future__ import annotations
@@ -32,20 +32,29 @@ def step(size=400_000, value=1.0):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """`call` is what the head measures in place of `step()`, `name` what it calls that. `spoil` changes the base's
-    stored times, as a disturbance or a defect would have."""
+    stored times, as a disturbance or a defect would have. `options` go to pytest and `pyperf_options` to pyperf, where
+    the head is measured."""
 
     title: str
     call: str = "step()"
     name: str = "training"
     spoil: Callable[[float], float] | None = None
     options: tuple[str, ...] = ()
+    pyperf_options: tuple[str, ...] = ()
 
 
 CASES = (
     Case(title="nothing wrong (control)"),
     Case(title="1.5 times as slow (control)", call="step(600_000)"),
     Case(title="renamed, and 1.5 times as slow", call="step(600_000)", name="training_v2"),
+    Case(title="gone: another is measured in its place", call="step(1000)", name="loading"),
     Case(title="half the work", call="step(200_000)"),
+    Case(title="dies in the middle", call="__import__('os')._exit(0)"),
+    Case(
+        title="one measurement of the head against many of the base",
+        options=("--benchmark-min-rounds=1", "--benchmark-max-time=0", "--benchmark-warmup=off"),
+        pyperf_options=("--processes=1", "--values=1"),
+    ),
     Case(title="computes NaN", call="step(value=float('nan'))"),
     Case(title="1.5 times as slow, stored base is NaN", call="step(600_000)", spoil=lambda _: math.nan),
     Case(
@@ -93,15 +102,15 @@ def pytest_benchmark(case: Case, folder: Path) -> str:
 
 def pyperf(case: Case, folder: Path) -> str:
     """`compare_to --min-speed=5`, whose exit code is all that a script sees."""
-    if case.options:
+    if case.options and not case.pyperf_options:
         return NOT_APPLICABLE
 
-    def measure(call: str, name: str, file: str) -> None:
-        code = ("-s", "from work import step", call)
-        run(sys.executable, "-m", "pyperf", "timeit", "--fast", "--name", name, "-o", file, *code, folder=folder)
+    def measure(call: str, name: str, file: str, *options: str) -> None:
+        command = ("timeit", "--fast", *options, "--name", name, "-o", file, "-s", "from work import step", call)
+        run(sys.executable, "-m", "pyperf", *command, folder=folder)
 
     measure("step()", "training", "base.json")
-    measure(case.call, case.name, "head.json")
+    measure(case.call, case.name, "head.json", *case.pyperf_options)
     if case.spoil:
         data = json.loads((folder / "base.json").read_text())
         for part in data["benchmarks"][0]["runs"]:
