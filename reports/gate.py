@@ -126,11 +126,19 @@ def notes(judgement: Judgement) -> list[str]:
     found = [f"advisory: {judgement.advisory}"] if judgement.advisory else []
     found += calibration(judgement.calibration)
     found += [f"{finding.workload}: {reason}" for finding in ordered(judgement.findings) for reason in finding.reasons]
-    found += [line for finding in judgement.findings for line in _dropped(finding)]
+    found += [line for finding in judgement.findings for line in (*_between(finding), *_dropped(finding))]
     found += judgement.acknowledged
     if judgement.unseen:
         found.append(f"this machine does not show: {', '.join(judgement.unseen)}")
     return found
+
+
+def _between(finding: Finding) -> list[str]:
+    """What a pass does not rule out: a head that is slower than is tolerated, by less than the harm."""
+    time, limits = finding.time, finding.limits.time
+    if finding.verdict is not Verdict.PASS or time is None or not (time.ratio_low or 0.0) > 1 + limits.tolerance:
+        return []
+    return [f"{finding.workload}: the head seems to be slower than is tolerated, though by less than the harm"]
 
 
 def _dropped(finding: Finding) -> list[str]:

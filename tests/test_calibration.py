@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from reports import calibrated as page
 from results import calibration
 from results.calibration import Outcome, Rate, calibrated, needed, upper_bound, why_advisory
 from results.decision import Margins, Verdict
 from results.gate import Limits
+
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 def outcome(verdict: Verdict = Verdict.PASS, slowdown: float = 0.0, **changes: Any) -> Outcome:
@@ -94,3 +97,9 @@ def test_outcomes_are_kept_a_line_each(tmp_path: Path, monkeypatch: pytest.Monke
     file.write_text(file.read_text() + "{")
     with pytest.raises(ValueError, match=r"m1\.jsonl"):
         calibration.load("m1", [])
+
+
+@pytest.mark.parametrize("file", sorted((DOCS / "calibration").glob("*.jsonl")), ids=lambda file: file.stem)
+def test_the_page_is_what_its_outcomes_add_up_to(file: Path) -> None:
+    shown = page.markdown(calibration.read(file))
+    assert shown in (DOCS / "calibration.md").read_text(), f"put into it what `trainpace calibration {file}` prints"

@@ -73,6 +73,13 @@ def test_the_text_has_the_interval_and_what_could_have_been_seen() -> None:
     assert "seed 7" in text and "81 s" in text and "this machine does not show: CPU heat" in text
 
 
+def test_a_pass_between_the_margins_says_that_the_head_seems_slower() -> None:
+    words = "seems to be slower than is tolerated"
+    between = dataclasses.replace(found(1.02), verdict=Verdict.PASS)
+    assert words in gate.text(made(between))
+    assert words not in gate.text(made(found(1.0)))
+
+
 def test_what_is_unknown_is_not_made_up() -> None:
     (finding,) = Referee({"gone": Limits()}, {"gone": "head cannot run it"}, needs_checkout=False).conclude([])
     text = gate.text(made(finding))
