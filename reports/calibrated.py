@@ -48,19 +48,17 @@ def _ratio(ratios: Sequence[float]) -> str | None:
 def totals(outcomes: Sequence[Outcome]) -> list[str]:
     """In words, what all of them add up to."""
     known = calibrated(outcomes)
+    bound = "unknown" if known.false_alarm_bound is None else f"at most {known.false_alarm_bound:.1%}"
     covered = known.covered
     share = f" ({covered.seen / covered.tries:.0%})" if covered.tries else ""
-    lines = [
-        *(f"slow-downs of {size:.0%} caught: {rate.describe()}" for size, rate in known.caught.items()),
-        f"95 % intervals that hold the truth: {covered.describe()}{share}",
-    ]
+    lines = []
     if known.passed.tries:
-        bound = "unknown" if known.false_alarm_bound is None else f"at most {known.false_alarm_bound:.1%}"
-        lines = [
+        lines += [
             f"false regressions: {known.false_alarms.describe()} ({bound}, with 95 % confidence)",
             f"base against itself: {known.passed.describe()} passed, {known.invalid.describe()} invalid",
-            *lines,
         ]
+    lines += [f"slow-downs of {size:.0%} caught: {rate.describe()}" for size, rate in known.caught.items()]
+    lines.append(f"95 % intervals that hold the truth: {covered.describe()}{share}")
     if known.above_p is not None:
         lines.append(
             f"repetitions of a base with itself whose head was the slower: {known.above.describe()} "

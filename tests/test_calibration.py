@@ -99,7 +99,8 @@ def test_outcomes_are_kept_a_line_each(tmp_path: Path, monkeypatch: pytest.Monke
         calibration.load("m1", [])
 
 
-@pytest.mark.parametrize("file", sorted((DOCS / "calibration").glob("*.jsonl")), ids=lambda file: file.stem)
-def test_the_page_is_what_its_outcomes_add_up_to(file: Path) -> None:
+@pytest.mark.parametrize("name", ["300s", "120s"])
+def test_the_page_is_what_its_outcomes_add_up_to(name: str) -> None:
+    file = DOCS / "calibration" / f"{name}.jsonl"
     shown = page.markdown(calibration.read(file))
     assert shown in (DOCS / "calibration.md").read_text(), f"put into it what `trainpace calibration {file}` prints"
