@@ -1,0 +1,112 @@
+"""A machine with a GPU, as far as imports can tell, where there is none: for processes that only import.
+
+    python -m tests.pretended_gpu hidden|visible [MODULE]...
+
+Imports what the nursery preloads, as it does (hidden) or without hiding the devices (visible), and prints as JSON what
+came of it. With the CPU build of torch its answers are replaced; with a CUDA build torch's own are taken, which find
+the GPUs that the NVML at hand tells of, and fail in earnest when they start CUDA.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import importlib
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable
+from types import CodeType
+from typing import Any
+
+import torch
+
+from harness import forkserver
+
+HARMLESS = {
+    "is_available",
+    "device_count",
+    "is_initialized",
+    "_device_count_nvml",
+    "_is_compiled",
+    "_nvml_based_avail",
+    "_parse_visible_devices",
+}
+"""Functions of torch.cuda that, with the devices hidden, ask neither the driver nor the device."""
+
+
+def pretend() -> None:
+    """Let the CPU build of torch see a GPU unless it is hidden, and fail where that would be started."""
+    torch.version.cuda = "13.0"
+    torch.cuda.is_available = _is_visible
+    torch.cuda._lazy_init = _start
+
+
+def _is_visible() -> bool:
+    return os.environ.get("CUDA_VISIBLE_DEVICES") != ""
+
+
+def _start() -> None:
+    raise RuntimeError("CUDA was started")
+
+
+class Calls:
+    """Notes which functions of torch.cuda are called, and which functions were waiting for the answer."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self._waiting: set[CodeType] = set()
+        for name, function in list(vars(torch.cuda).items()):
+            if inspect.isfunction(function) and function.__module__ in ("torch.cuda", __name__):
+                setattr(torch.cuda, name, self._noted(name, function))
+
+    def _noted(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            self.names.add(name)
+            frame = sys._getframe(1)
+            while frame is not None:
+                self._waiting.add(frame.f_code)
+                frame = frame.f_back  # type: ignore[assignment]
+            return function(*args, **kwargs)
+
+        return noted
+
+    def remembered(self) -> list[str]:
+        """The functions that keep an answer which they have from torch.cuda."""
+        gc.unfreeze()
+        caches = [item for item in gc.get_objects() if isinstance(item, functools._lru_cache_wrapper)]
+        return sorted(
+            f"{item.__module__}.{item.__qualname__}"
+            for item in caches
+            if item.cache_info().currsize and getattr(item.__wrapped__, "__code__", None) in self._waiting
+        )
+
+
+def main(how: str, modules: list[str]) -> None:
+    if torch.version.cuda is None:
+        pretend()
+    calls = Calls()
+    error = None
+    try:
+        if how == "hidden":
+            forkserver._preload(modules)
+        else:
+            for name in forkserver.PRELOAD:
+                importlib.import_module(name)
+            forkserver._check_forkable("an import")
+    except Exception as raised:  # It is what the caller asks about.
+        error = f"{type(raised).__name__}: {raised}"
+    seen = {
+        "error": error,
+        "beyond_harmless": sorted(calls.names - HARMLESS),
+        "remembered": calls.remembered(),
+        "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "available_afterwards": torch.cuda.is_available(),
+    }
+    print(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])
