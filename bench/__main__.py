@@ -19,15 +19,13 @@ from bench.commands.console import INTERRUPTED, NOTHING_MEASURED, Device, Plugin
 from bench.commands.gate import calibration_, gate
 from bench.commands.history import history
 from bench.composition import compose
-from bench.host import Host
 from bench.plans import customise, known_plan
 from bench.registry import techniques
 from bench.spec import Phase, Plan, parse_composition
 from harness import conformance
 from harness.doctor import diagnose
-from harness.machine import host
 from harness.nursery import Nursery
-from harness.prepare import TASK_TIMEOUT_S, Prepared, device_facts, prepare
+from harness.prepare import TASK_TIMEOUT_S, Prepared, look, prepare
 from harness.record import Record, Status
 from harness.sweep import Sweep, check_resumable
 from reports import export, html, listing, markdown, sentences, terminal
@@ -110,9 +108,9 @@ def run(
             else:
                 if plan is not None:
                     known_plan(plan)
-                here = _host(nursery, device)
+                here = look(nursery, device)
                 chosen = customise(
-                    known_plan(plan or ("quick" if here.device == "cpu" else "full"))(here),
+                    known_plan(plan or "quick")(here),
                     here,
                     phase=phase,
                     models=tuple(model or ()),
@@ -145,12 +143,6 @@ def _nursery(plugin: list[Path] | None) -> Iterator[Nursery]:
         yield nursery
 
 
-def _host(nursery: Nursery, device: Device | None) -> Host:
-    """What the machine offers on the device that the user named, or on the one that torch prefers."""
-    where = device.value if device else nursery.run("harness.machine:default_device", {}, TASK_TIMEOUT_S)
-    return host(where, device_facts(nursery, where))
-
-
 def _read_plan(folder: Path) -> Plan:
     try:
         return Plan.from_json(json.loads((folder / "plan.json").read_text()))
@@ -177,22 +169,36 @@ def _measure(nursery: Nursery, prepared: Prepared, folder: Path) -> None:
             keep=keep,
             choose=lambda records: most_telling(records, prepared.machine),
             show=live.progress,
+            # Whatever ends the run, Ctrl-C or worse, leaves the report of what there was.
+            paused=lambda: _render(folder),
             finished=finished,
             log=folder / "arms.log",
         )
         try:
             sweep.run(nursery)
         except KeyboardInterrupt:
-            fail(f"interrupted; finished arms are kept, go on with: trainpace run --resume {folder}", INTERRUPTED)
+            shown = f"; their report: {_render(folder)}" if store.has_records(folder) else ""
+            fail(
+                f"interrupted; finished arms are kept{shown}; go on with: trainpace run --resume {folder}", INTERRUPTED
+            )
+    if sweep.unmeasured:
+        typer.echo(listing.unmeasured(sweep.unmeasured, prepared.plan, folder))
+
+
+def _render(folder: Path) -> Path:
+    """Render the report of the records so far, and put it in the place of the one before."""
+    records, machine = store.read(folder), store.read_machine(folder)
+    page = html.render(compare(records, machine), records, machine, store.read_plan(folder), captions=captions())
+    fresh = folder / ".report.html"
+    fresh.write_text(page)
+    return fresh.replace(folder / "report.html")
 
 
 def _conclude(folder: Path) -> None:
     """Print the comparison, render the report and say where both are."""
-    records, machine = store.read(folder), store.read_machine(folder)
-    comparisons = compare(records, machine)
+    comparisons = compare(store.read(folder), store.read_machine(folder))
     _print_table(comparisons)
-    page = folder / "report.html"
-    page.write_text(html.render(comparisons, records, machine, store.read_plan(folder), captions=captions()))
+    page = _render(folder)
     typer.echo(f"{sentences.answer(comparisons)}\n\nrun:    {folder}\nreport: {page}")
     if not any(row.status is Status.OK for row in comparisons):
         fail("no arm finished: the report says why", NOTHING_MEASURED)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from bench.spec import WorkloadSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """What the machine offers to techniques and plans: `memory_bytes` is the device's, of a CPU what is free of it.
+    """What the machine offers to techniques and plans: `memory_bytes` is what is free of the device's memory.
 
-    `capability` is CUDA's (major, minor), None without a GPU.
+    `capability` is CUDA's (major, minor), None without a GPU. `need_bytes` tells how much of the memory one process
+    takes that trains a workload plainly; None where nobody has found out.
     """
 
     device: str
@@ -20,11 +23,21 @@ class Host:
     cores: int = 2
     memory_bytes: int = 0
     capability: tuple[int, int] | None = None
+    need_bytes: Callable[[WorkloadSpec], int] | None = None
 
     @property
     def ranks(self) -> int:
         """How many ranks a technique trains with that takes all there are: every GPU, or two on a CPU."""
         return max(2, self.gpus) if self.device == "cuda" else 2
+
+    def fitting(self, workloads: Sequence[WorkloadSpec]) -> list[WorkloadSpec]:
+        """Those on which the baseline and a rival that takes as much can be in memory side by side; if there are none,
+        the one that needs least, whose arms then have to take turns on the device."""
+        if self.need_bytes is None or len(workloads) == 1:
+            return list(workloads)
+        needs = {spec: self.need_bytes(spec) for spec in workloads}
+        side_by_side = [spec for spec, need in needs.items() if 2 * need <= self.memory_bytes]
+        return side_by_side or [min(workloads, key=needs.__getitem__)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,12 +32,11 @@ __all__ = [
 CUSTOM = "-custom"
 """At the end of the name of a plan whose models or techniques the user named."""
 
-TRAINING_BYTES_PER_PARAMETER = 16
-"""float32 weights, gradients and two AdamW moments."""
-
 CPU_PARAMETERS = 50_000_000
 """Larger models take seconds a step on a CPU: whoever wants to wait for them names them."""
 
+GPU_TURN_STEPS = 4
+"""A turn of one step, waited for at both ends, would hide what a technique gains by letting the host run ahead."""
 
 COMMON = (
     "accumulate_4",
@@ -94,6 +93,11 @@ def _workloads(*models: str, batch: int | None = None, sequence: int | None = No
     return tuple(WorkloadSpec(model=model, batch=batch, sequence=sequence) for model in models)
 
 
+def _in_turns(host: Host, protocol: Protocol) -> Protocol:
+    """The protocol with turns as long as the device wants them."""
+    return dataclasses.replace(protocol, round_steps=GPU_TURN_STEPS) if host.device == "cuda" else protocol
+
+
 @plan
 def smoke(host: Host) -> Plan:
     """A minute's proof that everything works here: one nano model, four arms, three repetitions."""
@@ -103,64 +107,76 @@ def smoke(host: Host) -> Plan:
         compositions=(("accumulate_4",), ("adamw_fused",), ("sgd_momentum",)),
         device=host.device,
         repetitions=3,
-        protocol=Protocol(warmup_s=0.8, sustained_s=0.3, rounds_s=0.5, timeout_s=60),
+        protocol=_in_turns(host, Protocol(warmup_s=0.8, sustained_s=0.3, rounds_s=0.5, timeout_s=60)),
     )
 
 
 @plan
 def quick(host: Host) -> Plan:
-    """Ten minutes without a GPU: two small sizes of GPT-2 and BERT under the common techniques."""
+    """Ten minutes: small sizes of GPT-2 and BERT, on a GPU their published base sizes, under common techniques."""
+    if host.device == "cuda":
+        models = _workloads("gpt2/small", "bert/base")
+        protocol = _in_turns(host, Protocol(warmup_s=1.0, sustained_s=0.5, rounds_s=0.8, timeout_s=120))
+    else:
+        models = _workloads("gpt2/nano", "gpt2/tiny", "bert/tiny", "bert/mini")
+        protocol = Protocol(warmup_s=0.6, sustained_s=0.25, rounds_s=0.8, rounds=8, round_steps=2)
     return Plan(
         name="quick",
-        workloads=_workloads("gpt2/nano", "gpt2/tiny", "bert/tiny", "bert/mini"),
+        workloads=tuple(host.fitting(models)) if host.device == "cuda" else models,
         compositions=_singly(COMMON),
         device=host.device,
         repetitions=3,
-        budget_s=570,
-        protocol=Protocol(warmup_s=0.6, sustained_s=0.25, rounds_s=0.8, rounds=8, round_steps=2),
+        # What comes before the clock starts, texts and tokenizers among it, takes longer for the larger vocabularies.
+        budget_s=510 if host.device == "cuda" else 570,
+        protocol=protocol,
     )
 
 
 @plan
 def full(host: Host) -> Plan:
-    """The published sizes, up to GPT-2 xl (1558M) as the memory allows, under the common techniques."""
-    models = ("gpt2/small", "gpt2/medium", "gpt2/large", "gpt2/xl", "bert/base", "bert/large")
-    fitting = [model for model in models if _fits(model, host)]
+    """The published sizes, up to GPT-2 xl (1558M) as the memory allows, under the common techniques: hours."""
+    models = _workloads("gpt2/small", "gpt2/medium", "gpt2/large", "gpt2/xl", "bert/base", "bert/large")
     return Plan(
         name="full",
-        workloads=_workloads(*(fitting or models[:1])),
+        workloads=tuple(host.fitting(models)),
         compositions=_singly(COMMON),
         device=host.device,
         repetitions=3,
-        protocol=Protocol(warmup_s=3.0, sustained_s=2.0, rounds_s=3.0, rounds=24, timeout_s=600),
+        protocol=_in_turns(host, Protocol(warmup_s=3.0, sustained_s=2.0, rounds_s=3.0, rounds=24, timeout_s=600)),
     )
 
 
 @plan
 def each(host: Host) -> Plan:
     """Every technique there is on one model, in a quarter of an hour: what works here, and what it brings."""
+    sizes = ("nano",) if host.device == "cpu" else ("small", "mini", "tiny")
+    # A batch that divides by every number of micro-batches.
+    models = _workloads(*(f"gpt2/{size}" for size in sizes), batch=16)
     return Plan(
         name="each",
-        # A batch that divides by every number of micro-batches.
-        workloads=_workloads("gpt2/nano" if host.device == "cpu" else "gpt2/small", batch=16),
+        workloads=(host.fitting(models)[0],),
         compositions=_singly(techniques()),
         device=host.device,
         repetitions=2,
         budget_s=840,
-        protocol=Protocol(warmup_s=0.5, sustained_s=0.2, rounds_s=0.4, rounds=8, round_steps=2, timeout_s=300),
+        protocol=_in_turns(
+            host,
+            Protocol(warmup_s=0.5, sustained_s=0.2, rounds_s=0.4, rounds=8, round_steps=2, timeout_s=300),
+        ),
     )
 
 
 @plan
 def crossover(host: Host) -> Plan:
     """One technique over the sizes of a family at one batch and sequence: from which size on it pays."""
+    (shape,) = _workloads("gpt2/nano", batch=8, sequence=64 if host.device == "cpu" else 512)
     return Plan(
         name="crossover",
-        workloads=_workloads(*sizes_of("gpt2", host), batch=8, sequence=64 if host.device == "cpu" else 512),
+        workloads=tuple(sizes_of("gpt2", host, shape)),
         compositions=(("amp_bf16",),),
         device=host.device,
         repetitions=6,
-        protocol=Protocol(warmup_s=1.0, sustained_s=0.3, rounds_s=1.0, timeout_s=300),
+        protocol=_in_turns(host, Protocol(warmup_s=1.0, sustained_s=0.3, rounds_s=1.0, timeout_s=300)),
     )
 
 
@@ -178,32 +194,28 @@ def weak_scaling(host: Host) -> Plan:
 
 def _scaling(host: Host, name: str, beside: tuple[str, ...]) -> Plan:
     counts = [count for count in (2, 4, 8) if count <= host.ranks]
+    sizes = ("mini",) if host.device == "cpu" else ("small", "mini")
+    models = _workloads(*(f"gpt2/{size}" for size in sizes), batch=16)
     return Plan(
         name=name,
-        workloads=_workloads("gpt2/mini" if host.device == "cpu" else "gpt2/small", batch=16),
+        workloads=(host.fitting(models)[0],),
         compositions=tuple((f"ddp_{count}", *beside) for count in counts),
         device=host.device,
         repetitions=6,
+        protocol=_in_turns(host, Protocol()),
     )
 
 
-def sizes_of(name: str, host: Host) -> list[str]:
-    """The sizes of a family that can be trained here in reasonable time, smallest first."""
+def sizes_of(name: str, host: Host, shape: WorkloadSpec) -> list[WorkloadSpec]:
+    """The sizes of a family that can be trained here in this shape, in reasonable time, smallest first."""
     family = families()[name]
-    counts = {size: parameter_count(family, shape) for size, shape in family.sizes.items()}
-    chosen = [
-        f"{name}/{size}"
-        for size, count in sorted(counts.items(), key=lambda item: item[1])
-        if _fits(f"{name}/{size}", host) and (host.device != "cpu" or count <= CPU_PARAMETERS)
-    ]
-    return chosen or [f"{name}/{min(counts, key=lambda size: counts[size])}"]
-
-
-def _fits(model: str, host: Host) -> bool:
-    """Whether the baseline and one rival can train side by side, with as much again for activations."""
-    name, _, size = model.partition("/")
-    family = families()[name]
-    return 3 * TRAINING_BYTES_PER_PARAMETER * parameter_count(family, family.sizes[size]) < host.memory_bytes
+    if host.device == "cuda":
+        # To count, libraries would be imported that start CUDA, and no process but the arms' is to be on the GPU.
+        return host.fitting([dataclasses.replace(shape, model=f"{name}/{size}") for size in family.sizes])
+    counts = {size: parameter_count(family, made) for size, made in family.sizes.items()}
+    ordered = sorted(counts, key=lambda size: counts[size])
+    bearable = [size for size in ordered if counts[size] <= CPU_PARAMETERS]
+    return host.fitting([dataclasses.replace(shape, model=f"{name}/{size}") for size in bearable or ordered[:1]])
 
 
 def customise(
@@ -223,11 +235,6 @@ def customise(
 
     The name of a family stands for all its sizes that can be trained here.
     """
-    own = plan.workloads
-    if models:
-        expanded = [name for model in models for name in (sizes_of(model, host) if model in families() else [model])]
-        # What shape all of the plan's workloads have is the plan's, whatever the model.
-        own = tuple(dataclasses.replace(own[0], model=model) for model in dict.fromkeys(expanded))
     shaped = tuple(
         dataclasses.replace(
             spec,
@@ -236,8 +243,20 @@ def customise(
             sequence=sequence or spec.sequence,
             corpus=corpus or spec.corpus,
         )
-        for spec in own
+        for spec in plan.workloads
     )
+    if models:
+        # What shape all of the plan's workloads have is the plan's, whatever the model.
+        expanded = [
+            spec
+            for model in models
+            for spec in (
+                sizes_of(model, host, shaped[0])
+                if model in families()
+                else [dataclasses.replace(shaped[0], model=model)]
+            )
+        ]
+        shaped = tuple(dict.fromkeys(expanded))
     return dataclasses.replace(
         plan,
         name=plan.name if not (models or compositions or phase) else f"{plan.name}{CUSTOM}",

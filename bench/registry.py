@@ -83,6 +83,7 @@ class Technique:
     replicas: int | None
     loss_tolerance: float
     pretrained: Callable[[Workload], Workload] | None
+    alone: bool
     source: str
     family: str
 
@@ -108,6 +109,7 @@ def technique(
     replicas: int | None = None,
     loss_tolerance: float | None = None,
     pretrained: Callable[[Workload], Workload] | None = None,
+    alone: bool = False,
     values: Iterable[Any] = (),
 ) -> Callable[[Callable[..., TrainingSetup]], Callable[..., TrainingSetup]]:
     """Register a function `TrainingSetup -> TrainingSetup` under its own name.
@@ -122,6 +124,7 @@ def technique(
     `loss_tolerance` is the largest relative difference from the baseline's first losses, where these are comparable.
     `pretrained` gives the workload whose model must have been trained before anything is measured, a teacher say:
     its weights are then found with `bench.checkpoints.load`.
+    `alone` says that it takes what memory there is, and is measured while no other arm holds any.
     `source` is the address of the primary source. Raises ValueError if a name is taken or the docstring is missing.
     """
     numerics = OTHER_NUMERICS if Change.NUMERICS in changes else SAME_NUMERICS
@@ -154,6 +157,7 @@ def technique(
                 replicas=replicas,
                 loss_tolerance=numerics if loss_tolerance is None else loss_tolerance,
                 pretrained=pretrained,
+                alone=alone,
                 source=source,
                 family=function.__module__.rpartition(".")[2],
             )

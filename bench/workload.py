@@ -58,6 +58,16 @@ class Workload:
     size: Size | None = None
 
 
+def first_batch(workload: Workload) -> Batch:
+    """The first samples as one batch. Raises ValueError if there are fewer than a batch has."""
+    samples = workload.data()
+    if len(samples) < workload.batch:
+        raise ValueError(
+            f"batch {workload.batch} is more than the {len(samples)} samples that {workload.name} has: lower --batch"
+        )
+    return torch.utils.data.default_collate([samples[index] for index in range(workload.batch)])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
     """One size of a family. `batch` (samples) and `sequence` (tokens) are the defaults it is measured at."""
@@ -72,7 +82,8 @@ class Size:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """A model family: its sizes, the most positions a model has, how a size becomes a model, and what it predicts.
+    """A model family: its sizes, smallest first, the most positions a model has, how a size becomes a model, and what
+    it predicts.
 
     `classifier` makes a sequence classifier of the given number of labels on the same base, its parts named alike.
     """

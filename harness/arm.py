@@ -98,6 +98,9 @@ class Arm:
         if self._device.type != "cpu":
             peaks["allocated_peak_bytes"] = torch.accelerator.max_memory_allocated()
             peaks["reserved_peak_bytes"] = torch.accelerator.max_memory_reserved()
+            peaks["device"] = self._device.index
+            # The device's own word: it knows of every process, and of a slice what is the slice's.
+            peaks["device_free_bytes"] = torch.cuda.mem_get_info(self._device)[0]
         peaks["compile_s"] = certificate.compile_seconds()
         return peaks
 

@@ -63,6 +63,8 @@ class Entrant:
         self._process: Process | None = None
         self._parked_since_s = self._parked_cpu_s = 0.0
         self._parked_s = self._parked_used_s = 0.0
+        self.free_bytes: dict[int, int] = {}
+        """What was left of each device that the arm is on, when its memory was last asked for."""
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
 
     @property
@@ -98,10 +100,23 @@ class Entrant:
         self._phase(lambda: self._step_round(index))
 
     def certify(self, reference: Entrant, *, replay: bool) -> None:
-        """Ask for peaks and the certificate, and hold the work against the reference's. Not part of the active time."""
+        """Ask for peaks and the certificate, and hold the work against the reference's."""
+        self.attest(self._replay_steps(reference) if replay else 0)
+        self.hold_against(reference)
+
+    def attest(self, replay_steps: int) -> None:
+        """Ask for peaks and the certificate, after so many replayed updates. Not part of the active time."""
         active_s = self.measurement.active_s
-        self._phase(lambda: self._certify(reference, replay=replay))
+        self._phase(lambda: self._attest(replay_steps))
         self.measurement.active_s = active_s
+
+    def hold_against(self, reference: Entrant) -> None:
+        """Whether the arm has done the reference's work, as far as both are certified."""
+        if self.status is not Status.OK or self._certificate is None or reference._certificate is None:
+            return
+        differences = unequal_work(self._certificate, reference._certificate, *self._may_differ(reference))
+        if differences:
+            self.status, self._reason = Status.UNEQUAL_WORK, "; ".join(differences)
 
     def check_parked(self) -> None:
         """End the arm if it has not left the cores alone since its last phase: its neighbours' times would be wrong."""
@@ -235,30 +250,32 @@ class Entrant:
             if name in answers[0]:
                 setattr(self.measurement, name, sum(answer[name] for answer in answers))
         self.measurement.peak_memory_bytes = self.measurement.allocated_peak_bytes or sum(map(_own_growth, answers))
+        self.free_bytes = {item["device"]: item["device_free_bytes"] for item in answers if "device" in item}
         self.measurement.compile_s = answers[0]["compile_s"]
         if self.measurement.compile_s is not None:
             self.measurement.compile_cache = "cold" if self._is_cold else "warm"
 
-    def _certify(self, reference: Entrant, *, replay: bool) -> None:
+    def _attest(self, replay_steps: int) -> None:
         self._read_peaks()
-        steps = self._replay_steps(reference) if replay else 0
-        answers = self._call({"do": "certify", "with": {"replay_steps": steps}})
+        answers = self._call({"do": "certify", "with": {"replay_steps": replay_steps}})
         facts = merge(answers)
         if facts.get("first_losses"):
             facts["first_losses"] = _rank_means([answer["first_losses"] for answer in answers])
         self._certificate = WorkCertificate(**facts)
-        if reference._certificate is None:
-            return
-        differences = unequal_work(self._certificate, reference._certificate, *self._may_differ(reference))
-        if differences:
-            self.status, self._reason = Status.UNEQUAL_WORK, "; ".join(differences)
 
     def _replay_steps(self, reference: Entrant) -> int:
         """How many updates to replay: as many as the reference has."""
         if reference is not self and reference._certificate is not None and reference._certificate.first_losses:
             return len(reference._certificate.first_losses)
+        return self.replay_steps
+
+    @property
+    def replay_steps(self) -> int:
+        """How many updates to replay by the protocol alone."""
         is_finetuned = self.trial.workload.phase is Phase.FINETUNE
         least = self.protocol.finetune_steps if is_finetuned else self.protocol.certify_steps
+        if not self.protocol.certify_s or self.status is not Status.OK:
+            return least
         return max(least, min(len(self.measurement.losses), int(self.protocol.certify_s / self.step_s)))
 
     def _may_differ(self, reference: Entrant) -> tuple[set[Change], float]:

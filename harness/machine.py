@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench import __version__
 from bench.host import Host
-from bench.setup import baseline
-from bench.spec import Phase
-from bench.workload import Batch, Samples, Workload
+from bench.setup import baseline, split
+from bench.spec import Phase, WorkloadSpec
+from bench.workload import Batch, Workload, first_batch
 from harness.arm import requested_workload
 from harness.channel import Message
 from harness.clock import clock_for
@@ -60,6 +61,7 @@ def probe_device(device: str) -> Message:
         "gpus": 0,
         "capability": None,
         "gpu_memory_bytes": None,
+        "gpu_free_bytes": None,
         "driver": None,
         "threads": torch.get_num_threads(),
     }
@@ -70,6 +72,7 @@ def probe_device(device: str) -> Message:
             "gpus": torch.cuda.device_count(),
             "capability": [properties.major, properties.minor],
             "gpu_memory_bytes": properties.total_memory,
+            "gpu_free_bytes": torch.cuda.mem_get_info(0)[0],
             "driver": f"CUDA {torch.version.cuda}",
         }
     return facts
@@ -121,15 +124,11 @@ def probe_workload(workload: Message, corpus: Message) -> Message:
     Tokens are made here if they are not in the cache yet. Raises ValueError if the workload cannot train.
     """
     chosen = requested_workload({"workload": workload, "corpus": corpus})
-    samples = chosen.data()
-    if len(samples) < chosen.batch:
-        raise ValueError(
-            f"batch {chosen.batch} is more than the {len(samples)} samples that {chosen.name} has: lower --batch"
-        )
-    counted = _count(chosen, samples)
+    batch = first_batch(chosen)
+    counted = _count(chosen, batch)
     # The models of families are known to train, and a fine-tuned one may not have its checkpoint yet.
     if counted.flops is None and chosen.family is None:
-        _check_loss(chosen, samples)
+        _check_loss(chosen, split(batch, chosen.batch)[0])
     return {
         "batch": chosen.batch,
         "sequence": chosen.tokens_per_sample,
@@ -138,17 +137,13 @@ def probe_workload(workload: Message, corpus: Message) -> Message:
     }
 
 
-def _collate(samples: Samples, count: int) -> Batch:
-    return torch.utils.data.default_collate([samples[index] for index in range(count)])
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Count:
     parameters: int | None = None
     flops: float | None = None
 
 
-def _count(workload: Workload, samples: Samples) -> _Count:
+def _count(workload: Workload, real: Batch) -> _Count:
     """Parameters, and FLOP of forward and backward (in the phase infer: of forward) of one global batch.
 
     By torch.utils.flop_counter:
@@ -157,7 +152,6 @@ def _count(workload: Workload, samples: Samples) -> _Count:
     tensors on the meta device and plain-matrix attention, because the CPU's fused attention operator counts as zero
     (pytorch/pytorch#195460).
     """
-    real = _collate(samples, workload.batch)
     meta = torch.device("meta")
     try:
         with FakeTensorMode(), meta:
@@ -173,11 +167,11 @@ def _count(workload: Workload, samples: Samples) -> _Count:
     return _Count(parameters=parameters, flops=float(counter.get_total_flops()))
 
 
-def _check_loss(workload: Workload, samples: Samples) -> None:
+def _check_loss(workload: Workload, sample: Batch) -> None:
     """Raises ValueError if the model gives no scalar loss with a gradient on one real sample."""
     setup = baseline(workload, torch.device("cpu"))
     try:
-        loss = setup.loss(setup.model, _collate(samples, 1))
+        loss = setup.loss(setup.model, sample)
     except AttributeError as error:
         raise ValueError(
             f"model {workload.name!r} gives no loss ({error}): its forward takes input_ids, labels and returns an "
@@ -189,14 +183,16 @@ def _check_loss(workload: Workload, samples: Samples) -> None:
         raise ValueError(f"model {workload.name!r} gives {type(loss).__name__} as loss: give a scalar with a gradient")
 
 
-def host(device: str, facts: Message) -> Host:
+def host(device: str, facts: Message, need_bytes: Callable[[WorkloadSpec], int] | None = None) -> Host:
+    """What the machine offers, by what `probe_device` has seen."""
     capability = facts["capability"]
     return Host(
         device=device,
         gpus=facts["gpus"],
         cores=os.cpu_count() or 1,
-        memory_bytes=facts["gpu_memory_bytes"] or psutil.virtual_memory().available,
+        memory_bytes=facts["gpu_free_bytes"] or psutil.virtual_memory().available,
         capability=tuple(capability) if capability else None,
+        need_bytes=need_bytes,
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Container, Iterable, Mapping
+import functools
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -11,7 +12,7 @@ from bench.composition import compose, ranks, unmet
 from bench.corpus import Corpus, open_corpus
 from bench.host import Host, compiler
 from bench.registry import Technique
-from bench.spec import BASELINE, Plan, Trial, WorkloadSpec
+from bench.spec import BASELINE, Phase, Plan, Trial, WorkloadSpec
 from harness.channel import Message
 from harness.machine import describe_machine, host
 from harness.nursery import ArmFailed, Nursery
@@ -72,6 +73,26 @@ def device_facts(nursery: Nursery, device: str) -> Message:
     """What torch sees of the device. Raises ValueError if it is not there."""
     facts: Message = nursery.run("harness.machine:probe_device", {"device": device}, TASK_TIMEOUT_S)
     return facts
+
+
+def look(nursery: Nursery, device: str | None) -> Host:
+    """What the machine offers on the device; None: the one that torch prefers. Raises ValueError if it is missing."""
+    where: str = device or nursery.run("harness.machine:default_device", {}, TASK_TIMEOUT_S)
+    return host(where, device_facts(nursery, where), need_bytes(nursery, where))
+
+
+def need_bytes(nursery: Nursery, device: str) -> Callable[[WorkloadSpec], int]:
+    """What tells how much of the device's memory a process takes that trains a workload plainly; it runs nothing."""
+
+    @functools.cache
+    def need(spec: WorkloadSpec) -> int:
+        # The checkpoint that fine-tuning starts from may not be there yet; it takes as much to train.
+        plain = dataclasses.replace(spec, phase=Phase.PRETRAIN) if spec.phase is Phase.FINETUNE else spec
+        arguments = {"workload": dataclasses.asdict(plain), "corpus": dataclasses.asdict(open_corpus(spec.corpus))}
+        found: int = nursery.run("harness.foresee:need_bytes", arguments | {"device": device}, TASK_TIMEOUT_S)
+        return found
+
+    return need
 
 
 def prepare(plan: Plan, nursery: Nursery) -> Prepared:

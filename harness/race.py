@@ -10,7 +10,7 @@ import dataclasses
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,9 @@ class Heat:
     """What the arms of one repetition of one workload share. `request` and `record` lack only what tells arms apart.
 
     `compile_caches` is a folder with one for each arm, and `toolchain` the cache that they start as a copy of.
-    `found_batches` has the batch of each arm that has looked for one of its own in an earlier repetition.
+    `found_batches` has the batch of each arm that has looked for one of its own in an earlier repetition. `alone` are
+    the labels of the arms that cannot be in memory beside others. After `deadline_s`, on time.monotonic's clock, no
+    rival is started any more.
     """
 
     nursery: Nursery
@@ -45,6 +47,8 @@ class Heat:
     compile_caches: Path
     toolchain: Path
     found_batches: Mapping[str, int]
+    alone: Collection[str]
+    deadline_s: float
     progress: Callable[[str, str], object]
 
     def enter(self, trial: Trial) -> Entrant:
@@ -65,32 +69,44 @@ class Heat:
 def race(heat: Heat, baseline: Trial, rivals: Sequence[Trial], *, replay: bool) -> Iterator[Record]:
     """Yield one record for each arm; the baseline's once for each part that the heat is split into.
 
-    A heat is split when its arms do not fit in memory at once, or are more than the protocol's `heat_arms`. An arm that
-    ran out of memory among others runs once more with the baseline alone before it is recorded as such.
+    A heat is split when its arms do not fit in memory at once, or are more than the protocol's `heat_arms`. What does
+    not fit beside the baseline, or ran out of memory among others, is measured with one arm in memory at a time.
+    Rivals that there is no time left for have no record.
     """
     order = random.Random(f"{heat.record.seed}")
-    waiting = list(rivals)
+    waiting = [trial for trial in rivals if trial.label not in heat.alone]
+    alone = [trial for trial in rivals if trial.label in heat.alone]
     order.shuffle(waiting)
-    crowded_out: list[Trial] = []
-    part = heat.record.heat_part
-    while True:
+    first = part = heat.record.heat_part
+    while waiting or (part == first and not alone):
         entrants = _admit(heat, baseline, waiting)
+        if len(entrants) == 1 and waiting and _in_time(heat, entrants):
+            entrants[0].end()
+            alone += waiting
+            break
         _rounds(heat, entrants, order)
         _certify(heat, entrants, replay=replay)
         for entrant in entrants:
-            if entrant.status is Status.OOM and len(entrants) > 2 and entrant is not entrants[0]:
-                crowded_out.append(entrant.trial)
+            if entrant.status is Status.OOM and entrant is not entrants[0]:
+                alone.append(entrant.trial)
             else:
                 yield entrant.record(dataclasses.replace(heat.record, heat_part=part))
         part += 1
-        if not waiting and crowded_out:
-            waiting = [crowded_out.pop()]
-        if not waiting:
+        if not _in_time(heat, []):
             return
+    if alone:
+        yield from _one_at_a_time(heat, [baseline, *alone], order, part, replay=replay)
+
+
+def _in_time(heat: Heat, entrants: Sequence[Entrant]) -> bool:
+    """Whether there is time to start another arm: those that have started will want as long again for their rounds and
+    replays."""
+    owed_s = sum(entrant.measurement.active_s + heat.protocol.rounds_s for entrant in entrants)
+    return time.monotonic() + owed_s < heat.deadline_s
 
 
 def _admit(heat: Heat, baseline: Trial, waiting: list[Trial]) -> list[Entrant]:
-    """Start the baseline and as many of the waiting as memory allows, but at least one; takes them off the list."""
+    """Start the baseline and as many of the waiting as memory and time allow; takes them off the list."""
     entrants: list[Entrant] = []
     largest_bytes = 0
     upcoming: Trial | None = baseline
@@ -102,18 +118,47 @@ def _admit(heat: Heat, baseline: Trial, waiting: list[Trial]) -> list[Entrant]:
         for parked in entrants:
             parked.check_parked()
         entrants.append(entrant)
-        largest_bytes = max(largest_bytes, entrant.memory_bytes())
-        is_full = len(entrants) >= heat.protocol.heat_arms
-        has_room = len(entrants) < 2 or (not is_full and free_bytes(heat) > MEMORY_MARGIN * largest_bytes)
-        upcoming = waiting.pop(0) if waiting and has_room else None
+        largest_bytes = max(largest_bytes, entrant.memory_bytes() // entrant.world_size)
+        is_full = len(entrants) >= max(2, heat.protocol.heat_arms)
+        has_room = not is_full and free_bytes(entrants) > MEMORY_MARGIN * largest_bytes
+        upcoming = waiting.pop(0) if waiting and has_room and _in_time(heat, entrants) else None
         time.sleep(heat.protocol.pause_s)
     return entrants
 
 
-def free_bytes(heat: Heat) -> int:
-    """Memory that one more arm could take: the GPU's where the run is on one, else the machine's."""
-    on_gpu = heat.gpus.free_bytes()
-    return psutil.virtual_memory().available if on_gpu is None else on_gpu
+def free_bytes(entrants: Sequence[Entrant]) -> int:
+    """Memory that one more arm could take: of the fullest GPU that the arms are on, else of the machine.
+
+    What the arms said last: each was asked after it had warmed up, and none has come since.
+    """
+    free: dict[int, int] = {}
+    for entrant in entrants:
+        free |= entrant.free_bytes
+    return min(free.values()) if free else psutil.virtual_memory().available
+
+
+def _one_at_a_time(
+    heat: Heat, trials: Sequence[Trial], order: random.Random, part: int, *, replay: bool
+) -> Iterator[Record]:
+    """Every arm from its start to its end while no other is there, in random order: the baseline is the first trial."""
+    entrants = {trial: heat.enter(trial) for trial in trials}
+    for trial in order.sample(list(trials), len(trials)):
+        entrant = entrants[trial]
+        if trial is not trials[0] and not _in_time(heat, [entrant]):
+            del entrants[trial]
+            continue
+        heat.progress(trial.label, "by itself")
+        entrant.start(heat.nursery)
+        entrant.sustain(heat.gpus)
+        for index in range(entrant.round_count if entrant.alive else 0):
+            entrant.step_round(index)
+        entrant.attest(entrant.replay_steps if replay else 0)
+        entrant.end()
+        time.sleep(heat.protocol.pause_s)
+    reference = entrants[trials[0]]
+    for entrant in entrants.values():
+        entrant.hold_against(reference)
+        yield entrant.record(dataclasses.replace(heat.record, heat_part=part, alone=True))
 
 
 def _rounds(heat: Heat, entrants: list[Entrant], order: random.Random) -> None:

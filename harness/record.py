@@ -147,7 +147,8 @@ class Record:
     """One arm in one repetition, complete: what was asked, how it ended, and what was seen.
 
     `heat_part` tells apart the parts of a heat that did not fit in memory at once: only records of the same part
-    and repetition ran interleaved and are set against each other. `changes` are what the techniques declare that they
+    and repetition are set against each other. They ran interleaved, or `alone`: one after the other, each while no
+    other arm was in memory. `changes` are what the techniques declare that they
     change. `batch` is the arm's own, samples of one update over all ranks. `step_flops` counts one update of the
     unmodified model on that batch (one forward pass in the phase infer).
     """
@@ -175,3 +176,4 @@ class Record:
     command: str
     measurement: Measurement
     certificate: WorkCertificate | None
+    alone: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shlex
 import tempfile
 import time
@@ -57,13 +58,14 @@ class Sweep:
         keep: Callable[[Record], object],
         choose: Choose,
         show: Callable[[Progress], object] = lambda progress: None,
+        paused: Callable[[], object] = lambda: None,
         finished: Sequence[Record] = (),
         log: Path,
     ) -> None:
         """`finished` are the records of an earlier, unfinished go at the same run, which are not measured again.
-        What the arms print is appended to `log`."""
+        `paused` is called between two repetitions, while no arm is there. What the arms print is appended to `log`."""
         self._prepared, self._plan = prepared, prepared.plan
-        self._run_id, self._keep, self._choose, self._show = run_id, keep, choose, show
+        self._run_id, self._keep, self._choose, self._show, self._paused = run_id, keep, choose, show, paused
         self._records = list(finished)
         self._gpus = Gpus(self._plan.device, prepared.machine.gpus)
         self._log = log
@@ -76,26 +78,49 @@ class Sweep:
     def run(self, nursery: Nursery) -> None:
         """Measure the least repetitions of every workload, then more where they tell most, while the budget lasts.
 
+        The first repetition of each workload has an equal share of the budget: what that leaves no time for is told by
+        `unmeasured`. What an earlier go has spent is spent, but it has the whole budget again to complete the least.
         Raises ArmFailed where the checkpoint that a workload starts from cannot be made.
         """
         self._pretrain(nursery)
-        # What an earlier go has spent on these records is spent.
-        started = time.monotonic() - sum(record.measurement.active_s for record in self._records)
+        opened = time.monotonic()
+        started = opened - sum(record.measurement.active_s for record in self._records)
         self._record_unable()
         with tempfile.TemporaryDirectory(prefix="trainpace-") as folder:
-            caches = Path(folder)
+            self._nursery, self._caches = nursery, Path(folder)
             if self._prepared.compiles:
-                toolchain.learn(self._prepared, nursery, str(caches / TOOLCHAIN))
+                toolchain.learn(self._prepared, nursery, str(self._caches / TOOLCHAIN))
+            entries = self._prepared.entries
             for repetition in range(self._plan.repetitions):
-                for entry in self._prepared.entries:
-                    self._heat(nursery, entry, self._trials(entry), repetition, caches)
+                for index, entry in enumerate(entries):
+                    left_s = self._left_s(opened)
+                    trials = self._trials(entry)
+                    if repetition and self._expected_s(entry, trials) > left_s:
+                        continue
+                    share_s = left_s / (len(entries) - index) if repetition == 0 else left_s
+                    self._heat(entry, trials, repetition, share_s)
             while self._plan.budget_s is not None:
-                left_s = self._plan.budget_s - (time.monotonic() - started)
+                left_s = self._left_s(started)
                 chosen = self._next(left_s)
                 if chosen is None:
                     return
                 entry, trials = chosen
-                self._heat(nursery, entry, trials, self._repetitions_of(entry), caches)
+                self._heat(entry, trials, self._repetitions_of(entry), left_s)
+
+    def _left_s(self, started: float) -> float:
+        """Seconds of the budget that are left; infinite where there is none."""
+        return math.inf if self._plan.budget_s is None else self._plan.budget_s - (time.monotonic() - started)
+
+    @property
+    def unmeasured(self) -> list[Trial]:
+        """The arms that the budget has left no time for."""
+        known = {(record.workload, record.techniques) for record in self._records}
+        return [
+            trial
+            for entry in self._prepared.entries
+            for trial in self._trials(entry)
+            if (entry.spec.name, trial.label) not in known
+        ]
 
     def _next(self, left_s: float) -> tuple[Entry, list[Trial]] | None:
         """The most telling heat that fits the time left."""
@@ -123,7 +148,8 @@ class Sweep:
         """Arms that failed before: another repetition would fail alike, and cost its timeout again."""
         return {record.techniques for record in self._of(workload) if record.status is not Status.OK} - {BASELINE}
 
-    def _heat(self, nursery: Nursery, entry: Entry, trials: Sequence[Trial], repetition: int, caches: Path) -> None:
+    def _heat(self, entry: Entry, trials: Sequence[Trial], repetition: int, share_s: float) -> None:
+        """One repetition of these arms; no rival is started any more once the share of time is used up."""
         workload = entry.spec.name
         earlier = [record for record in self._of(workload) if record.repetition == repetition]
         done = {record.techniques for record in earlier} | self._disqualified(workload)
@@ -133,10 +159,11 @@ class Sweep:
             return
         # What is left of a heat that an earlier go has begun is a part of its own, with a baseline of its own.
         part = sum(record.techniques == BASELINE for record in earlier)
-        heat = self._context(nursery, entry, repetition, caches, part)
+        heat = self._context(entry, repetition, part, time.monotonic() + share_s)
         replay = not any(self._certified(workload, trial.label) for trial in rivals)
         for record in race(heat, baseline, rivals, replay=replay):
             self._finish(record)
+        self._paused()
 
     def _certified(self, workload: str, label: str) -> bool:
         """Whether the arm has replayed its first updates beside a baseline that did so too."""
@@ -144,10 +171,10 @@ class Sweep:
         references = {(item.repetition, item.heat_part) for item in replayed if item.techniques == BASELINE}
         return any(item.techniques == label and (item.repetition, item.heat_part) in references for item in replayed)
 
-    def _context(self, nursery: Nursery, entry: Entry, repetition: int, caches: Path, part: int) -> Heat:
+    def _context(self, entry: Entry, repetition: int, part: int, deadline_s: float) -> Heat:
         seed = self._plan.seed + repetition
         return Heat(
-            nursery=nursery,
+            nursery=self._nursery,
             host=self._prepared.host,
             protocol=self._plan.protocol,
             gpus=self._gpus,
@@ -159,15 +186,24 @@ class Sweep:
                 "log": str(self._log),
             },
             record=dataclasses.replace(self._template(entry), repetition=repetition, heat_part=part, seed=seed),
-            compile_caches=caches,
-            toolchain=caches / TOOLCHAIN,
+            compile_caches=self._caches,
+            toolchain=self._caches / TOOLCHAIN,
             found_batches={
                 record.techniques: record.batch
                 for record in self._of(entry.spec.name)
                 if record.status is Status.OK and Change.BATCH_SIZE.value in record.changes
             },
+            alone=self._alone(entry),
+            deadline_s=deadline_s,
             progress=lambda techniques, phase: self._progress(entry.spec.name, phase, techniques, repetition),
         )
+
+    def _alone(self, entry: Entry) -> set[str]:
+        """The arms that take all memory there is, and those that an earlier repetition found to need it."""
+        declared_so = {
+            trial.label for trial in self._trials(entry) if any(item.alone for item in compose(trial.techniques))
+        }
+        return declared_so | {record.techniques for record in self._of(entry.spec.name) if record.alone} - {BASELINE}
 
     def _progress(self, workload: str, phase: str, techniques: str = "", repetition: int = 0) -> None:
         least = self._plan.repetitions * sum(len(self._trials(entry)) for entry in self._prepared.entries)

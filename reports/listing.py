@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from bench.registry import techniques
-from bench.spec import Phase
+from bench.spec import Phase, Plan, Trial
 from harness.prepare import Prepared
 
 
@@ -56,6 +57,18 @@ def dry_run(prepared: Prepared) -> str:
     budget = f", and further repetitions until {plan.budget_s:.0f} s" if plan.budget_s else ""
     lines += ["", f"estimated time: {prepared.estimated_s():.0f} s for the least repetitions{budget}"]
     return "\n".join(lines)
+
+
+def unmeasured(trials: Sequence[Trial], plan: Plan, folder: Path) -> str:
+    """Which arms the budget has left no time for, and how they are measured after all."""
+    names = {trial.workload.name: [] for trial in trials}  # type: dict[str, list[str]]
+    for trial in trials:
+        names[trial.workload.name].append(trial.label)
+    missing = "; ".join(f"{workload}: {', '.join(labels)}" for workload, labels in names.items())
+    return (
+        f"\nThe budget of {plan.budget_s:.0f} s left no time for {missing}. They are measured by: "
+        f"trainpace run --resume {folder}"
+    )
 
 
 def _starts_from_checkpoints(prepared: Prepared) -> bool:

@@ -33,8 +33,9 @@ class Comparison:
 
     Times are in seconds; `speedup` is the baseline's time a token over the arm's (above 1 is faster), with its 95 %
     interval.
-    `changes` are what the techniques declare that they change. `smallest_effect` is the least relative change of the
-    time a token that these repetitions could have seen (80 % power).
+    `changes` are what the techniques declare that they change. `alone`: not interleaved with the baseline, beside which
+    it does not fit in memory, but measured before or after it in each repetition. `smallest_effect` is the least
+    relative change of the time a token that these repetitions could have seen (80 % power).
     """
 
     workload: str
@@ -72,6 +73,7 @@ class Comparison:
     loss_delta: float | None
     parameters: int | None
     changes: list[str]
+    alone: bool
     reason: str | None
     command: str
 
@@ -127,6 +129,7 @@ def _comparison(records: list[Record], baselines: list[Record], machine: Machine
         ranks=first.world_size,
         scaling_efficiency=_efficiency(speedup, first),
         changes=first.changes,
+        alone=not is_baseline and any(record.alone for record in good),
         reason=failed.reason if failed else None,
         command=first.command,
         **metrics,

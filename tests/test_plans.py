@@ -6,6 +6,7 @@ from bench.composition import compose
 from bench.host import Host
 from bench.plans import customise, known_plan, plans, sizes_of
 from bench.registry import techniques
+from bench.spec import WorkloadSpec
 from bench.workload import families
 
 GIB = 2**30
@@ -27,16 +28,6 @@ def test_plans_name_what_exists(name: str) -> None:
         compose(names)
 
 
-def test_full_takes_the_sizes_that_fit() -> None:
-    models = {
-        memory: [spec.model for spec in known_plan("full")(gpu_host(memory * GIB)).workloads] for memory in (1, 16, 80)
-    }
-    assert models[1] == ["gpt2/small"]
-    assert "gpt2/xl" in models[80]
-    assert "gpt2/small" in models[16]
-    assert "gpt2/xl" not in models[16]
-
-
 def test_what_the_user_names_takes_the_plans_place() -> None:
     plan = known_plan("quick")(HERE)
     made = customise(plan, HERE, models=("gpt2/nano", "gpt2/nano"), compositions=(("adam",),), batch=4, repetitions=5)
@@ -56,8 +47,11 @@ def test_each_runs_every_technique() -> None:
 
 
 def test_a_family_stands_for_its_sizes_that_can_be_trained() -> None:
-    assert sizes_of("gpt2", HERE) == ["gpt2/nano", "gpt2/tiny", "gpt2/mini"]
-    assert "gpt2/large" in sizes_of("gpt2", gpu_host(80 * GIB))
+    shape = WorkloadSpec(model="gpt2/nano", batch=4)
+    assert sizes_of("gpt2", HERE, shape) == [
+        WorkloadSpec(model=f"gpt2/{size}", batch=4) for size in ("nano", "tiny", "mini")
+    ]
+    assert "gpt2/large" in {spec.model for spec in sizes_of("gpt2", gpu_host(80 * GIB), shape)}
     made = customise(known_plan("crossover")(HERE), HERE, models=("bert",))
     assert [spec.model for spec in made.workloads][:2] == ["bert/nano", "bert/tiny"]
     assert len({(spec.batch, spec.sequence) for spec in made.workloads}) == 1

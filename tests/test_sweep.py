@@ -11,10 +11,12 @@ import pytest
 
 import tests.planted  # noqa: F401  the sweep composes the planted techniques in this process too
 from bench.spec import Plan, Protocol, WorkloadSpec
+from harness.entrant import Entrant
 from harness.nursery import Nursery
-from harness.prepare import prepare
+from harness.prepare import Prepared, prepare
 from harness.record import Record, Status
 from harness.sweep import Sweep, check_resumable, command
+from reports.view import notes
 from results.compare import compare, most_telling
 from tests.conftest import SHORT
 
@@ -147,14 +149,93 @@ def test_a_run_is_resumed_where_it_stopped(nursery: Nursery, text_folder: Path, 
         check_resumable(prepared, kept, older)
 
 
-def test_a_full_memory_splits_the_heat(sweep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.race.free_bytes", lambda heat: 0)
+def test_what_does_not_fit_beside_the_baseline_is_measured_by_itself(
+    sweep: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.race.free_bytes", lambda entrants: 0)
+    alive: list[int] = []
+    start, end = Entrant.start, Entrant.end
+
+    def started(entrant: Entrant, nursery: Nursery) -> None:
+        start(entrant, nursery)
+        alive.append(alive[-1] + 1 if alive else 1)
+
+    def ended(entrant: Entrant) -> None:
+        alive.append(alive[-1] - entrant.alive)
+        end(entrant)
+
+    monkeypatch.setattr(Entrant, "start", started)
+    monkeypatch.setattr(Entrant, "end", ended)
+    prepared, records = sweep(("adamw_fused",), ("adam",), repetitions=2)
+    assert max(alive) == 1
+    assert all(record.status is Status.OK and record.alone for record in records)
+    measured = sorted((record.techniques, record.repetition) for record in records)
+    assert measured == [(label, repetition) for label in ("adam", "adamw_fused", "fp32") for repetition in (0, 1)]
+    rows = {row.techniques: row for row in compare(records, prepared.machine)}
+    assert rows["adam"].speedup is not None and rows["adam"].alone
+    assert any("by itself" in note for note in notes(rows["adam"], rows["fp32"]))
+
+
+def test_memory_for_some_splits_the_heat(sweep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.race.free_bytes", lambda entrants: 0 if len(entrants) > 1 else 1 << 40)
     _, records = sweep(("adamw_fused",), ("adam",))
     parts = {record.techniques: [] for record in records}  # type: dict[str, list[int]]
     for record in records:
         parts[record.techniques].append(record.heat_part)
     assert sorted(parts["fp32"]) == [0, 1]
     assert sorted(parts["adam"] + parts["adamw_fused"]) == [0, 1]
+    assert not any(record.alone for record in records)
+
+
+def test_the_largest_batch_is_looked_for_and_measured_by_itself(sweep: Run) -> None:
+    _, records = sweep(("largest_batch",), ("adam",))
+    found = {record.techniques: [] for record in records}  # type: dict[str, list[Record]]
+    for record in records:
+        found[record.techniques].append(record)
+    assert [record.alone for record in found["largest_batch"]] == [True]
+    assert [record.alone for record in found["adam"]] == [False]
+    assert sorted(record.alone for record in found["fp32"]) == [False, True]
+    assert found["largest_batch"][0].status is Status.OK and found["largest_batch"][0].batch > 8
+
+
+def test_a_budget_that_is_too_small_for_all_says_what_it_left_out(
+    nursery: Nursery, text_folder: Path, tmp_path: Path
+) -> None:
+    names = ("gpt2/nano", "bert/nano")
+    specs = tuple(WorkloadSpec(model=name, batch=8, sequence=32, corpus=str(text_folder)) for name in names)
+    plan = Plan(
+        name="p",
+        workloads=specs,
+        compositions=(("adamw_fused",), ("adam",), ("sgd",)),
+        repetitions=3,
+        budget_s=0.001,
+        protocol=SHORT,
+    )
+    prepared = prepare(plan, nursery)
+    kept: list[Record] = []
+    pauses: list[int] = []
+
+    def sweep(finished: list[Record], prepared: Prepared) -> Sweep:
+        return Sweep(
+            prepared,
+            run_id="r",
+            keep=kept.append,
+            choose=lambda records: most_telling(records, prepared.machine),
+            paused=lambda: pauses.append(len(kept)),
+            finished=finished,
+            log=tmp_path / "log",
+        )
+
+    first = sweep([], prepared)
+    first.run(nursery)
+    # Every workload has its baseline, and nothing was repeated.
+    assert [(record.workload, record.techniques) for record in kept] == [(name, "fp32") for name in names]
+    left_out = {(trial.workload.name, trial.label) for trial in first.unmeasured}
+    assert left_out == {(name, label) for name in names for label in ("adamw_fused", "adam", "sgd")}
+    assert pauses == [1, 2]
+    again = sweep(kept[:2], dataclasses.replace(prepared, plan=dataclasses.replace(plan, budget_s=None)))
+    again.run(nursery)
+    assert not again.unmeasured
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ RAMP = ((4, 8), (2, 8))
     # Ranks would each have to fit, and one that does not would leave the others waiting; and every size that is tried
     # would be compiled.
     excludes={"distribute", "compile"},
+    # What parked neighbours leave is not what fits, and they would be left nothing.
+    alone=True,
     source="https://arxiv.org/abs/1812.06162",
 )
 def largest_batch(setup: TrainingSetup) -> TrainingSetup:

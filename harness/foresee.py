@@ -1,0 +1,210 @@
+"""How much memory training will take, found out before it runs and without touching the device.
+
+Two updates run on fake tensors, which have shapes and storages but no data, and every storage that is alive is counted.
+The second update is the one that counts: the optimizer's state is there by then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.optim import optimizer as torch_optimizer
+from torch.overrides import TorchFunctionMode
+from torch.utils import _foreach_utils
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from bench.composition import compose
+from bench.setup import baseline
+from bench.spec import Phase
+from bench.workload import Workload, first_batch
+from harness.arm import requested_workload
+from harness.channel import Message
+from harness.step import infer_step, train_step
+
+UPDATES = 2
+
+ALLOCATION_BYTES = {"cpu": 1, "cuda": 512}
+"""What the device's allocator rounds each allocation up to (CUDACachingAllocator: kMinBlockSize)."""
+
+WORKSPACE_BYTES = {"cpu": 0, "cuda": 32 << 20}
+"""What the matrix library keeps for itself in the allocator: on a Hopper GPU 32 MiB, on earlier ones 8 MiB
+(https://docs.nvidia.com/cuda/cublas/#cublassetworkspace)."""
+
+CONTEXT_BYTES = {"cpu": 0, "cuda": 600 << 20}
+"""What a process takes of a GPU before its first tensor, for the context and its kernels: an allowance."""
+
+SLACK = 1.1
+"""By how much more the allocator holds than is in use, because blocks do not always fit: an allowance."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foreseen:
+    """Bytes at the highest point of an update: what tensors take, as the device's allocator counts it, of which
+    `state_bytes` stay from update to update (weights and optimizer state)."""
+
+    peak_bytes: int
+    state_bytes: int
+
+
+def need_bytes(workload: Message, corpus: Message, device: str) -> int:
+    """Task: the memory of the device that a process takes which trains the workload plainly, in bytes."""
+    seen = foresee(requested_workload({"workload": workload, "corpus": corpus}), device=device)
+    return round(SLACK * seen.peak_bytes) + CONTEXT_BYTES[device]
+
+
+def foresee(workload: Workload, techniques: Sequence[str] = (), *, device: str) -> Foreseen:
+    """The memory of one rank that trains the workload under a composition.
+
+    Everything runs on fake CPU tensors, because a backward pass on fake CUDA tensors needs a GPU. For a GPU the
+    attention kernel and the optimizer's batching are those that torch would choose there. Raises whatever a model or
+    technique raises that cannot run without data.
+    """
+    real = first_batch(workload)
+    live = _Live(ALLOCATION_BYTES[device])
+    manners = _gpu_manners() if device == "cuda" else contextlib.nullcontext()
+    with FakeTensorMode(allow_non_fake_inputs=True), live, _in_place_conversion(), manners:
+        setup = baseline(workload, torch.device("cpu"))
+        for technique in compose(techniques):
+            setup = technique.apply(setup)
+        trains = workload.phase is not Phase.INFER
+        optimizer = (
+            setup.optimizer([item for item in setup.model.parameters() if item.requires_grad]) if trains else None
+        )
+        for _ in range(UPDATES):
+            live.peak_bytes = live.alive_bytes
+            batch = tree_map_only(Tensor, lambda item: torch.empty(item.shape, dtype=item.dtype), real)
+            if optimizer is None:
+                infer_step(setup, batch)
+            else:
+                train_step(setup, optimizer, batch)
+            del batch
+    return Foreseen(
+        peak_bytes=live.peak_bytes + WORKSPACE_BYTES[device],
+        state_bytes=live.alive_bytes,
+    )
+
+
+class _Live(TorchDispatchMode):
+    """Adds up the storages that are alive, each rounded up as the allocator does it."""
+
+    def __init__(self, rounding: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
+        self.alive_bytes = self.peak_bytes = 0
+        self._rounding = rounding
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._see(leaf.untyped_storage())
+        return result
+
+    def _see(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key in self._known:
+            return
+        size = -(-storage.nbytes() // self._rounding) * self._rounding
+        self._known.add(key)
+        self.alive_bytes += size
+        self.peak_bytes = max(self.peak_bytes, self.alive_bytes)
+        weakref.finalize(storage, self._gone, key, size)
+
+    def _gone(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.alive_bytes -= size
+
+
+@contextlib.contextmanager
+def _in_place_conversion() -> Iterator[None]:
+    """Let `module.to` work on fake parameters: nn.Module refuses to exchange those that a mode has looked at."""
+
+    def exchange(first: Tensor, second: Tensor) -> None:
+        first.__dict__, second.__dict__ = second.__dict__, first.__dict__
+        torch._C._swap_tensor_impl(first, second)
+
+    with _replaced(torch.utils, "swap_tensors", exchange):
+        yield
+
+
+@contextlib.contextmanager
+def _gpu_manners() -> Iterator[None]:
+    """Let fake CPU tensors be handled as torch handles those of a GPU."""
+    supported = [*torch_optimizer._foreach_supported_types, FakeTensor]
+    with (
+        _replaced(_foreach_utils, "_get_foreach_kernels_supported_devices", lambda: ["cpu"]),
+        _replaced(torch_optimizer, "_get_foreach_kernels_supported_devices", lambda: ["cpu"]),
+        _replaced(torch_optimizer, "_foreach_supported_types", supported),
+        _GpuAttention(),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    if not hasattr(owner, name):
+        yield
+        return
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+class _GpuAttention(TorchFunctionMode):
+    """Sends scaled_dot_product_attention to the kernel that torch chooses on an NVIDIA GPU.
+
+    FlashAttention takes half precision without a mask; the memory-efficient kernel takes the rest
+    (aten/src/ATen/native/transformers/cuda/sdp_utils.cpp). The CPU's own choice would keep the whole matrix of scores
+    wherever there is dropout.
+    """
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is functional.scaled_dot_product_attention:
+            return _attend(*args, **(kwargs or {}))
+        return function(*args, **(kwargs or {}))
+
+
+def _attend(  # noqa: PLR0917, the function that it stands for takes them so
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    if enable_gqa:
+        key, value = (item.repeat_interleave(query.shape[-3] // item.shape[-3], -3) for item in (key, value))
+    is_half = query.dtype in (torch.float16, torch.bfloat16)
+    if is_half and attn_mask is None and torch.backends.cuda.flash_sdp_enabled():
+        flash = torch.ops.aten._scaled_dot_product_flash_attention
+        return flash(query, key, value, dropout_p, is_causal, scale=scale)[0]  # type: ignore[no-any-return]
+    if torch.backends.cuda.mem_efficient_sdp_enabled():
+        bias = None if attn_mask is None else _bias(attn_mask, query)
+        efficient = torch.ops.aten._scaled_dot_product_efficient_attention
+        keep = query.requires_grad
+        return efficient(query, key, value, bias, keep, dropout_p, is_causal, scale=scale)[0]  # type: ignore[no-any-return]
+    with sdpa_kernel(SDPBackend.MATH):
+        attend: Callable[..., Tensor] = functional.scaled_dot_product_attention
+        return attend(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)
+
+
+def _bias(mask: Tensor, query: Tensor) -> Tensor:
+    """The mask as the kernel takes it: added to the scores, one for each sample and head."""
+    added = torch.zeros_like(mask, dtype=query.dtype).masked_fill(mask, 0.0) if mask.dtype is torch.bool else mask
+    return added.expand(*query.shape[:-1], added.shape[-1])
