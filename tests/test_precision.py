@@ -9,8 +9,12 @@ import torch
 
 from bench.composition import compose
 from bench.corpus import Corpus
-from bench.setup import TrainingSetup
+from bench.resolve import resolve
+from bench.setup import TrainingSetup, baseline
+from bench.spec import Phase, WorkloadSpec
+from bench.techniques.sparsity import half_format, semi_sparse
 from harness.certificate import dtypes, without_dropout
+from harness.step import Batches
 from harness.trainer import Trainer
 from tests.training import apply, build
 
@@ -48,3 +52,48 @@ def test_ten_updates_in_float16_follow_the_baseline(corpus: Corpus, model: str) 
     rounded = Trainer(quiet(corpus, model, "pure_fp16"), seed=0).steps(10)["losses"]
     assert all(math.isfinite(loss) for loss in rounded)
     assert rounded == pytest.approx(exact, rel=technique.loss_tolerance)
+
+
+@pytest.mark.parametrize(
+    ("names", "compute"),
+    [
+        ((), "float32"),
+        (("amp_bf16",), "bfloat16"),
+        (("amp_fp16",), "float16"),
+        (("pure_bf16",), "bfloat16"),
+        (("pure_fp16",), "float16"),
+        (("int8_mixed_precision",), "int8"),
+        (("int8_mixed_precision", "pure_bf16"), "int8"),
+        (("int8_weights",), "float32"),
+        (("int8_weights", "pure_bf16"), "bfloat16"),
+        (("qat_int8",), "float32"),
+        (("qat_int8", "amp_bf16"), "bfloat16"),
+        (("qlora",), "float32"),
+    ],
+)
+def test_utilisation_is_held_against_the_format_that_products_run_in(
+    corpus: Corpus, names: tuple[str, ...], compute: str
+) -> None:
+    assert build(corpus, "gpt2/nano", *names).compute == compute
+
+
+@pytest.mark.parametrize(("name", "compute"), [("serve_int8", "int8"), ("serve_int8_weights", "float32")])
+def test_what_is_served_in_int8_is_held_against_it_if_its_products_are(corpus: Corpus, name: str, compute: str) -> None:
+    workload = resolve(WorkloadSpec(model="gpt2/nano", batch=8, sequence=32, phase=Phase.INFER), corpus)
+    setup = apply(baseline(workload, torch.device("cpu")), name)
+    with torch.no_grad(), torch.autograd.profiler.profile(use_kineto=False) as profile:
+        setup.loss(setup.model, next(Batches(setup, seed=0)))
+    assert any("int_mm" in event.key for event in profile.key_averages()) == (compute == "int8")
+    assert setup.compute == compute
+
+
+@pytest.mark.parametrize(
+    ("name", "compute"),
+    [(None, "bfloat16"), ("amp_bf16", "bfloat16"), ("amp_fp16", "float16"), ("pure_fp16", "float16")],
+)
+def test_sparse_products_run_in_16_bits(corpus: Corpus, name: str | None, compute: str) -> None:
+    setup = semi_sparse(build(corpus, "gpt2/nano", *([name] if name else [])))
+    weight = setup.model.get_parameter("transformer.h.0.mlp.c_fc.weight")
+    with setup.autocast():
+        assert half_format(weight) is getattr(torch, compute)
+    assert setup.compute == compute

@@ -28,21 +28,22 @@ def tf32(setup: TrainingSetup) -> TrainingSetup:
     """Matrix products round their float32 inputs to TensorFloat-32; everything else stays float32."""
     torch.backends.cuda.matmul.fp32_precision = "tf32"
     torch.backends.cudnn.fp32_precision = "tf32"
-    return replace(setup, compute=_unless_narrower(setup, "tf32"))
+    return replace(setup, compute=unless_narrower(setup, "tf32"))
 
 
 @technique(stage=Stage.NUMERICS, changes={Change.NUMERICS}, slot="precision", source=AMP_SOURCE)
 def amp_bf16(setup: TrainingSetup) -> TrainingSetup:
     """Forward and loss under bfloat16 autocast; parameters and optimizer state stay float32."""
     autocast = partial(torch.autocast, setup.device.type, dtype=torch.bfloat16)
-    return replace(setup, autocast=autocast, compute="bfloat16")
+    return replace(setup, autocast=autocast, compute=unless_narrower(setup, "bfloat16"))
 
 
 @technique(stage=Stage.NUMERICS, changes={Change.NUMERICS}, slot="precision", source=AMP_SOURCE)
 def amp_fp16(setup: TrainingSetup) -> TrainingSetup:
     """Forward and loss under float16 autocast with loss scaling; parameters and optimizer state stay float32."""
     autocast = partial(torch.autocast, setup.device.type, dtype=torch.float16)
-    return replace(setup, autocast=autocast, scaler=torch.amp.GradScaler(setup.device.type), compute="float16")
+    scaler = torch.amp.GradScaler(setup.device.type)
+    return replace(setup, autocast=autocast, scaler=scaler, compute=unless_narrower(setup, "float16"))
 
 
 @technique(
@@ -53,7 +54,7 @@ def amp_fp16(setup: TrainingSetup) -> TrainingSetup:
 )
 def pure_bf16(setup: TrainingSetup) -> TrainingSetup:
     """Parameters, gradients, activations and optimizer state are all bfloat16."""
-    compute = _unless_narrower(setup, "bfloat16")
+    compute = unless_narrower(setup, "bfloat16")
     return replace(setup, model=setup.model.to(torch.bfloat16), compute=compute)
 
 
@@ -73,7 +74,7 @@ def pure_fp16(setup: TrainingSetup) -> TrainingSetup:
     AdamW divides each gradient by its own size, so the factor leaves the update as it is. Without it the squares of
     the gradients would be lost in float16; its epsilon, lost too, is raised to 1e-4, a tenth of a millionth unscaled.
     """
-    compute = _unless_narrower(setup, "float16")
+    compute = unless_narrower(setup, "float16")
     return replace(
         setup,
         model=setup.model.to(torch.float16),
@@ -90,6 +91,6 @@ def _with_larger_gradients(loss: Callable[[nn.Module, Batch], Tensor], model: nn
     return value
 
 
-def _unless_narrower(setup: TrainingSetup, compute: str) -> str:
-    """Products that a quantization technique already runs in 8 bits stay so."""
-    return compute if setup.compute == "float32" else setup.compute
+def unless_narrower(setup: TrainingSetup, compute: str) -> str:
+    """The number format of the large products once a technique asks for `compute`: what is narrower already stays."""
+    return compute if setup.compute in ("float32", "tf32") else setup.compute

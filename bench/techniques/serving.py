@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from bench.host import package
@@ -26,7 +27,7 @@ def serve_int8(setup: TrainingSetup) -> TrainingSetup:
     """Linear layers multiply int8 weights with inputs that are rounded to int8 as they come."""
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig
 
-    return _quantized(setup, "serve_int8", Int8DynamicActivationInt8WeightConfig())
+    return replace(_quantized(setup, "serve_int8", Int8DynamicActivationInt8WeightConfig()), compute="int8")
 
 
 @technique(

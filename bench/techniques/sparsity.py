@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from bench.host import gpu, package
 from bench.registry import Change, Stage, technique
 from bench.setup import TrainingSetup, Unsupported, with_hooks
 from bench.techniques._conv1d import conv1d_to_linear, linear_layers
+from bench.techniques.precision import unless_narrower
 
 FINAL_SPARSITY = 0.5
 RAMP_UPDATES = 100
@@ -96,6 +98,11 @@ def sparse_2_4(setup: TrainingSetup) -> TrainingSetup:
     """
     if not torch.backends.cusparselt.is_available():
         raise Unsupported("sparse_2_4 needs a torch build with cuSPARSELt; this one has none")
+    return semi_sparse(setup)
+
+
+def semi_sparse(setup: TrainingSetup) -> TrainingSetup:
+    """The setup whose linear layers choose two of each four weights in every forward."""
     from torchao.sparsity.training import (
         SemiSparseLinear,
         semi_structured_sparsify,
@@ -104,7 +111,7 @@ def sparse_2_4(setup: TrainingSetup) -> TrainingSetup:
 
     class HalfPrecisionSparseLinear(SemiSparseLinear):  # type: ignore[misc]  # torchao has no types
         def forward(self, inputs: Tensor) -> Tensor:
-            kind = torch.bfloat16 if self.weight.dtype is torch.float32 else self.weight.dtype
+            kind = half_format(self.weight)
             weight: Any = semi_structured_sparsify(self.weight.to(kind), backend="cusparselt")
             bias = None if self.bias is None else self.bias.to(kind)
             return functional.linear(inputs.to(kind), weight, bias).to(inputs.dtype)
@@ -119,4 +126,11 @@ def sparse_2_4(setup: TrainingSetup) -> TrainingSetup:
     if not layers:
         raise Unsupported("sparse_2_4 needs nn.Linear or Conv1D layers whose sizes divide by 64; the model has none")
     swap_linear_with_semi_sparse_linear(setup.model, dict.fromkeys(layers, HalfPrecisionSparseLinear))
-    return setup
+    return replace(setup, compute=unless_narrower(setup, "bfloat16"))
+
+
+def half_format(weight: Tensor) -> torch.dtype:
+    """What a sparse product runs in: autocast's format, which it could not cast a sparse weight to; else 16 bits."""
+    if torch.is_autocast_enabled(weight.device.type):
+        return torch.get_autocast_dtype(weight.device.type)
+    return torch.bfloat16 if weight.dtype is torch.float32 else weight.dtype
