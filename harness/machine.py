@@ -24,6 +24,7 @@ from bench import __version__
 from bench.host import Host
 from bench.setup import baseline, split
 from bench.spec import Phase, WorkloadSpec
+from bench.techniques.precision import let_products_round_to_tf32
 from bench.workload import Batch, Workload, first_batch
 from harness.arm import requested_workload
 from harness.channel import Message
@@ -98,7 +99,7 @@ def matmul_peaks(device: str) -> dict[str, float]:
     formats = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     peaks = {name: _matmul_peak(torch.device(device), dtype) for name, dtype in formats.items()}
     if device == "cuda":
-        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        let_products_round_to_tf32()
         peaks["tf32"] = _matmul_peak(torch.device(device), torch.float32)
     return peaks
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -97,3 +101,33 @@ def test_sparse_products_run_in_16_bits(corpus: Corpus, name: str | None, comput
     with setup.autocast():
         assert half_format(weight) is getattr(torch, compute)
     assert setup.compute == compute
+
+
+TF32 = """
+import torch
+import torch._inductor.config
+from bench.composition import compose
+from bench.setup import baseline
+from bench.workload import Workload
+
+(tf32,) = compose(["tf32"])
+setup = tf32.apply(baseline(Workload(model=lambda: torch.nn.Linear(64, 64), data=list, batch=2), torch.device("cpu")))
+found = torch.backends.cuda.matmul
+print(torch.get_float32_matmul_precision(), found.allow_tf32, found.fp32_precision, torch.backends.cudnn.allow_tf32)
+# With its weights frozen a product is chosen among several on a CPU too, which is where inductor reads the switch.
+torch._inductor.config.freezing = True
+data = torch.randn(32, 64)
+with torch.no_grad():
+    compiled = torch.compile(setup.model.eval(), mode="max-autotune")(data)
+    torch.testing.assert_close(compiled, setup.model(data), rtol=1e-2, atol=1e-2)
+print(setup.compute)
+"""
+
+
+def test_tf32_leaves_switches_that_inductor_can_read(tmp_path: Path) -> None:
+    """In a process of its own, for the setting is the process's; where no GPU is the products stay as they were."""
+    environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", TF32], capture_output=True, text=True, check=False, env=environment, timeout=300
+    )
+    assert done.stdout.splitlines() == ["high True tf32 True", "tf32"], done.stderr

@@ -26,9 +26,19 @@ AMP_SOURCE = "https://docs.pytorch.org/docs/stable/amp.html"
 )
 def tf32(setup: TrainingSetup) -> TrainingSetup:
     """Matrix products round their float32 inputs to TensorFloat-32; everything else stays float32."""
-    torch.backends.cuda.matmul.fp32_precision = "tf32"
-    torch.backends.cudnn.fp32_precision = "tf32"
+    let_products_round_to_tf32()
     return replace(setup, compute=unless_narrower(setup, "tf32"))
+
+
+def let_products_round_to_tf32() -> None:
+    """Let this process multiply float32 matrices in TensorFloat-32 on a GPU.
+
+    By torch's older switches: once a newer one (`fp32_precision`) is set, reading an older one raises, and inductor
+    reads them, in torch 2.11 as in 2.13.
+    """
+    torch.set_float32_matmul_precision("high")
+    # Convolutions and recurrent layers; on from the start, but a user's module may have switched it off.
+    torch.backends.cudnn.allow_tf32 = True
 
 
 @technique(stage=Stage.NUMERICS, changes={Change.NUMERICS}, slot="precision", source=AMP_SOURCE)
