@@ -64,6 +64,24 @@ def gpu(minimum: tuple[int, int] = (0, 0), what: str = "a GPU") -> Need:
     return Need(what, reason)
 
 
+cpu = Need("a CPU", lambda host: None if host.device == "cpu" else f"needs a CPU; this run is on {host.device}")
+"""The run is on the CPU, whose setting or part the technique is."""
+
+
+def not_the_baseline_on(device: str, default: str) -> Need:
+    """Any device but this one, where the baseline does the same by itself: `default` says what is done by default."""
+
+    def reason(host: Host) -> str | None:
+        return f"is the baseline itself on {device}, where {default}" if host.device == device else None
+
+    return Need(f"a device other than {device}", reason)
+
+
+def on_gpu(need: Need) -> Need:
+    """This need where the run is on a GPU; on a CPU the technique does without."""
+    return Need(f"{need.words} on a GPU", lambda host: need(host) if host.device == "cuda" else None)
+
+
 def package(module: str, install: str) -> Need:
     """An importable module; `install` is the pip requirement that brings it."""
 

@@ -56,4 +56,5 @@ def test_a_technique_keeps_its_word(findings: dict[tuple[str, str], Finding], mo
 def test_what_cannot_run_here_says_why() -> None:
     reasons = {name: unmet(compose([name]), HERE) for name in OWN}
     told = {name: reason for name, reason in reasons.items() if reason}
-    assert all(re.search("needs .*GPU|needs 8 ranks|for the phases infer", reason) for reason in told.values()), told
+    known = "needs .*GPU|needs 8 ranks|for the phases infer|adamw_loop is the baseline itself on cpu"
+    assert all(re.search(known, reason) for reason in told.values()), told

@@ -9,8 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
+from torch.optim.optimizer import _default_to_fused_or_foreach, _foreach_supported_types
+from torch.utils._foreach_utils import _get_foreach_kernels_supported_devices
 from torch.utils._pytree import tree_leaves
 
 from bench.corpus import Corpus
@@ -56,6 +59,14 @@ def named_rates(setup: TrainingSetup, option: str) -> dict[str, float]:
 @pytest.mark.parametrize("name", ["adamw_loop", "adamw_foreach", "adamw_fused", "schedule_constant"])
 def test_it_is_the_very_same_adamw(corpus: Corpus, model: str, name: str) -> None:
     assert losses(build(corpus, model, name)) == pytest.approx(losses(build(corpus, model)), rel=1e-5)
+
+
+def test_torch_batches_updates_by_default_on_a_gpu_and_not_on_a_cpu() -> None:
+    """What the needs of adamw_foreach and adamw_loop rest on, as far as torch tells without a GPU."""
+    parameters: list[Tensor] = [nn.Parameter(torch.zeros(2))]
+    assert _default_to_fused_or_foreach(parameters, differentiable=False) == (False, False)
+    assert "cuda" in _get_foreach_kernels_supported_devices()
+    assert {Tensor, nn.Parameter, DTensor} <= set(_foreach_supported_types)
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,17 @@ def test_needs_are_given_in_words() -> None:
     assert "one for each rank; this machine has 1" in str(unmet(compose(["ddp_2"]), new))
 
 
+def test_what_the_baseline_does_by_itself_is_said_to_and_not_measured() -> None:
+    cpu, cuda = Host(device="cpu"), Host(device="cuda", gpus=1, capability=(9, 0))
+    batched, looped = compose(["adamw_foreach", "amp_bf16"]), compose(["adamw_loop"])
+    expected = "adamw_foreach is the baseline itself on cuda, where torch batches AdamW by default"
+    assert (unmet(batched, cuda), unmet(batched, cpu)) == (expected, None)
+    expected = "adamw_loop is the baseline itself on cpu, where torch updates one parameter after the other by default"
+    assert (unmet(looped, cpu), unmet(looped, cuda)) == (expected, None)
+    assert unmet(compose(["flush_denormals"]), cuda) == "flush_denormals needs a CPU; this run is on cuda"
+    assert unmet(compose(["flush_denormals"]), cpu) is None
+
+
 def test_ranks_of_a_composition() -> None:
     here = Host(device="cpu")
     assert ranks(compose(["adam"]), here) == Ranks(count=1, replicas=1)

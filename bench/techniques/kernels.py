@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.host import gpu, package
+from bench.host import cpu, gpu, package
 from bench.registry import Change, Stage, technique
 from bench.samples import IGNORED
 from bench.setup import TrainingSetup, Unsupported
@@ -85,12 +85,11 @@ def _chunked(hidden: Tensor, head: nn.Linear, labels: Tensor) -> Tensor:
 @technique(
     stage=Stage.NUMERICS,
     changes={Change.NUMERICS},
+    needs=[cpu],
     source="https://docs.pytorch.org/docs/stable/generated/torch.set_flush_denormal.html",
 )
 def flush_denormals(setup: TrainingSetup) -> TrainingSetup:
     """The processor takes numbers too small for full precision for 0: computing with them can be very slow."""
-    if setup.device.type != "cpu":
-        raise Unsupported(f"flush_denormals is a setting of the CPU; this run is on {setup.device.type}")
     if not torch.set_flush_denormal(True) or not _every_thread_flushes():
         raise Unsupported("flush_denormals needs a processor and threads that can; these cannot")
     return setup

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from bench.host import package
+from bench.host import not_the_baseline_on, package
 from bench.registry import Change, Stage, technique
 from bench.setup import TrainingSetup, Unsupported
 from bench.techniques._joint import Group, Joint, as_groups, part_of
@@ -67,13 +67,21 @@ def adam(setup: TrainingSetup) -> TrainingSetup:
     return _optimizer(setup, torch.optim.Adam)
 
 
-@adamw_by_other_means(source=f"{OPTIM_DOCS}.AdamW.html")
+# torch.optim's _default_to_fused_or_foreach: batched wherever all parameters are on a GPU, sharded ones too, and never
+# on a CPU; fused nowhere.
+@adamw_by_other_means(
+    needs=[not_the_baseline_on("cpu", "torch updates one parameter after the other by default")],
+    source=f"{OPTIM_DOCS}.AdamW.html",
+)
 def adamw_loop(setup: TrainingSetup) -> TrainingSetup:
     """AdamW with its update in a Python loop, one parameter after the other."""
     return _optimizer(setup, torch.optim.AdamW, foreach=False)
 
 
-@adamw_by_other_means(source=f"{OPTIM_DOCS}.AdamW.html")
+@adamw_by_other_means(
+    needs=[not_the_baseline_on("cuda", "torch batches AdamW by default")],
+    source=f"{OPTIM_DOCS}.AdamW.html",
+)
 def adamw_foreach(setup: TrainingSetup) -> TrainingSetup:
     """AdamW with its update batched over all parameters (foreach kernels)."""
     return _optimizer(setup, torch.optim.AdamW, foreach=True)
