@@ -28,6 +28,31 @@ SAMPLE = 1024
 """Elements of each parameter tensor whose movement is followed."""
 
 
+class Updates:
+    """Counts the updates that an optimizer has made; those that it skipped are not among them.
+
+    GradScaler calls the step of a fused optimizer even where gradients are not finite: its kernel then leaves the
+    weights alone, and only the device knows. So these are counted there, and nothing waits for them before the end.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._called = 0
+        self._skipped: Tensor | None = None
+        optimizer.register_step_post_hook(self._count)
+
+    def _count(self, optimizer: Optimizer, *_: object) -> None:
+        self._called += 1
+        # Set while a step lasts, to 1 where something was not finite: the parameters of a rank are on one device.
+        found: Tensor | None = getattr(optimizer, "found_inf", None)
+        if found is not None:
+            self._skipped = found.clone() if self._skipped is None else self._skipped.add_(found)
+
+    @property
+    def made(self) -> int:
+        """So far; waits for the device where a scaler has left the decision to it."""
+        return self._called - (0 if self._skipped is None else int(self._skipped))
+
+
 class Witness:
     """Counts the updates of one rank and remembers where its parameters started."""
 
@@ -35,20 +60,16 @@ class Witness:
         self._setup, self._optimizer = setup, optimizer
         self._parameters = dict(setup.model.named_parameters())
         self._start = {name: _sampled(parameter) for name, parameter in self._parameters.items()}
-        self._updates = 0
-        if optimizer is not None:
-            optimizer.register_step_post_hook(self._count)
-
-    def _count(self, *_: object) -> None:
-        self._updates += 1
+        self._updates = Updates(optimizer) if optimizer is not None else None
 
     def facts(self, steps: int) -> dict[str, Any]:
         """What the timed life shows, after `steps` steps; `parameters` by name, for `merge` to add the ranks up."""
         state = dict(self._optimizer.state) if self._optimizer else {}
+        updates = self._updates.made if self._updates else 0
         return {
             "parameters": {name: self._moved(name, parameter) for name, parameter in self._parameters.items()},
-            "updates": self._updates,
-            "skipped_updates": steps - self._updates if self._optimizer else 0,
+            "updates": updates,
+            "skipped_updates": steps - updates if self._optimizer else 0,
             "weight_dtypes": dtypes(list(self._parameters.values())),
             "state_dtypes": dtypes([item for item in tree_leaves(state) if isinstance(item, Tensor) and item.dim()]),
             **compile_facts(),
@@ -159,7 +180,7 @@ class Observer:
         text = setup.workload.text
         self._decodes = text is not None and text.objective is continuation
         self._gradient_dtypes: set[str] = set()
-        self._updates = 0
+        self._updates = Updates(optimizer) if optimizer is not None else None
         setup.model.register_forward_pre_hook(self._saw_forward, with_kwargs=True)
         if optimizer is not None:
             optimizer.register_step_pre_hook(self._saw_step)
@@ -179,7 +200,6 @@ class Observer:
             self._padded += padded
 
     def _saw_step(self, *_: object) -> None:
-        self._updates += 1
         self._gradient_dtypes.update(dtypes([item.grad for item in self._parameters if item.grad is not None]))
 
     def facts(self, steps: int) -> dict[str, Any]:
@@ -190,7 +210,7 @@ class Observer:
             "tokens_per_update": self._tokens * scale if self._has_tokens else None,
             "padded_tokens_per_update": self._padded * scale if self._has_tokens else None,
             "gradient_dtypes": sorted(self._gradient_dtypes),
-            "replayed_updates": self._updates,
+            "replayed_updates": self._updates.made if self._updates else 0,
         }
 
 

@@ -8,9 +8,13 @@ import pytest
 import torch
 
 from bench.registry import OTHER_NUMERICS, Change
-from harness.certificate import attention_kernels, without_dropout
+from bench.setup import baseline
+from bench.workload import Workload
+from harness.certificate import Observer, Witness, attention_kernels, without_dropout
 from harness.equal_work import unequal_work
 from harness.record import WorkCertificate
+from harness.trainer import Trainer
+from tests.training import apply
 
 HONEST = WorkCertificate(
     parameters=100,
@@ -68,6 +72,26 @@ def test_updates_that_loss_scaling_skips_are_numerics() -> None:
     arm = dataclasses.replace(HONEST, replayed_updates=2, first_losses=[5.5, 5.5, 5.0])
     assert unequal_work(arm, HONEST, {Change.NUMERICS}, OTHER_NUMERICS) == []
     assert len(unequal_work(arm, HONEST, set())) == 2
+
+
+@pytest.mark.parametrize("optimizer", [(), ("adamw_fused",)])
+def test_an_update_that_the_kernel_skips_is_not_counted(optimizer: tuple[str, ...]) -> None:
+    """GradScaler steps a fused optimizer in any case; without it the step is not called at all."""
+    factors = iter([0.01, float("inf"), 0.01, 0.01])
+    workload = Workload(
+        model=lambda: torch.nn.Linear(4, 4),
+        data=lambda: [torch.ones(4)] * 8,
+        batch=2,
+        loss=lambda model, batch: model(batch).float().sum() * next(factors),
+    )
+    setup = apply(baseline(workload, torch.device("cpu")), "amp_fp16", *optimizer)
+    trainer = Trainer(setup, seed=0)
+    witness, observer = Witness(setup, trainer.optimizer), Observer(setup, trainer.optimizer)
+    trainer.steps(4)
+    seen = witness.facts(4)
+    assert (seen["updates"], seen["skipped_updates"], observer.facts(4)["replayed_updates"]) == (3, 1, 3)
+    assert trainer.optimizer is not None
+    assert all(float(state["step"]) == 3 for state in trainer.optimizer.state.values())
 
 
 def test_a_constant_loss_is_caught_whatever_is_declared() -> None:
