@@ -79,7 +79,7 @@ def not_the_baseline_on(device: str, default: str) -> Need:
 
 def on_gpu(need: Need) -> Need:
     """This need where the run is on a GPU; on a CPU the technique does without."""
-    return Need(f"{need.words} on a GPU", lambda host: need(host) if host.device == "cuda" else None)
+    return Need(f"on a GPU {need.words}", lambda host: need(host) if host.device == "cuda" else None)
 
 
 def package(module: str, install: str) -> Need:

@@ -65,6 +65,14 @@ def test_what_the_baseline_does_by_itself_is_said_to_and_not_measured() -> None:
     assert unmet(compose(["flush_denormals"]), cpu) is None
 
 
+def test_triton_kernels_need_a_compiler_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, cuda = Host(device="cpu"), Host(device="cuda", gpus=1, capability=(9, 0))
+    monkeypatch.setenv("PATH", "")
+    assert "needs a compiler on the PATH, one of gcc" in str(unmet(compose(["int8_mixed_precision"]), cuda))
+    assert "needs a compiler on the PATH, one of gcc" in str(unmet(compose(["liger"]), cuda))
+    assert unmet(compose(["int8_mixed_precision"]), cpu) is None
+
+
 def test_ranks_of_a_composition() -> None:
     here = Host(device="cpu")
     assert ranks(compose(["adam"]), here) == Ranks(count=1, replicas=1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.host import cpu, gpu, package
+from bench.host import compiler, cpu, gpu, package
 from bench.registry import Change, Stage, technique
 from bench.samples import IGNORED
 from bench.setup import TrainingSetup, Unsupported
@@ -18,7 +18,7 @@ from bench.setup import TrainingSetup, Unsupported
 @technique(
     stage=Stage.NUMERICS,
     changes={Change.NUMERICS},
-    needs=[gpu(), package("liger_kernel", "liger-kernel")],
+    needs=[gpu(), package("liger_kernel", "liger-kernel"), compiler],
     source="https://arxiv.org/abs/2410.10989",
 )
 def liger(setup: TrainingSetup) -> TrainingSetup:

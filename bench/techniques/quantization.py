@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bench.host import gpu, package
+from bench.host import compiler, gpu, on_gpu, package
 from bench.registry import Change, Stage, technique
 from bench.setup import TrainingSetup, Unsupported
 from bench.techniques._conv1d import conv1d_to_linear, linear_layers
@@ -126,7 +126,8 @@ def _keep_row_major(layer: nn.Module) -> None:
     # The int8 layer ignores autocast and then multiplies operands of two types, which its GPU kernel refuses.
     excludes={"amp_bf16", "amp_fp16", "prune_magnitude_50"},
     slot="quantization",
-    needs=[TORCHAO],
+    # On a GPU the products are a Triton kernel, and Triton calls a compiler for what launches it.
+    needs=[TORCHAO, on_gpu(compiler)],
     source="https://github.com/pytorch/ao/tree/main/torchao/prototype/quantized_training",
 )
 def int8_mixed_precision(setup: TrainingSetup) -> TrainingSetup:
