@@ -30,27 +30,10 @@ from harness.arm import requested_workload
 from harness.channel import Message
 from harness.clock import clock_for
 from harness.nursery import Nursery
+from harness.peaks import published_peaks, why_no_peaks
 from harness.record import Machine
 
 PACKAGES = ("torch", "transformers", "tokenizers", "torchao", "torch-pruning", "numpy", "nvidia-ml-py")
-
-PUBLISHED = {
-    # Dense peaks in FLOP/s by number format, without sparsity.
-    "H100 80GB HBM3": {
-        "float32": 66.9e12,
-        "tf32": 494.7e12,
-        "bfloat16": 989.4e12,
-        "float16": 989.4e12,
-        "float8": 1979e12,
-    },
-    "H100 PCIe": {"float32": 51.2e12, "tf32": 378e12, "bfloat16": 756e12, "float16": 756e12, "float8": 1513e12},
-    "H200": {"float32": 66.9e12, "tf32": 494.7e12, "bfloat16": 989.4e12, "float16": 989.4e12, "float8": 1979e12},
-    "A100": {"float32": 19.5e12, "tf32": 156e12, "bfloat16": 312e12, "float16": 312e12},
-    "L4": {"float32": 30.3e12, "tf32": 60e12, "bfloat16": 121e12, "float16": 121e12, "float8": 242.5e12},
-    "RTX 4090": {"float32": 82.6e12, "tf32": 82.6e12, "bfloat16": 165.2e12, "float16": 165.2e12, "float8": 330.3e12},
-}
-PUBLISHED_SOURCE = "NVIDIA's data sheets of the chips, dense figures"
-"""The vendor's peaks that MFU is a share of. A chip that is not here has no MFU, only the measured share."""
 
 
 def probe_device(device: str) -> Message:
@@ -202,8 +185,8 @@ def describe_machine(
 ) -> Machine:
     """Everything about the machine that a reader of the numbers needs. The git commit is that of `folder`: of the one
     that the run was started in, if None. Without `peaks` no matrix products are timed, which takes seconds."""
-    published = next((flops for chip, flops in PUBLISHED.items() if chip in facts["device_name"]), {})
-    unknown = {} if published else {"mfu": f"no published peak on file for {facts['device_name']}"}
+    published = published_peaks(facts["device_name"])
+    unknown = {} if published else {"mfu": why_no_peaks(facts["device_name"])}
     if not peaks:
         unknown["matmul_share"] = "no matrix products were timed"
     if device == "cpu":
@@ -235,8 +218,8 @@ def describe_machine(
         system=f"{platform.system()} {platform.release()}",
         **installed,
         matmul_flops_per_s=nursery.run("harness.machine:matmul_peaks", {"device": device}, 120.0) if peaks else {},
-        published_flops_per_s=published,
-        published_source=PUBLISHED_SOURCE if published else None,
+        published_flops_per_s=dict(published.flops_per_s) if published else {},
+        published_source=published.source if published else None,
         git_commit=commit,
         git_dirty=dirty,
         unknown=unknown,
