@@ -226,6 +226,7 @@ class Entrant:
             sampler.stop().store(self.measurement, [gpus.reason] if gpus.reason else [])
         self.measurement.sustained_step_times_s = answer["step_times_s"]
         self.measurement.sustained_data_wait_s = answer["data_wait_s"]
+        self.measurement.sustained_copy_s = answer["copy_s"]
         self.measurement.sustained_s = answer["host_s"]
         self.measurement.sustained_samples = sum(answer["samples"])
         self.measurement.sustained_tokens = sum(answer["tokens"]) if answer["tokens"] else None
@@ -300,8 +301,9 @@ class Entrant:
             at = len(self.measurement.losses) - len(losses) + losses.index(bad) + 1
             raise ArmFailed(Status.DIVERGED, f"the loss is {bad} at step {at}")
         slowest = {
-            name: [max(ranks) for ranks in zip(*(answer[name] for answer in answers), strict=True)]
-            for name in ("step_times_s", "data_wait_s")
+            # In a checkout of another revision an arm may not tell them all.
+            name: [max(ranks) for ranks in zip(*(answer.get(name, []) for answer in answers), strict=True)]
+            for name in ("step_times_s", "data_wait_s", "copy_s")
         }
         # Ranks that hold parts of one model see the same share of the batch.
         distinct = answers[:: self._ranks.count // self._ranks.replicas]

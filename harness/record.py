@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class Status(StrEnum):
@@ -56,11 +56,13 @@ class Measurement:
     `ready_s` runs from asking for the arm to the end of its first step. `first_step_s` is that step alone, with any
     compilation in it. `round_index` gives the round of each entry of `round_step_times_s`. On a GPU the step times are
     device events and `round_host_times_s` is the host's clock around the same synchronised steps; on a CPU both are
-    the host's clock. `*_samples` and `*_tokens` count what was fed, over all ranks, padding left out; tokens are
-    missing where samples are not text. `rss_*` add up the processes of the arm; `peak_memory_bytes` is the allocator's
-    peak on a GPU. On a CPU it is the growth of the resident set over the freshly forked process, less the pages of
-    files that were mapped on the way (libraries, the corpus): how many of those are resident depends on the page
-    cache, not the arm.
+    the host's clock. `sustained_data_wait_s` is what the training thread waited for the next batch, and
+    `sustained_copy_s` what it then took to copy it to the device: from pageable memory that waits for the step before.
+    A copy in another thread, which a technique may make, is neither. `*_samples` and `*_tokens` count what was fed,
+    over all ranks, padding left out; tokens are missing where samples are not text. `rss_*` add up the processes of the
+    arm; `peak_memory_bytes` is the allocator's peak on a GPU. On a CPU it is the growth of the resident set over the
+    freshly forked process, less the pages of files that were mapped on the way (libraries, the corpus): how many of
+    those are resident depends on the page cache, not the arm.
     """
 
     build_s: float | None = None
@@ -73,6 +75,7 @@ class Measurement:
     sustained_s: float | None = None
     sustained_step_times_s: list[float] = field(default_factory=list)
     sustained_data_wait_s: list[float] = field(default_factory=list)
+    sustained_copy_s: list[float] = field(default_factory=list)
     sustained_samples: int | None = None
     sustained_tokens: int | None = None
     round_index: list[int] = field(default_factory=list)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -33,20 +35,45 @@ class Batches:
             **setup.loader,
         )
         self._loads: deque[Load] = deque()
+        self._copied = Copied()
         # A generator that knew this object would make a cycle of references, which is not freed in order: workers of
         # the loader would be waited for, five seconds each, as they do not hear that they are to end.
-        self._fed = iter(setup.feed(_on_device(loader, setup, self._loads)))
+        self._fed = iter(setup.feed(_on_device(loader, setup, self._loads, self._copied)))
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
-        return self.next_with_load()[0]
+        return self.next_timed()[0]
 
-    def next_with_load(self) -> tuple[Batch, Load]:
-        """The next batch and what it holds."""
+    def next_timed(self) -> tuple[Batch, Taking]:
+        """The next batch, what it holds, and what it took this thread to have it."""
+        asked_ns, copied_s = time.perf_counter_ns(), self._copied.s
         batch = next(self._fed)
-        return batch, self._loads.popleft()
+        took_s, copy_s = (time.perf_counter_ns() - asked_ns) * 1e-9, self._copied.s - copied_s
+        return batch, Taking(load=self._loads.popleft(), wait_s=took_s - copy_s, copy_s=copy_s)
+
+
+class Copied(threading.local):
+    """Seconds that copies to the device have taken so far, in the thread that asks.
+
+    A feed may draw batches in a thread of its own: what it copies there keeps no one waiting but itself.
+    """
+
+    s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taking:
+    """How the training thread came by a batch: how long it waited for data, and how long it copied to the device.
+
+    Copied from pageable memory, a batch is copied once the device is through with the step before: the time of the copy
+    is then mostly that of the step, and says nothing about the data.
+    """
+
+    load: Load
+    wait_s: float
+    copy_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,13 +93,16 @@ def load(batch: Batch, tokens_per_sample: int | None) -> Load:
     return Load(samples=samples, tokens=samples * tokens_per_sample if mask is None else int(mask.sum()))
 
 
-def _on_device(loader: Iterable[Batch], setup: TrainingSetup, loads: deque[Load]) -> Iterator[Batch]:
-    """The batches on the device; what each holds is put to `loads`."""
+def _on_device(loader: Iterable[Batch], setup: TrainingSetup, loads: deque[Load], copied: Copied) -> Iterator[Batch]:
+    """The batches on the device; what each holds is put to `loads`, and what the copy took is added to `copied`."""
     # Only from pinned memory can a copy go on while the host does.
     pinned = bool(setup.loader.get("pin_memory"))
     for batch in loader:
         loads.append(load(batch, setup.workload.tokens_per_sample))
-        yield tree_map_only(Tensor, lambda item: item.to(setup.device, non_blocking=pinned), batch)
+        begun_ns = time.perf_counter_ns()
+        there = tree_map_only(Tensor, lambda item: item.to(setup.device, non_blocking=pinned), batch)
+        copied.s += (time.perf_counter_ns() - begun_ns) * 1e-9
+        yield there
 
 
 def shuffled(setup: TrainingSetup, samples: int, seed: int) -> ShuffledBatches:

@@ -12,7 +12,7 @@ from bench.spec import Phase
 from harness.brake import brake_for
 from harness.channel import Message
 from harness.clock import clock_for
-from harness.step import Batches, Load, infer_step, train_step
+from harness.step import Batches, Taking, infer_step, train_step
 
 
 class Trainer:
@@ -30,20 +30,18 @@ class Trainer:
         self.brake = brake_for(slowdown, setup.device) if slowdown else None
 
     def steps(self, count: int) -> Message:
-        """Take `count` contiguous steps. Lists have one entry a step; the wait for data is part of its step."""
+        """Take `count` contiguous steps. Lists have one entry a step; waiting for data and copying are part of it."""
         losses: list[Tensor] = []
-        loads: list[Load] = []
-        waits_s = []
+        taken: list[Taking] = []
         self._clock.start()
         for _ in range(count):
             asked_ns = time.perf_counter_ns()
-            batch, load = self._batches.next_with_load()
-            waits_s.append((time.perf_counter_ns() - asked_ns) * 1e-9)
+            batch, taking = self._batches.next_timed()
             if self.optimizer is None:
                 losses.append(infer_step(self.setup, batch))
             else:
                 losses.append(train_step(self.setup, self.optimizer, batch))
-            loads.append(load)
+            taken.append(taking)
             if self.brake is not None:
                 self.brake.hold(asked_ns)
             self._clock.mark()
@@ -54,8 +52,9 @@ class Trainer:
         return {
             "step_times_s": times.step_times_s,
             "host_s": times.host_s,
-            "data_wait_s": waits_s,
+            "data_wait_s": [taking.wait_s for taking in taken],
+            "copy_s": [taking.copy_s for taking in taken],
             "losses": [float(loss) for loss in losses],
-            "samples": [load.samples for load in loads],
-            "tokens": [load.tokens for load in loads if load.tokens is not None],
+            "samples": [taking.load.samples for taking in taken],
+            "tokens": [taking.load.tokens for taking in taken if taking.load.tokens is not None],
         }

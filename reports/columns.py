@@ -66,6 +66,9 @@ COLUMNS: tuple[Column, ...] = (
     _column("matmul_share", "Of matmul peak", "share of the peak measured on this machine", quantity.share, main=False),
     _column("data_wait_pct", "Data wait", "share of the sustained window", quantity.percent, main=False),
     _column(
+        "copy_pct", "Copy", "of batches to the device, share of the sustained window", quantity.percent, main=False
+    ),
+    _column(
         "scaling_efficiency",
         "Scaling efficiency",
         "speed-up over devices used; on a CPU ranks share the cores",

@@ -60,6 +60,7 @@ class Comparison:
     mfu: float | None
     matmul_share: float | None
     data_wait_pct: float | None
+    copy_pct: float | None
     ready_s: float | None
     first_step_s: float | None
     compile_s: float | None

@@ -48,6 +48,11 @@ def _rate(handled: int | None, record: Record) -> float | None:
     return handled / seconds if handled and seconds else None
 
 
+def _window_share_pct(times_s: Sequence[float], record: Record) -> float | None:
+    seconds = record.measurement.sustained_s
+    return 100 * sum(times_s) / seconds if times_s and seconds else None
+
+
 def _flops_share(record: Record, peaks: dict[str, float]) -> float | None:
     """Model FLOP utilisation (Chowdhery et al. 2022, arXiv:2204.02311, appendix B): FLOP of one update of the
     unmodified model, over step time, ranks and the peak of one device in the arm's number format."""
@@ -179,12 +184,16 @@ METRICS: tuple[Metric, ...] = (
         name="data_wait_pct",
         unit="%",
         better="lower",
-        caption="share of the sustained window spent waiting for data",
-        derive=lambda record, _: (
-            100 * sum(record.measurement.sustained_data_wait_s) / record.measurement.sustained_s
-            if record.measurement.sustained_s
-            else None
-        ),
+        caption="share of the sustained window in which the training thread waited for the next batch",
+        derive=lambda record, _: _window_share_pct(record.measurement.sustained_data_wait_s, record),
+    ),
+    Metric(
+        name="copy_pct",
+        unit="%",
+        better="lower",
+        caption="share of the sustained window in which the training thread copied batches to the device; from "
+        "pageable memory a copy waits for the step before",
+        derive=lambda record, _: _window_share_pct(record.measurement.sustained_copy_s, record),
     ),
 )
 """What `compare` derives besides step time and speed-up, which carry intervals."""

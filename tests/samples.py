@@ -58,6 +58,7 @@ def record(label: str, repetition: int, round_times_s: list[float], workload: st
             sustained_s=1.0,
             sustained_step_times_s=[0.1] * 10,
             sustained_data_wait_s=[0.01] * 10,
+            sustained_copy_s=[0.02] * 10,
             sustained_samples=80,
             sustained_tokens=10240,
             round_index=list(range(len(round_times_s))),

@@ -88,6 +88,7 @@ def test_derived_metrics() -> None:
     assert found.tokens_per_s == pytest.approx(10 * 8 * 128)
     assert found.samples_per_s == pytest.approx(80)
     assert found.data_wait_pct == pytest.approx(10)
+    assert found.copy_pct == pytest.approx(20)
     assert found.mfu is None
     assert found.matmul_share is not None
     assert found.gpu_util_pct is None

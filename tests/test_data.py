@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import pytest
 import torch
 
 from bench.corpus import BYTES, Corpus
-from bench.setup import TrainingSetup, Unsupported
+from bench.setup import TrainingSetup, Unsupported, baseline
+from bench.workload import Workload
 from harness.largest import largest_batch
 from harness.step import Batches, Load, load
+from harness.trainer import Trainer
 from tests.training import apply, build, own
 
 
@@ -134,3 +139,98 @@ def test_weak_scaling_gives_every_rank_a_whole_batch(corpus: Corpus) -> None:
     assert (two.workload.batch, two.share) == (16, 8)
     with pytest.raises(Unsupported, match="several"):
         build(corpus, "gpt2/nano", "batch_per_rank")
+
+
+class Gate:
+    """Holds the first thread that comes, many times as long as it took to come, and says for how long at the least."""
+
+    def __init__(self) -> None:
+        self.held_s = 0.0
+        self._came, self._open = threading.Event(), threading.Event()
+        self._began_s = time.perf_counter()
+        threading.Thread(target=self._keep, daemon=True).start()
+
+    def _keep(self) -> None:
+        self._came.wait()
+        came_s = time.perf_counter()
+        while self.held_s < 10 * (came_s - self._began_s):
+            self.held_s = time.perf_counter() - came_s
+        self._open.set()
+
+    def wait(self) -> None:
+        self._came.set()
+        self._open.wait()
+
+
+class Items:
+    """Samples that wait at a gate when they are read, if there is one."""
+
+    def __init__(self, gate: Gate | None = None) -> None:
+        self._gate = gate
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if self._gate is not None:
+            self._gate.wait()
+        return torch.ones(2)
+
+
+class Copied(torch.Tensor):
+    """A batch that waits at a gate when it is copied to the device."""
+
+    gate: Gate
+
+    def to(self, *args: Any, **kwargs: Any) -> Any:
+        self.gate.wait()
+        return super().to(*args, **kwargs)
+
+
+def held_setup(items: Items, gate: Gate | None, *names: str) -> TrainingSetup:
+    def collate(samples: list[torch.Tensor]) -> torch.Tensor:
+        if gate is None:
+            return torch.stack(samples)
+        batch = torch.stack(samples).as_subclass(Copied)
+        batch.gate = gate
+        return batch
+
+    workload = Workload(model=lambda: torch.nn.Linear(2, 2), data=lambda: items, batch=2)
+    setup = apply(baseline(workload, torch.device("cpu")), *names)
+    return replace(setup, loader={**setup.loader, "collate_fn": collate})
+
+
+def taken(setup: TrainingSetup) -> tuple[float, float, float]:
+    """The wait and the copy of the first batch, and the time of the call that both lie in."""
+    batches = Batches(setup, seed=0)
+    begun_s = time.perf_counter()
+    _, taking = batches.next_timed()
+    return taking.wait_s, taking.copy_s, time.perf_counter() - begun_s
+
+
+def test_a_slow_sample_is_waited_for_and_not_copied() -> None:
+    gate = Gate()
+    wait_s, copy_s, whole_s = taken(held_setup(Items(gate), None))
+    assert wait_s >= gate.held_s > 0
+    assert 0 < copy_s <= whole_s - gate.held_s
+
+
+def test_a_slow_copy_is_no_wait_for_data() -> None:
+    gate = Gate()
+    wait_s, copy_s, whole_s = taken(held_setup(Items(), gate))
+    assert copy_s >= gate.held_s > 0
+    assert 0 < wait_s <= whole_s - gate.held_s
+
+
+def test_a_copy_in_another_thread_is_a_wait_for_its_queue() -> None:
+    gate = Gate()
+    wait_s, copy_s, _ = taken(held_setup(Items(), gate, "prefetch_thread"))
+    assert wait_s >= gate.held_s > 0
+    assert copy_s == 0
+
+
+def test_every_step_tells_its_wait_and_its_copy(corpus: Corpus) -> None:
+    told = Trainer(build(corpus, "gpt2/nano"), seed=0).steps(3)
+    assert len(told["data_wait_s"]) == len(told["copy_s"]) == 3
+    parts = zip(told["data_wait_s"], told["copy_s"], told["step_times_s"], strict=True)
+    assert all(wait > 0 and copy > 0 and wait + copy < step for wait, copy, step in parts)
