@@ -123,17 +123,23 @@ class Arm:
         trainer = Trainer(self._build(lambda setup: certificate.without_dropout(setup.model)), self._request["seed"])
         observer = certificate.Observer(trainer.setup, trainer.optimizer)
         losses = trainer.steps(count - 1)["losses"] if count > 1 else []
-        # Kineto, which alone sees kernels, takes most of a second to start in every new process.
-        kernels = self._world_size > 1 and self._device.type == "cuda"
+        # Kineto alone sees kernels, those of a replayed CUDA graph too, and takes most of a second to start: on a CPU,
+        # where there are none, it is not worth it.
+        kernels = self._device.type == "cuda"
+        if kernels:
+            # As torch.profiler has it: graphs that are replayed later do not survive that CUPTI is torn down.
+            os.environ.setdefault("TEARDOWN_CUPTI", "0")
         with torch.autograd.profiler.profile(use_kineto=kernels, use_device="cuda" if kernels else None) as profile:
             losses += trainer.steps(1)["losses"]
+        events = profile.function_events or []
+        compiled = certificate.compile_seconds() is not None
         seen = observer.facts(count)
         return {
             **seen,
             **score(trainer.setup),
             "first_losses": losses,
-            "attention_kernels": certificate.attention_kernels(profile),
-            "communication": communication.shares(profile) if self._world_size > 1 else None,
+            "attention_kernels": certificate.attention_kernels(events, compiled=compiled),
+            "communication": communication.shares(events) if self._world_size > 1 else None,
         }
 
 

@@ -8,13 +8,14 @@ dropout and under observation. Two arms that do the same work then show the same
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+from torch.autograd.profiler_util import FunctionEvent
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
@@ -96,7 +97,7 @@ def merge(ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     movement = sum(seen[3] for copies in held.values() for seen in copies)
     sizes = {name: int(copies[0][0]) for name, copies in held.items()}
     unions = {
-        name: sorted(set().union(*(facts[name] for facts in ranks)))
+        name: _union([facts[name] for facts in ranks])
         for name in ("weight_dtypes", "state_dtypes", "gradient_dtypes", "attention_kernels")
         if all(name in facts for facts in ranks)
     }
@@ -111,6 +112,12 @@ def merge(ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "moved_tensors": sum(any(seen[3] > 0 for seen in copies) for copies in held.values()),
         "movement_rms": math.sqrt(movement / max(1, sampled)),
     }
+
+
+def _union(ranks: Sequence[list[str] | None]) -> list[str] | None:
+    """What any rank saw; unknown where none saw anything and one could not tell."""
+    seen = sorted(set().union(*(names for names in ranks if names is not None)))
+    return None if not seen and None in ranks else seen
 
 
 def _sampled(parameter: Tensor) -> Tensor:
@@ -214,10 +221,39 @@ class Observer:
         }
 
 
-def attention_kernels(profile: torch.autograd.profiler.profile) -> list[str]:
-    """The fused attention operators that a profiled step ran; empty where attention was plain matrix products."""
-    marks = ("scaled_dot_product", "flash_attn", "flash_attention", "flex_attention", "efficient_attention")
-    found = {event.key for event in profile.key_averages() if any(mark in event.key.lower() for mark in marks)}
-    kernels = {name for name in found if "backward" not in name.lower()}
+ATTENTION = (
+    "scaled_dot_product",
+    "flash_attn",
+    "flash_attention",
+    "flex_attention",
+    "efficient_attention",
+    # Of a GPU's kernels: PyTorch's FlashAttention, its later versions, the memory-efficient kernel and cuDNN's.
+    "flash_fwd",
+    "flashattn",
+    "flashattention",
+    "fmha_cutlassf",
+    "sdpa_",
+)
+"""How the operators and kernels of fused attention are called, in small letters."""
+
+BACKWARD = ("backward", "bwd", "bprop", "dgrad")
+
+
+def attention_kernels(events: Iterable[FunctionEvent], *, compiled: bool) -> list[str] | None:
+    """The fused attention operators of a profiled step, and on a GPU the kernels by their own names.
+
+    Empty where attention was plain matrix products. None where something was compiled and no such kernel was seen: a
+    compiled graph may compute attention under any name.
+    """
+    names = {_short(event.name) for event in events}
+    found = {name for name in names if any(mark in name.lower() for mark in ATTENTION)}
+    kernels = {name for name in found if not any(mark in name.lower() for mark in BACKWARD)}
+    if compiled and not kernels:
+        return None
     # The generic operator only forwards to the kernel that really ran.
     return sorted(kernels - {"aten::scaled_dot_product_attention"}) or sorted(kernels)
+
+
+def _short(name: str) -> str:
+    """A kernel's name without what it returns, its template's arguments and its parameters."""
+    return re.split("[<(]", name.removeprefix("void "), maxsplit=1)[0]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from torch._C._autograd import DeviceType
-from torch.autograd.profiler import profile
+from torch.autograd.profiler_util import FunctionEvent
 
 Intervals = list[tuple[float, float]]
 """Start and end, in any unit."""
@@ -37,14 +36,16 @@ def exposed(communication: Intervals, computation: Intervals) -> float:
     return length(union([*communication, *computation])) - length(union(computation))
 
 
-def shares(profiled: profile) -> dict[str, float] | None:
+def shares(profiled: Iterable[FunctionEvent]) -> dict[str, float] | None:
     """Communication and exposed communication as shares of the profiled steps; None where no rank talked to another.
 
     On a GPU the events are kernels; on a CPU gloo's own threads say when they are at work, and computation is what
     ATen's operators cover. A receive that waits for the sender is communication.
     """
-    events = [event for event in profiled.function_events or () if event.time_range.end > event.time_range.start]
-    kernels = [event for event in events if event.device_type == DeviceType.CUDA]
+    events = [event for event in profiled if event.time_range.end > event.time_range.start]
+    # Ranges that code has named, nccl's own among them, lie on the device's timeline too, over the kernels in them and
+    # the gaps between those: https://github.com/pytorch/pytorch/issues/130730.
+    kernels = [event for event in events if event.device_type == DeviceType.CUDA and not event.is_user_annotation]
     chosen = kernels or events
     talk = [event for event in chosen if event.name.lower().startswith(COLLECTIVES)]
     if not talk:
@@ -59,7 +60,7 @@ def shares(profiled: profile) -> dict[str, float] | None:
     }
 
 
-def _operators(events: Iterable[Any]) -> list[Any]:
+def _operators(events: Iterable[FunctionEvent]) -> list[FunctionEvent]:
     return [event for event in events if event.name.startswith(("aten::", "autograd::", "torch::autograd"))]
 
 

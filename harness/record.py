@@ -113,8 +113,9 @@ class WorkCertificate:
     `movement_rms` is the root mean square change of a fixed sample of parameters over the timed life.
     `first_losses` comes from a replay of the first updates from the same seed, without dropout, so that it can be
     compared with the baseline's; `samples_per_update` and the tokens are counted there, at the model's own input.
-    The shares of communication are of the last replayed step (harness.communication). `accuracy` and macro `f1` are a
-    fine-tuned classifier's on `scored_samples` held out, after the replay's updates.
+    `attention_kernels` are the fused ones of the last replayed step: none means plain matrix products, and unknown that
+    something was compiled and may hide them. The shares of communication are of the same step (harness.communication).
+    `accuracy` and macro `f1` are a fine-tuned classifier's on `scored_samples` held out, after the replay's updates.
     `replayed_updates` falls short of the replay's steps where loss scaling skipped some.
     """
 

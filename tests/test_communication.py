@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from torch._C._autograd import DeviceType
+from torch.autograd.profiler import profile, record_function
+from torch.autograd.profiler_util import FunctionEvent
 
-from harness.communication import exposed, length, over_ranks, union
+from harness.communication import exposed, length, over_ranks, shares, union
 
 
 def test_overlapping_intervals_count_once() -> None:
@@ -34,3 +37,36 @@ def test_the_slowest_rank_waits_least() -> None:
     assert merged["slowest_rank_lag"] == pytest.approx(0.3)
     assert merged["exposed_communication_share"] == pytest.approx(0.25)
     assert over_ranks([None]) == {} == over_ranks([None, {"communication": 0.5, "exposed": 0.4}])
+
+
+def event(name: str, start: float, end: float, *, annotation: bool = False, device: str = "CUDA") -> FunctionEvent:
+    kind = DeviceType.CUDA if device == "CUDA" else DeviceType.CPU
+    return FunctionEvent(
+        id=0, name=name, thread=0, start_us=start, end_us=end, device_type=kind, is_user_annotation=annotation
+    )
+
+
+def test_named_ranges_on_a_gpus_timeline_are_neither_communication_nor_computation() -> None:
+    """As kineto has a step of DistributedDataParallel: nccl names a range around its kernel, and so does a module."""
+    kernels = [
+        event("void cutlass::Kernel2<gemm>", 0, 40),
+        event("ncclDevKernel_AllReduce_Sum_f32_RING_LL(ncclDevKernelArgsStorage<4096>)", 30, 80),
+        event("multi_tensor_apply_kernel", 90, 100),
+    ]
+    ranges = [
+        event("nccl:all_reduce", 30, 95, annotation=True),
+        event("DistributedDataParallel.forward", 0, 100, annotation=True),
+        event("Optimizer.step#AdamW.step", 20, 100, annotation=True),
+    ]
+    host = [event("aten::mm", 0, 5, device="CPU"), event("DistributedDataParallel.forward", 0, 9, device="CPU")]
+    seen = shares([*kernels, *ranges, *host])
+    assert seen is not None and seen["communication"] == pytest.approx(0.5)
+    assert seen["exposed"] == pytest.approx(0.4)
+    assert shares([kernels[0], *ranges, *host]) is None
+
+
+def test_the_profiler_tells_which_ranges_code_has_named() -> None:
+    with profile(use_kineto=True) as profiled, record_function("a range"):
+        sum(range(10))
+    named = {item.name: item.is_user_annotation for item in profiled.function_events or ()}
+    assert named["a range"] is True
