@@ -139,6 +139,7 @@ class Arm:
             **score(trainer.setup),
             "first_losses": losses,
             "attention_kernels": certificate.attention_kernels(events, compiled=compiled),
+            "cuda_graph_launches": certificate.cuda_graph_launches(events),
             "communication": communication.shares(events) if self._world_size > 1 else None,
         }
 

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch._C._autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEvent
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
@@ -143,13 +144,18 @@ def _stored(tensor: Tensor) -> list[Tensor]:
 
 
 def compile_facts() -> dict[str, int | None]:
-    """Graph breaks and recompilations so far in this process; None where nothing was compiled."""
+    """Graph breaks, recompilations and CUDA graphs that were given up so far in this process; None where nothing was
+    compiled."""
     metrics = _compilations()
     if not metrics:
-        return {"graph_breaks": None, "recompiles": None}
-    breaks = sum(sys.modules["torch._dynamo.utils"].counters["graph_break"].values())
-    # An id is frame/attempt: attempts after the first are recompilations of the same frame.
-    return {"graph_breaks": breaks, "recompiles": sum(not str(item.compile_id).endswith("/0") for item in metrics)}
+        return {"graph_breaks": None, "recompiles": None, "cudagraph_skips": None}
+    counters = sys.modules["torch._dynamo.utils"].counters
+    return {
+        "graph_breaks": sum(counters["graph_break"].values()),
+        # An id is frame/attempt: attempts after the first are recompilations of the same frame.
+        "recompiles": sum(not str(item.compile_id).endswith("/0") for item in metrics),
+        "cudagraph_skips": counters["inductor"]["cudagraph_skips"],
+    }
 
 
 def compile_seconds() -> float | None:
@@ -252,6 +258,14 @@ def attention_kernels(events: Iterable[FunctionEvent], *, compiled: bool) -> lis
         return None
     # The generic operator only forwards to the kernel that really ran.
     return sorted(kernels - {"aten::scaled_dot_product_attention"}) or sorted(kernels)
+
+
+def cuda_graph_launches(events: Iterable[FunctionEvent]) -> int | None:
+    """CUDA graphs that a profiled step launched; None where the profiler saw no kernels, and so no launches either."""
+    seen = list(events)
+    if not any(event.device_type == DeviceType.CUDA for event in seen):
+        return None
+    return sum(event.name.startswith(("cudaGraphLaunch", "cuGraphLaunch")) for event in seen)
 
 
 def _short(name: str) -> str:

@@ -114,8 +114,10 @@ class WorkCertificate:
     `first_losses` comes from a replay of the first updates from the same seed, without dropout, so that it can be
     compared with the baseline's; `samples_per_update` and the tokens are counted there, at the model's own input.
     `attention_kernels` are the fused ones of the last replayed step: none means plain matrix products, and unknown that
-    something was compiled and may hide them. The shares of communication are of the same step (harness.communication).
-    `accuracy` and macro `f1` are a fine-tuned classifier's on `scored_samples` held out, after the replay's updates.
+    something was compiled and may hide them. `cudagraph_skips` counts how often torch.compile gave up a CUDA graph that
+    it was asked for (on a CPU it always does), and `cuda_graph_launches` those launched in the last replayed step.
+    The shares of communication are of the same step (harness.communication). `accuracy` and macro `f1` are a fine-tuned
+    classifier's on `scored_samples` held out, after the replay's updates.
     `replayed_updates` falls short of the replay's steps where loss scaling skipped some.
     """
 
@@ -130,6 +132,8 @@ class WorkCertificate:
     state_dtypes: list[str]
     graph_breaks: int | None = None
     recompiles: int | None = None
+    cudagraph_skips: int | None = None
+    cuda_graph_launches: int | None = None
     gradient_dtypes: list[str] | None = None
     attention_kernels: list[str] | None = None
     samples_per_update: float | None = None

@@ -88,6 +88,17 @@ def _unsteady(_: Sequence[Comparison], records: Sequence[Record]) -> Warning | N
     )
 
 
+def _without_graphs(_: Sequence[Comparison], records: Sequence[Record]) -> Warning | None:
+    certified = [(record, record.certificate) for record in records if record.device == "cuda" and record.certificate]
+    found = [record for record, seen in certified if seen.cudagraph_skips and seen.cuda_graph_launches == 0]
+    if not found:
+        return None
+    return Warning(
+        text=f"torch.compile gave up every CUDA graph and launched kernels one by one: {_arms(found)}.",
+        advice="These arms do not show what CUDA graphs bring; TORCH_LOGS=cudagraphs says why they were skipped.",
+    )
+
+
 def _arms(found: Iterable[Record | Comparison]) -> str:
     return quantity.several(list(dict.fromkeys(f"{item.techniques} on {item.workload}" for item in found)))
 
@@ -140,6 +151,7 @@ CHECKS: tuple[Check, ...] = (
         "Use a machine with dedicated cores, or repeat more often.",
     ),
     _throttled,
+    _without_graphs,
     _unsteady,
     _few,
     _wide,

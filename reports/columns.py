@@ -48,6 +48,13 @@ def speedup(comparison: Comparison) -> str:
     return quantity.ratio_interval(comparison.speedup, comparison.speedup_low, comparison.speedup_high)
 
 
+def cuda_graphs(comparison: Comparison) -> str:
+    """How many were launched, or that none was because all were skipped."""
+    if not comparison.cuda_graph_launches and comparison.cudagraph_skips:
+        return "none, all were skipped"
+    return f"{comparison.cuda_graph_launches:.0f}"
+
+
 COLUMNS: tuple[Column, ...] = (
     Column(name="speedup", title="Speed-up", caption="time a token of fp32 over the arm's", show=speedup),
     _column("step_time_s", "Step time", "one optimizer update, in the interleaved rounds", quantity.duration),
@@ -79,6 +86,20 @@ COLUMNS: tuple[Column, ...] = (
     ),
     _column(
         "slowest_rank", "Slowest rank", "the one that the others wait for", lambda value: f"{value:.0f}", main=False
+    ),
+    Column(
+        name="cuda_graph_launches",
+        title="CUDA graphs",
+        caption="launched in the last replayed step",
+        show=cuda_graphs,
+        main=False,
+    ),
+    _column(
+        "cudagraph_skips",
+        "CUDA graphs skipped",
+        "given up by torch.compile, their kernels launched one by one",
+        lambda value: f"{value:.0f}",
+        main=False,
     ),
     _column("accuracy", "Accuracy", "on held-out text after the replayed updates", quantity.share),
     _column("f1", "F1", "mean over labels, on held-out text", quantity.significant, main=False),
@@ -127,6 +148,9 @@ def _why_not_seen(name: str, comparison: Comparison, records: Sequence[Record], 
         reason = _why_no_share(name, records, machine)
     elif name == "compile_s":
         reason = "nothing was compiled"
+    elif name in ("cuda_graph_launches", "cudagraph_skips"):
+        on_cpu = any(record.device == "cpu" for record in records)
+        reason = "there are none on a CPU" if on_cpu else "nothing was compiled, or nothing replayed under the profiler"
     elif name in ("accuracy", "f1"):
         reason = "measured in the phase finetune only"
     elif name in OF_RANKS:

@@ -68,6 +68,8 @@ class Comparison:
     scaling_efficiency: float | None
     exposed_communication_share: float | None
     slowest_rank: float | None
+    cuda_graph_launches: float | None
+    cudagraph_skips: float | None
     accuracy: float | None
     f1: float | None
     final_loss: float | None

@@ -82,6 +82,11 @@ def _energy_per_token(record: Record) -> float | None:
     return energy_j / tokens if tokens and energy_j is not None else None
 
 
+def _cudagraph_skips(record: Record) -> int | None:
+    """On a GPU: elsewhere there are no such graphs to give up."""
+    return record.certificate.cudagraph_skips if record.certificate and record.device == "cuda" else None
+
+
 def final_loss(record: Record) -> float | None:
     """The last of the replayed first losses: the same updates on the same data in every arm."""
     losses = record.certificate.first_losses if record.certificate else None
@@ -165,6 +170,20 @@ METRICS: tuple[Metric, ...] = (
         better="neither",
         caption="the rank that the others wait for, by the least exposed communication",
         derive=lambda record, _: record.certificate.slowest_rank if record.certificate else None,
+    ),
+    Metric(
+        name="cuda_graph_launches",
+        unit="",
+        better="neither",
+        caption="CUDA graphs launched in the last replayed step",
+        derive=lambda record, _: record.certificate.cuda_graph_launches if record.certificate else None,
+    ),
+    Metric(
+        name="cudagraph_skips",
+        unit="",
+        better="lower",
+        caption="CUDA graphs that torch.compile was asked for and gave up: their kernels were launched one by one",
+        derive=lambda record, _: _cudagraph_skips(record),
     ),
     Metric(
         name="accuracy",

@@ -13,7 +13,7 @@ from torch.autograd.profiler_util import FunctionEvent
 from bench.registry import OTHER_NUMERICS, Change
 from bench.setup import baseline
 from bench.workload import Workload
-from harness.certificate import Observer, Witness, attention_kernels, merge, without_dropout
+from harness.certificate import Observer, Witness, attention_kernels, cuda_graph_launches, merge, without_dropout
 from harness.equal_work import unequal_work
 from harness.record import WorkCertificate
 from harness.trainer import Trainer
@@ -145,6 +145,14 @@ def test_a_kernel_is_known_by_its_name_where_a_graph_hides_the_operator(kernel: 
     kept = KERNELS[kernel]
     assert attention_kernels(events, compiled=True) == ([kept] if kept else None)
     assert attention_kernels(events, compiled=False) == ([kept] if kept else [])
+
+
+def test_launches_of_cuda_graphs_are_counted_where_kernels_are_seen() -> None:
+    host = [FunctionEvent(id=0, name="cudaGraphLaunch", thread=0, start_us=time, end_us=time + 1) for time in (0, 4)]
+    kernel = FunctionEvent(id=1, name="a kernel", thread=0, start_us=1, end_us=3, device_type=DeviceType.CUDA)
+    assert cuda_graph_launches([*host, kernel]) == 2
+    assert cuda_graph_launches([kernel]) == 0
+    assert cuda_graph_launches(host) is None
 
 
 def test_what_no_rank_could_see_is_unknown() -> None:

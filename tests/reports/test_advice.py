@@ -31,6 +31,25 @@ def test_warnings_say_what_was_seen_and_what_to_do() -> None:
         assert found[0].advice
 
 
+def test_an_arm_without_the_graphs_that_it_is_about_says_so() -> None:
+    def graphs(device: str, launches: int | None, skips: int) -> Record:
+        made = record("cuda_graphs", 0, device=device)
+        assert made.certificate is not None
+        seen = replace(made.certificate, cuda_graph_launches=launches, cudagraph_skips=skips)
+        return replace(made, certificate=seen)
+
+    (warning,) = view.warnings([], [graphs("cuda", 0, 2)])
+    assert "gave up every CUDA graph" in warning.text and "cuda_graphs on gpt2/tiny" in warning.text
+    for device, launches, skips in (("cuda", 2, 0), ("cuda", 1, 1), ("cuda", None, 1), ("cpu", None, 2)):
+        assert view.warnings([], [graphs(device, launches, skips)]) == []
+    shown = view.rows(compare([graphs("cuda", 0, 2)], machine("cuda")), [graphs("cuda", 0, 2)], machine("cuda"))[0]
+    cells = {cell.name: cell.text for cell in shown.cells}
+    assert (cells["cuda_graph_launches"], cells["cudagraph_skips"]) == ("none, all were skipped", "2")
+    shown = view.rows(compare([graphs("cuda", 2, 0)], machine("cuda")), [graphs("cuda", 2, 0)], machine("cuda"))[0]
+    cells = {cell.name: cell.text for cell in shown.cells}
+    assert (cells["cuda_graph_launches"], cells["cudagraph_skips"]) == ("2", "0")
+
+
 def replace_measurement(item: Record, **changed: Any) -> Record:
     return replace(item, measurement=replace(item.measurement, **changed)) if item.measurement.sample_t_s else item
 

@@ -51,5 +51,5 @@ def test_gpu_figures_are_shown_on_a_gpu() -> None:
     shown = reports.html.render(compared, records, machine("cuda"), PLAN)
     columns = {cell["data-key"] for cell in Page(shown).cells}
     assert {"gpu_util_pct", "energy_j_per_token", "mfu"} <= columns
-    assert "989 TFLOP/s" in shown and "data sheets of the chips" in shown
+    assert "989 TFLOP/s" in shown and "gtc22-whitepaper-hopper" in shown
     assert "software power cap" in shown
