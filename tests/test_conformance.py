@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,11 @@ from harness import conformance
 from harness.conformance import Finding
 from harness.nursery import Nursery
 from harness.record import Status
+from tests.findings import composition, hold
 
 HERE = Host(device="cpu")
 OWN = [name for name, item in techniques().items() if item.family != "planted"]
 RUNNABLE = [name for name in OWN if not unmet(compose([name]), HERE)]
-
-BESIDE = {"batch_per_rank": ("ddp_2", "batch_per_rank")}
-"""What makes no sense alone."""
 
 REFUSED = {
     ("gpt2/nano", "flex_attention"): "has no backward pass",
@@ -35,7 +34,7 @@ REFUSED = {
 @pytest.fixture(scope="module")
 def findings(nursery: Nursery, text_folder: Path) -> dict[tuple[str, str], Finding]:
     """All of them in one run: the baseline is shared, and the machine is looked at once."""
-    alone = [BESIDE.get(name, (name,)) for name in RUNNABLE]
+    alone = [composition(name) for name in RUNNABLE]
     found = conformance.run(alone, nursery, batch=16, corpus=str(text_folder))
     return {(finding.workload, finding.techniques): finding for finding in found}
 
@@ -43,14 +42,28 @@ def findings(nursery: Nursery, text_folder: Path) -> dict[tuple[str, str], Findi
 @pytest.mark.parametrize("model", conformance.MODELS)
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_a_technique_keeps_its_word(findings: dict[tuple[str, str], Finding], model: str, name: str) -> None:
-    finding = findings[model, "+".join(BESIDE.get(name, (name,)))]
-    if (model, name) in REFUSED:
-        assert finding.status is Status.UNSUPPORTED
-        assert finding.reason is not None and REFUSED[model, name] in finding.reason
-    else:
-        assert finding.status is Status.OK, finding
-        if techniques()[name].is_numerics_only:
-            assert finding.loss_difference is not None
+    finding = findings[model, "+".join(composition(name))]
+    hold(finding, unmet(compose(composition(name)), HERE), REFUSED.get((model, name)))
+    if finding.status is Status.OK and techniques()[name].is_numerics_only:
+        assert finding.loss_difference is not None
+
+
+def test_only_a_reason_that_was_known_excuses_an_arm() -> None:
+    ok = Finding(workload="gpt2/nano", techniques="x", status=Status.OK, loss_difference=None, reason=None)
+    refused = replace(ok, status=Status.UNSUPPORTED, reason="x needs a GPU; this run is on cpu")
+    hold(ok, None, None)
+    hold(refused, "x needs a GPU; this run is on cpu", None)
+    hold(refused, None, "needs a GPU")
+    for finding, unmet_reason, refusal in (
+        (refused, None, None),
+        (refused, "x needs 2 GPUs", None),
+        (refused, None, "needs 2 GPUs"),
+        (ok, "x needs a GPU; this run is on cpu", None),
+        (ok, None, "needs a GPU"),
+        (replace(ok, status=Status.CRASHED, reason="x needs a GPU"), None, "needs a GPU"),
+    ):
+        with pytest.raises(AssertionError):
+            hold(finding, unmet_reason, refusal)
 
 
 def test_what_cannot_run_here_says_why() -> None:

@@ -1,0 +1,29 @@
+"""What a finding of the conformance run must be: ok, unless a reason against it is known beforehand."""
+
+from __future__ import annotations
+
+from harness.conformance import Finding
+from harness.record import Status
+
+BESIDE = {"batch_per_rank": ("ddp_2", "batch_per_rank")}
+"""What makes no sense alone."""
+
+
+def composition(name: str) -> tuple[str, ...]:
+    """What a technique is tried in: itself, if it makes sense alone."""
+    return BESIDE.get(name, (name,))
+
+
+def hold(finding: Finding, unmet: str | None, refusal: str | None) -> None:
+    """Assert that the finding is ok, or unsupported for just the reason that was given before the run.
+
+    `unmet` is what `bench.composition.unmet` says, and `refusal` a part of what the technique is known to say to this
+    model when it is applied.
+    """
+    if unmet is not None:
+        assert (finding.status, finding.reason) == (Status.UNSUPPORTED, unmet), finding
+    elif refusal is not None:
+        assert finding.status is Status.UNSUPPORTED, finding
+        assert finding.reason is not None and refusal in finding.reason, finding
+    else:
+        assert finding.status is Status.OK, finding
