@@ -1,0 +1,188 @@
+"""The options, the parts in their order with their shares of the time, and the table, kept after every row."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+import tests.gpu_acceptance
+from bench import __version__, plugins
+from bench.corpus import write_atomically
+from harness.machine import git_state
+from harness.prepare import device_facts
+from tests.gpu_acceptance import chip, commands, each, ladder, truth
+from tests.gpu_acceptance.rows import Row, exit_code, failed, markdown, not_run, plain
+from tests.gpu_acceptance.stand import OutOfTime, Stand
+
+BUDGET_S = 530.0
+
+USAGE_ERROR = 2
+
+OPTIONAL = {
+    "torchao": "torchao",
+    "peft": "peft",
+    "pytorch_optimizer": "pytorch-optimizer",
+    "torch_pruning": "torch-pruning",
+    "liger_kernel": "liger-kernel",
+}
+"""Modules of packages that some techniques need, and what brings them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """`share` is its part of the time, in relation to those still to come; with less than `least_s` left it is not
+    begun. One that is worth nothing if it is cut short (`whole`) is not begun if its share is less than that."""
+
+    name: str
+    run: Callable[[Stand], object]
+    share: float
+    least_s: float
+    whole: bool = False
+
+
+PARTS = (
+    Part(name="doctor", run=chip.doctor, share=40, least_s=40),
+    Part(name="smoke", run=commands.smoke, share=60, least_s=40),
+    Part(name="truth", run=truth.against_bare_loop, share=140, least_s=80),
+    Part(name="telemetry", run=truth.telemetry, share=35, least_s=30),
+    Part(name="energy", run=chip.energy, share=30, least_s=30),
+    Part(name="rates", run=chip.rates, share=25, least_s=25),
+    Part(name="ladder", run=ladder.ladder, share=150, least_s=60),
+    Part(name="gate", run=commands.gate, share=60, least_s=200, whole=True),
+    Part(name="techniques", run=each.each, share=80, least_s=30),
+)
+"""In their order. Peak memory against its prediction (memory.memory_rows) joins them once there is a prediction."""
+
+SMALL = 0.2
+"""Of the least seconds, where everything is small."""
+
+
+class Table:
+    """The rows so far. Each is shown on standard error as it comes, and the file, if there is one, is written anew."""
+
+    def __init__(self, head: Sequence[str], write: Callable[[Sequence[str], Sequence[Row]], str], out: Path | None):
+        self.head, self.rows = head, list[Row]()
+        self._write, self._out = write, out
+
+    def add(self, row: Row) -> None:
+        self.rows.append(row)
+        print(f"{row.verdict:7}  {row.what}: {row.seen}", file=sys.stderr, flush=True)
+        if self._out is not None:
+            write_atomically(self._out, lambda name: Path(name).write_text(self.text()))
+
+    def text(self) -> str:
+        return self._write(self.head, self.rows)
+
+
+def main() -> int:
+    options = _options()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print("no GPU: torch sees none on this machine, and this acceptance is about one", file=sys.stderr)
+        return USAGE_ERROR
+    for file in options.plugin:
+        plugins.load_file(file)
+    table = Table([], markdown if options.markdown else plain, options.out)
+    stand = Stand(
+        device=options.device,
+        tell=table.add,
+        modules=[str(file.resolve()) for file in options.plugin],
+        names=options.techniques,
+    )
+    end_s = time.monotonic() + options.budget
+    try:
+        table.head = _head(stand)
+        chosen = [part for part in PARTS if part.name in options.parts]
+        for index, part in enumerate(chosen):
+            left_s = end_s - time.monotonic()
+            run_part(part, stand, left_s, left_s * part.share / sum(item.share for item in chosen[index:]))
+    finally:
+        stand.close()
+    print(table.text(), end="")
+    return exit_code(table.rows)
+
+
+def _options() -> argparse.Namespace:
+    def names(text: str) -> list[str]:
+        return [name for name in text.split(",") if name]
+
+    def parts(text: str) -> list[str]:
+        unknown = set(names(text)) - {part.name for part in PARTS}
+        if unknown:
+            known = ",".join(part.name for part in PARTS)
+            raise argparse.ArgumentTypeError(f"part {sorted(unknown)[0]!r} is unknown: give some of {known}")
+        return names(text)
+
+    everything = [part.name for part in PARTS]
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.gpu_acceptance",
+        description=tests.gpu_acceptance.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--budget", type=float, default=BUDGET_S, help="seconds for all parts [%(default)g]")
+    parser.add_argument("--parts", type=parts, default=everything, help=f"some of {','.join(everything)}")
+    parser.add_argument("--techniques", type=names, default=[], help="names to try in that part; default: all")
+    parser.add_argument("--plugin", type=Path, action="append", default=[], help="a Python file with techniques")
+    parser.add_argument("--markdown", action="store_true", help="as docs/gpu.md has it")
+    parser.add_argument("--out", type=Path, help="a file to keep the table in, written anew after every row")
+    # For the tests of this program: every part that can, in a small form.
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def run_part(part: Part, stand: Stand, left_s: float, share_s: float) -> None:
+    """The part within its time. However it ends, the next one begins, with arms of its own."""
+    least_s = part.least_s * (SMALL if stand.is_small else 1.0)
+    if (share_s if part.whole else left_s) < least_s:
+        stand.tell(not_run(part.name, f"no time left: give it {least_s:.0f} s of its own, --parts {part.name}"))
+        return
+    limit_s = max(share_s, least_s)
+    try:
+        with stand.limited(limit_s):
+            part.run(stand)
+        return
+    except OutOfTime:
+        stand.tell(not_run(part.name, f"no time left: cut off after {limit_s:.0f} s, its share"))
+    except Exception as error:
+        stand.tell(failed(part.name, f"{type(error).__name__}: {' '.join(str(error).split())}"))
+    stand.end_nursery()
+
+
+def _head(stand: Stand) -> list[str]:
+    """The card, its driver, torch and the date; and what is not installed."""
+    commit, dirty = git_state()
+    revision = f" at {commit[:10]}{' and changes' if dirty else ''}" if commit else ""
+    absent = [name for module, name in OPTIONAL.items() if importlib.util.find_spec(module) is None]
+    try:
+        card = device_facts(stand.nursery(), stand.device)["device_name"]
+    except Exception as error:
+        card = f"unknown card ({error})"
+        stand.end_nursery()
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers")]
+    return [
+        f"{card}, driver {_driver()}, {', '.join(versions)}, Python {sys.version.split()[0]}",
+        f"trainpace {__version__}{revision}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        f"not installed: {', '.join(absent) or 'nothing that a technique needs'}",
+    ]
+
+
+def _driver() -> str:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return str(pynvml.nvmlSystemGetDriverVersion())
+    except pynvml.NVMLError as error:
+        return f"unknown (NVML says {error})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,236 @@
+"""What the GPU is and does: the doctor's findings, its counters under load, and how fast it multiplies and copies."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import Counter
+from typing import Any
+
+import torch
+
+from bench.spec import Protocol
+from harness.channel import Message
+from harness.doctor import Finding, diagnose
+from harness.machine import describe_machine
+from harness.prepare import device_facts
+from reports.quantity import energy as joules
+from reports.quantity import flops, share, significant
+from tests.gpu_acceptance.rows import failed, judged, needs_gpu, not_run, within
+from tests.gpu_acceptance.stand import Stand, check, gpus, warm_arm
+
+TECHNIQUE = "technique "
+"""How the doctor's findings on techniques begin."""
+
+MAY_LACK = {"MFU", "quiet machine"}
+"""What may be missing without a fault of trainpace's: a peak for MFU that no data sheet gave, and quiet."""
+
+CPU_LACKS = {"GPU figures", "GPU energy"}
+
+LOAD_S = 8.0
+ENERGY_WITHIN = (0.95, 1.05)
+"""Of the counter over power times time; both are NVML's, sampled in different ways."""
+
+DROPPING = {"THERMAL", "RELIABILITY", "BOARD_LIMIT"}
+DROPPED_FROM = 0.01
+"""The policies that the gate takes for a throttled GPU, and the share of the time from which it drops a repetition."""
+
+PEAK_WITHIN = (0.5, 1.02)
+"""Of a measured rate in the one that is published or follows from the chip's clocks. Above it a clock is wrong."""
+
+COPY_BYTES = 2**30
+COPIES = 10
+
+
+def doctor(stand: Stand) -> None:
+    """How many of the doctor's findings are yes; one that is no must be about a technique, or be no wonder here."""
+    findings = diagnose(stand.nursery(), stand.device)
+    lacking = [finding for finding in findings if finding.verdict == "no"]
+    about_techniques = [finding for finding in lacking if finding.what.startswith(TECHNIQUE)]
+    others = [finding for finding in lacking if finding not in about_techniques]
+    allowed = MAY_LACK | (CPU_LACKS if stand.device == "cpu" else set())
+    seen = [
+        f"{len(findings) - len(lacking)} yes, {len(lacking)} no",
+        *(f"{item.what}: {item.detail}" for item in others),
+    ]
+    stand.tell(
+        judged(
+            "doctor",
+            "; ".join([*seen, *_reasons(about_techniques)]),
+            f"no only of techniques, {', '.join(sorted(allowed))}",
+            holds=not {item.what for item in others} - allowed,
+        )
+    )
+
+
+def _reasons(lacking: list[Finding]) -> list[str]:
+    """Those of techniques, alike ones counted: a reason begins with the technique's name."""
+    told = Counter(item.detail.removeprefix(f"{item.what.removeprefix(TECHNIQUE)} ") for item in lacking)
+    return [f"{count} technique{'s' * (count > 1)}: {reason}" for reason, count in told.most_common()]
+
+
+def energy(stand: Stand) -> None:
+    """A window of load: the energy counter against the sampled power, and what each throttle policy has counted."""
+    if stand.device != "cuda":
+        stand.tell(needs_gpu("energy counter / power x time"))
+        stand.tell(needs_gpu("throttle policies"))
+        return
+    arm = warm_arm(stand, ("amp_bf16",), Protocol(sustained_s=LOAD_S))
+    handle = _handle(stand)
+    before, begun = _violations(handle), time.monotonic()
+    arm.sustain(gpus(stand, arm.world_size))
+    after, window_s = _violations(handle), time.monotonic() - begun
+    check(arm)
+    arm.end()
+    found = arm.measurement
+    if found.sustained_energy_j is None or not found.sample_gpu_power_w or found.sustained_s is None:
+        stand.tell(failed("energy counter / power x time", "; ".join(found.unknown) or "no reading and no reason"))
+    else:
+        by_power_j = statistics.fmean(found.sample_gpu_power_w) * found.sustained_s
+        ratio = found.sustained_energy_j / by_power_j
+        watts = f"{len(found.sample_gpu_power_w)} samples of {statistics.fmean(found.sample_gpu_power_w):.0f} W"
+        seen = f"{ratio:.3f}: {joules(found.sustained_energy_j)}, {watts} over {found.sustained_s:.1f} s"
+        bounds = f"{ENERGY_WITHIN[0]} to {ENERGY_WITHIN[1]}"
+        stand.tell(judged("energy counter / power x time", seen, bounds, holds=within(ratio, *ENERGY_WITHIN)))
+    _tell_reasons(stand, found.throttle_reasons)
+    for policy, start in before.items():
+        tell_policy(stand, policy, start, after[policy], window_s)
+
+
+def _tell_reasons(stand: Stand, reasons: list[str] | None) -> None:
+    what = "clock event reasons under load"
+    if reasons is None:
+        stand.tell(not_run(what, "NVML does not tell them"))
+        return
+    seen = ", ".join(reasons) or "none"
+    stand.tell(judged(what, seen, "no heat", holds="thermal" not in seen))
+
+
+def tell_policy(stand: Stand, policy: str, before: int | str, after: int | str, window_s: float) -> None:
+    """Policies that drop nothing are there to be read."""
+    what = f"policy {policy} under load"
+    if isinstance(before, str) or isinstance(after, str):
+        stand.tell(not_run(what, f"NVML says {before if isinstance(before, str) else after}"))
+        return
+    # NVML counts them in nanoseconds.
+    held_s = (after - before) * 1e-9
+    drops = policy in DROPPING
+    expected = f"under {share(DROPPED_FROM)}: above, the gate drops" if drops else "no more than the window"
+    limit = DROPPED_FROM if drops else 1.1
+    seen = f"{held_s:.3f} s of {window_s:.1f} s ({share(held_s / window_s)})"
+    stand.tell(judged(what, seen, expected, holds=0 <= held_s / window_s <= limit))
+
+
+def _handle(stand: Stand) -> Any:
+    """NVML's handle of the first GPU that CUDA shows, found by its UUID."""
+    import pynvml
+
+    uuid = stand.nursery().run(f"{__name__}:first_uuid", {}, 60.0)
+    pynvml.nvmlInit()
+    try:
+        return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+    except pynvml.NVMLError:
+        return pynvml.nvmlDeviceGetHandleByUUID(f"MIG-{uuid}")
+
+
+def first_uuid() -> str:
+    """Task: the UUID of CUDA's first device."""
+    return str(torch.cuda.get_device_properties(0).uuid)
+
+
+def _violations(handle: Any) -> dict[str, int | str]:
+    """By the policy's name: for how many nanoseconds it has held the clocks back so far, or what NVML says instead."""
+    import pynvml
+
+    prefix = "NVML_PERF_POLICY_"
+    names = [name for name in dir(pynvml) if name.startswith(prefix) and name != f"{prefix}COUNT"]
+    found: dict[str, int | str] = {}
+    for name in sorted(names, key=lambda name: int(getattr(pynvml, name))):
+        try:
+            status = pynvml.nvmlDeviceGetViolationStatus(handle, getattr(pynvml, name))
+            found[name.removeprefix(prefix)] = int(status.violationTime)
+        except pynvml.NVMLError as error:
+            found[name.removeprefix(prefix)] = str(error)
+    return found
+
+
+def rates(stand: Stand) -> None:
+    """Matrix products beside the published peaks, and copies beside what bus and memory can do."""
+    nursery = stand.nursery()
+    machine = describe_machine(nursery, stand.device, device_facts(nursery, stand.device), peaks=False)
+    found: dict[str, float] = nursery.run("harness.machine:matmul_peaks", {"device": stand.device}, 120.0)
+    for name, rate in found.items():
+        what, peak = f"matmul rate, {name}", machine.published_flops_per_s.get(name)
+        if peak is None:
+            reason = f"no published peak on file for {machine.device_name}"
+            stand.tell(not_run(what, f"measured {flops(rate)}, but {reason}"))
+        else:
+            _tell_rate(stand, what, rate, peak, f"{flops(rate)}, {share(rate / peak)} of {flops(peak)}")
+    if stand.device != "cuda":
+        stand.tell(needs_gpu("copies on the device"))
+        stand.tell(needs_gpu("copies from pinned memory"))
+        return
+    copied: Message = nursery.run(f"{__name__}:copy_rates", {}, 120.0)
+    _tell_copies(stand, "copies on the device", copied["device_bytes_per_s"], copied["memory_bytes_per_s"])
+    _tell_copies(stand, "copies from pinned memory", copied["pinned_bytes_per_s"], _bus_bytes_per_s(stand))
+
+
+def _tell_copies(stand: Stand, what: str, rate: float, peak: float | None) -> None:
+    seen = f"{significant(rate / 1e9)} GB/s"
+    if peak is None:
+        stand.tell(not_run(what, f"measured {seen}, but the rate of the chip's own bus is unknown"))
+    else:
+        _tell_rate(stand, what, rate, peak, f"{seen}, {share(rate / peak)} of {significant(peak / 1e9)} GB/s")
+
+
+def _tell_rate(stand: Stand, what: str, rate: float, peak: float, seen: str) -> None:
+    expected = f"{share(PEAK_WITHIN[0])} to {share(PEAK_WITHIN[1])}"
+    stand.tell(judged(what, seen, expected, holds=within(rate / peak, *PEAK_WITHIN)))
+
+
+def copy_rates() -> Message:
+    """Task: bytes a second of the fastest of several copies. On the device a byte is read and written, and counts
+    twice. `memory_bytes_per_s` is what follows from the memory's clock and width, at two transfers a clock; None where
+    torch does not tell them."""
+    source = torch.ones(COPY_BYTES, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    pinned = torch.ones(COPY_BYTES // 4, dtype=torch.uint8, pin_memory=True)
+    properties = torch.cuda.get_device_properties(0)
+    clock_khz, width_bits = (getattr(properties, name, None) for name in ("memory_clock_rate", "memory_bus_width"))
+    return {
+        "device_bytes_per_s": 2 * _copy_rate(target, source),
+        "pinned_bytes_per_s": _copy_rate(target[: len(pinned)], pinned),
+        "memory_bytes_per_s": 2e3 * clock_khz * width_bits / 8 if clock_khz and width_bits else None,
+    }
+
+
+def _copy_rate(target: torch.Tensor, source: torch.Tensor) -> float:
+    times_s = []
+    for _ in range(COPIES):
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        target.copy_(source, non_blocking=True)
+        end.record()
+        torch.cuda.synchronize()
+        # elapsed_time is in milliseconds.
+        times_s.append(begin.elapsed_time(end) * 1e-3)
+    return float(source.numel() / min(times_s))
+
+
+GIGATRANSFERS_PER_S = {1: 2.5, 2: 5.0, 3: 8.0, 4: 16.0, 5: 32.0, 6: 64.0}
+"""Of one lane of PCI Express, by generation: PCI-SIG, https://pcisig.com/specifications."""
+
+
+def _bus_bytes_per_s(stand: Stand) -> float | None:
+    """What the lanes between host and chip can carry in one direction, None where NVML does not tell."""
+    import pynvml
+
+    try:
+        handle = _handle(stand)
+        generation = pynvml.nvmlDeviceGetMaxPcieLinkGeneration(handle)
+        lanes = pynvml.nvmlDeviceGetMaxPcieLinkWidth(handle)
+    except pynvml.NVMLError:
+        return None
+    rate = GIGATRANSFERS_PER_S.get(generation)
+    # Up to generation 2 ten bits carry eight, then 130 carry 128.
+    return None if rate is None else rate * 1e9 / 8 * lanes * (0.8 if generation <= 2 else 128 / 130)

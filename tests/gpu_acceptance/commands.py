@@ -1,0 +1,78 @@
+"""What is asked of the command line, in processes of its own: a smoke run, and a gate of a base against itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+from harness.record import Status
+from reports.quantity import ratio_interval
+from results import calibration, store
+from results.decision import LOOKS, Verdict
+from tests.gpu_acceptance.rows import failed, judged, not_run
+from tests.gpu_acceptance.stand import Stand
+
+TOP = Path(__file__).parents[2]
+
+
+def trainpace(stand: Stand, *words: str, **environment: str) -> tuple[int, str]:
+    """The exit code of a command and what it printed. Whatever ends this ends the command, too."""
+    command = [sys.executable, "-m", "bench", *words, *(word for file in stand.modules for word in ("--plugin", file))]
+    options = {"cwd": TOP, "env": os.environ | environment, "text": True, "start_new_session": True}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, **options) as process:  # type: ignore[call-overload]
+        try:
+            output: str = process.communicate()[0]
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, output
+
+
+def _failure(code: int, output: str) -> str:
+    lines = output.strip().splitlines() or ["nothing was printed"]
+    return f"exit code {code}: {lines[-1]}"
+
+
+def smoke(stand: Stand) -> None:
+    """The plan smoke from end to end."""
+    out = stand.folder / "smoke"
+    few = ("--repetitions", "1") if stand.is_small else ()
+    code, output = trainpace(stand, "run", "smoke", "--device", stand.device, "--out", str(out), *few)
+    folders = list(out.iterdir()) if out.exists() else []
+    if not folders or not store.has_records(folders[0]):
+        stand.tell(failed("smoke", _failure(code, output)))
+        return
+    records = store.read(folders[0])
+    ended = Counter(record.status for record in records)
+    bad = [f"{record.techniques}: {record.reason}" for record in records if record.status is not Status.OK]
+    seen = ", ".join([f"exit code {code}", *(f"{count} {status}" for status, count in ended.items()), *bad])
+    stand.tell(judged("smoke", seen, "exit code 0, all ok", holds=code == 0 and not bad))
+
+
+def gate(stand: Stand) -> None:
+    """A base against itself by the path of every gate: --calibrate, since a gate refuses sides that do not differ. What
+    it finds is not kept for later gates."""
+    model = stand.spec.model
+    kept = stand.folder / "gate-kept"
+    shape = ("--batch", str(stand.spec.batch), "--sequence", str(stand.spec.sequence), "--device", stand.device)
+    # A repetition that has begun is finished: the last may end after the budget.
+    budget = ("--budget", f"{max(1.0, 0.75 * stand.left_s):.0f}", "--out", str(stand.folder / "gate"))
+    words = ("gate", "--model", model, "--calibrate", "1", "--slowdown", "0", *shape, *budget)
+    code, output = trainpace(stand, *words, XDG_DATA_HOME=str(kept))
+    files = list(kept.rglob("*.jsonl"))
+    if code or not files:
+        stand.tell(failed("gate of a base against itself", _failure(code, output)))
+        return
+    outcome = calibration.read(files[0])[0]
+    found = "" if outcome.ratio is None else f" {ratio_interval(outcome.ratio, outcome.ratio_low, outcome.ratio_high)}"
+    counts = f"{outcome.repetitions} repetitions, {outcome.dropped} dropped"
+    seen = "; ".join([f"{outcome.verdict}{found}, {counts}", *outcome.reasons])
+    if outcome.verdict is Verdict.INCONCLUSIVE and not outcome.looked:
+        stand.tell(not_run("gate of a base against itself", f"no time left for {min(LOOKS)} repetitions; {seen}"))
+    else:
+        stand.tell(judged("gate of a base against itself", seen, "pass", holds=outcome.verdict is Verdict.PASS))

@@ -1,0 +1,185 @@
+"""The times that trainpace reports against those of a bare loop, and with telemetry against without."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from bench.corpus import cache_folder, open_corpus
+from bench.resolve import resolve
+from bench.spec import BASELINE, Protocol
+from harness.record import Record, Status
+from reports.quantity import duration, share
+from results.metrics import step_time_s
+from results.statistics import interval
+from tests.gpu_acceptance.rows import Row, failed, judged, within
+from tests.gpu_acceptance.stand import Stand, check, gpus, measured, only, prepared, warm_arm
+
+BARE_LOOP = Path(__file__).parents[1] / "bare_loop.py"
+
+PRECISIONS = {"float32": BASELINE, "bfloat16": "amp_bf16"}
+"""The bare loop's number formats, and the arms that train in them."""
+
+TRUE_WITHIN = (0.97, 1.03)
+"""A reported step time beside that of a bare loop."""
+
+FREE_WITHIN = (0.98, 1.02)
+"""A step time with telemetry beside that without."""
+
+WAIT_WITHIN = 0.05
+"""By how much of the step the shares that go into waiting for data may differ."""
+
+MOST_REPETITIONS = 8
+WARM_STEPS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bare:
+    """The mean step of a window of the bare loop, and the seconds of it in which it waited for data."""
+
+    step_s: float
+    data_wait_s: float
+
+
+def against_bare_loop(stand: Stand) -> None:
+    """Both in fresh processes, one at a time, in an order that is drawn for each repetition."""
+    made = prepared(stand, [stand.spec], [("amp_bf16",)], Protocol())
+    found = {precision: _Found() for precision in PRECISIONS}
+    order = random.Random(0)
+    try:
+        for repetition in stand.repetitions(MOST_REPETITIONS):
+            records: list[Record] = []
+            bare: dict[str, Bare] = {}
+            for turn in order.sample(["arms", *PRECISIONS], 1 + len(PRECISIONS)):
+                if turn == "arms":
+                    records = measured(stand, only(made, [("amp_bf16",)], seed=repetition))
+                else:
+                    bare[turn] = bare_loop(stand, turn)
+            for precision, label in PRECISIONS.items():
+                found[precision].add(_ok(records, label), bare[precision])
+    finally:
+        for precision, item in found.items():
+            for row in item.rows(precision) if item.bare else ():
+                stand.tell(row)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Found:
+    """One entry a repetition: the reported step, the mean of the sustained window, the share of it that trainpace says
+    went into waiting for data, and the bare loop's."""
+
+    reported_s: list[float] = field(default_factory=list)
+    sustained_s: list[float] = field(default_factory=list)
+    wait_shares: list[float] = field(default_factory=list)
+    bare: list[Bare] = field(default_factory=list)
+
+    def add(self, record: Record, bare: Bare) -> None:
+        measurement, step_s = record.measurement, step_time_s(record)
+        assert step_s is not None and measurement.sustained_s is not None
+        self.reported_s.append(step_s)
+        # By the host's clock around all of the window, as a bare loop is timed.
+        self.sustained_s.append(measurement.sustained_s / len(measurement.sustained_step_times_s))
+        self.wait_shares.append(sum(measurement.sustained_data_wait_s) / measurement.sustained_s)
+        self.bare.append(bare)
+
+    def rows(self, precision: str) -> list[Row]:
+        bare_s = [item.step_s for item in self.bare]
+        detail = f"{duration(statistics.median(self.reported_s))}, bare {duration(statistics.median(bare_s))}"
+        waited, bare_waited = (
+            statistics.median(self.wait_shares),
+            statistics.median(item.data_wait_s / item.step_s for item in self.bare),
+        )
+        return [
+            _ratio_row(f"{precision}: step time / bare loop", _logs(self.reported_s, bare_s), detail, TRUE_WITHIN),
+            _ratio_row(
+                f"{precision}: sustained step / bare loop", _logs(self.sustained_s, bare_s), "means", TRUE_WITHIN
+            ),
+            judged(
+                f"{precision}: waiting for data",
+                f"{share(waited)} of the sustained window, {share(bare_waited)} of the bare loop's",
+                f"apart by at most {share(WAIT_WITHIN)}",
+                holds=abs(waited - bare_waited) <= WAIT_WITHIN,
+            ),
+        ]
+
+
+def _logs(times_s: Sequence[float], others_s: Sequence[float]) -> list[float]:
+    return [math.log(time_s / other_s) for time_s, other_s in zip(times_s, others_s, strict=True)]
+
+
+def bare_loop(stand: Stand, precision: str) -> Bare:
+    """One window of contiguous steps of a process that has the machine to itself."""
+    corpus = open_corpus(None)
+    text = resolve(stand.spec, corpus).text
+    assert text is not None
+    tokens = cache_folder() / f"{corpus.sha256[:16]}-{text.vocabulary.size}.npy"
+    shape = (str(stand.spec.batch), str(stand.spec.sequence), "--model", stand.spec.model, "--device", stand.device)
+    command = [sys.executable, str(BARE_LOOP), str(tokens), *shape, "--dtype", precision, "--window"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            window_s = 0.5 if stand.is_small else 3.0
+            # The first steps load kernels; the next show how many fit into the window.
+            _window(process, WARM_STEPS)
+            step_s = _window(process, WARM_STEPS).step_s
+            return _window(process, max(WARM_STEPS, math.ceil(window_s / step_s)))
+        finally:
+            process.kill()
+
+
+def _window(process: subprocess.Popen[str], count: int) -> Bare:
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(f"{count}\n")
+    process.stdin.flush()
+    answer = process.stdout.readline().split()
+    if not answer:
+        raise RuntimeError(f"the bare loop ended with exit code {process.wait()}")
+    step_s, data_wait_s = map(float, answer)
+    return Bare(step_s=step_s, data_wait_s=data_wait_s)
+
+
+def _ok(records: list[Record], label: str) -> Record:
+    record = next(record for record in records if record.techniques == label)
+    if record.status is not Status.OK:
+        raise RuntimeError(f"the arm {label} ended as {record.status}: {record.reason}")
+    return record
+
+
+def telemetry(stand: Stand) -> None:
+    """Windows of one warm arm in turn with and without, in several arms."""
+    windows, window_s = (3, 0.2) if stand.is_small else (5, 0.6)
+    logs: list[float] = []
+    order = random.Random(0)
+    try:
+        for _ in stand.repetitions(MOST_REPETITIONS):
+            arm = warm_arm(stand, (), Protocol(sustained_s=window_s))
+            own = arm.protocol
+            times_s: dict[bool, list[float]] = {True: [], False: []}
+            for _ in range(windows):
+                for is_on in order.sample([True, False], 2):
+                    arm.protocol = replace(own, telemetry=is_on)
+                    arm.sustain(gpus(stand, arm.world_size))
+                    check(arm)
+                    times_s[is_on] += arm.measurement.sustained_step_times_s
+            arm.end()
+            logs.append(math.log(statistics.median(times_s[True]) / statistics.median(times_s[False])))
+    finally:
+        if logs:
+            stand.tell(_ratio_row("telemetry on / off", logs, "sustained steps", FREE_WITHIN))
+    if not logs:
+        stand.tell(failed("telemetry on / off", "no repetition came to its end"))
+
+
+def _ratio_row(what: str, logs: list[float], detail: str, bounds: tuple[float, float]) -> Row:
+    found = interval(logs)
+    known = "unknown"
+    if found.low is not None and found.high is not None:
+        known = f"{math.exp(found.low):.4f}, {math.exp(found.high):.4f}"
+    ratio = math.exp(found.estimate)
+    seen = f"{ratio:.4f} [{known}] ({found.method}); {detail}"
+    return judged(what, seen, f"{bounds[0]} to {bounds[1]}", holds=within(ratio, *bounds))

@@ -1,0 +1,158 @@
+"""The acceptance of a GPU, run on a CPU in its small form: what it says and how it ends, not what it measures."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.gpu_acceptance import chip, ladder, memory
+from tests.gpu_acceptance.__main__ import PARTS, Part, run_part
+from tests.gpu_acceptance.rows import Row, Verdict, exit_code, failed, judged, markdown, not_run, plain
+from tests.gpu_acceptance.stand import Stand
+
+TOP = Path(__file__).parents[1]
+
+CRASHES = '''
+from bench.registry import Stage, technique
+
+
+@technique(stage=Stage.MODEL, source="https://example.invalid/crash")
+def own_crash(setup):
+    """Raises an exception."""
+    raise RuntimeError("it broke on purpose")
+'''
+
+
+def acceptance(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.gpu_acceptance", *words]
+    return subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False, env=os.environ | environment)
+
+
+def cells(table: str) -> list[Row]:
+    """The rows of a table in Markdown."""
+    lines = [line.removeprefix("| ").removesuffix(" |") for line in table.splitlines() if line.startswith("|")][2:]
+    split = [line.split(" | ") for line in lines]
+    return [Row(what=what, seen=seen, expected=due, verdict=Verdict(verdict)) for what, seen, due, verdict in split]
+
+
+def test_without_a_gpu_it_says_so_and_exits_2() -> None:
+    done = acceptance(CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 2
+    assert "no GPU" in done.stderr and not done.stdout
+
+
+def test_every_part_leaves_rows(tmp_path: Path) -> None:
+    """On a busy machine a part may have no time left: then its row says so."""
+    out = tmp_path / "table.md"
+    options = ("--device", "cpu", "--budget", "200", "--techniques", "sgd", "--markdown", "--out", str(out))
+    done = acceptance(*options)
+    assert done.stdout == out.read_text(), done.stderr
+    assert "torch" in done.stdout.splitlines()[0] and "not installed" in done.stdout
+    rows = {row.what: row for row in cells(done.stdout)}
+    lead = {
+        "doctor": "doctor",
+        "smoke": "smoke",
+        "truth": "float32: step time / bare loop",
+        "telemetry": "telemetry on / off",
+        "energy": "energy counter / power x time",
+        "rates": "matmul rate, float32",
+        "ladder": "ladder: float32",
+        "gate": "gate of a base against itself",
+        "techniques": "technique sgd",
+    }
+    assert list(lead) == [part.name for part in PARTS]
+    for part, first in lead.items():
+        found = rows.get(first) or rows[part]
+        assert found.what == first or "no time left" in found.seen, found
+    assert rows["energy counter / power x time"].seen == "not run: needs a GPU"
+    # What is measured on a CPU may be off; but every part has to come to its figures.
+    assert Verdict.FAILED not in {row.verdict for row in rows.values()}, done.stdout
+    assert done.returncode == exit_code(list(rows.values()))
+
+
+def test_a_technique_that_fails_is_a_row(tmp_path: Path) -> None:
+    plugin = tmp_path / "crashes.py"
+    plugin.write_text(CRASHES)
+    words = ("--parts", "techniques", "--techniques", "tf32,sgd,own_crash", "--plugin", str(plugin))
+    done = acceptance("--device", "cpu", "--markdown", *words)
+    rows = {row.what.removeprefix("technique "): row for row in cells(done.stdout)}
+    assert rows["own_crash"].verdict is Verdict.FAILED and "it broke on purpose" in rows["own_crash"].seen
+    assert rows["tf32"].verdict is Verdict.OK and "refused" in rows["tf32"].seen
+    assert rows["sgd"].verdict is Verdict.OK and len(rows) == 3
+    assert done.returncode == 1
+
+
+def test_a_part_that_fails_is_a_row_and_what_has_no_time_is_no_failure() -> None:
+    done = acceptance("--device", "cpu", "--parts", "techniques", "--techniques", "no_such", "--markdown")
+    assert [row.verdict for row in cells(done.stdout)] == [Verdict.FAILED], done.stderr
+    assert "'no_such' is unknown" in done.stdout and done.returncode == 1
+    done = acceptance("--device", "cpu", "--budget", "1", "--markdown")
+    assert {row.verdict for row in cells(done.stdout)} == {Verdict.NOT_RUN}, done.stdout
+    assert [row.what for row in cells(done.stdout)] == [part.name for part in PARTS] and done.returncode == 0
+    done = acceptance("--parts", "doctor,nothing")
+    assert done.returncode == 2 and "'nothing' is unknown" in done.stderr
+
+
+@pytest.fixture
+def told() -> list[Row]:
+    return []
+
+
+@pytest.fixture
+def stand(told: list[Row]) -> Iterator[Stand]:
+    made = Stand(device="cpu", tell=told.append)
+    yield made
+    made.close()
+
+
+def test_a_part_that_does_not_end_is_cut_off(stand: Stand, told: list[Row]) -> None:
+    endless = Part(name="endless", run=lambda _: threading.Event().wait(), share=1, least_s=0.1)
+    run_part(endless, stand, 0.1, 0.1)
+    assert [row.verdict for row in told] == [Verdict.NOT_RUN] and "cut off" in told[0].seen
+
+
+def test_a_part_that_is_worth_nothing_in_parts_waits_for_its_share(stand: Stand, told: list[Row]) -> None:
+    whole = Part(name="whole", run=lambda stand: stand.tell(failed("ran", "")), share=1, least_s=100, whole=True)
+    run_part(whole, stand, left_s=500, share_s=10)
+    assert [row.verdict for row in told] == [Verdict.NOT_RUN] and "--parts whole" in told[0].seen
+
+
+def test_peak_memory_is_held_against_what_is_predicted(stand: Stand, told: list[Row]) -> None:
+    predictions = {(): 1, ("sgd",): None}
+    memory.memory_rows(stand, lambda spec, names: predictions.get(names, 2**40))
+    verdicts = {row.what: row.verdict for row in told}
+    assert verdicts["peak memory, fp32"] is verdicts["peak memory, accumulate_4"] is Verdict.OFF
+    assert verdicts["peak memory, sgd"] is Verdict.NOT_RUN
+    assert len(told) == 1 + len(memory.COMPOSITIONS)
+
+
+def test_a_policy_that_would_drop_every_repetition_is_off(stand: Stand, told: list[Row]) -> None:
+    second_ns = 10**9
+    chip.tell_policy(stand, "RELIABILITY", 0, 8 * second_ns, window_s=8.0)
+    chip.tell_policy(stand, "RELIABILITY", 5 * second_ns, 5 * second_ns, window_s=8.0)
+    chip.tell_policy(stand, "POWER", 0, 8 * second_ns, window_s=8.0)
+    chip.tell_policy(stand, "POWER", 0, "Not Supported", window_s=8.0)
+    assert [row.verdict for row in told] == [Verdict.OFF, Verdict.OK, Verdict.OK, Verdict.NOT_RUN]
+
+
+@pytest.mark.parametrize(("memory_gb", "batch"), [(150, 16), (85, 12), (25, 2), (8, 1)])
+def test_the_ladder_stands_on_a_batch_of_which_two_arms_fit(memory_gb: float, batch: int) -> None:
+    assert ladder.fitting_batch(memory_gb * 1e9) == batch
+
+
+def test_the_table_wraps_what_is_long_and_ends_by_its_worst_row() -> None:
+    good = judged("a | b", "word " * 40, "x", holds=True)
+    assert exit_code([good, not_run("c", "no time left")]) == 0
+    assert exit_code([good, dataclasses.replace(good, verdict=Verdict.OFF)]) == 1
+    assert exit_code([failed("c", "first line\nlast line")]) == 1
+    assert failed("c", "first line\nlast line").seen == "last line"
+    lines = plain(["head"], [good]).splitlines()
+    assert lines[0] == "head" and max(map(len, lines)) < 160 and len(lines) > 5
+    assert cells(markdown(["head"], [good]))[0].what == "a / b"
