@@ -53,6 +53,13 @@ def truth(session: nox.Session) -> None:
 
 
 @nox.session
+def gpu(session: nox.Session) -> None:
+    """Hold what trainpace says of a GPU against what else is known of it, in nine minutes: docs/gpu.md."""
+    install(session)
+    session.run("python", "-m", "tests.gpu_acceptance", *session.posargs)
+
+
+@nox.session
 def benchmarks(session: nox.Session) -> None:
     """Time trainpace's own parts with pytest-benchmark; arguments after -- go to pytest."""
     install(session, "tests")
