@@ -50,7 +50,13 @@ optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 samples = torch.from_numpy(tokens[: len(tokens) // sequence * sequence].astype(np.int64)).view(-1, sequence)
 batches = iter(torch.utils.data.DataLoader(samples, batch_size=options.batch, shuffle=True))  # type: ignore[arg-type]
 half = torch.autocast(options.device, dtype=torch.bfloat16)
-synchronize = torch.cuda.synchronize if options.device == "cuda" else lambda: None
+
+
+def synchronize() -> None:
+    if options.device == "cuda":
+        torch.cuda.synchronize()
+
+
 for line in sys.stdin:
     times_s, waits_s = [], []
     synchronize()

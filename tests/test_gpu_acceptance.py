@@ -48,31 +48,31 @@ def test_without_a_gpu_it_says_so_and_exits_2() -> None:
     assert "no GPU" in done.stderr and not done.stdout
 
 
-def test_every_part_leaves_rows(tmp_path: Path) -> None:
-    """On a busy machine a part may have no time left: then its row says so."""
+def test_every_part_comes_to_its_figures(tmp_path: Path) -> None:
+    """They may be off: what a CPU takes for a step depends on who else is there. The budget is far beyond the need."""
     out = tmp_path / "table.md"
-    options = ("--device", "cpu", "--budget", "200", "--techniques", "sgd", "--markdown", "--out", str(out))
+    options = ("--device", "cpu", "--budget", "1500", "--techniques", "sgd", "--markdown", "--out", str(out))
     done = acceptance(*options)
     assert done.stdout == out.read_text(), done.stderr
     assert "torch" in done.stdout.splitlines()[0] and "not installed" in done.stdout
     rows = {row.what: row for row in cells(done.stdout)}
-    lead = {
-        "doctor": "doctor",
-        "smoke": "smoke",
-        "truth": "float32: step time / bare loop",
-        "telemetry": "telemetry on / off",
-        "energy": "energy counter / power x time",
-        "rates": "matmul rate, float32",
-        "ladder": "ladder: float32",
-        "gate": "gate of a base against itself",
-        "techniques": "technique sgd",
-    }
-    assert list(lead) == [part.name for part in PARTS]
-    for part, first in lead.items():
-        found = rows.get(first) or rows[part]
-        assert found.what == first or "no time left" in found.seen, found
-    assert rows["energy counter / power x time"].seen == "not run: needs a GPU"
-    # What is measured on a CPU may be off; but every part has to come to its figures.
+    measured = (
+        *("doctor", "smoke", "float32: step time / bare loop", "bfloat16: sustained step / bare loop"),
+        *("float32: waiting for data", "telemetry on / off", "ladder: float32", "ladder: amp_bf16", "technique sgd"),
+    )
+    verdicts = {name: rows[name].verdict for name in measured if name in rows}
+    assert len(verdicts) == len(measured) and set(verdicts.values()) <= {Verdict.OK, Verdict.OFF}, done.stdout
+    assert {verdicts[name] for name in ("doctor", "smoke", "technique sgd")} == {Verdict.OK}, done.stdout
+    assert "measured" in rows["matmul rate, float32"].seen and "GFLOP/s" in rows["matmul rate, float32"].seen
+    assert "8 repetitions; inconclusive" in rows["gate of a base against itself"].seen, done.stdout
+    gpu_only = (
+        "energy counter / power x time",
+        "throttle policies",
+        "copies on the device",
+        "ladder: amp_bf16+compile",
+    )
+    assert {rows[name].seen for name in gpu_only} == {"not run: needs a GPU"}
+    assert not [row for row in rows.values() if row.what in {part.name for part in PARTS} - {"doctor", "smoke"}]
     assert Verdict.FAILED not in {row.verdict for row in rows.values()}, done.stdout
     assert done.returncode == exit_code(list(rows.values()))
 

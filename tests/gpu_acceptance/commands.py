@@ -61,7 +61,8 @@ def gate(stand: Stand) -> None:
     kept = stand.folder / "gate-kept"
     shape = ("--batch", str(stand.spec.batch), "--sequence", str(stand.spec.sequence), "--device", stand.device)
     # A repetition that has begun is finished: the last may end after the budget.
-    budget = ("--budget", f"{max(1.0, 0.75 * stand.left_s):.0f}", "--out", str(stand.folder / "gate"))
+    budget_s = 1.0 if stand.is_small else max(1.0, 0.75 * stand.left_s)
+    budget = ("--budget", f"{budget_s:.0f}", "--out", str(stand.folder / "gate"))
     words = ("gate", "--model", model, "--calibrate", "1", "--slowdown", "0", *shape, *budget)
     code, output = trainpace(stand, *words, XDG_DATA_HOME=str(kept))
     files = list(kept.rglob("*.jsonl"))

@@ -70,9 +70,10 @@ class Stand:
         return self._deadline_s - time.monotonic()
 
     def repetitions(self, most: int) -> Iterator[int]:
-        """Numbers from 0 on, as long as another repetition as long as the longest so far fits into the time."""
+        """Numbers from 0 on, as long as another repetition as long as the longest so far fits into the time. One of
+        them shows on a CPU what there is to show."""
         longest_s = 0.0
-        for index in range(most):
+        for index in range(1 if self.is_small else most):
             begun = time.monotonic()
             if index and self.left_s < 1.2 * longest_s:
                 return
