@@ -31,13 +31,14 @@ class Host:
         return max(2, self.gpus) if self.device == "cuda" else 2
 
     def fitting(self, workloads: Sequence[WorkloadSpec]) -> list[WorkloadSpec]:
-        """Those on which the baseline and a rival that takes as much can be in memory side by side; if there are none,
-        the one that needs least, whose arms then have to take turns on the device."""
+        """Those that fit; if there are none, the one that needs least, whose arms then take turns on the device."""
         if self.need_bytes is None or len(workloads) == 1:
             return list(workloads)
-        needs = {spec: self.need_bytes(spec) for spec in workloads}
-        side_by_side = [spec for spec, need in needs.items() if 2 * need <= self.memory_bytes]
-        return side_by_side or [min(workloads, key=needs.__getitem__)]
+        return [spec for spec in workloads if self.fits(spec)] or [min(workloads, key=self.need_bytes)]
+
+    def fits(self, workload: WorkloadSpec) -> bool:
+        """Whether the baseline and a rival that takes as much can be in memory side by side."""
+        return self.need_bytes is None or 2 * self.need_bytes(workload) <= self.memory_bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,12 @@ def need_bytes(workload: Message, corpus: Message, device: str) -> int:
     return round(SLACK * seen.peak_bytes) + CONTEXT_BYTES[device]
 
 
+def peak_bytes(workload: Message, corpus: Message, techniques: Sequence[str], device: str) -> int:
+    """Task: what the allocator's peak will be of a process that trains the workload under a composition, in bytes."""
+    asked = requested_workload({"workload": workload, "corpus": corpus})
+    return foresee(asked, techniques, device=device).peak_bytes
+
+
 def foresee(workload: Workload, techniques: Sequence[str] = (), *, device: str) -> Foreseen:
     """The memory of one rank that trains the workload under a composition.
 

@@ -174,7 +174,7 @@ def host(device: str, facts: Message, need_bytes: Callable[[WorkloadSpec], int] 
         device=device,
         gpus=facts["gpus"],
         cores=os.cpu_count() or 1,
-        memory_bytes=facts["gpu_free_bytes"] or psutil.virtual_memory().available,
+        memory_bytes=facts.get("gpu_free_bytes") or psutil.virtual_memory().available,
         capability=tuple(capability) if capability else None,
         need_bytes=need_bytes,
     )

@@ -19,7 +19,7 @@ from bench import __version__, plugins
 from bench.corpus import write_atomically
 from harness.machine import git_state
 from harness.prepare import device_facts
-from tests.gpu_acceptance import chip, commands, each, ladder, truth
+from tests.gpu_acceptance import chip, commands, each, ladder, memory, truth
 from tests.gpu_acceptance.rows import Row, exit_code, failed, markdown, not_run, plain
 from tests.gpu_acceptance.stand import OutOfTime, Stand
 
@@ -57,10 +57,11 @@ PARTS = (
     Part(name="energy", run=chip.energy, share=30, least_s=30),
     Part(name="rates", run=chip.rates, share=25, least_s=25),
     Part(name="ladder", run=ladder.ladder, share=150, least_s=60),
+    Part(name="memory", run=memory.memory, share=40, least_s=30),
     Part(name="gate", run=commands.gate, share=60, least_s=200, whole=True),
     Part(name="techniques", run=each.each, share=80, least_s=30),
 )
-"""In their order. Peak memory against its prediction (memory.memory_rows) joins them once there is a prediction."""
+"""In their order."""
 
 SMALL = 0.2
 """Of the least seconds, where everything is small."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bench.composition import unmet
 from bench.registry import techniques
 from bench.spec import BASELINE, Protocol, WorkloadSpec
-from harness.prepare import Prepared, device_facts
+from harness.prepare import Prepared, look
 from harness.record import Record, Status
 from reports.quantity import count, percent, share
 from results.metrics import METRICS, why_no_flops
@@ -23,13 +23,7 @@ NOT_SLOWER = 0.97
 PUBLISHED = "on an H100 llm.c has 463 k/s, by 10 B tokens in 45 minutes on eight: https://github.com/KellerJordan/modded-nanogpt"
 
 SEQUENCE = 1024
-BYTES_PER_TOKEN = 2.4e6
-"""What float32 training of this model keeps for backward, by a count of the tensors: an estimate to choose the batch
-by, no figure to print."""
-STATE_BYTES = 3e9
-BATCHES = (16, 12, 8, 4, 2, 1)
-SHARE = 0.9
-"""Of the memory, for the baseline and one rival side by side."""
+BATCHES = (16, 8, 4, 2, 1)
 
 PROTOCOL = Protocol(warmup_s=1.0, sustained_s=2.0, rounds_s=1.0)
 
@@ -58,14 +52,10 @@ def ladder(stand: Stand) -> None:
 def _workload(stand: Stand) -> WorkloadSpec:
     if stand.is_small:
         return WorkloadSpec(model="gpt2/nano", batch=8, sequence=64)
-    facts = device_facts(stand.nursery(), stand.device)
-    return WorkloadSpec(model="gpt2/small", batch=fitting_batch(facts["gpu_memory_bytes"]), sequence=SEQUENCE)
-
-
-def fitting_batch(memory_bytes: float) -> int:
-    """The largest batch of which two arms should fit, the same for all rungs."""
-    taken_bytes = {batch: batch * SEQUENCE * BYTES_PER_TOKEN + STATE_BYTES for batch in BATCHES}
-    return max((batch for batch, taken in taken_bytes.items() if 2 * taken < SHARE * memory_bytes), default=1)
+    here = look(stand.nursery(), stand.device)
+    sizes = [WorkloadSpec(model="gpt2/small", batch=batch, sequence=SEQUENCE) for batch in BATCHES]
+    # The largest of which two arms fit, the same for all rungs.
+    return next((spec for spec in sizes if here.fits(spec)), sizes[-1])
 
 
 def _name(rung: tuple[str, ...]) -> str:
