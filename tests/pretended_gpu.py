@@ -1,10 +1,11 @@
 """A machine with a GPU, as far as imports can tell, where there is none: for processes that only import.
 
-    python -m tests.pretended_gpu hidden|visible [MODULE]...
+    python -m tests.pretended_gpu hidden|visible|plans [MODULE]...
 
-Imports what the nursery preloads, as it does (hidden) or without hiding the devices (visible), and prints as JSON what
-came of it. With the CPU build of torch its answers are replaced; with a CUDA build torch's own are taken, which find
-the GPUs that the NVML at hand tells of, and fail in earnest when they start CUDA.
+Imports what the nursery preloads, as it does (hidden) or without hiding the devices (visible), or makes all plans for a
+GPU as the run itself does, and prints as JSON what came of it. With the CPU build of torch its answers are replaced;
+with a CUDA build torch's own are taken, which find the GPUs that the NVML at hand tells of, and fail in earnest when
+they start CUDA.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from typing import Any
 
 import torch
 
+from bench.host import Host
+from bench.plans import customise, plans
+from bench.workload import families
 from harness import forkserver
 
 HARMLESS = {
@@ -84,18 +88,33 @@ class Calls:
         )
 
 
+def _import_in_sight(_: list[str]) -> None:
+    for name in forkserver.PRELOAD:
+        importlib.import_module(name)
+    forkserver._check_forkable("an import")
+
+
+def _make_plans(_: list[str]) -> None:
+    host = Host(device="cuda", gpus=1, memory_bytes=80 << 30, capability=(9, 0), need_bytes=lambda spec: 1 << 30)
+    for make in plans().values():
+        customise(make(host), host, models=tuple(families()))
+    forkserver._check_forkable("making plans")
+
+
+WAYS: dict[str, Callable[[list[str]], None]] = {
+    "hidden": forkserver._preload,
+    "visible": _import_in_sight,
+    "plans": _make_plans,
+}
+
+
 def main(how: str, modules: list[str]) -> None:
     if torch.version.cuda is None:
         pretend()
     calls = Calls()
     error = None
     try:
-        if how == "hidden":
-            forkserver._preload(modules)
-        else:
-            for name in forkserver.PRELOAD:
-                importlib.import_module(name)
-            forkserver._check_forkable("an import")
+        WAYS[how](modules)
     except Exception as raised:  # It is what the caller asks about.
         error = f"{type(raised).__name__}: {raised}"
     seen = {

@@ -44,6 +44,13 @@ def test_the_preload_starts_no_gpu_and_hides_none_for_good(devices: str | None) 
     assert seen["visible"] == devices
 
 
+def test_the_run_itself_stays_off_the_gpu() -> None:
+    """It would take memory there, and count as a stranger."""
+    seen = imported("plans")
+    assert seen["error"] is None
+    assert seen["beyond_harmless"] == []
+
+
 def test_a_plugin_sees_the_gpu_and_may_not_start_it(tmp_path: Path) -> None:
     looks, starts = tmp_path / "looks.py", tmp_path / "starts.py"
     looks.write_text("import torch\nassert torch.cuda.is_available()\n")
