@@ -14,8 +14,9 @@ from bench.spec import WorkloadSpec
 class Host:
     """What the machine offers to techniques and plans: `memory_bytes` is what is free of the device's memory.
 
-    `capability` is CUDA's (major, minor), None without a GPU. `need_bytes` tells how much of the memory one process
-    takes that trains a workload plainly; None where nobody has found out.
+    `capability` is CUDA's (major, minor), None without a GPU. `gpu_uuids` are the GPUs' in CUDA's order, as torch gives
+    them: without NVML's prefix. `need_bytes` tells how much of the memory one process takes that trains a workload
+    plainly; None where nobody has found out.
     """
 
     device: str
@@ -23,6 +24,7 @@ class Host:
     cores: int = 2
     memory_bytes: int = 0
     capability: tuple[int, int] | None = None
+    gpu_uuids: tuple[str, ...] = ()
     need_bytes: Callable[[WorkloadSpec], int] | None = None
 
     @property

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
-from harness.telemetry import Gpus
+from harness.gpus import Gpus
 
 FOREIGN_SHARE = 0.05
 """Of the cores' time, taken by processes that are not ours."""
@@ -32,11 +32,20 @@ _CGROUP_CPU = (Path("/sys/fs/cgroup/cpu.stat"), Path("/sys/fs/cgroup/cpu/cpu.sta
 _CLOCK_SOURCE = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
 _THERMAL = "/sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"
 
+_COUNTED = {
+    # What not every machine shows, by the field of Reading.
+    "CPU quota": "throttled_s",
+    "CPU heat": "thermal_events",
+    "GPU heat": "gpu_throttled_s",
+    "GPU processes": "gpu_processes",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """Counters since some start, None where the machine has no such counter. CPU times are in core-seconds, over the
-    cores that this process may run on; `own_s` is what this process and all below it have used of them."""
+    cores that this process may run on; `own_s` is what this process and all below it have used of them. `reasons` says
+    by the name of the field why a counter is None, where that is known."""
 
     monotonic_s: float
     raw_s: float
@@ -51,10 +60,13 @@ class Reading:
     thermal_events: int | None
     gpu_throttled_s: float | None
     gpu_processes: int | None
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
 
 def read(gpus: Gpus) -> Reading:
-    """The machine's counters now."""
+    """The machine's counters now. `gpus` are those that the arms run on, and no others."""
+    throttled_s, processes = gpus.throttled_s(), gpus.processes()
+    answers = {"gpu_throttled_s": throttled_s, "gpu_processes": processes}
     cores = sorted(os.sched_getaffinity(0))
     own_s = family_cpu_s()
     times = psutil.cpu_times(percpu=True)
@@ -72,8 +84,9 @@ def read(gpus: Gpus) -> Reading:
         own_s=own_s,
         throttled_s=_quota_throttled_s(),
         thermal_events=_thermal_events(),
-        gpu_throttled_s=gpus.throttled_s(),
-        gpu_processes=gpus.processes(),
+        gpu_throttled_s=None if isinstance(throttled_s, str) else throttled_s,
+        gpu_processes=None if isinstance(processes, str) else processes,
+        reasons={name: answer for name, answer in answers.items() if isinstance(answer, str)},
     )
 
 
@@ -147,13 +160,16 @@ def _increase(before: float | None, after: float | None) -> float:
     return 0.0 if before is None or after is None else after - before
 
 
-def unseen(reading: Reading, device: str) -> list[str]:
-    """In words, which disturbances this machine does not show."""
-    readings: Iterable[tuple[str, object]] = (
-        ("CPU quota", reading.throttled_s),
-        ("CPU heat", reading.thermal_events),
-        ("GPU clocks", reading.gpu_throttled_s),
-        ("GPU processes", reading.gpu_processes),
-    )
-    here = [item for item in readings if device != "cpu" or not item[0].startswith("GPU")]
-    return [name for name, value in here if value is None]
+def unseen(before: Reading, after: Reading, device: str) -> list[str]:
+    """In words, which disturbances the machine did not show between two readings, and why where that is known."""
+    found = []
+    for what, field_name in _COUNTED.items():
+        if device == "cpu" and what.startswith("GPU"):
+            continue
+        values = [getattr(reading, field_name) for reading in (before, after)]
+        if None in values:
+            reason = before.reasons.get(field_name) or after.reasons.get(field_name)
+            found.append(f"{what} ({reason})" if reason else what)
+        elif values[1] < values[0] and field_name != "gpu_processes":
+            found.append(f"{what} (its counter ran backwards)")
+    return found

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from bench.spec import Protocol, WorkloadSpec
 from harness.duel import Bout, Ring, duel
+from harness.gpus import Gpus
 from harness.matching import Matched, match
 from harness.sides import Home, Side, open_home
 from harness.stored import Stored
-from harness.telemetry import Gpus
 
 PROTOCOL = Protocol(
     warmup_min_steps=12,
@@ -133,7 +133,7 @@ class Contest:
             spec=entry.spec,
             host=matched.host,
             protocol=self._protocol,
-            gpus=Gpus(device, matched.host.gpus),
+            gpus=Gpus(device, matched.host.gpu_uuids),
             request={
                 "workload": dataclasses.asdict(entry.spec),
                 "corpus": dataclasses.asdict(entry.corpus),

@@ -8,10 +8,10 @@ import psutil
 
 from bench.composition import unmet
 from bench.registry import techniques
+from harness.gpus import POLICIES, Gpus
 from harness.machine import describe_machine, host
 from harness.nursery import Nursery
 from harness.prepare import device_facts
-from harness.telemetry import Gpus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,6 @@ def diagnose(nursery: Nursery, device: str) -> list[Finding]:
     """Look at the device, its counters, the load of other processes, and every technique's needs."""
     facts = device_facts(nursery, device)
     machine = describe_machine(nursery, device, facts)
-    gpus = Gpus(device, facts["gpus"])
     here = host(device, facts)
     busy_pct = psutil.cpu_percent(interval=1.0)
     peaks = ", ".join(f"{name} {peak / 1e9:.0f} GFLOP/s" for name, peak in machine.matmul_flops_per_s.items())
@@ -36,14 +35,30 @@ def diagnose(nursery: Nursery, device: str) -> list[Finding]:
         _finding("step time", True, "device events" if device == "cuda" else "the host's clock"),
         _finding("matmul peak", True, peaks),
         _finding("MFU", not machine.unknown.get("mfu"), machine.unknown.get("mfu", machine.published_source or "")),
-        _finding("GPU figures", gpus.reason is None, gpus.reason or "NVML answers"),
-        _finding("GPU energy", gpus.energy_j(1) is not None, gpus.reason or "the chip's energy counter"),
+        *gpu_findings(Gpus(device, here.gpu_uuids)),
         _finding("quiet machine", busy_pct < 10, f"other processes use {busy_pct:.0f} % of the CPU now"),
     ]
     for name, technique in techniques().items():
         reason = unmet([technique], here)
         findings.append(_finding(f"technique {name}", reason is None, reason or technique.caption))
     return findings
+
+
+def gpu_findings(gpus: Gpus) -> list[Finding]:
+    """What NVML tells of the GPUs, and for each figure that it does not tell, why."""
+    sample, energies_j, held_s = gpus.sample(), gpus.energies_j(), gpus.violations_s()
+    unknown = [f"{name}: {reason}" for name, reason in sample.items() if isinstance(reason, str)]
+    energy = energies_j if isinstance(energies_j, str) else "the chips' energy counters"
+    held = [f"{policy} {_seconds(held_s[policy])}" for policy in POLICIES]
+    return [
+        _finding("GPU figures", not unknown, gpus.reason or "; ".join(unknown) or "NVML answers"),
+        _finding("GPU energy", not isinstance(energies_j, str), energy),
+        _finding("GPU heat", not isinstance(held_s["thermal"], str), gpus.reason or f"held back by {', '.join(held)}"),
+    ]
+
+
+def _seconds(held_s: float | str) -> str:
+    return f"unknown ({held_s})" if isinstance(held_s, str) else f"{held_s:.3f} s"
 
 
 def _finding(what: str, holds: bool, detail: str) -> Finding:

@@ -15,10 +15,10 @@ from bench.spec import Protocol, Trial, WorkloadSpec
 from harness import conditions
 from harness.channel import Message
 from harness.entrant import Entrant
+from harness.gpus import Gpus
 from harness.record import Record, Status
 from harness.sides import Home
 from harness.stored import held_against
-from harness.telemetry import Gpus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +133,9 @@ def _rounds(ring: Ring, entrants: Sequence[Entrant], draw: random.Random) -> tup
     protocol = ring.protocol
     round_s = sum(entrant.step_s * protocol.round_steps + protocol.pause_s for entrant in entrants)
     count = int(protocol.rounds_s * len(entrants) / round_s)
-    before = conditions.read(ring.gpus)
+    # Ranks run on the first devices: what goes on on the others is no concern of theirs.
+    gpus = ring.gpus.first(max(entrant.world_size for entrant in entrants))
+    before = conditions.read(gpus)
     for index in range(max(protocol.rounds_min, min(protocol.rounds, count))):
         for entrant in draw.sample(entrants, len(entrants)):
             entrant.check_parked()
@@ -141,9 +143,9 @@ def _rounds(ring: Ring, entrants: Sequence[Entrant], draw: random.Random) -> tup
             entrant.step_round(index)
         if not all(entrant.alive for entrant in entrants):
             return [], []
-    after = conditions.read(ring.gpus)
+    after = conditions.read(gpus)
     found = conditions.disturbances(before, after, arms=sum(entrant.world_size for entrant in entrants))
-    return found, conditions.unseen(after, ring.host.device)
+    return found, conditions.unseen(before, after, ring.host.device)
 
 
 def _seen(entrant: Entrant, home: Home) -> Seen:

@@ -20,9 +20,10 @@ from bench.spec import Phase, Protocol, Trial
 from harness.certificate import merge
 from harness.channel import Message
 from harness.equal_work import unequal_work
+from harness.gpus import Gpus
 from harness.nursery import ArmFailed, Nursery, Process
 from harness.record import Measurement, Record, Status, WorkCertificate
-from harness.telemetry import Gpus, Sampler
+from harness.telemetry import Sampler
 
 STEADY_WITHIN = 0.05
 """Warm-up is over when the medians of the last three steps and of the three before differ by less than this share."""
@@ -223,7 +224,7 @@ class Entrant:
             sampler = Sampler(self._process.pid, gpus, self._ranks.count)
             sampler.start()
             answer = self._steps(count, on_tick=sampler.sample)
-            sampler.stop().store(self.measurement, [gpus.reason] if gpus.reason else [])
+            sampler.stop().store(self.measurement)
         self.measurement.sustained_step_times_s = answer["step_times_s"]
         self.measurement.sustained_data_wait_s = answer["data_wait_s"]
         self.measurement.sustained_copy_s = answer["copy_s"]

@@ -29,6 +29,7 @@ from bench.workload import Batch, Workload, first_batch
 from harness.arm import requested_workload
 from harness.channel import Message
 from harness.clock import clock_for
+from harness.gpus import Gpus
 from harness.nursery import Nursery
 from harness.peaks import published_peaks, why_no_peaks
 from harness.record import Machine
@@ -46,7 +47,8 @@ def probe_device(device: str) -> Message:
         "capability": None,
         "gpu_memory_bytes": None,
         "gpu_free_bytes": None,
-        "driver": None,
+        "gpu_uuids": [],
+        "cuda": None,
         "threads": torch.get_num_threads(),
     }
     if device == "cuda":
@@ -57,7 +59,9 @@ def probe_device(device: str) -> Message:
             "capability": [properties.major, properties.minor],
             "gpu_memory_bytes": properties.total_memory,
             "gpu_free_bytes": torch.cuda.mem_get_info(0)[0],
-            "driver": f"CUDA {torch.version.cuda}",
+            # NVML is asked by these: a device's number depends on variables, and NVML heeds none of them.
+            "gpu_uuids": [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())],
+            "cuda": torch.version.cuda,
         }
     return facts
 
@@ -176,6 +180,8 @@ def host(device: str, facts: Message, need_bytes: Callable[[WorkloadSpec], int] 
         cores=os.cpu_count() or 1,
         memory_bytes=facts.get("gpu_free_bytes") or psutil.virtual_memory().available,
         capability=tuple(capability) if capability else None,
+        # Another revision's code, which is the other side of a comparison, may not tell them.
+        gpu_uuids=tuple(facts.get("gpu_uuids", ())),
         need_bytes=need_bytes,
     )
 
@@ -191,6 +197,11 @@ def describe_machine(
         unknown["matmul_share"] = "no matrix products were timed"
     if device == "cpu":
         unknown["gpu"] = "the run is on the CPU"
+    driver, why_no_driver = Gpus(device, ()).driver()
+    if device == "cuda" and why_no_driver:
+        unknown["driver"] = why_no_driver
+    if device == "cuda" and facts.get("cuda") is None:
+        unknown["cuda"] = "torch names no CUDA release that it was built for"
     commit, dirty = git_state(folder)
     if commit is None:
         unknown["git_commit"] = "the run was not started in a git checkout"
@@ -210,7 +221,8 @@ def describe_machine(
         gpus=facts["gpus"],
         gpu_memory_bytes=facts["gpu_memory_bytes"],
         capability=facts["capability"],
-        driver=facts["driver"],
+        driver=driver,
+        cuda=facts.get("cuda"),
         cpu=_cpu_name(),
         cpu_cores=os.cpu_count() or 1,
         threads=facts["threads"],

@@ -20,9 +20,9 @@ from bench.host import Host
 from bench.spec import Protocol, Trial
 from harness.channel import Message
 from harness.entrant import Entrant
+from harness.gpus import Gpus
 from harness.nursery import Nursery
 from harness.record import Record, Status
-from harness.telemetry import Gpus
 
 MEMORY_MARGIN = 1.3
 """An arm is admitted to a heat if this many times the largest arm so far is free."""

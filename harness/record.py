@@ -25,7 +25,10 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """Where it was measured. Two records are comparable only if their `machine_id` is the same."""
+    """Where it was measured. Two records are comparable only if their `machine_id` is the same.
+
+    `driver` is the GPU driver's version and the CUDA release that it supports, `cuda` the one that torch was built for.
+    """
 
     machine_id: str
     device: str
@@ -47,6 +50,11 @@ class Machine:
     git_commit: str | None
     git_dirty: bool | None
     unknown: dict[str, str]
+    cuda: str | None = None
+
+
+GPU_FIGURES = "GPU figures"
+"""In `Measurement.unknown`, all that NVML tells of a GPU: `sample_gpu_*`, `throttle_reasons`, `sustained_energy_j`."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,7 +70,9 @@ class Measurement:
     over all ranks, padding left out; tokens are missing where samples are not text. `rss_*` add up the processes of the
     arm; `peak_memory_bytes` is the allocator's peak on a GPU. On a CPU it is the growth of the resident set over the
     freshly forked process, less the pages of files that were mapped on the way (libraries, the corpus): how many of
-    those are resident depends on the page cache, not the arm.
+    those are resident depends on the page cache, not the arm. `throttle_reasons` is empty where the GPU was asked and
+    nothing held it back, and None where it could not be asked. `unknown` has one `note` for each figure that could not
+    be read.
     """
 
     build_s: float | None = None
@@ -101,9 +111,23 @@ class Measurement:
     sample_gpu_power_w: list[float] = field(default_factory=list)
     sample_gpu_clock_hz: list[float] = field(default_factory=list)
     sample_gpu_temperature_c: list[float] = field(default_factory=list)
-    throttle_reasons: list[str] = field(default_factory=list)
+    throttle_reasons: list[str] | None = None
     sustained_energy_j: float | None = None
     unknown: list[str] = field(default_factory=list)
+
+
+def note(figure: str, reason: str) -> str:
+    """The entry of `Measurement.unknown` on one of its fields, or on GPU_FIGURES."""
+    return f"{figure} {'are' if figure == GPU_FIGURES else 'is'} unknown: {reason}"
+
+
+def why_unknown(measurement: Measurement, figure: str) -> str | None:
+    """The reason that a measurement notes for a field of what NVML tells; None if it notes none."""
+    for entry in measurement.unknown:
+        for name in (figure, GPU_FIGURES):
+            if entry.startswith(note(name, "")):
+                return entry.removeprefix(note(name, ""))
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

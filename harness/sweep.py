@@ -17,12 +17,12 @@ from bench.plans import CUSTOM, plans
 from bench.registry import Change, techniques
 from bench.spec import BASELINE, Phase, Plan, Trial, parse_composition
 from harness import toolchain
+from harness.gpus import Gpus
 from harness.nursery import ArmFailed, Nursery
 from harness.prepare import Entry, Prepared, template
 from harness.pretrain import pretrain
 from harness.race import Heat, race
 from harness.record import Machine, Record, Status
-from harness.telemetry import Gpus
 
 Choose = Callable[[Sequence[Record]], list[tuple[str, list[str]]]]
 """From the records so far, workloads and labels in the order in which more repetitions would tell most."""
@@ -67,7 +67,7 @@ class Sweep:
         self._prepared, self._plan = prepared, prepared.plan
         self._run_id, self._keep, self._choose, self._show, self._paused = run_id, keep, choose, show, paused
         self._records = list(finished)
-        self._gpus = Gpus(self._plan.device, prepared.machine.gpus)
+        self._gpus = Gpus(self._plan.device, prepared.host.gpu_uuids)
         self._log = log
         self._unable = {key: (Status.UNSUPPORTED, reason) for key, reason in prepared.unsupported.items()}
 

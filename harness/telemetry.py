@@ -9,22 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import psutil
 
-from harness.record import Measurement
-
-THROTTLE = {
-    # Bits of nvmlDeviceGetCurrentClocksEventReasons (NVML API reference) that mean the chip is held back.
-    0x04: "software power cap",
-    0x08: "hardware slowdown",
-    0x20: "software thermal slowdown",
-    0x40: "hardware thermal slowdown",
-    0x80: "hardware power brake",
-}
+from harness.gpus import Gpus
+from harness.record import GPU_FIGURES, Measurement, note
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,118 +29,63 @@ class _CpuTimes:
 
 @dataclass(slots=True, kw_only=True)
 class Samples:
-    """What a window showed, one entry a sample, and the reasons for what is missing."""
+    """What a window showed, one entry a sample, and by the name of each figure that is missing the first reason."""
 
     values: dict[str, list[float]] = field(default_factory=dict)
     throttle_reasons: set[str] = field(default_factory=set)
     energy_j: float | None = None
+    unknown: dict[str, str] = field(default_factory=dict)
 
-    def add(self, name: str, value: float) -> None:
-        self.values.setdefault(name, []).append(value)
+    def add(self, name: str, value: float | str) -> None:
+        """One reading, or why there is none. A figure that lacks one does not stand for the window, whose mean it
+        would be: a GPU may have been lost in the middle of it."""
+        if isinstance(value, str):
+            self.unknown.setdefault(f"sample_{name}", value)
+        else:
+            self.values.setdefault(name, []).append(value)
 
-    def store(self, measurement: Measurement, unknown: list[str]) -> None:
+    def add_throttle(self, found: set[str] | str) -> None:
+        """What holds the GPUs back at this sample. What was seen stays true whatever cannot be seen later."""
+        if isinstance(found, str):
+            self.unknown.setdefault("throttle_reasons", found)
+        else:
+            self.throttle_reasons |= found
+
+    def add_energy(self, before: list[float] | str, after: list[float] | str) -> None:
+        """Each GPU's energy counter at both ends of the window, in joules."""
+        spent = _spent_j(before, after)
+        if isinstance(spent, str):
+            self.unknown["sustained_energy_j"] = spent
+        else:
+            self.energy_j = spent
+
+    def store(self, measurement: Measurement) -> None:
         for name, values in self.values.items():
-            setattr(measurement, f"sample_{name}", values)
-        measurement.throttle_reasons = sorted(self.throttle_reasons)
+            if f"sample_{name}" not in self.unknown:
+                setattr(measurement, f"sample_{name}", values)
+        unknown = dict(self.unknown)
+        is_seen = GPU_FIGURES not in unknown and "throttle_reasons" not in unknown
+        if is_seen or self.throttle_reasons:
+            measurement.throttle_reasons = sorted(self.throttle_reasons)
+        if not is_seen and self.throttle_reasons:
+            unknown["throttle_reasons"] += ", and what was seen is not all"
         measurement.sustained_energy_j = self.energy_j
-        measurement.unknown = unknown
+        measurement.unknown = [note(name, reason) for name, reason in unknown.items()]
 
 
-class Gpus:
-    """The NVIDIA GPUs as NVML shows them. Opening it starts no CUDA context. Unavailable: `reason` says why."""
-
-    def __init__(self, device: str, count: int) -> None:
-        self.reason: str | None = None
-        self._handles: list[Any] = []
-        if device != "cuda":
-            self.reason = "GPU figures are unknown: the run is on the CPU"
-            return
-        import pynvml
-
-        self._nvml = pynvml
-        try:
-            pynvml.nvmlInit()
-            self._handles = [self._handle(index) for index in range(count)]
-        except pynvml.NVMLError as error:
-            self.reason = f"GPU figures are unknown: NVML says {error}"
-
-    def _handle(self, index: int) -> Any:
-        """CUDA's device `index`, which CUDA_VISIBLE_DEVICES may number otherwise than NVML does."""
-        visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-        if not visible:
-            return self._nvml.nvmlDeviceGetHandleByIndex(index)
-        name = visible[index].strip()
-        if name.isdigit():
-            return self._nvml.nvmlDeviceGetHandleByIndex(int(name))
-        return self._nvml.nvmlDeviceGetHandleByUUID(name)
-
-    def sample(self, into: Samples, ranks: int) -> None:
-        """Utilisation, clock and temperature are means over the arm's GPUs; memory and power are sums."""
-        handles = self._handles[:ranks]
-        if not handles:
-            return
-        nvml = self._nvml
-        readings: dict[str, tuple[bool, Callable[[Any], float]]] = {
-            "gpu_util_pct": (False, lambda handle: nvml.nvmlDeviceGetUtilizationRates(handle).gpu),
-            "gpu_memory_bytes": (True, lambda handle: nvml.nvmlDeviceGetMemoryInfo(handle).used),
-            "gpu_power_w": (True, lambda handle: nvml.nvmlDeviceGetPowerUsage(handle) / 1e3),
-            "gpu_clock_hz": (False, lambda handle: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM) * 1e6),
-            "gpu_temperature_c": (
-                False,
-                lambda handle: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
-            ),
-        }
-        for name, (is_sum, read) in readings.items():
-            with contextlib.suppress(nvml.NVMLError):
-                total = sum(read(handle) for handle in handles)
-                into.add(name, total if is_sum else total / len(handles))
-        with contextlib.suppress(nvml.NVMLError):
-            for handle in handles:
-                bits = nvml.nvmlDeviceGetCurrentClocksEventReasons(handle)
-                into.throttle_reasons.update(reason for bit, reason in THROTTLE.items() if bits & bit)
-
-    def free_bytes(self) -> int | None:
-        """Free memory of the fullest GPU; None where there is none."""
-        if not self._handles:
-            return None
-        return min(int(self._nvml.nvmlDeviceGetMemoryInfo(handle).free) for handle in self._handles)
-
-    def throttled_s(self) -> float | None:
-        """Seconds for which heat or a hardware limit has held the chips' clocks back, summed; None where unknown."""
-        if not self._handles:
-            return None
-        policies = ("NVML_PERF_POLICY_THERMAL", "NVML_PERF_POLICY_RELIABILITY", "NVML_PERF_POLICY_BOARD_LIMIT")
-        try:
-            violations = [
-                self._nvml.nvmlDeviceGetViolationStatus(handle, getattr(self._nvml, policy)).violationTime
-                for handle in self._handles
-                for policy in policies
-            ]
-        except self._nvml.NVMLError:
-            return None
-        # NVML counts them in nanoseconds.
-        return float(sum(violations)) * 1e-9
-
-    def processes(self) -> int | None:
-        """Processes that compute on the chips, ours among them; None where none can be seen."""
-        if not self._handles:
-            return None
-        try:
-            counts = [len(self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)) for handle in self._handles]
-        except self._nvml.NVMLError:
-            return None
-        # In a container NVML may list nobody, not even us.
-        return sum(counts) or None
-
-    def energy_j(self, ranks: int) -> float | None:
-        """The chips' energy counters, summed; None where they have none."""
-        if not self._handles:
-            return None
-        try:
-            counters = [self._nvml.nvmlDeviceGetTotalEnergyConsumption(item) for item in self._handles[:ranks]]
-        except self._nvml.NVMLError:
-            return None
-        return float(sum(counters)) / 1e3
+def _spent_j(before: list[float] | str, after: list[float] | str) -> float | str:
+    """What all GPUs together took between two readings of their counters, in joules, or why that is unknown."""
+    if isinstance(before, str):
+        return before
+    if isinstance(after, str):
+        return after
+    spent_j = [end - start for start, end in zip(before, after, strict=True)]
+    if min(spent_j) < 0:
+        return "the energy counter ran backwards"
+    if min(spent_j) == 0:
+        # It is updated some ten times a second, and no chip takes nothing.
+        return "the window was too short for the energy counter to move"
+    return sum(spent_j)
 
 
 class Sampler:
@@ -158,7 +93,7 @@ class Sampler:
 
     def __init__(self, pid: int, gpus: Gpus, ranks: int) -> None:
         self._arm = psutil.Process(pid)
-        self._gpus, self._ranks = gpus, ranks
+        self._gpus = gpus.first(ranks)
         self._cores = os.cpu_count() or 1
         self._samples = Samples()
 
@@ -166,7 +101,7 @@ class Sampler:
         # The list of processes is taken once: walking the process table costs a millisecond at every sample.
         self._processes = [self._arm, *self._arm.children(recursive=True)]
         self._started = self._last = self._cpu_times()
-        self._energy_start_j = self._gpus.energy_j(self._ranks)
+        self._energies_start_j = self._gpus.energies_j()
 
     def sample(self) -> None:
         now, before = self._cpu_times(), self._last
@@ -180,16 +115,20 @@ class Sampler:
         # The two counters tick separately, so a short interval can come out slightly below zero.
         self._samples.add("foreign_cpu_pct", max(0.0, (now.busy - before.busy - now.own + before.own) * share))
         self._samples.add("steal_pct", (now.steal - before.steal) * share)
-        self._gpus.sample(self._samples, self._ranks)
+        if self._gpus.reason is None:
+            for name, value in self._gpus.sample().items():
+                self._samples.add(name, value)
+            self._samples.add_throttle(self._gpus.throttle_reasons())
         self._last = now
 
     def stop(self) -> Samples:
         """The samples of the window; at least one, over the whole window if it was shorter than a tick."""
         if not self._samples.values:
             self.sample()
-        if self._energy_start_j is not None:
-            end_j = self._gpus.energy_j(self._ranks)
-            self._samples.energy_j = None if end_j is None else end_j - self._energy_start_j
+        if self._gpus.reason is None:
+            self._samples.add_energy(self._energies_start_j, self._gpus.energies_j())
+        else:
+            self._samples.unknown[GPU_FIGURES] = self._gpus.reason
         return self._samples
 
     def _cpu_times(self) -> _CpuTimes:

@@ -18,6 +18,7 @@ from harness.record import Record
 from harness.sweep import Sweep
 from results import store
 from results.compare import most_telling
+from tests import nvml
 
 SHORT = Protocol(warmup_s=0.3, sustained_s=0.1, rounds=4, rounds_s=0.3, sample_interval_s=0.05, timeout_s=60)
 
@@ -40,6 +41,12 @@ def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def corpus(own_cache: None, text_folder: Path) -> Corpus:
     return open_corpus(str(text_folder))
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an NVML that has every function, for tests.nvml.ask."""
+    return nvml.build(tmp_path_factory.mktemp("driver"))
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,16 @@ import dataclasses
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
+import pynvml
 import pytest
 
 from harness import conditions
 from harness.conditions import Reading, disturbances, unseen
-from harness.telemetry import Gpus
+from harness.gpus import Gpus
+from tests.nvml import FIRST, SECOND, Change, ask, fail, recover, show, violate
 
 QUIET = Reading(
     monotonic_s=100.0,
@@ -64,8 +67,20 @@ def test_what_a_machine_does_not_show_is_said() -> None:
         QUIET, throttled_s=None, thermal_events=None, gpu_throttled_s=None, gpu_processes=None, clock_source=None
     )
     assert disturbances(blind, dataclasses.replace(LATER, clock_source=None), arms=2) == []
-    assert unseen(blind, "cpu") == ["CPU quota", "CPU heat"]
-    assert unseen(blind, "cuda") == ["CPU quota", "CPU heat", "GPU clocks", "GPU processes"]
+    assert unseen(blind, blind, "cpu") == ["CPU quota", "CPU heat"]
+    assert unseen(blind, blind, "cuda") == ["CPU quota", "CPU heat", "GPU heat", "GPU processes"]
+    assert unseen(QUIET, LATER, "cuda") == []
+
+
+def test_what_only_one_reading_shows_was_not_seen() -> None:
+    lost = dataclasses.replace(LATER, gpu_throttled_s=None, reasons={"gpu_throttled_s": "NVML says GPU is lost"})
+    assert disturbances(QUIET, lost, arms=2) == []
+    assert unseen(QUIET, lost, "cuda") == unseen(lost, LATER, "cuda") == ["GPU heat (NVML says GPU is lost)"]
+
+
+def test_a_counter_that_ran_backwards_shows_nothing() -> None:
+    reset = dataclasses.replace(LATER, throttled_s=-1.0, gpu_processes=1)
+    assert unseen(QUIET, reset, "cuda") == ["CPU quota (its counter ran backwards)"]
 
 
 def busy_cpu_s(process: subprocess.Popen[bytes]) -> None:
@@ -78,7 +93,7 @@ def busy_cpu_s(process: subprocess.Popen[bytes]) -> None:
 
 
 def test_the_work_of_our_own_processes_is_ours_after_they_have_ended_too() -> None:
-    gpus = Gpus("cpu", 0)
+    gpus = Gpus("cpu", ())
     before = conditions.read(gpus)
     child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
@@ -94,7 +109,7 @@ def test_the_work_of_our_own_processes_is_ours_after_they_have_ended_too() -> No
 
 
 def test_the_work_of_strangers_is_not_ours() -> None:
-    gpus = Gpus("cpu", 0)
+    gpus = Gpus("cpu", ())
     before = conditions.read(gpus)
     # Its parent ends at once, so that it is nobody's child of ours.
     script = (
@@ -110,3 +125,80 @@ def test_the_work_of_strangers_is_not_ours() -> None:
         assert launcher.stdout.read() == b"done"
     after = conditions.read(gpus)
     assert (after.busy_s - before.busy_s) - (after.own_s - before.own_s) > 0.3
+
+
+def heat(device: int) -> None:
+    violate(device, pynvml.NVML_PERF_POLICY_THERMAL, 10**12)
+
+
+def boost() -> None:
+    for policy in set(range(12)) - {pynvml.NVML_PERF_POLICY_THERMAL}:
+        violate(0, policy, 10**12)
+
+
+def heat_first() -> None:
+    heat(0)
+
+
+def heat_second() -> None:
+    heat(1)
+
+
+def cool() -> None:
+    violate(0, pynvml.NVML_PERF_POLICY_THERMAL, 0)
+
+
+def crowd() -> None:
+    show(0, processes=5)
+
+
+def crowd_second() -> None:
+    show(1, processes=9)
+
+
+def unload() -> None:
+    fail("*", pynvml.NVML_ERROR_UNINITIALIZED)
+
+
+def lose_second() -> None:
+    fail("*", pynvml.NVML_ERROR_GPU_IS_LOST, device=1)
+
+
+def nothing() -> None:
+    pass
+
+
+def gated(change: Change, start: Change = nothing) -> tuple[list[str], list[str]]:
+    """What is found and what is not seen of the GPU of two arms of one rank, with this change between two readings."""
+    gpus = Gpus("cuda", [FIRST, SECOND]).first(1)
+    show(0, processes=2)
+    violate(0, pynvml.NVML_PERF_POLICY_THERMAL, 1)
+    start()
+    before = conditions.read(gpus)
+    recover()
+    change()
+    after = conditions.read(gpus)
+    found = conditions.disturbances(before, after, arms=2)
+    return [item for item in found if "GPU" in item], [
+        item for item in conditions.unseen(before, after, "cuda") if "GPU" in item
+    ]
+
+
+@pytest.mark.parametrize("change", [nothing, boost, heat_second, crowd_second, lose_second])
+def test_nothing_but_what_goes_on_on_its_own_gpus_spoils_a_gate(driver: Path, change: Change) -> None:
+    assert ask(driver, gated, change) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"), [(heat_first, "the GPU was throttled for"), (crowd, "3 other processes held the GPU")]
+)
+def test_what_goes_on_on_its_own_gpus_is_found(driver: Path, change: Change, words: str) -> None:
+    (found,), unseen = ask(driver, gated, change)
+    assert found.startswith(words) and unseen == []
+
+
+def test_what_was_unknown_at_either_reading_was_not_seen(driver: Path) -> None:
+    blind = ["GPU heat (NVML says Uninitialized)", "GPU processes (NVML says Uninitialized)"]
+    assert ask(driver, gated, unload) == ([], blind)
+    assert ask(driver, gated, nothing, unload) == ([], blind)
+    assert ask(driver, gated, cool) == ([], ["GPU heat (its counter ran backwards)"])

@@ -23,8 +23,8 @@ from bench.corpus import BYTES, cache_folder, open_corpus
 from bench.host import Host
 from bench.spec import Protocol, Trial, WorkloadSpec
 from harness.entrant import Entrant
+from harness.gpus import Gpus
 from harness.nursery import Nursery
-from harness.telemetry import Gpus
 from results.statistics import interval
 
 SPEC = WorkloadSpec(model="gpt2/tiny", batch=8, sequence=128)
@@ -90,7 +90,7 @@ def against_bare_loop(nursery: Nursery, rounds: int) -> float:
 def telemetry_cost(nursery: Nursery, rounds: int) -> float:
     """ln of the sustained step time with telemetry over that without, in alternated windows of one arm."""
     arm = entrant(nursery, Protocol())
-    gpus = Gpus("cpu", 0)
+    gpus = Gpus("cpu", ())
     times_s: dict[bool, list[float]] = {True: [], False: []}
 
     def window(telemetry: bool) -> None:

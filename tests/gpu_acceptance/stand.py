@@ -13,12 +13,12 @@ from pathlib import Path
 from bench.corpus import open_corpus
 from bench.spec import Plan, Protocol, Trial, WorkloadSpec
 from harness.entrant import Entrant
+from harness.gpus import Gpus
 from harness.machine import host
 from harness.nursery import Nursery
 from harness.prepare import Prepared, device_facts, prepare
 from harness.record import Record
 from harness.sweep import Sweep
-from harness.telemetry import Gpus
 from tests.gpu_acceptance.rows import Row
 
 AGAIN_S = 10.0
