@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from bench.spec import BASELINE
-from harness.record import Record, Status
+from harness.record import Record, Status, why_unknown
 from reports import quantity
 from results.compare import Comparison
 from results.runs import incomparable
@@ -68,13 +68,29 @@ def _noisy(name: str, limit: float, what: str, advice: str) -> Check:
 
 
 def _throttled(_: Sequence[Comparison], records: Sequence[Record]) -> Warning | None:
-    reasons = Counter(reason for record in records for reason in record.measurement.throttle_reasons)
+    asked = [
+        record.measurement.throttle_reasons for record in records if record.measurement.throttle_reasons is not None
+    ]
+    reasons = Counter(reason for found in asked for reason in found)
     if not reasons:
         return None
-    seen = [f"{reason} ({number} of {len(records)} records)" for reason, number in reasons.most_common()]
+    seen = [f"{reason} ({number} of {len(asked)} records)" for reason, number in reasons.most_common()]
     return Warning(
         text=f"The GPU was held back: {quantity.several(seen)}.",
         advice="Improve cooling or fix the clocks; a technique that draws more power may look slower than it is.",
+    )
+
+
+def _unwatched(_: Sequence[Comparison], records: Sequence[Record]) -> Warning | None:
+    """On a GPU, records that were to show what held it back and do not."""
+    on_gpu = [record for record in records if record.device == "cuda" and record.status is Status.OK]
+    reasons = [reason for record in on_gpu if (reason := why_unknown(record.measurement, "throttle_reasons"))]
+    if not reasons:
+        return None
+    return Warning(
+        text=f"Whether the GPU was held back is unknown in {len(reasons)} of {len(on_gpu)} records: "
+        f"{quantity.several(list(dict.fromkeys(reasons)))}.",
+        advice="Watch the clocks by other means; an arm that was held back looks slower than it is.",
     )
 
 
@@ -152,6 +168,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     _throttled,
     _without_graphs,
+    _unwatched,
     _unsteady,
     _few,
     _wide,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bench.spec import BASELINE
 from harness.record import Machine, Record, Status
+from harness.record import why_unknown as why_not_read
 from reports import quantity
 from results.compare import Comparison
 from results.metrics import why_no_flops
@@ -112,6 +113,9 @@ COLUMNS: tuple[Column, ...] = (
 TITLES = {column.name: column.title for column in COLUMNS}
 
 
+FROM_NVML = {"gpu_util_pct": "sample_gpu_util_pct", "energy_j_per_token": "sustained_energy_j"}
+"""Figures that are made of what NVML tells, by the field of the measurement."""
+
 OF_RANKS = {"scaling_efficiency", "exposed_communication_share", "slowest_rank"}
 
 
@@ -137,9 +141,8 @@ def why_unknown(column: Column, comparison: Comparison, records: Sequence[Record
 
 def _why_not_seen(name: str, comparison: Comparison, records: Sequence[Record], machine: Machine | None) -> str | None:
     reason = None
-    if name in ("gpu_util_pct", "energy_j_per_token"):
-        said = [note for record in records for note in record.measurement.unknown]
-        reason = (machine.unknown if machine else {}).get("gpu") or next(iter(said), None)
+    if name in FROM_NVML:
+        reason = (machine.unknown if machine else {}).get("gpu") or _why_not_read(name, records)
     elif name == "speedup":
         reason = "no repetition of the baseline ended ok beside this arm's"
     elif name == "smallest_effect" and comparison.repetitions == 1:
@@ -156,6 +159,15 @@ def _why_not_seen(name: str, comparison: Comparison, records: Sequence[Record], 
     elif name in OF_RANKS:
         reason = "there is one rank" if comparison.ranks == 1 else "not seen in the replay, or no baseline ended ok"
     return reason
+
+
+def _why_not_read(name: str, records: Sequence[Record]) -> str | None:
+    """What the arm's records note of the reading that the figure is made of."""
+    reasons = (why_not_read(record.measurement, FROM_NVML[name]) for record in records)
+    if reason := next(filter(None, reasons), None):
+        return reason
+    known = any(record.measurement.sustained_energy_j is not None for record in records)
+    return "no tokens were counted" if known and name == "energy_j_per_token" else None
 
 
 def _why_no_share(name: str, records: Sequence[Record], machine: Machine) -> str:

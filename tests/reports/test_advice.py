@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from harness.record import Record
+from harness.record import Record, note
 from reports import view
 from results.compare import Comparison, compare
 from tests.reports.synthetic import (
@@ -16,12 +16,13 @@ from tests.reports.synthetic import (
 
 
 def test_warnings_say_what_was_seen_and_what_to_do() -> None:
-    calm = [replace_measurement(item, sample_foreign_cpu_pct=[1.0], warmup_steady=True) for item in run(repetitions=6)]
+    quiet: dict[str, Any] = {"sample_foreign_cpu_pct": [1.0], "warmup_steady": True, "throttle_reasons": []}
+    calm = [replace_measurement(item, **quiet) for item in run(repetitions=6)]
     assert view.warnings([], calm) == []
     seen: list[tuple[dict[str, Any], str]] = [
         ({"sample_foreign_cpu_pct": [40.0, 60.0]}, "Other programs used the CPU"),
         ({"sample_steal_pct": [7.0]}, "hypervisor"),
-        ({"throttle_reasons": ["hardware thermal slowdown"]}, "hardware thermal slowdown (1 of 120 records)"),
+        ({"throttle_reasons": ["hardware thermal slowdown"]}, "hardware thermal slowdown (1 of 90 records)"),
         ({"warmup_steady": False}, "Warm-up ended before steps were steady in 1 of 120 records: fp32 on gpt2/tiny"),
     ]
     for changed, said in seen:
@@ -48,6 +49,17 @@ def test_an_arm_without_the_graphs_that_it_is_about_says_so() -> None:
     shown = view.rows(compare([graphs("cuda", 2, 0)], machine("cuda")), [graphs("cuda", 2, 0)], machine("cuda"))[0]
     cells = {cell.name: cell.text for cell in shown.cells}
     assert (cells["cuda_graph_launches"], cells["cudagraph_skips"]) == ("2", "0")
+
+
+def test_a_gpu_that_could_not_be_watched_is_named_once_for_all_records() -> None:
+    own = [note("throttle_reasons", "NVML says Not Supported")]
+    records = run(repetitions=2, device="cuda")
+    blind = [replace_measurement(item, throttle_reasons=None, unknown=own) for item in records]
+    texts = [warning.text for warning in view.warnings([], blind)]
+    assert "Whether the GPU was held back is unknown in 30 of 30 records: NVML says Not Supported." in texts
+    seen = [replace_measurement(item, throttle_reasons=[]) for item in records]
+    assert not [warning for warning in view.warnings([], seen) if "held back" in warning.text]
+    assert not [warning for warning in view.warnings([], run(repetitions=2)) if "held back" in warning.text]
 
 
 def replace_measurement(item: Record, **changed: Any) -> Record:

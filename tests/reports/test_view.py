@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 import reports.html
 from bench.spec import BASELINE
-from harness.record import Record
+from harness.record import GPU_FIGURES, Record, note
 from reports import view
 from reports.columns import speedup
 from results.compare import Comparison, compare
@@ -43,6 +46,30 @@ def test_reasons_for_unknown_figures_are_specific(comparisons: list[Comparison],
     assert cells["compile_s"].why == "nothing was compiled"
     assert cells["speedup"].why is None
     assert cells["matmul_share"].value is not None
+
+
+def why(records: list[Record], name: str) -> str | None:
+    """Why this figure of compile is unknown, where the records are of a GPU."""
+    rows = view.rows(compare(records, machine("cuda")), records, machine("cuda"))
+    return next(cell.why for row in rows if row.techniques == "compile" for cell in row.cells if cell.name == name)
+
+
+def test_each_gpu_figure_has_its_own_reason() -> None:
+    lost: dict[str, Any] = {"sample_gpu_util_pct": [], "sustained_energy_j": None}
+    own = [note("sustained_energy_j", "NVML says Timeout"), note("sample_gpu_util_pct", "NVML says Not Supported")]
+    records = changed(run(repetitions=2, device="cuda"), **lost, unknown=own)
+    assert why(records, "gpu_util_pct") == "NVML says Not Supported"
+    assert why(records, "energy_j_per_token") == "NVML says Timeout"
+    closed = changed(records, unknown=[note(GPU_FIGURES, "NVML says Driver Not Loaded")])
+    assert why(closed, "gpu_util_pct") == why(closed, "energy_j_per_token") == "NVML says Driver Not Loaded"
+    others = changed(records, unknown=[note("sample_gpu_power_w", "NVML says Timeout")])
+    assert why(others, "gpu_util_pct") == why(others, "energy_j_per_token") == "not recorded"
+    no_text = changed(run(repetitions=2, device="cuda"), sustained_tokens=None)
+    assert why(no_text, "energy_j_per_token") == "no tokens were counted"
+
+
+def changed(records: list[Record], **changes: Any) -> list[Record]:
+    return [replace(item, measurement=replace(item.measurement, **changes)) for item in records]
 
 
 def test_gpu_figures_are_shown_on_a_gpu() -> None:
