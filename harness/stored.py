@@ -14,8 +14,8 @@ from harness.equal_work import unequal_work
 from harness.prepare import Entry
 from harness.record import Machine, Record, Status, WorkCertificate
 
-SAME_MACHINE = ("machine_id", "device", "python", "packages", "driver")
-"""The driver is what PyTorch says of it: the release of CUDA that it was built for."""
+SAME_MACHINE = ("machine_id", "device", "python", "packages", "driver", "cuda")
+"""The driver is NVML's, with the CUDA release that it supports; `cuda` is the release that torch was built for."""
 
 COUNTED = "gate"
 DISTURBED = "gate, disturbed"

@@ -27,10 +27,11 @@ def machine_facts(machine: Machine) -> list[Fact]:
 
 def _fact(machine: Machine, name: str, text: str | None, *reasons: str) -> Fact:
     """A fact, or unknown with the first of the machine's reasons under the names in `reasons`."""
+    why = next((machine.unknown[key] for key in reasons if key in machine.unknown), None)
     if text is not None:
-        return Fact(name=name, text=text)
-    why = next((machine.unknown[key] for key in reasons if key in machine.unknown), "not recorded")
-    return Fact(name=name, text=quantity.UNKNOWN, source=why)
+        # A part of it may be unknown.
+        return Fact(name=name, text=text, source=why or "")
+    return Fact(name=name, text=quantity.UNKNOWN, source=why or "not recorded")
 
 
 def _hardware(machine: Machine) -> list[Fact]:
@@ -44,6 +45,7 @@ def _hardware(machine: Machine) -> list[Fact]:
         _fact(machine, "GPU memory", None if size is None else quantity.memory(size), "gpu_memory_bytes", "gpu"),
         _fact(machine, "Compute capability", capability, "capability", "gpu"),
         _fact(machine, "Driver", machine.driver, "driver", "gpu"),
+        _fact(machine, "CUDA of PyTorch", machine.cuda, "cuda", "gpu"),
         Fact(name="Machine id", text=machine.machine_id),
     ]
 

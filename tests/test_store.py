@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +44,28 @@ def test_records_come_back_as_they_were(write: Callable[[Record], Path], tmp_pat
     assert sorted(store.read(tmp_path), key=lambda item: item.techniques) == [full, failed]
     assert store.read_machine(tmp_path) == MACHINE
     assert store.read_plan(tmp_path) == PLAN
+
+
+def test_an_older_machine_has_the_release_of_cuda_in_its_place(tmp_path: Path) -> None:
+    older = dataclasses.replace(MACHINE, device="cuda", driver="CUDA 13.0", unknown={})
+    part = store.write(record("adam", 0, [0.1]), tmp_path, machine=older, plan=PLAN)
+    table = pq.read_table(part)
+    kept = json.loads(table.schema.metadata[b"trainpace.machine"])
+    del kept["cuda"]
+    pq.write_table(table.replace_schema_metadata({"trainpace.machine": json.dumps(kept)}), part)
+    found = store.read_machine(tmp_path)
+    assert (found.cuda, found.driver) == ("13.0", None)
+    assert found.unknown == {"driver": "the driver was not recorded then"}
+
+
+def test_that_nothing_throttled_is_kept_apart_from_that_nobody_asked(
+    write: Callable[[Record], Path], tmp_path: Path
+) -> None:
+    for repetition, reasons in enumerate((None, [], ["hardware slowdown"])):
+        item = record("adam", repetition, [0.1])
+        write(dataclasses.replace(item, measurement=dataclasses.replace(item.measurement, throttle_reasons=reasons)))
+    found = {item.repetition: item.measurement.throttle_reasons for item in store.read(tmp_path)}
+    assert found == {0: None, 1: [], 2: ["hardware slowdown"]}
 
 
 def test_pandas_reads_a_run_with_one_line(write: Callable[[Record], Path], tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ def machine(device: str = "cpu") -> Machine:
         gpus=int(gpu),
         gpu_memory_bytes=85_017_493_504 if gpu else None,
         capability=(9, 0) if gpu else None,
-        driver="CUDA 13.0" if gpu else None,
+        driver="580.95.05, CUDA 13.0" if gpu else None,
+        cuda="13.0" if gpu else None,
         cpu="AMD EPYC 7B13",
         cpu_cores=2,
         threads=2,
@@ -108,7 +109,7 @@ def _measurement(techniques: str, step_s: float, rng: random.Random, device: str
         sample_foreign_cpu_pct=[rng.uniform(0, 9 if techniques == "compile" else 3) for _ in range(samples)],
         sample_steal_pct=[0.0] * samples,
         sample_gpu_util_pct=[rng.uniform(70, 99) for _ in range(samples)] if gpu else [],
-        throttle_reasons=["software power cap"] if gpu and compiles else [],
+        throttle_reasons=(["software power cap"] if compiles else []) if gpu else None,
         sustained_energy_j=180.0 * step_s if gpu else None,
         unknown=[] if gpu else ["GPU figures are unknown: the run is on the CPU"],
     )
