@@ -24,6 +24,7 @@ from bench.registry import techniques
 from bench.spec import Phase, Plan, parse_composition
 from harness import conformance
 from harness.doctor import diagnose
+from harness.driver import overlooked
 from harness.nursery import Nursery
 from harness.prepare import TASK_TIMEOUT_S, Prepared, look, prepare
 from harness.record import Record, Status
@@ -109,6 +110,8 @@ def run(
                 if plan is not None:
                     known_plan(plan)
                 here = look(nursery, device)
+                if device is None and here.device == "cpu" and (reason := overlooked()):
+                    typer.echo(f"trainpace: this run is on the CPU: {reason}", err=True)
                 chosen = customise(
                     known_plan(plan or "quick")(here),
                     here,

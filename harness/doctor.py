@@ -8,6 +8,7 @@ import psutil
 
 from bench.composition import unmet
 from bench.registry import techniques
+from harness.driver import overlooked
 from harness.gpus import POLICIES, Gpus
 from harness.machine import describe_machine, host
 from harness.nursery import Nursery
@@ -24,8 +25,16 @@ class Finding:
 
 
 def diagnose(nursery: Nursery, device: str) -> list[Finding]:
-    """Look at the device, its counters, the load of other processes, and every technique's needs."""
-    facts = device_facts(nursery, device)
+    """Look at the device, its counters, the load of other processes, and every technique's needs.
+
+    Where a GPU cannot be used, that is a finding, and the others are about the CPU.
+    """
+    try:
+        facts = device_facts(nursery, device)
+    except ValueError as error:
+        if device == "cpu":
+            raise
+        return [_finding("device", False, str(error)), *diagnose(nursery, "cpu")]
     machine = describe_machine(nursery, device, facts)
     here = host(device, facts)
     busy_pct = psutil.cpu_percent(interval=1.0)
@@ -38,6 +47,8 @@ def diagnose(nursery: Nursery, device: str) -> list[Finding]:
         *gpu_findings(Gpus(device, here.gpu_uuids)),
         _finding("quiet machine", busy_pct < 10, f"other processes use {busy_pct:.0f} % of the CPU now"),
     ]
+    if device == "cpu" and (reason := overlooked()):
+        findings.append(_finding("GPU", False, reason))
     for name, technique in techniques().items():
         reason = unmet([technique], here)
         findings.append(_finding(f"technique {name}", reason is None, reason or technique.caption))

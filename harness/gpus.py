@@ -150,11 +150,20 @@ class Gpus:
             version: str = self._nvml.nvmlSystemGetDriverVersion()
         except self._nvml.NVMLError as error:
             return None, _says(error)
+        release = self.driver_cuda()
+        if isinstance(release, str):
+            return version, f"which CUDA it supports: {release}"
+        return f"{version}, CUDA {release[0]}.{release[1]}", None
+
+    def driver_cuda(self) -> tuple[int, int] | str:
+        """The latest CUDA release that the driver runs, as in (13, 0)."""
+        if self._unopened is not None:
+            return self._unopened
         try:
-            number = self._ask(("nvmlSystemGetCudaDriverVersion_v2", "nvmlSystemGetCudaDriverVersion"))
+            number = int(self._ask(("nvmlSystemGetCudaDriverVersion_v2", "nvmlSystemGetCudaDriverVersion")))
         except self._nvml.NVMLError as error:
-            return version, f"which CUDA it supports: {_says(error)}"
-        return f"{version}, CUDA {number // 1000}.{number % 1000 // 10}", None
+            return _says(error)
+        return number // 1000, number % 1000 // 10
 
     def _find(self, uuid: str) -> _Device:
         """The device of this UUID, which torch gives without the prefix that tells a chip from a slice of one."""

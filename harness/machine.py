@@ -29,6 +29,7 @@ from bench.workload import Batch, Workload, first_batch
 from harness.arm import requested_workload
 from harness.channel import Message
 from harness.clock import clock_for
+from harness.driver import is_too_old, why_unusable
 from harness.gpus import Gpus
 from harness.nursery import Nursery
 from harness.peaks import published_peaks, why_no_peaks
@@ -39,8 +40,8 @@ PACKAGES = ("torch", "transformers", "tokenizers", "torchao", "torch-pruning", "
 
 def probe_device(device: str) -> Message:
     """Task: what torch sees of the device. Raises ValueError if it is not there."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device 'cuda' is not available: torch sees no GPU here; use --device cpu")
+    if device == "cuda" and (reason := why_unusable()):
+        raise ValueError(f"device 'cuda' is not available: {reason}; or use --device cpu")
     facts: Message = {
         "device_name": _cpu_name(),
         "gpus": 0,
@@ -74,8 +75,8 @@ def software() -> Message:
 
 
 def default_device() -> str:
-    """Task: cuda where torch sees a GPU, else cpu."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """Task: cuda where torch sees a GPU, or would see it with a newer driver, which is then told; else cpu."""
+    return "cuda" if torch.cuda.is_available() or is_too_old() else "cpu"
 
 
 def matmul_peaks(device: str) -> dict[str, float]:

@@ -132,11 +132,10 @@ def test_peak_memory_is_held_against_what_was_foreseen() -> None:
 
 
 def test_a_policy_that_would_drop_every_repetition_is_off(stand: Stand, told: list[Row]) -> None:
-    second_ns = 10**9
-    chip.tell_policy(stand, "RELIABILITY", 0, 8 * second_ns, window_s=8.0)
-    chip.tell_policy(stand, "RELIABILITY", 5 * second_ns, 5 * second_ns, window_s=8.0)
-    chip.tell_policy(stand, "POWER", 0, 8 * second_ns, window_s=8.0)
-    chip.tell_policy(stand, "POWER", 0, "Not Supported", window_s=8.0)
+    chip.tell_policy(stand, "thermal", 0.0, 8.0, window_s=8.0)
+    chip.tell_policy(stand, "thermal", 5.0, 5.0, window_s=8.0)
+    chip.tell_policy(stand, "reliability", 0.0, 8.0, window_s=8.0)
+    chip.tell_policy(stand, "power", 0.0, "NVML says Not Supported", window_s=8.0)
     assert [row.verdict for row in told] == [Verdict.OFF, Verdict.OK, Verdict.OK, Verdict.NOT_RUN]
 
 

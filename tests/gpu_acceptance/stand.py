@@ -174,4 +174,5 @@ def check(arm: Entrant) -> None:
 
 def gpus(stand: Stand, count: int = 1) -> Gpus:
     """NVML's view of the GPUs that the arms use."""
-    return Gpus(stand.device, count if stand.device == "cuda" else 0)
+    facts = device_facts(stand.nursery(), stand.device)
+    return Gpus(stand.device, facts["gpu_uuids"]).first(count)

@@ -31,13 +31,21 @@ SLICE = "99999999-8888-7777-6666-555555555555"
 
 def build(folder: Path, *, without: Sequence[str] = ()) -> Path:
     """Build the library in `folder` as that of a driver that lacks the functions in `without`."""
+    return _build(folder, SONAME, "driver.c", [f"-D{name}=gone_{name}" for name in without])
+
+
+def build_old(folder: Path) -> Path:
+    """Build in `folder` what a driver for CUDA 12.8 at most brings: NVML, and what the CUDA runtime asks first."""
+    _build(folder, "libcuda.so.1", "old_cuda.c", [])
+    # The one that is left tells of CUDA 12.8.
+    return build(folder, without=["nvmlSystemGetCudaDriverVersion_v2"])
+
+
+def _build(folder: Path, name: str, source: str, options: Sequence[str]) -> Path:
     compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     assert compiler, "no C compiler on the PATH, which these tests need as torch.compile does: apt install gcc"
-    source = Path(__file__).with_name("driver.c")
-    gone = [f"-D{name}=gone_{name}" for name in without]
-    target = folder / SONAME
-    linked = ["-shared", "-fPIC", f"-Wl,-soname,{SONAME}", "-o", str(target)]
-    subprocess.run([compiler, "-Wall", *gone, *linked, str(source)], check=True)
+    linked = ["-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", str(folder / name)]
+    subprocess.run([compiler, "-Wall", *options, *linked, str(Path(__file__).with_name(source))], check=True)
     return folder
 
 
