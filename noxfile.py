@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import nox
 
 nox.options.default_venv_backend = "virtualenv"
@@ -43,6 +45,18 @@ def tests(session: nox.Session) -> None:
     """Run the test suite; arguments after -- go to pytest."""
     install(session, "tests")
     session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def cuda_build(session: nox.Session) -> None:
+    """The tests that say more under a build of torch for CUDA, which needs no GPU to be installed and imported."""
+    # PyPI's own build, whatever other one pip is configured to find on this machine.
+    env = {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": ""}
+    requirements = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "tests")
+    session.install(*CONSTRAINTS, "--editable", ".[all]", *requirements, env=env)
+    session.run("python", "-c", "import torch; assert torch.version.cuda, 'this build of torch is one without CUDA'")
+    files = [f"tests/test_{name}.py" for name in ("preload", "driver", "gpus", "fake_gpu", "precision", "nursery")]
+    session.run("python", "-m", "pytest", *(session.posargs or files))
 
 
 @nox.session
