@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import shutil
+import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from bench.host import Host
 from bench.spec import Protocol, Trial
 from harness.channel import Message
 from harness.entrant import Entrant
+from harness.foresee import CONTEXT_BYTES
 from harness.gpus import Gpus
 from harness.nursery import Nursery
 from harness.record import Record, Status
@@ -120,21 +122,25 @@ def _admit(heat: Heat, baseline: Trial, waiting: list[Trial]) -> list[Entrant]:
         entrants.append(entrant)
         largest_bytes = max(largest_bytes, entrant.memory_bytes() // entrant.world_size)
         is_full = len(entrants) >= max(2, heat.protocol.heat_arms)
-        has_room = not is_full and free_bytes(entrants) > MEMORY_MARGIN * largest_bytes
+        wanted_bytes = MEMORY_MARGIN * largest_bytes + CONTEXT_BYTES[heat.host.device]
+        has_room = not is_full and free_bytes(heat, entrants) > wanted_bytes
         upcoming = waiting.pop(0) if waiting and has_room and _in_time(heat, entrants) else None
         time.sleep(heat.protocol.pause_s)
     return entrants
 
 
-def free_bytes(entrants: Sequence[Entrant]) -> int:
-    """Memory that one more arm could take: of the fullest GPU that the arms are on, else of the machine.
+def free_bytes(heat: Heat, entrants: Sequence[Entrant]) -> int:
+    """Memory that one more arm could take: of the machine, or of the fullest GPU that the arms are on.
 
-    What the arms said last: each was asked after it had warmed up, and none has come since.
+    Of a GPU, what the arms said last: each was asked after it had warmed up, and none has come since. Where none lives
+    to be asked, none holds any.
     """
+    if heat.host.device == "cpu":
+        return psutil.virtual_memory().available
     free: dict[int, int] = {}
     for entrant in entrants:
         free |= entrant.free_bytes
-    return min(free.values()) if free else psutil.virtual_memory().available
+    return min(free.values(), default=sys.maxsize)
 
 
 def _one_at_a_time(

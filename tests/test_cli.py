@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -155,6 +156,26 @@ def started(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     yield run
     run.kill()
     run.wait()
+
+
+def test_ctrl_c_leaves_the_report_of_what_there_is(started: subprocess.Popen[str], tmp_path: Path) -> None:
+    started.send_signal(signal.SIGINT)
+    started.communicate()
+    assert started.returncode == 130
+    (folder,) = tmp_path.iterdir()
+    page = (folder / "report.html").read_text()
+    assert "adamw_fused" in page or "fp32" in page
+
+
+def test_the_report_is_there_before_the_run_has_ended(started: subprocess.Popen[str], tmp_path: Path) -> None:
+    assert started.stdout is not None
+    assert any("repetition 2" in line for line in iter(started.stdout.readline, ""))
+    (folder,) = tmp_path.iterdir()
+    assert "adamw_fused" in (folder / "report.html").read_text()
+    started.kill()
+    started.communicate()
+    # A render that was cut off would have left a page of its own, not this one in pieces.
+    assert (folder / "report.html").read_text().rstrip().endswith("</html>")
 
 
 def test_kill_9_leaves_no_process_and_a_run_that_resumes(started: subprocess.Popen[str], tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_a_run_is_resumed_where_it_stopped(nursery: Nursery, text_folder: Path, 
 def test_what_does_not_fit_beside_the_baseline_is_measured_by_itself(
     sweep: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.race.free_bytes", lambda entrants: 0)
+    monkeypatch.setattr("harness.race.free_bytes", lambda heat, entrants: 0)
     alive: list[int] = []
     start, end = Entrant.start, Entrant.end
 
@@ -177,7 +177,7 @@ def test_what_does_not_fit_beside_the_baseline_is_measured_by_itself(
 
 
 def test_memory_for_some_splits_the_heat(sweep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.race.free_bytes", lambda entrants: 0 if len(entrants) > 1 else 1 << 40)
+    monkeypatch.setattr("harness.race.free_bytes", lambda heat, entrants: 0 if len(entrants) > 1 else 1 << 40)
     _, records = sweep(("adamw_fused",), ("adam",))
     parts = {record.techniques: [] for record in records}  # type: dict[str, list[int]]
     for record in records:
