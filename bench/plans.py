@@ -35,8 +35,6 @@ CUSTOM = "-custom"
 CPU_PARAMETERS = 50_000_000
 """Larger models take seconds a step on a CPU: whoever wants to wait for them names them."""
 
-GPU_TURN_STEPS = 4
-"""A turn of one step, waited for at both ends, would hide what a technique gains by letting the host run ahead."""
 
 COMMON = (
     "accumulate_4",
@@ -93,11 +91,6 @@ def _workloads(*models: str, batch: int | None = None, sequence: int | None = No
     return tuple(WorkloadSpec(model=model, batch=batch, sequence=sequence) for model in models)
 
 
-def _in_turns(host: Host, protocol: Protocol) -> Protocol:
-    """The protocol with turns as long as the device wants them."""
-    return dataclasses.replace(protocol, round_steps=GPU_TURN_STEPS) if host.device == "cuda" else protocol
-
-
 @plan
 def smoke(host: Host) -> Plan:
     """A minute's proof that everything works here: one nano model, four arms, three repetitions."""
@@ -107,7 +100,7 @@ def smoke(host: Host) -> Plan:
         compositions=(("accumulate_4",), ("adamw_fused",), ("sgd_momentum",)),
         device=host.device,
         repetitions=3,
-        protocol=_in_turns(host, Protocol(warmup_s=0.8, sustained_s=0.3, rounds_s=0.5, timeout_s=60)),
+        protocol=Protocol(warmup_s=0.8, sustained_s=0.3, rounds_s=0.5, timeout_s=60).on(host.device),
     )
 
 
@@ -116,7 +109,7 @@ def quick(host: Host) -> Plan:
     """Ten minutes: small sizes of GPT-2 and BERT, on a GPU their published base sizes, under common techniques."""
     if host.device == "cuda":
         models = _workloads("gpt2/small", "bert/base")
-        protocol = _in_turns(host, Protocol(warmup_s=1.0, sustained_s=0.5, rounds_s=0.8, timeout_s=120))
+        protocol = Protocol(warmup_s=1.0, sustained_s=0.5, rounds_s=0.8, timeout_s=120).on(host.device)
     else:
         models = _workloads("gpt2/nano", "gpt2/tiny", "bert/tiny", "bert/mini")
         protocol = Protocol(warmup_s=0.6, sustained_s=0.25, rounds_s=0.8, rounds=8, round_steps=2)
@@ -142,7 +135,7 @@ def full(host: Host) -> Plan:
         compositions=_singly(COMMON),
         device=host.device,
         repetitions=3,
-        protocol=_in_turns(host, Protocol(warmup_s=3.0, sustained_s=2.0, rounds_s=3.0, rounds=24, timeout_s=600)),
+        protocol=Protocol(warmup_s=3.0, sustained_s=2.0, rounds_s=3.0, rounds=24, timeout_s=600).on(host.device),
     )
 
 
@@ -152,6 +145,7 @@ def each(host: Host) -> Plan:
     sizes = ("nano",) if host.device == "cpu" else ("small", "mini", "tiny")
     # A batch that divides by every number of micro-batches.
     models = _workloads(*(f"gpt2/{size}" for size in sizes), batch=16)
+    protocol = Protocol(warmup_s=0.5, sustained_s=0.2, rounds_s=0.4, rounds=8, round_steps=2, timeout_s=300)
     return Plan(
         name="each",
         workloads=(host.fitting(models)[0],),
@@ -159,10 +153,7 @@ def each(host: Host) -> Plan:
         device=host.device,
         repetitions=2,
         budget_s=840,
-        protocol=_in_turns(
-            host,
-            Protocol(warmup_s=0.5, sustained_s=0.2, rounds_s=0.4, rounds=8, round_steps=2, timeout_s=300),
-        ),
+        protocol=protocol.on(host.device),
     )
 
 
@@ -176,7 +167,7 @@ def crossover(host: Host) -> Plan:
         compositions=(("amp_bf16",),),
         device=host.device,
         repetitions=6,
-        protocol=_in_turns(host, Protocol(warmup_s=1.0, sustained_s=0.3, rounds_s=1.0, timeout_s=300)),
+        protocol=Protocol(warmup_s=1.0, sustained_s=0.3, rounds_s=1.0, timeout_s=300).on(host.device),
     )
 
 
@@ -202,7 +193,7 @@ def _scaling(host: Host, name: str, beside: tuple[str, ...]) -> Plan:
         compositions=tuple((f"ddp_{count}", *beside) for count in counts),
         device=host.device,
         repetitions=6,
-        protocol=_in_turns(host, Protocol()),
+        protocol=Protocol().on(host.device),
     )
 
 

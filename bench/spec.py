@@ -11,6 +11,10 @@ BASELINE = "fp32"
 """The label of the baseline arm: the workload with no technique at all."""
 
 
+GPU_TURN_STEPS = 4
+"""A turn of one step, waited for at both ends, would hide what a technique gains by letting the host run ahead."""
+
+
 class Phase(StrEnum):
     """What is done with the model: trained from scratch, trained on from a checkpoint as a classifier, or only run."""
 
@@ -97,6 +101,12 @@ class Protocol:
         for name in ("sample_interval_s", "timeout_s"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"protocol {name} {getattr(self, name)} is not positive: give seconds above 0")
+
+    def on(self, device: str) -> Protocol:
+        """This protocol in turns that suit the device."""
+        return (
+            dataclasses.replace(self, round_steps=max(self.round_steps, GPU_TURN_STEPS)) if device == "cuda" else self
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

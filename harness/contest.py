@@ -132,7 +132,7 @@ class Contest:
         return Ring(
             spec=entry.spec,
             host=matched.host,
-            protocol=self._protocol,
+            protocol=matched.plans["head"].protocol,
             gpus=Gpus(device, matched.host.gpu_uuids),
             request={
                 "workload": dataclasses.asdict(entry.spec),

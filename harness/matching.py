@@ -65,6 +65,7 @@ def match(
         home.side.name: describe_machine(home.nursery, where, facts[home.side.name], folder=home.checkout, peaks=False)
         for home in homes
     }
+    protocol = protocol.on(where)
     plans = {home.side.name: _plan(home.side, specs, where, protocol, seed) for home in homes}
     corpora = {path: open_corpus(path) for path in {spec.corpus for spec in specs}}
     entries: dict[str, Entry] = {}
