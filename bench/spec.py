@@ -104,9 +104,8 @@ class Protocol:
 
     def on(self, device: str) -> Protocol:
         """This protocol in turns that suit the device."""
-        return (
-            dataclasses.replace(self, round_steps=max(self.round_steps, GPU_TURN_STEPS)) if device == "cuda" else self
-        )
+        least = GPU_TURN_STEPS if device == "cuda" else 1
+        return dataclasses.replace(self, round_steps=max(self.round_steps, least))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
