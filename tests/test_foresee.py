@@ -14,7 +14,7 @@ from bench.resolve import resolve
 from bench.setup import baseline
 from bench.spec import WorkloadSpec
 from bench.workload import families, parameter_count
-from harness.foresee import ALLOCATION_BYTES, foresee
+from harness.foresee import ALLOCATION_BYTES, WORKSPACE_BYTES, foresee
 from harness.nursery import Nursery
 from harness.prepare import need_bytes
 from harness.trainer import Trainer
@@ -66,6 +66,21 @@ def test_a_gpu_is_not_foreseen_as_a_cpu(corpus: Corpus) -> None:
     assert on_gpu.state_bytes % ALLOCATION_BYTES["cuda"] == 0
     parameters = sum(item.numel() for item in workload.model().parameters())
     assert 12 * parameters <= on_gpu.state_bytes < 12.1 * parameters
+
+
+def test_optimizers_are_foreseen_as_a_gpu_runs_them(corpus: Corpus) -> None:
+    """With so few tokens the update is the highest point. Batched over all parameters it has one more value of each:
+    weights, gradients, two moments and the root of one; in one fused kernel none; in a loop that of the largest."""
+    workload = resolve(WorkloadSpec(model="gpt2/mini", batch=1, sequence=16), corpus)
+    parameters_bytes = sum(4 * item.numel() for item in workload.model().parameters())
+
+    def copies(*names: str) -> float:
+        return (foresee(workload, names, device="cuda").peak_bytes - WORKSPACE_BYTES["cuda"]) / parameters_bytes
+
+    assert copies() == pytest.approx(5, abs=0.05)
+    assert copies("adamw_fused") == pytest.approx(4, abs=0.05)
+    assert copies("adamw_loop") == pytest.approx(4, abs=0.2)
+    assert copies("sgd") == pytest.approx(2, abs=0.05)
 
 
 CARDS_BYTES = {
