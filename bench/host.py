@@ -9,14 +9,26 @@ from dataclasses import dataclass
 
 from bench.spec import WorkloadSpec
 
+CONTEXT_BYTES = {"cpu": 0, "cuda": 600 << 20}
+"""What a process takes of a GPU before its first tensor, for CUDA's context and kernels: an allowance."""
+
+MEMORY_MARGIN = {"cpu": 1.3, "cuda": 1.1}
+"""By how much more memory a rival may take than what is known: an allowance. A GPU refuses what is too much, and the
+arm is then measured by itself; a CPU's kernel ends a process for it."""
+
+
+def rival_bytes(device: str, known_bytes: float) -> float:
+    """What must be free of the device for one more arm, where the most that one has taken in tensors is known."""
+    return MEMORY_MARGIN[device] * (known_bytes + CONTEXT_BYTES[device])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
     """What the machine offers to techniques and plans: `memory_bytes` is what is free of the device's memory.
 
     `capability` is CUDA's (major, minor), None without a GPU. `gpu_uuids` are the GPUs' in CUDA's order, as torch gives
-    them: without NVML's prefix. `need_bytes` tells how much of the memory one process takes that trains a workload
-    plainly; None where nobody has found out.
+    them: without NVML's prefix. `need_bytes` tells how much of the memory the tensors of one process take that trains a
+    workload plainly; it answers None where that is unknown, and is None where nobody can tell.
     """
 
     device: str
@@ -25,7 +37,7 @@ class Host:
     memory_bytes: int = 0
     capability: tuple[int, int] | None = None
     gpu_uuids: tuple[str, ...] = ()
-    need_bytes: Callable[[WorkloadSpec], int] | None = None
+    need_bytes: Callable[[WorkloadSpec], int | None] | None = None
 
     @property
     def ranks(self) -> int:
@@ -36,11 +48,16 @@ class Host:
         """Those that fit; if there are none, the one that needs least, whose arms then take turns on the device."""
         if self.need_bytes is None or len(workloads) == 1:
             return list(workloads)
-        return [spec for spec in workloads if self.fits(spec)] or [min(workloads, key=self.need_bytes)]
+        fitting = [spec for spec in workloads if self.fits(spec)]
+        # What is unknown fits: if nothing does, all needs are known.
+        return fitting or [min(workloads, key=self.need_bytes)]  # type: ignore[arg-type]
 
     def fits(self, workload: WorkloadSpec) -> bool:
-        """Whether the baseline and a rival that takes as much can be in memory side by side."""
-        return self.need_bytes is None or 2 * self.need_bytes(workload) <= self.memory_bytes
+        """Whether a rival would be admitted beside the baseline; yes where nobody can tell."""
+        need = self.need_bytes(workload) if self.need_bytes else None
+        if need is None:
+            return True
+        return need + CONTEXT_BYTES[self.device] + rival_bytes(self.device, need) <= self.memory_bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from bench.spec import WorkloadSpec
 from bench.workload import Workload
 from harness import certificate, communication
 from harness.channel import Channel, Closed, Message
-from harness.largest import largest_batch
+from harness.largest import largest_batch, ran_out_of_memory
 from harness.provenance import provenance
 from harness.record import Status
 from harness.score import score
@@ -177,8 +177,7 @@ def describe(error: BaseException) -> tuple[Status, str]:
     reason = f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
     if isinstance(error, Unsupported):
         return Status.UNSUPPORTED, first_line
-    told = any(mark in str(error).lower() for mark in ("out of memory", "alloc_failed", "can't allocate memory"))
-    if told or isinstance(error, MemoryError | torch.OutOfMemoryError):
+    if ran_out_of_memory(error):
         return Status.OOM, reason
     return Status.CRASHED, reason
 

@@ -10,6 +10,7 @@ import contextlib
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,6 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import optimizer as torch_optimizer
-from torch.overrides import TorchFunctionMode
 from torch.utils import _foreach_utils
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -40,9 +40,6 @@ WORKSPACE_BYTES = {"cpu": 0, "cuda": 32 << 20}
 """What the matrix library keeps for itself in the allocator: on a Hopper GPU 32 MiB, on earlier ones 8 MiB
 (https://docs.nvidia.com/cuda/cublas/#cublassetworkspace)."""
 
-CONTEXT_BYTES = {"cpu": 0, "cuda": 600 << 20}
-"""What a process takes of a GPU before its first tensor, for the context and its kernels: an allowance."""
-
 SLACK = 1.1
 """By how much more the allocator holds than is in use, because blocks do not always fit: an allowance."""
 
@@ -57,9 +54,8 @@ class Foreseen:
 
 
 def need_bytes(workload: Message, corpus: Message, device: str) -> int:
-    """Task: the memory of the device that a process takes which trains the workload plainly, in bytes."""
-    seen = foresee(requested_workload({"workload": workload, "corpus": corpus}), device=device)
-    return round(SLACK * seen.peak_bytes) + CONTEXT_BYTES[device]
+    """Task: what the tensors of a process take that trains the workload plainly, with the allocator's slack."""
+    return round(SLACK * peak_bytes(workload, corpus, (), device))
 
 
 def peak_bytes(workload: Message, corpus: Message, techniques: Sequence[str], device: str) -> int:
@@ -143,17 +139,50 @@ def _in_place_conversion() -> Iterator[None]:
         yield
 
 
+FLOAT32_IN_AUTOCAST: tuple[tuple[Any, str], ...] = (
+    (torch, "pow"),
+    (torch, "softmax"),
+    (functional, "softmax"),
+    (functional, "log_softmax"),
+    (functional, "layer_norm"),
+    (functional, "cross_entropy"),
+)
+"""Of the functions that autocast runs in float32 on a GPU and leaves alone on a CPU, those that models call by name
+(https://docs.pytorch.org/docs/stable/amp.html#cuda-ops-that-autocast-to-float32)."""
+
+
 @contextlib.contextmanager
 def _gpu_manners() -> Iterator[None]:
-    """Let fake CPU tensors be handled as torch handles those of a GPU."""
+    """Let fake CPU tensors be handled as torch handles those of a GPU.
+
+    The functions themselves are exchanged: what is computed again in a backward pass calls them too, and there no mode
+    of torch's is heard.
+    """
     supported = [*torch_optimizer._foreach_supported_types, FakeTensor]
-    with (
-        _replaced(_foreach_utils, "_get_foreach_kernels_supported_devices", lambda: ["cpu"]),
-        _replaced(torch_optimizer, "_get_foreach_kernels_supported_devices", lambda: ["cpu"]),
-        _replaced(torch_optimizer, "_foreach_supported_types", supported),
-        _GpuAttention(),
-    ):
+    exchanged: list[tuple[Any, str, Any]] = [
+        (_foreach_utils, "_get_foreach_kernels_supported_devices", lambda: ["cpu"]),
+        (torch_optimizer, "_get_foreach_kernels_supported_devices", lambda: ["cpu"]),
+        (torch_optimizer, "_foreach_supported_types", supported),
+        (functional, "scaled_dot_product_attention", partial(_attend, functional.scaled_dot_product_attention)),
+        (functional, "dropout", _dropout),
+        *((owner, name, partial(_in_float32, getattr(owner, name))) for owner, name in FLOAT32_IN_AUTOCAST),
+    ]
+    with contextlib.ExitStack() as stack:
+        for owner, name, value in exchanged:
+            stack.enter_context(_replaced(owner, name, value))
         yield
+
+
+def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """On a GPU the mask has one byte for each value, where the CPU's is as large as what it masks."""
+    return torch.native_dropout(input, p, training)[0] if training else input
+
+
+def _in_float32(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    if not torch.is_autocast_enabled("cpu"):
+        return function(*args, **kwargs)
+    wide = tree_map_only(Tensor, lambda item: item.float() if item.is_floating_point() else item, (args, kwargs))
+    return function(*wide[0], **wide[1])
 
 
 @contextlib.contextmanager
@@ -169,21 +198,8 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
         setattr(owner, name, before)
 
 
-class _GpuAttention(TorchFunctionMode):
-    """Sends scaled_dot_product_attention to the kernel that torch chooses on an NVIDIA GPU.
-
-    FlashAttention takes half precision without a mask; the memory-efficient kernel takes the rest
-    (aten/src/ATen/native/transformers/cuda/sdp_utils.cpp). The CPU's own choice would keep the whole matrix of scores
-    wherever there is dropout.
-    """
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function is functional.scaled_dot_product_attention:
-            return _attend(*args, **(kwargs or {}))
-        return function(*args, **(kwargs or {}))
-
-
 def _attend(  # noqa: PLR0917, the function that it stands for takes them so
+    plain: Callable[..., Tensor],
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -194,6 +210,12 @@ def _attend(  # noqa: PLR0917, the function that it stands for takes them so
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
+    """scaled_dot_product_attention by the kernel that torch chooses on an NVIDIA GPU; `plain` is the CPU's own.
+
+    FlashAttention takes half precision without a mask; the memory-efficient kernel takes the rest
+    (aten/src/ATen/native/transformers/cuda/sdp_utils.cpp). The CPU's own choice would keep the whole matrix of scores
+    wherever there is dropout.
+    """
     if enable_gqa:
         key, value = (item.repeat_interleave(query.shape[-3] // item.shape[-3], -3) for item in (key, value))
     is_half = query.dtype in (torch.float16, torch.bfloat16)
@@ -206,8 +228,7 @@ def _attend(  # noqa: PLR0917, the function that it stands for takes them so
         keep = query.requires_grad
         return efficient(query, key, value, bias, keep, dropout_p, is_causal, scale=scale)[0]  # type: ignore[no-any-return]
     with sdpa_kernel(SDPBackend.MATH):
-        attend: Callable[..., Tensor] = functional.scaled_dot_product_attention
-        return attend(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)
+        return plain(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)
 
 
 def _bias(mask: Tensor, query: Tensor) -> Tensor:

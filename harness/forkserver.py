@@ -17,13 +17,14 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
 from bench import plugins
 from harness.channel import Message
+from harness.hidden_gpus import check_forkable, without_gpus
 from harness.nursery import MESSAGE_BYTES
 
 PRELOAD = (
@@ -42,9 +43,6 @@ PRELOAD = (
 )
 # Not torchao.prototype.quantized_training: its import chooses by whether there is a GPU, which arms alone may see.
 OPTIONAL_PRELOAD = ("torchao.quantization.qat", "torch_pruning")
-
-REMEMBER_GPUS = ("torch.utils._triton", "transformers.utils.import_utils")
-"""Modules whose functions keep an answer that depends on whether there is a GPU."""
 
 
 class _Children:
@@ -150,39 +148,17 @@ def _write_output_to(path: str) -> None:
     os.close(descriptor)
 
 
-@contextlib.contextmanager
-def _without_gpus() -> Iterator[None]:
-    """Whatever is imported meanwhile finds no GPU to ask, and what it concludes from that is forgotten afterwards.
-
-    transformers imports kernels of torchao that look at the GPU as they are imported, which starts CUDA. Where a MIG
-    slice is chosen torch cannot count GPUs by NVML and asks CUDA, which spoils every later fork without a trace.
-    """
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    try:
-        yield
-    finally:
-        if visible is None:
-            del os.environ["CUDA_VISIBLE_DEVICES"]
-        else:
-            os.environ["CUDA_VISIBLE_DEVICES"] = visible
-        for name in REMEMBER_GPUS:
-            for item in vars(sys.modules.get(name)).values() if name in sys.modules else ():
-                if hasattr(item, "cache_clear"):
-                    item.cache_clear()
-
-
 def _preload(modules: Sequence[str]) -> None:
     """Import what arms need. Raises RuntimeError if that started a GPU, of which no forked arm could make use."""
     # Nothing that is imported becomes garbage: looking for it takes a fifth of the time.
     gc.disable()
-    with _without_gpus():
+    with without_gpus():
         for name in PRELOAD:
             importlib.import_module(name)
         for name in OPTIONAL_PRELOAD:
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
-    _check_forkable("what trainpace imports")
+    check_forkable("what trainpace imports")
     # What plugins conclude at their import has to hold for the arms: they may look for a GPU, but not start it.
     for name in modules:
         plugins.load_file(name) if name.endswith(".py") else importlib.import_module(name)
@@ -191,31 +167,10 @@ def _preload(modules: Sequence[str]) -> None:
 
     techniques()
     families()
-    _check_forkable(f"a plugin ({', '.join(modules)})" if modules else "an installed plugin")
+    check_forkable(f"a plugin ({', '.join(modules)})" if modules else "an installed plugin")
     # What is imported stays: without this, every garbage collection in an arm would copy all of its pages.
     gc.freeze()
     gc.enable()
-
-
-def _check_forkable(culprit: str) -> None:
-    """Raises RuntimeError if CUDA was initialised, or asked for its devices, which a fork does not survive either."""
-    import torch
-
-    if torch.cuda.is_initialized() or _is_spoilt():
-        raise RuntimeError(
-            f"{culprit} started CUDA when it was imported, which no forked arm could use: "
-            "move what asks for the GPU into a function"
-        )
-
-
-def _is_spoilt() -> bool:
-    """Whether torch would refuse CUDA to a forked process: only such a process can tell."""
-    import torch
-
-    pid = os.fork()
-    if pid == 0:
-        os._exit(int(getattr(torch._C, "_cuda_isInBadFork", lambda: False)()))
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0
 
 
 def main(descriptor: int, modules: Sequence[str]) -> None:

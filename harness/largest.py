@@ -28,13 +28,21 @@ def largest_batch(build: Callable[[int], TrainingSetup], batch: int, seed: int) 
     while 2 * batch <= taken.samples and _may_double(taken):
         try:
             taken = _try(build(2 * batch), seed)
-        except torch.OutOfMemoryError:
+        except Exception as error:
+            if not ran_out_of_memory(error):
+                raise
             break
         finally:
             _release()
         batch *= 2
     _release()
     return batch
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether memory is what was lacking: CUDA's libraries and the system each say it in words of their own."""
+    told = any(mark in str(error).lower() for mark in ("out of memory", "alloc_failed", "can't allocate memory"))
+    return told or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -172,7 +172,7 @@ def _check_loss(workload: Workload, sample: Batch) -> None:
         raise ValueError(f"model {workload.name!r} gives {type(loss).__name__} as loss: give a scalar with a gradient")
 
 
-def host(device: str, facts: Message, need_bytes: Callable[[WorkloadSpec], int] | None = None) -> Host:
+def host(device: str, facts: Message, need_bytes: Callable[[WorkloadSpec], int | None] | None = None) -> Host:
     """What the machine offers, by what `probe_device` has seen."""
     capability = facts["capability"]
     return Host(

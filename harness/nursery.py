@@ -124,8 +124,6 @@ class Nursery:
         # One thread each: the arms' arithmetic is torch's, and a library's idle pool would survive into every fork.
         # And torch must ask NVML, not CUDA, whether there is a GPU: a process that has asked CUDA cannot fork arms.
         own_environment = {
-            # NVML numbers GPUs by their place on the bus; CUDA is to do the same, so that both mean the same chip.
-            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
             "OPENBLAS_NUM_THREADS": "1",
             "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
             "TOKENIZERS_PARALLELISM": "false",

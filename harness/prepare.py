@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Container, Iterable, Mapping
@@ -81,16 +82,21 @@ def look(nursery: Nursery, device: str | None) -> Host:
     return host(where, device_facts(nursery, where), need_bytes(nursery, where))
 
 
-def need_bytes(nursery: Nursery, device: str) -> Callable[[WorkloadSpec], int]:
-    """What tells how much of the device's memory a process takes that trains a workload plainly; it runs nothing."""
+def need_bytes(nursery: Nursery, device: str) -> Callable[[WorkloadSpec], int | None]:
+    """What tells how much memory the tensors of a process take that trains a workload plainly; it runs nothing.
+
+    None is unknown: there are models that cannot be built or run without data.
+    """
 
     @functools.cache
-    def need(spec: WorkloadSpec) -> int:
+    def need(spec: WorkloadSpec) -> int | None:
         # The checkpoint that fine-tuning starts from may not be there yet; it takes as much to train.
         plain = dataclasses.replace(spec, phase=Phase.PRETRAIN) if spec.phase is Phase.FINETUNE else spec
         arguments = {"workload": dataclasses.asdict(plain), "corpus": dataclasses.asdict(open_corpus(spec.corpus))}
-        found: int = nursery.run("harness.foresee:need_bytes", arguments | {"device": device}, TASK_TIMEOUT_S)
-        return found
+        with contextlib.suppress(ArmFailed):
+            found: int = nursery.run("harness.foresee:need_bytes", arguments | {"device": device}, TASK_TIMEOUT_S)
+            return found
+        return None
 
     return need
 

@@ -17,17 +17,13 @@ from pathlib import Path
 
 import psutil
 
-from bench.host import Host
+from bench.host import Host, rival_bytes
 from bench.spec import Protocol, Trial
 from harness.channel import Message
 from harness.entrant import Entrant
-from harness.foresee import CONTEXT_BYTES
 from harness.gpus import Gpus
 from harness.nursery import Nursery
 from harness.record import Record, Status
-
-MEMORY_MARGIN = 1.3
-"""An arm is admitted to a heat if this many times the largest arm so far is free."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,46 +64,67 @@ class Heat:
         return Entrant(trial, request=request, protocol=self.protocol, host=self.host, is_cold=is_cold)
 
 
+class _Time:
+    """What is left until no rival is started any more, by what the arms have taken so far.
+
+    An arm takes as long again for its rounds and its certificate as it took to start.
+    """
+
+    def __init__(self, heat: Heat) -> None:
+        self._deadline_s, self._rounds_s = heat.deadline_s, heat.protocol.rounds_s
+        self._longest_s = 0.0
+
+    def spent(self, entrant: Entrant) -> None:
+        """Learn from an arm that has started."""
+        if entrant.alive:
+            self._longest_s = max(self._longest_s, entrant.measurement.active_s)
+
+    def allows(self, more: int, begun: Sequence[Entrant] = ()) -> bool:
+        """Whether so many more arms can be started, and all be finished that have begun."""
+        owed_s = sum(entrant.measurement.active_s + self._rounds_s for entrant in begun if entrant.alive)
+        return time.monotonic() + owed_s + more * (2 * self._longest_s + self._rounds_s) < self._deadline_s
+
+
 def race(heat: Heat, baseline: Trial, rivals: Sequence[Trial], *, replay: bool) -> Iterator[Record]:
     """Yield one record for each arm; the baseline's once for each part that the heat is split into.
 
-    A heat is split when its arms do not fit in memory at once, or are more than the protocol's `heat_arms`. What does
-    not fit beside the baseline, or ran out of memory among others, is measured with one arm in memory at a time.
-    Rivals that there is no time left for have no record.
+    A heat is split when its arms do not fit in memory at once, or are more than the protocol's `heat_arms`. An arm that
+    ran out of memory among others runs once more with the baseline alone; what does not fit beside that is measured
+    with one arm in memory at a time. Rivals that there is no time left for have no record.
     """
     order = random.Random(f"{heat.record.seed}")
+    left = _Time(heat)
     waiting = [trial for trial in rivals if trial.label not in heat.alone]
     alone = [trial for trial in rivals if trial.label in heat.alone]
+    crowded_out: list[Trial] = []
     order.shuffle(waiting)
     first = part = heat.record.heat_part
-    while waiting or (part == first and not alone):
-        entrants = _admit(heat, baseline, waiting)
-        if len(entrants) == 1 and waiting and _in_time(heat, entrants):
+    while waiting or crowded_out or (part == first and not alone):
+        if part > first and not left.allows(2):
+            return
+        candidates = waiting or [crowded_out.pop()]
+        entrants = _admit(heat, baseline, candidates, left)
+        if len(entrants) == 1 and candidates and left.allows(1, entrants):
+            # There was time, so what was lacking is room.
             entrants[0].end()
-            alone += waiting
-            break
+            alone += candidates
+            candidates.clear()
+            continue
         _rounds(heat, entrants, order)
         _certify(heat, entrants, replay=replay)
         for entrant in entrants:
             if entrant.status is Status.OOM and entrant is not entrants[0]:
-                alone.append(entrant.trial)
+                (crowded_out if len(entrants) > 2 else alone).append(entrant.trial)
             else:
                 yield entrant.record(dataclasses.replace(heat.record, heat_part=part))
         part += 1
-        if not _in_time(heat, []):
+        if len(entrants) == 1 and candidates:
             return
-    if alone:
-        yield from _one_at_a_time(heat, [baseline, *alone], order, part, replay=replay)
+    if alone and (part == first or left.allows(2)):
+        yield from _one_at_a_time(heat, [baseline, *alone], order, part, left, replay=replay)
 
 
-def _in_time(heat: Heat, entrants: Sequence[Entrant]) -> bool:
-    """Whether there is time to start another arm: those that have started will want as long again for their rounds and
-    replays."""
-    owed_s = sum(entrant.measurement.active_s + heat.protocol.rounds_s for entrant in entrants)
-    return time.monotonic() + owed_s < heat.deadline_s
-
-
-def _admit(heat: Heat, baseline: Trial, waiting: list[Trial]) -> list[Entrant]:
+def _admit(heat: Heat, baseline: Trial, waiting: list[Trial], left: _Time) -> list[Entrant]:
     """Start the baseline and as many of the waiting as memory and time allow; takes them off the list."""
     entrants: list[Entrant] = []
     largest_bytes = 0
@@ -117,14 +134,14 @@ def _admit(heat: Heat, baseline: Trial, waiting: list[Trial]) -> list[Entrant]:
         entrant = heat.enter(upcoming)
         entrant.start(heat.nursery)
         entrant.sustain(heat.gpus)
+        left.spent(entrant)
         for parked in entrants:
             parked.check_parked()
         entrants.append(entrant)
         largest_bytes = max(largest_bytes, entrant.memory_bytes() // entrant.world_size)
         is_full = len(entrants) >= max(2, heat.protocol.heat_arms)
-        wanted_bytes = MEMORY_MARGIN * largest_bytes + CONTEXT_BYTES[heat.host.device]
-        has_room = not is_full and free_bytes(heat, entrants) > wanted_bytes
-        upcoming = waiting.pop(0) if waiting and has_room and _in_time(heat, entrants) else None
+        has_room = not is_full and free_bytes(heat, entrants) > rival_bytes(heat.host.device, largest_bytes)
+        upcoming = waiting.pop(0) if waiting and has_room and left.allows(1, entrants) else None
         time.sleep(heat.protocol.pause_s)
     return entrants
 
@@ -144,27 +161,32 @@ def free_bytes(heat: Heat, entrants: Sequence[Entrant]) -> int:
 
 
 def _one_at_a_time(
-    heat: Heat, trials: Sequence[Trial], order: random.Random, part: int, *, replay: bool
+    heat: Heat, trials: Sequence[Trial], order: random.Random, part: int, left: _Time, *, replay: bool
 ) -> Iterator[Record]:
     """Every arm from its start to its end while no other is there, in random order: the baseline is the first trial."""
-    entrants = {trial: heat.enter(trial) for trial in trials}
+    reference: Entrant | None = None
+    done: list[Entrant] = []
     for trial in order.sample(list(trials), len(trials)):
-        entrant = entrants[trial]
-        if trial is not trials[0] and not _in_time(heat, [entrant]):
-            del entrants[trial]
+        if trial is not trials[0] and not left.allows(1 if reference else 2):
             continue
         heat.progress(trial.label, "by itself")
+        entrant = heat.enter(trial)
         entrant.start(heat.nursery)
         entrant.sustain(heat.gpus)
+        left.spent(entrant)
         for index in range(entrant.round_count if entrant.alive else 0):
             entrant.step_round(index)
         entrant.attest(entrant.replay_steps if replay else 0)
         entrant.end()
+        done.append(entrant)
+        if trial is trials[0]:
+            reference = entrant
+        if reference is not None:
+            for finished in done:
+                finished.hold_against(reference)
+                yield finished.record(dataclasses.replace(heat.record, heat_part=part, alone=True))
+            done.clear()
         time.sleep(heat.protocol.pause_s)
-    reference = entrants[trials[0]]
-    for entrant in entrants.values():
-        entrant.hold_against(reference)
-        yield entrant.record(dataclasses.replace(heat.record, heat_part=part, alone=True))
 
 
 def _rounds(heat: Heat, entrants: list[Entrant], order: random.Random) -> None:
@@ -191,8 +213,12 @@ def spread(count: int, total: int) -> set[int]:
 
 
 def _certify(heat: Heat, entrants: list[Entrant], *, replay: bool) -> None:
+    """The baseline is asked last, when the memory of all others is free again."""
     reference = entrants[0]
-    for entrant in entrants:
+    steps = reference.replay_steps if replay else 0
+    for entrant in reversed(entrants):
         heat.progress(entrant.trial.label, "certificate")
-        entrant.certify(reference, replay=replay)
+        entrant.attest(steps)
         entrant.end()
+    for entrant in entrants:
+        entrant.hold_against(reference)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import shlex
+import statistics
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -134,9 +136,15 @@ class Sweep:
         return None
 
     def _expected_s(self, entry: Entry, trials: Sequence[Trial]) -> float:
-        """What a repetition of these arms took last time, and a tenth for what lies between arms."""
-        latest = {item.techniques: item.measurement.active_s for item in self._of(entry.spec.name)}
-        return 1.1 * sum(latest.get(trial.label, 0.0) for trial in trials)
+        """What a repetition of these arms took last time, the baseline in each part, and a tenth for what lies between
+        arms. Of an arm that was never measured, what most take."""
+        took_s: dict[str, dict[int, float]] = defaultdict(lambda: defaultdict(float))
+        for item in self._of(entry.spec.name):
+            took_s[item.techniques][item.repetition] += item.measurement.active_s
+        latest = {label: by_repetition[max(by_repetition)] for label, by_repetition in took_s.items()}
+        typical_s = statistics.median(latest.values()) if latest else 0.0
+        labels = {trial.label for trial in trials} - self._disqualified(entry.spec.name)
+        return 1.1 * sum(latest.get(label, typical_s) for label in labels)
 
     def _of(self, workload: str) -> list[Record]:
         return [record for record in self._records if record.workload == workload]
@@ -160,7 +168,8 @@ class Sweep:
         # What is left of a heat that an earlier go has begun is a part of its own, with a baseline of its own.
         part = sum(record.techniques == BASELINE for record in earlier)
         heat = self._context(entry, repetition, part, time.monotonic() + share_s)
-        replay = not any(self._certified(workload, trial.label) for trial in rivals)
+        # An arm that an earlier repetition had no time for has not replayed yet, and the baseline replays with it.
+        replay = not all(self._certified(workload, trial.label) for trial in rivals)
         for record in race(heat, baseline, rivals, replay=replay):
             self._finish(record)
         self._paused()

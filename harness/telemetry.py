@@ -16,6 +16,9 @@ import psutil
 from harness.gpus import Gpus
 from harness.record import GPU_FIGURES, Measurement, note
 
+LEAST_ENERGY_S = 2.0
+"""A GPU's energy counter moves some ten times a second: over a shorter window its two ends could be a tenth off."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _CpuTimes:
@@ -91,8 +94,9 @@ def _spent_j(before: list[float] | str, after: list[float] | str) -> float | str
 class Sampler:
     """Samples one arm's window: call `start`, `sample` on every tick, and `stop`."""
 
-    def __init__(self, pid: int, gpus: Gpus, ranks: int) -> None:
-        self._arm = psutil.Process(pid)
+    def __init__(self, pid: int, gpus: Gpus, ranks: int, energy_from_s: float = LEAST_ENERGY_S) -> None:
+        """`energy_from_s` is the shortest window whose energy is told."""
+        self._arm, self._energy_from_s = psutil.Process(pid), energy_from_s
         self._gpus = gpus.first(ranks)
         self._cores = os.cpu_count() or 1
         self._samples = Samples()
@@ -126,6 +130,11 @@ class Sampler:
         if not self._samples.values:
             self.sample()
         if self._gpus.reason is None:
+            window_s = time.monotonic() - self._started.wall
+            if window_s < self._energy_from_s:
+                self._energies_start_j = (
+                    f"the window of {window_s:.1f} s is too short for a counter that moves some ten times a second"
+                )
             self._samples.add_energy(self._energies_start_j, self._gpus.energies_j())
         else:
             self._samples.unknown[GPU_FIGURES] = self._gpus.reason

@@ -153,7 +153,8 @@ def _why_not_seen(name: str, comparison: Comparison, records: Sequence[Record], 
         reason = "nothing was compiled"
     elif name in ("cuda_graph_launches", "cudagraph_skips"):
         on_cpu = any(record.device == "cpu" for record in records)
-        reason = "there are none on a CPU" if on_cpu else "nothing was compiled, or nothing replayed under the profiler"
+        unseen = "the profiler saw no kernels" if name == "cuda_graph_launches" else "nothing was compiled"
+        reason = "there are none on a CPU" if on_cpu else unseen
     elif name in ("accuracy", "f1"):
         reason = "measured in the phase finetune only"
     elif name in OF_RANKS:

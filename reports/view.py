@@ -163,7 +163,7 @@ def notes(comparison: Comparison, baseline: Comparison | None) -> tuple[str, ...
     seen = (
         f"could have seen a change of {quantity.share(effect)}" if quantity.known(effect) and effect is not None else ""
     )
-    alone = "measured by itself, as it does not fit in memory beside the baseline" if comparison.alone else ""
+    alone = "measured by itself, with no other arm in memory, and not interleaved" if comparison.alone else ""
     payback = payback_steps(comparison, baseline) if baseline else None
     earned = f"longer first step earned back after about {quantity.significant(payback, 2)} steps" if payback else ""
     return tuple(filter(None, (comparison.method, alone, seen, earned)))

@@ -154,12 +154,7 @@ def _read_part(part: Path) -> pa.Table:
 
 def read_machine(folder: Path) -> Machine:
     """The machine that a run was measured on, from the metadata of its first part."""
-    facts = _metadata(folder, "trainpace.machine")
-    if "cuda" not in facts and facts["driver"] is not None:
-        # What was kept as the driver was the release of CUDA that torch was built for.
-        facts |= {"cuda": facts["driver"].removeprefix("CUDA "), "driver": None}
-        facts["unknown"] |= {"driver": "the driver was not recorded then"}
-    return Machine(**facts)
+    return Machine(**_metadata(folder, "trainpace.machine"))
 
 
 def read_plan(folder: Path) -> Plan:

@@ -27,6 +27,7 @@ from bench.host import Host
 from bench.plans import customise, plans
 from bench.workload import families
 from harness import forkserver
+from harness.hidden_gpus import check_forkable
 
 HARMLESS = {
     "is_available",
@@ -91,14 +92,14 @@ class Calls:
 def _import_in_sight(_: list[str]) -> None:
     for name in forkserver.PRELOAD:
         importlib.import_module(name)
-    forkserver._check_forkable("an import")
+    check_forkable("an import")
 
 
 def _make_plans(_: list[str]) -> None:
     host = Host(device="cuda", gpus=1, memory_bytes=80 << 30, capability=(9, 0), need_bytes=lambda spec: 1 << 30)
     for make in plans().values():
         customise(make(host), host, models=tuple(families()))
-    forkserver._check_forkable("making plans")
+    check_forkable("making plans")
 
 
 WAYS: dict[str, Callable[[list[str]], None]] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,18 +43,6 @@ def test_records_come_back_as_they_were(write: Callable[[Record], Path], tmp_pat
     assert sorted(store.read(tmp_path), key=lambda item: item.techniques) == [full, failed]
     assert store.read_machine(tmp_path) == MACHINE
     assert store.read_plan(tmp_path) == PLAN
-
-
-def test_an_older_machine_has_the_release_of_cuda_in_its_place(tmp_path: Path) -> None:
-    older = dataclasses.replace(MACHINE, device="cuda", driver="CUDA 13.0", unknown={})
-    part = store.write(record("adam", 0, [0.1]), tmp_path, machine=older, plan=PLAN)
-    table = pq.read_table(part)
-    kept = json.loads(table.schema.metadata[b"trainpace.machine"])
-    del kept["cuda"]
-    pq.write_table(table.replace_schema_metadata({"trainpace.machine": json.dumps(kept)}), part)
-    found = store.read_machine(tmp_path)
-    assert (found.cuda, found.driver) == ("13.0", None)
-    assert found.unknown == {"driver": "the driver was not recorded then"}
 
 
 def test_that_nothing_throttled_is_kept_apart_from_that_nobody_asked(

@@ -19,12 +19,12 @@ from tests.nvml import FIRST, SECOND, Change, ask, fail, show
 SAMPLED = {field.name for field in dataclasses.fields(Measurement) if field.name.startswith("sample_gpu_")}
 
 
-def window(uuids: Sequence[str], ranks: int, *changes: Change) -> Measurement:
+def window(uuids: Sequence[str], ranks: int, *changes: Change, energy_from_s: float = 0.0) -> Measurement:
     """The telemetry of a process that works: a sample, the changes, and another one."""
     measurement = Measurement()
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as arm:
         try:
-            sampler = Sampler(arm.pid, Gpus("cuda", uuids), ranks)
+            sampler = Sampler(arm.pid, Gpus("cuda", uuids), ranks, energy_from_s)
             sampler.start()
             sampler.sample()
             for change in changes:
@@ -76,6 +76,16 @@ def test_a_window_is_sampled_on_the_gpus_of_its_ranks(driver: Path) -> None:
     both = ask(driver, window, [FIRST, SECOND], 2, spend)
     assert both.sample_gpu_power_w == [401.0, 501.0]
     assert both.sustained_energy_j == 0.75
+
+
+def short_window(uuids: Sequence[str], ranks: int) -> Measurement:
+    return window(uuids, ranks, spend, energy_from_s=3600.0)
+
+
+def test_the_energy_of_a_short_window_is_unknown(driver: Path) -> None:
+    found = ask(driver, short_window, [FIRST], 1)
+    assert found.sustained_energy_j is None
+    assert "is too short for a counter" in found.unknown[0]
 
 
 @pytest.mark.parametrize(
