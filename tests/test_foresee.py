@@ -18,6 +18,7 @@ from harness.foresee import ALLOCATION_BYTES, WORKSPACE_BYTES, foresee
 from harness.nursery import Nursery
 from harness.prepare import need_bytes
 from harness.trainer import Trainer
+from tests.gpu_acceptance.memory import COMPOSITIONS
 from tests.training import apply
 
 
@@ -81,6 +82,33 @@ def test_optimizers_are_foreseen_as_a_gpu_runs_them(corpus: Corpus) -> None:
     assert copies("adamw_fused") == pytest.approx(4, abs=0.05)
     assert copies("adamw_loop") == pytest.approx(4, abs=0.2)
     assert copies("sgd") == pytest.approx(2, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "names", [*COMPOSITIONS, ("checkpoint_selective", "amp_bf16"), ("pure_bf16", "sdpa_flash"), ("layer_drop",)]
+)
+def test_compositions_are_foreseen_for_a_gpu(corpus: Corpus, names: tuple[str, ...]) -> None:
+    """What is computed again in the backward pass is what was computed in the forward pass, or torch would object."""
+    workload = resolve(WorkloadSpec(model="llama/nano", batch=8, sequence=64), corpus)
+    assert foresee(workload, names, device="cuda").peak_bytes > WORKSPACE_BYTES["cuda"]
+
+
+def test_autocast_is_foreseen_as_a_gpu_does_it(corpus: Corpus) -> None:
+    """There GPT-2's activation is a power in float32, and its layer norms give float32: wider than on a CPU."""
+    workload = resolve(WorkloadSpec(model="gpt2/tiny", batch=8, sequence=64), corpus)
+    narrow, wide = (foresee(workload, [name], device="cuda").peak_bytes for name in ("pure_bf16", "amp_bf16"))
+    plain = foresee(workload, device="cuda").peak_bytes
+    assert narrow < 0.8 * wide and wide < plain
+
+
+@pytest.mark.parametrize("name", list(families()))
+def test_every_family_is_foreseen_or_said_to_be_unknown(nursery: Nursery, name: str) -> None:
+    smallest = next(iter(families()[name].sizes))
+    need = need_bytes(nursery, "cuda")(WorkloadSpec(model=f"{name}/{smallest}"))
+    # torch's grouped product of experts takes no float32 from fake tensors.
+    assert (need is None) == (name == "moe")
+    host = Host(device="cuda", gpus=1, memory_bytes=8 << 30, capability=(9, 0), need_bytes=lambda spec: need)
+    assert host.fits(WorkloadSpec(model=f"{name}/{smallest}"))
 
 
 CARDS_BYTES = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,37 @@ def test_the_largest_batch_is_looked_for_and_measured_by_itself(sweep: Run) -> N
     assert [record.alone for record in found["adam"]] == [False]
     assert sorted(record.alone for record in found["fp32"]) == [False, True]
     assert found["largest_batch"][0].status is Status.OK and found["largest_batch"][0].batch > 8
+
+
+def test_an_arm_that_comes_late_is_certified_like_the_others(
+    nursery: Nursery, text_folder: Path, tmp_path: Path
+) -> None:
+    """One that the first repetition had no time for, beside one that was certified there."""
+    spec = WorkloadSpec(model="gpt2/nano", batch=8, sequence=32, corpus=str(text_folder))
+    plan = Plan(name="p", workloads=(spec,), compositions=(("adam",), ("planted_half_batch",)), protocol=SHORT)
+    prepared = prepare(plan, nursery)
+
+    def sweep(finished: list[Record]) -> Sweep:
+        made = Sweep(
+            prepared,
+            run_id="r",
+            keep=lambda record: None,
+            choose=lambda records: [],
+            finished=finished,
+            log=tmp_path / "log",
+        )
+        made._nursery, made._caches = nursery, tmp_path
+        return made
+
+    (entry,) = prepared.entries
+    baseline, adam, late = prepared.trials(entry)
+    first = sweep([])
+    first._heat(entry, [baseline, adam], 0, math.inf)
+    second = sweep(first.records)
+    second._heat(entry, [baseline, adam, late], 1, math.inf)
+    found = by_label(second.records[len(first.records) :])
+    assert found["planted_half_batch"].status is Status.UNEQUAL_WORK
+    assert "4.0 samples an update" in str(found["planted_half_batch"].reason)
 
 
 def test_a_budget_that_is_too_small_for_all_says_what_it_left_out(
