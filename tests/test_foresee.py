@@ -84,9 +84,7 @@ def test_optimizers_are_foreseen_as_a_gpu_runs_them(corpus: Corpus) -> None:
     assert copies("sgd") == pytest.approx(2, abs=0.05)
 
 
-@pytest.mark.parametrize(
-    "names", [*COMPOSITIONS, ("checkpoint_selective", "amp_bf16"), ("pure_bf16", "sdpa_flash"), ("layer_drop",)]
-)
+@pytest.mark.parametrize("names", [*COMPOSITIONS, ("checkpoint_selective", "amp_bf16"), ("pure_bf16", "sdpa_flash")])
 def test_compositions_are_foreseen_for_a_gpu(corpus: Corpus, names: tuple[str, ...]) -> None:
     """What is computed again in the backward pass is what was computed in the forward pass, or torch would object."""
     workload = resolve(WorkloadSpec(model="llama/nano", batch=8, sequence=64), corpus)

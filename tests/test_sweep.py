@@ -84,9 +84,10 @@ def test_failures_become_records_and_the_others_finish(sweep: Run) -> None:
     assert {label: record.status for label, record in found.items()} == expected
     assert all(record.reason for record in records if record.status is not Status.OK)
     repetitions = {label: sum(item.techniques == label for item in records) for label in expected}
-    # What ran out of memory among others runs once more beside the baseline alone, which makes its third record.
+    # What ran out of memory among others runs once more beside the baseline alone, and once by itself: the baseline then
+    # has two more records.
     once = {label: 2 if status is Status.OK else 1 for label, status in expected.items()}
-    assert repetitions == once | {"fp32": 3}
+    assert repetitions == once | {"fp32": 4}
 
 
 def test_telemetry_is_sampled_and_missing_parts_say_why(sweep: Run) -> None:
@@ -101,7 +102,7 @@ def test_telemetry_is_sampled_and_missing_parts_say_why(sweep: Run) -> None:
 
 
 def test_a_budget_buys_more_repetitions(sweep: Run) -> None:
-    _, records = sweep(("adamw_fused",), budget_s=15.0)
+    _, records = sweep(("adamw_fused",), budget_s=20.0)
     repetitions = {record.repetition for record in records}
     assert len(repetitions) > 1
     assert repetitions == set(range(len(repetitions)))
