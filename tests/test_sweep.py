@@ -84,8 +84,8 @@ def test_failures_become_records_and_the_others_finish(sweep: Run) -> None:
     assert {label: record.status for label, record in found.items()} == expected
     assert all(record.reason for record in records if record.status is not Status.OK)
     repetitions = {label: sum(item.techniques == label for item in records) for label in expected}
-    # What ran out of memory among others runs once more beside the baseline alone, and once by itself: the baseline then
-    # has two more records.
+    # What ran out of memory among others runs once more beside the baseline alone, and once by itself, which makes two
+    # more records of the baseline.
     once = {label: 2 if status is Status.OK else 1 for label, status in expected.items()}
     assert repetitions == once | {"fp32": 4}
 
