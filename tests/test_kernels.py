@@ -7,13 +7,19 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bench.composition import compose, unmet
 from bench.corpus import Corpus
+from bench.host import Host
 from bench.setup import TrainingSetup, Unsupported
 from harness.certificate import without_dropout
 from harness.trainer import Trainer
 from tests.training import apply, build
+
+CPU = Host(device="cpu")
+WHY_NO_CHUNKS = unmet(compose(["chunked_loss"]), CPU)
 
 
 @pytest.fixture
@@ -43,6 +49,7 @@ def losses_and_shapes(setup: TrainingSetup) -> tuple[list[float], set[tuple[int,
         return trainer.steps(3)["losses"], shapes.seen
 
 
+@pytest.mark.skipif(WHY_NO_CHUNKS is not None, reason=str(WHY_NO_CHUNKS))
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("model", ["gpt2/nano", "llama/nano", "moe/nano"])
 def test_chunked_loss_never_holds_all_scores(corpus: Corpus, model: str) -> None:
@@ -59,6 +66,13 @@ def test_chunked_loss_never_holds_all_scores(corpus: Corpus, model: str) -> None
 def test_chunked_loss_refuses_what_is_not_causal(corpus: Corpus, model: str) -> None:
     with pytest.raises(Unsupported, match="chunked_loss needs a causal language model of transformers; it is a"):
         build(corpus, model, "chunked_loss")
+
+
+def test_chunked_loss_is_refused_beforehand_by_a_torch_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    has_it = hasattr(torch.nn.functional, "linear_cross_entropy")
+    assert (WHY_NO_CHUNKS is None) == has_it
+    monkeypatch.delattr(nn, "LinearCrossEntropyOptions", raising=False)
+    assert str(unmet(compose(["chunked_loss"]), CPU)).startswith("chunked_loss needs torch 2.13 or newer")
 
 
 @pytest.mark.usefixtures("denormals")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.host import compiler, cpu, gpu, package
+from bench.host import Host, Need, compiler, cpu, gpu, package
 from bench.registry import Change, Stage, technique
 from bench.samples import IGNORED
 from bench.setup import TrainingSetup, Unsupported
@@ -38,8 +38,19 @@ def liger(setup: TrainingSetup) -> TrainingSetup:
     return setup
 
 
+def _no_chunks(_: Host) -> str | None:
+    if hasattr(nn, "LinearCrossEntropyOptions"):
+        return None
+    return f"needs torch 2.13 or newer, whose linear_cross_entropy takes chunks; this is torch {torch.__version__}"
+
+
+CHUNKS = Need("torch 2.13 or newer", _no_chunks)
+"""The function that does the work. It is looked for by its name: a build from source may have it before its release."""
+
+
 @technique(
     stage=Stage.MEMORY,
+    needs=[CHUNKS],
     # Both replace the loss. Chunks have their gradients before the loss is scaled up, where float16 loses small ones.
     excludes={"liger", "amp_fp16", "objective"},
     source="https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.linear_cross_entropy.html",
