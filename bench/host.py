@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import sysconfig
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench.spec import WorkloadSpec
 
@@ -115,10 +117,20 @@ def package(module: str, install: str) -> Need:
 
 def _no_compiler(host: Host) -> str | None:
     candidates = ("g++", "clang++") if host.device == "cpu" else ("gcc", "clang", "cc")
-    if any(shutil.which(name) for name in candidates):
-        return None
-    return f"needs a compiler on the PATH, one of {', '.join(candidates)}: apt install g++"
+    if not any(shutil.which(name) for name in candidates):
+        return f"needs a compiler on the PATH, one of {', '.join(candidates)}: apt install g++"
+    headers = _python_headers()
+    if host.device == "cuda" and not (headers / "Python.h").exists():
+        return f"needs Python.h, which is not in {headers}, for what launches kernels: apt install python3-dev"
+    return None
+
+
+def _python_headers() -> Path:
+    """The folder where triton looks for Python.h (triton/runtime/build.py): Debian's own scheme names one without."""
+    scheme = sysconfig.get_default_scheme()
+    return Path(sysconfig.get_paths("posix_prefix" if scheme == "posix_local" else scheme)["include"])
 
 
 compiler = Need("a compiler", _no_compiler)
-"""A C++ compiler, which torch.compile calls on a CPU, or a C compiler, which triton calls on a GPU."""
+"""A C++ compiler, which torch.compile calls on a CPU, or a C compiler and Python's headers, which triton needs on a GPU
+for the extensions that launch its kernels."""

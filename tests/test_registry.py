@@ -1,6 +1,8 @@
 """Registration, composition and needs."""
 
 import itertools
+import sysconfig
+from pathlib import Path
 
 import pytest
 
@@ -71,6 +73,19 @@ def test_triton_kernels_need_a_compiler_where_there_is_a_gpu(monkeypatch: pytest
     assert "needs a compiler on the PATH, one of gcc" in str(unmet(compose(["int8_mixed_precision"]), cuda))
     assert "needs a compiler on the PATH, one of gcc" in str(unmet(compose(["liger"]), cuda))
     assert unmet(compose(["int8_mixed_precision"]), cpu) is None
+
+
+def test_what_compiles_for_a_gpu_needs_the_headers_of_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cpu, cuda = Host(device="cpu"), Host(device="cuda", gpus=1, capability=(9, 0))
+    (tmp_path / "gcc").touch(mode=0o755)
+    (tmp_path / "g++").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sysconfig, "get_paths", lambda scheme: {"include": str(tmp_path)})
+    reason = f"compile needs Python.h, which is not in {tmp_path}, for what launches kernels: apt install python3-dev"
+    assert unmet(compose(["compile"]), cuda) == reason
+    assert unmet(compose(["compile"]), cpu) is None and unmet(compose(["cuda_graphs"]), cuda) is None
+    (tmp_path / "Python.h").touch()
+    assert unmet(compose(["compile"]), cuda) is None
 
 
 def test_ranks_of_a_composition() -> None:
