@@ -5,19 +5,17 @@ from __future__ import annotations
 import statistics
 import time
 from collections import Counter
-from typing import Any
 
 import torch
 
 from bench.spec import Protocol
 from harness.channel import Message
 from harness.doctor import Finding, diagnose
-from harness.machine import describe_machine
-from harness.prepare import device_facts
 from reports.quantity import energy as joules
 from reports.quantity import flops, share, significant
+from tests.gpu_acceptance.arms import check, warm_arm
 from tests.gpu_acceptance.rows import failed, judged, needs_gpu, not_run, within
-from tests.gpu_acceptance.stand import Stand, check, gpus, warm_arm
+from tests.gpu_acceptance.stand import Stand
 
 TECHNIQUE = "technique "
 """How the doctor's findings on techniques begin."""
@@ -25,7 +23,7 @@ TECHNIQUE = "technique "
 MAY_LACK = {"MFU", "quiet machine"}
 """What may be missing without a fault of trainpace's: a peak for MFU that no data sheet gave, and quiet."""
 
-CPU_LACKS = {"GPU figures", "GPU energy"}
+CPU_LACKS = {"GPU figures", "GPU energy", "GPU heat"}
 
 LOAD_S = 8.0
 ENERGY_WITHIN = (0.95, 1.05)
@@ -75,8 +73,9 @@ def energy(stand: Stand) -> None:
         stand.tell(needs_gpu("energy counter / power x time"))
         stand.tell(needs_gpu("throttle policies"))
         return
+    # Found before there is an arm: a pause would let the chip cool down between warm-up and window.
+    watched = stand.gpus
     arm = warm_arm(stand, ("amp_bf16",), Protocol(sustained_s=LOAD_S))
-    watched = gpus(stand, arm.world_size)
     before, begun = watched.violations_s(), time.monotonic()
     arm.sustain(watched)
     after, window_s = watched.violations_s(), time.monotonic() - begun
@@ -120,27 +119,10 @@ def tell_policy(stand: Stand, policy: str, before_s: float | str, after_s: float
     stand.tell(judged(what, seen, expected, holds=0 <= held_s / window_s <= limit))
 
 
-def _handle(stand: Stand) -> Any:
-    """NVML's handle of the first GPU that CUDA shows, found by its UUID."""
-    import pynvml
-
-    uuid = stand.nursery().run(f"{__name__}:first_uuid", {}, 60.0)
-    pynvml.nvmlInit()
-    try:
-        return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
-    except pynvml.NVMLError:
-        return pynvml.nvmlDeviceGetHandleByUUID(f"MIG-{uuid}")
-
-
-def first_uuid() -> str:
-    """Task: the UUID of CUDA's first device."""
-    return str(torch.cuda.get_device_properties(0).uuid)
-
-
 def rates(stand: Stand) -> None:
     """Matrix products beside the published peaks, and copies beside what bus and memory can do."""
     nursery = stand.nursery()
-    machine = describe_machine(nursery, stand.device, device_facts(nursery, stand.device), peaks=False)
+    machine = stand.machine
     found: dict[str, float] = nursery.run("harness.machine:matmul_peaks", {"device": stand.device}, 120.0)
     for name, rate in found.items():
         what, peak = f"matmul rate, {name}", machine.published_flops_per_s.get(name)
@@ -208,12 +190,10 @@ def _bus_bytes_per_s(stand: Stand) -> float | None:
     """What the lanes between host and chip can carry in one direction, None where NVML does not tell."""
     import pynvml
 
-    try:
-        handle = _handle(stand)
-        generation = pynvml.nvmlDeviceGetMaxPcieLinkGeneration(handle)
-        lanes = pynvml.nvmlDeviceGetMaxPcieLinkWidth(handle)
-    except pynvml.NVMLError:
+    generations = stand.gpus._each(pynvml.nvmlDeviceGetMaxPcieLinkGeneration)
+    lanes = stand.gpus._each(pynvml.nvmlDeviceGetMaxPcieLinkWidth)
+    if isinstance(generations, str) or isinstance(lanes, str) or generations[0] not in GIGATRANSFERS_PER_S:
         return None
-    rate = GIGATRANSFERS_PER_S.get(generation)
     # Up to generation 2 ten bits carry eight, then 130 carry 128.
-    return None if rate is None else rate * 1e9 / 8 * lanes * (0.8 if generation <= 2 else 128 / 130)
+    coded = 0.8 if generations[0] <= 2 else 128 / 130
+    return GIGATRANSFERS_PER_S[generations[0]] * 1e9 / 8 * int(lanes[0]) * coded

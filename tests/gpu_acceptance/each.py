@@ -13,8 +13,9 @@ from harness.conformance import MODELS, PROTOCOL
 from harness.prepare import Prepared
 from harness.record import Record, Status
 from reports.quantity import several
+from tests.gpu_acceptance.arms import measured, only, prepared
 from tests.gpu_acceptance.rows import Row, Verdict, failed, not_run
-from tests.gpu_acceptance.stand import Stand, measured, only, prepared
+from tests.gpu_acceptance.stand import Stand
 
 BATCH, SEQUENCE = 16, 32
 """A batch that divides by every number of micro-batches."""
@@ -27,8 +28,8 @@ BESIDE = {
 """What makes no sense alone, or has kernels of half precision only."""
 
 NO_DROPOUT = "llama/nano"
-ELSEWHERE = {"flex_attention": NO_DROPOUT}
-"""What does not run on the usual model for a reason of the model's, which has dropout."""
+ELSEWHERE = {"flex_attention": NO_DROPOUT, "liger": NO_DROPOUT}
+"""What does not run on the usual model for a reason of the model's: it has dropout, and Liger no kernels for it."""
 
 HEAT_ARMS = 8
 """So few that rows come early: a heat's records are there when it ends."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from bench.composition import unmet
 from bench.registry import techniques
 from bench.spec import BASELINE, Protocol, WorkloadSpec
-from harness.prepare import Prepared, look
+from harness.prepare import Prepared
 from harness.record import Record, Status
 from reports.quantity import count, percent, share
 from results.metrics import METRICS, why_no_flops
+from tests.gpu_acceptance.arms import only, prepared, raced
 from tests.gpu_acceptance.rows import Row, failed, judged, needs_gpu, not_run
-from tests.gpu_acceptance.stand import Stand, measured, only, prepared
+from tests.gpu_acceptance.stand import Stand
 
 EAGER: tuple[tuple[str, ...], ...] = ((), ("tf32",), ("amp_bf16",))
 ALL = ("amp_bf16", "compile", "sdpa_flash", "pad_vocabulary", "adamw_fused")
@@ -27,8 +28,8 @@ BATCHES = (16, 8, 4, 2, 1)
 
 PROTOCOL = Protocol(warmup_s=1.0, sustained_s=2.0, rounds_s=1.0)
 
-LEAST_COMPILED_S = 60.0
-"""A rung that compiles, and compiles again for its certificate, is not begun with less time than this."""
+LEAST_COMPILED_S = 45.0
+"""A rung that compiles is not begun with less time than this, of which compiling takes the larger part."""
 
 
 def ladder(stand: Stand) -> None:
@@ -44,7 +45,7 @@ def ladder(stand: Stand) -> None:
         elif found and stand.left_s < LEAST_COMPILED_S:
             stand.tell(not_run(f"ladder: {name}", "no time left"))
         else:
-            records = {record.techniques: record for record in measured(stand, only(made, heat))}
+            records = {record.techniques: record for record in raced(stand, only(made, heat))}
             for rung in ((), *heat) if not found else heat:
                 _tell(stand, made, rung, records["+".join(rung) or BASELINE], found)
 
@@ -52,7 +53,7 @@ def ladder(stand: Stand) -> None:
 def _workload(stand: Stand) -> WorkloadSpec:
     if stand.is_small:
         return WorkloadSpec(model="gpt2/nano", batch=8, sequence=64)
-    here = look(stand.nursery(), stand.device)
+    here = stand.host
     sizes = [WorkloadSpec(model="gpt2/small", batch=batch, sequence=SEQUENCE) for batch in BATCHES]
     # The largest of which two arms fit, the same for all rungs.
     return next((spec for spec in sizes if here.fits(spec)), sizes[-1])

@@ -4,41 +4,60 @@ from __future__ import annotations
 
 import dataclasses
 
-from bench.spec import Protocol, parse_composition
+from bench.corpus import open_corpus
+from bench.spec import BASELINE, Protocol
+from harness.nursery import ArmFailed
 from harness.prepare import TASK_TIMEOUT_S
-from harness.record import Status
 from reports import quantity
+from tests.gpu_acceptance.arms import check, warm_arm
 from tests.gpu_acceptance.rows import Row, failed, judged, needs_gpu, within
-from tests.gpu_acceptance.stand import Stand, measured, prepared
+from tests.gpu_acceptance.stand import Stand
 
 COMPOSITIONS = (("amp_bf16",), ("checkpoint_activations",), ("accumulate_4",), ("sgd",))
 """Each changes another part of what is kept: activations in half, recomputed, of a quarter batch; optimizer state."""
 
 FORESEEN_WITHIN = (0.9, 1.1)
 
-PROTOCOL = Protocol(warmup_s=0.3, warmup_min_steps=3, sustained_s=0.1, rounds=3, rounds_s=0.1, telemetry=False)
+PROTOCOL = Protocol(warmup_s=0.3, warmup_min_steps=3)
 
 
 def memory(stand: Stand) -> None:
-    """One row for each arm: the allocator's peak against what was foreseen of it."""
-    made = prepared(stand, [stand.spec], COMPOSITIONS, PROTOCOL)
-    (entry,) = made.entries
-    for record in measured(stand, made):
-        what = f"peak memory, {record.techniques}"
-        peak = record.measurement.allocated_peak_bytes
-        asked = {
-            "workload": dataclasses.asdict(entry.spec),
-            "corpus": dataclasses.asdict(entry.corpus),
-            "techniques": list(parse_composition(record.techniques)),
-            "device": stand.device,
-        }
+    """One row for each arm, each by itself: the allocator's peak against what was foreseen of it."""
+    for techniques in ((), *COMPOSITIONS):
+        stand.tell(of_arm(stand, techniques))
+
+
+def of_arm(stand: Stand, techniques: tuple[str, ...]) -> Row:
+    """The row of one arm of the usual workload. A forecast that cannot be made is no concern of the others."""
+    label = "+".join(techniques) or BASELINE
+    what = f"peak memory, {label}"
+    asked = {
+        "workload": dataclasses.asdict(stand.spec),
+        "corpus": dataclasses.asdict(open_corpus(stand.spec.corpus)),
+        "techniques": list(techniques),
+        "device": stand.device,
+    }
+    try:
         foreseen: int = stand.nursery().run("harness.foresee:peak_bytes", asked, TASK_TIMEOUT_S)
-        if record.status is not Status.OK:
-            stand.tell(failed(what, f"{record.status}: {record.reason}"))
-        elif peak is None:
-            stand.tell(needs_gpu(f"{what}, of which {quantity.memory(foreseen)} are foreseen"))
-        else:
-            stand.tell(row(record.techniques, peak_bytes=peak, foreseen_bytes=foreseen))
+    except (ArmFailed, ValueError) as failure:
+        return failed(what, f"no forecast: {' '.join(str(failure).split())}")
+    try:
+        peak = _peak_bytes(stand, techniques)
+    except RuntimeError as error:
+        return failed(what, error)
+    if peak is None:
+        return needs_gpu(f"{what}, of which {quantity.memory(foreseen)} are foreseen")
+    return row(label, peak_bytes=peak, foreseen_bytes=foreseen)
+
+
+def _peak_bytes(stand: Stand, techniques: tuple[str, ...]) -> int | None:
+    """What the allocator has had in use at most; None where there is none to ask. Raises RuntimeError, saying why, if
+    the arm does not live."""
+    arm = warm_arm(stand, techniques, PROTOCOL)
+    arm.memory_bytes()
+    check(arm)
+    arm.end()
+    return arm.measurement.allocated_peak_bytes
 
 
 def row(techniques: str, *, peak_bytes: int, foreseen_bytes: int) -> Row:

@@ -1,24 +1,23 @@
-"""What all parts of the acceptance share: the device, the time that is left, a nursery, and arms measured by it."""
+"""What all parts of the acceptance share: the device, what is known of it, the time that is left, and a nursery."""
 
 from __future__ import annotations
 
-import dataclasses
 import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
-from bench.corpus import open_corpus
-from bench.spec import Plan, Protocol, Trial, WorkloadSpec
-from harness.entrant import Entrant
+from bench.host import Host
+from bench.spec import WorkloadSpec
+from harness.channel import Message
 from harness.gpus import Gpus
-from harness.machine import host
+from harness.machine import describe_machine, host
 from harness.nursery import Nursery
-from harness.prepare import Prepared, device_facts, prepare
-from harness.record import Record
-from harness.sweep import Sweep
+from harness.prepare import device_facts, need_bytes
+from harness.record import Machine
 from tests.gpu_acceptance.rows import Row
 
 AGAIN_S = 10.0
@@ -58,6 +57,31 @@ class Stand:
     @property
     def folder(self) -> Path:
         return Path(self._folder.name)
+
+    @property
+    def log(self) -> Path:
+        """Where arms' output goes."""
+        return self.folder / "arms.log"
+
+    @cached_property
+    def facts(self) -> Message:
+        """What torch sees of the device, with what was free of its memory before there were arms. Raises ValueError if
+        it is not there."""
+        return device_facts(self.nursery(), self.device)
+
+    @property
+    def host(self) -> Host:
+        return host(self.device, self.facts, need_bytes(self.nursery(), self.device))
+
+    @cached_property
+    def machine(self) -> Machine:
+        """What a reader of the figures needs, without rates of matrix products: one part is about those."""
+        return describe_machine(self.nursery(), self.device, self.facts, peaks=False)
+
+    @cached_property
+    def gpus(self) -> Gpus:
+        """NVML's view of the GPU that an arm uses."""
+        return Gpus(self.device, self.facts["gpu_uuids"]).first(1)
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -111,68 +135,3 @@ class Stand:
     def close(self) -> None:
         self.end_nursery()
         self._folder.cleanup()
-
-
-def prepared(
-    stand: Stand, specs: Sequence[WorkloadSpec], compositions: Sequence[tuple[str, ...]], protocol: Protocol
-) -> Prepared:
-    plan = Plan(
-        name="acceptance",
-        workloads=tuple(specs),
-        compositions=tuple(compositions),
-        device=stand.device,
-        repetitions=1,
-        protocol=protocol,
-    )
-    return prepare(plan, stand.nursery())
-
-
-def only(
-    made: Prepared, compositions: Sequence[tuple[str, ...]], *, model: str | None = None, seed: int = 0
-) -> Prepared:
-    """These compositions of what was prepared, on one model of it, as a plan of their own."""
-    entries = tuple(entry for entry in made.entries if model is None or entry.spec.model == model)
-    plan = dataclasses.replace(
-        made.plan, workloads=tuple(entry.spec for entry in entries), compositions=tuple(compositions), seed=seed
-    )
-    labels = {"+".join(names) for names in compositions}
-    unsupported = {key: reason for key, reason in made.unsupported.items() if key[1] in labels}
-    return dataclasses.replace(made, plan=plan, entries=entries, unsupported=unsupported)
-
-
-def measured(stand: Stand, made: Prepared, keep: Callable[[Record], object] = lambda record: None) -> list[Record]:
-    """The records of one repetition in fresh processes; `keep` receives each as soon as it is there."""
-    log = stand.folder / "arms.log"
-    sweep = Sweep(made, run_id="acceptance", keep=keep, choose=lambda records: [], log=log)
-    sweep.run(stand.nursery())
-    return sweep.records
-
-
-def warm_arm(stand: Stand, techniques: tuple[str, ...], protocol: Protocol) -> Entrant:
-    """An arm of the usual workload, built and warmed up. Raises RuntimeError, saying why, if it does not live."""
-    facts = device_facts(stand.nursery(), stand.device)
-    request = {
-        "workload": dataclasses.asdict(stand.spec),
-        "corpus": dataclasses.asdict(open_corpus(None)),
-        "device": stand.device,
-        "techniques": list(techniques),
-        "seed": 0,
-        "log": str(stand.folder / "arms.log"),
-    }
-    trial = Trial(workload=stand.spec, techniques=techniques, device=stand.device)
-    arm = Entrant(trial, request=request, protocol=protocol, host=host(stand.device, facts), is_cold=True)
-    arm.start(stand.nursery())
-    check(arm)
-    return arm
-
-
-def check(arm: Entrant) -> None:
-    """Raises RuntimeError, saying why, if the arm has ended."""
-    if not arm.alive:
-        raise RuntimeError(f"the arm {arm.trial.label} ended as {arm.status}: {arm._reason}")
-
-
-def gpus(stand: Stand, count: int = 1) -> Gpus:
-    """NVML's view of the GPUs that the arms use."""
-    facts = device_facts(stand.nursery(), stand.device)
-    return Gpus(stand.device, facts["gpu_uuids"]).first(count)

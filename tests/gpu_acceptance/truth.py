@@ -18,8 +18,9 @@ from harness.record import Record, Status
 from reports.quantity import duration, share
 from results.metrics import step_time_s
 from results.statistics import interval
+from tests.gpu_acceptance.arms import check, only, prepared, raced, warm_arm
 from tests.gpu_acceptance.rows import Row, failed, judged, within
-from tests.gpu_acceptance.stand import Stand, check, gpus, measured, only, prepared, warm_arm
+from tests.gpu_acceptance.stand import Stand
 
 BARE_LOOP = Path(__file__).parents[1] / "bare_loop.py"
 
@@ -58,7 +59,7 @@ def against_bare_loop(stand: Stand) -> None:
             bare: dict[str, Bare] = {}
             for turn in order.sample(["arms", *PRECISIONS], 1 + len(PRECISIONS)):
                 if turn == "arms":
-                    records = measured(stand, only(made, [("amp_bf16",)], seed=repetition))
+                    records = raced(stand, only(made, [("amp_bf16",)], seed=repetition))
                 else:
                     bare[turn] = bare_loop(stand, turn)
             for precision, label in PRECISIONS.items():
@@ -153,6 +154,7 @@ def _ok(records: list[Record], label: str) -> Record:
 def telemetry(stand: Stand) -> None:
     """Windows of one warm arm in turn with and without, in several arms."""
     windows, window_s = (3, 0.2) if stand.is_small else (5, 0.6)
+    watched = stand.gpus
     logs: list[float] = []
     order = random.Random(0)
     try:
@@ -163,7 +165,7 @@ def telemetry(stand: Stand) -> None:
             for _ in range(windows):
                 for is_on in order.sample([True, False], 2):
                     arm.protocol = replace(own, telemetry=is_on)
-                    arm.sustain(gpus(stand, arm.world_size))
+                    arm.sustain(watched)
                     check(arm)
                     times_s[is_on] += arm.measurement.sustained_step_times_s
             arm.end()

@@ -1,0 +1,117 @@
+"""Arms measured for the acceptance: prepared by what the stand knows, raced in fresh processes, or one by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+from bench.composition import compose, unmet
+from bench.corpus import open_corpus
+from bench.spec import Plan, Protocol, Trial, WorkloadSpec
+from harness.channel import Message
+from harness.entrant import Entrant
+from harness.prepare import Prepared, entry, template
+from harness.race import Heat, race
+from harness.record import Record, Status
+from harness.sweep import Sweep
+from tests.gpu_acceptance.stand import Stand
+
+NAME = "acceptance"
+"""Of its plans and runs."""
+
+
+def prepared(
+    stand: Stand, specs: Sequence[WorkloadSpec], compositions: Sequence[tuple[str, ...]], protocol: Protocol
+) -> Prepared:
+    """A plan that can run, in turns that suit the device. What every look at a GPU would take seconds to find out
+    again is the stand's already."""
+    plan = Plan(
+        name=NAME,
+        workloads=tuple(specs),
+        compositions=tuple(compositions),
+        device=stand.device,
+        repetitions=1,
+        protocol=protocol.on(stand.device),
+    )
+    entries = tuple(entry(stand.nursery(), spec, open_corpus(spec.corpus)) for spec in specs)
+    reasons = {
+        (item.spec.name, trial.label): unmet(compose(trial.techniques), stand.host, item.spec.phase)
+        for item in entries
+        for trial in plan.trials(item.spec)
+    }
+    unsupported = {key: reason for key, reason in reasons.items() if reason}
+    return Prepared(plan=plan, machine=stand.machine, host=stand.host, entries=entries, unsupported=unsupported)
+
+
+def only(
+    made: Prepared, compositions: Sequence[tuple[str, ...]], *, model: str | None = None, seed: int = 0
+) -> Prepared:
+    """These compositions of what was prepared, on one model of it, as a plan of their own."""
+    entries = tuple(entry for entry in made.entries if model is None or entry.spec.model == model)
+    plan = dataclasses.replace(
+        made.plan, workloads=tuple(entry.spec for entry in entries), compositions=tuple(compositions), seed=seed
+    )
+    labels = {"+".join(names) for names in compositions}
+    unsupported = {key: reason for key, reason in made.unsupported.items() if key[1] in labels}
+    return dataclasses.replace(made, plan=plan, entries=entries, unsupported=unsupported)
+
+
+def measured(stand: Stand, made: Prepared, keep: Callable[[Record], object] = lambda record: None) -> list[Record]:
+    """The records of one repetition in fresh processes; `keep` receives each as soon as it is there."""
+    sweep = Sweep(made, run_id=NAME, keep=keep, choose=lambda records: [], log=stand.log)
+    sweep.run(stand.nursery())
+    return sweep.records
+
+
+def raced(stand: Stand, made: Prepared) -> list[Record]:
+    """The records of one repetition of one workload in fresh processes, without replayed updates: for those a model
+    is compiled once more, and where times and memory alone are asked for nobody looks at them."""
+    (item,) = made.entries
+    blank = template(made.plan, made.machine, item, NAME)
+    baseline, *rivals = made.trials(item)
+    heat = Heat(
+        nursery=stand.nursery(),
+        host=made.host,
+        protocol=made.plan.protocol,
+        gpus=stand.gpus,
+        request=_request(stand, item.spec) | {"seed": made.plan.seed},
+        record=blank,
+        compile_caches=stand.folder / "caches",
+        # Not made: what the compiler finds out about the machine is in a first step, of which nothing is told here.
+        toolchain=stand.folder / "toolchain",
+        found_batches={},
+        alone=(),
+        deadline_s=math.inf,
+        progress=lambda techniques, phase: None,
+    )
+    refused = [
+        dataclasses.replace(blank, techniques=label, status=Status.UNSUPPORTED, reason=reason)
+        for (_, label), reason in made.unsupported.items()
+    ]
+    return [*refused, *race(heat, baseline, rivals, replay=False)]
+
+
+def _request(stand: Stand, spec: WorkloadSpec) -> Message:
+    return {
+        "workload": dataclasses.asdict(spec),
+        "corpus": dataclasses.asdict(open_corpus(spec.corpus)),
+        "device": stand.device,
+        "log": str(stand.log),
+    }
+
+
+def warm_arm(stand: Stand, techniques: tuple[str, ...], protocol: Protocol) -> Entrant:
+    """An arm of the usual workload, built and warmed up. Raises RuntimeError, saying why, if it does not live."""
+    request = _request(stand, stand.spec) | {"techniques": list(techniques), "seed": 0}
+    trial = Trial(workload=stand.spec, techniques=techniques, device=stand.device)
+    arm = Entrant(trial, request=request, protocol=protocol.on(stand.device), host=stand.host, is_cold=True)
+    arm.start(stand.nursery())
+    check(arm)
+    return arm
+
+
+def check(arm: Entrant) -> None:
+    """Raises RuntimeError, saying why, if the arm has ended."""
+    if not arm.alive:
+        raise RuntimeError(f"the arm {arm.trial.label} ended as {arm.status}: {arm._reason}")
