@@ -11,9 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.gpu_acceptance import chip, memory
-from tests.gpu_acceptance.__main__ import PARTS, Part, run_part
+from bench.registry import techniques
+from bench.spec import GPU_TURN_STEPS, Protocol, WorkloadSpec
+from tests import nvml
+from tests.gpu_acceptance import chip, each, memory
+from tests.gpu_acceptance.__main__ import BUDGET_S, PARTS, Part, granted_s, run_part
+from tests.gpu_acceptance.arms import prepared
 from tests.gpu_acceptance.rows import Row, Verdict, exit_code, failed, judged, markdown, not_run, plain
 from tests.gpu_acceptance.stand import Stand
 
@@ -42,10 +47,16 @@ def cells(table: str) -> list[Row]:
     return [Row(what=what, seen=seen, expected=due, verdict=Verdict(verdict)) for what, seen, due, verdict in split]
 
 
-def test_without_a_gpu_it_says_so_and_exits_2() -> None:
-    done = acceptance(CUDA_VISIBLE_DEVICES="")
-    assert done.returncode == 2
-    assert "no GPU" in done.stderr and not done.stdout
+def test_without_a_gpu_that_can_be_used_it_says_why_in_one_line_and_exits_2(tmp_path: Path) -> None:
+    hidden = acceptance(CUDA_VISIBLE_DEVICES="")
+    paths = os.pathsep.join([str(nvml.build_old(tmp_path)), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])])
+    outdated = acceptance(LD_LIBRARY_PATH=paths)
+    for done in (hidden, outdated):
+        assert done.returncode == 2 and not done.stdout
+        assert done.stderr.startswith("no GPU that can be used: ") and done.stderr.count("\n") == 1
+    built = torch.version.cuda is not None
+    assert ("CUDA does not start" if built else "is built without CUDA") in hidden.stderr
+    assert ("too old (580.95.05, CUDA 12.8)" if built else "is built without CUDA") in outdated.stderr
 
 
 def test_every_part_comes_to_its_figures(tmp_path: Path) -> None:
@@ -116,14 +127,85 @@ def stand(told: list[Row]) -> Iterator[Stand]:
 
 def test_a_part_that_does_not_end_is_cut_off(stand: Stand, told: list[Row]) -> None:
     endless = Part(name="endless", run=lambda _: threading.Event().wait(), share=1, least_s=0.1)
-    run_part(endless, stand, 0.1, 0.1)
+    run_part(endless, stand, 0.1)
     assert [row.verdict for row in told] == [Verdict.NOT_RUN] and "cut off" in told[0].seen
 
 
 def test_a_part_that_is_worth_nothing_in_parts_waits_for_its_share(stand: Stand, told: list[Row]) -> None:
     whole = Part(name="whole", run=lambda stand: stand.tell(failed("ran", "")), share=1, least_s=100, whole=True)
-    run_part(whole, stand, left_s=500, share_s=10)
+    other = dataclasses.replace(whole, name="other", share=3, least_s=60, whole=False)
+    assert granted_s([whole, other], 500) == 125 and granted_s([whole, other], 399) is None
+    assert granted_s([other, whole], 61) == 60 and granted_s([other, whole], 59) is None
+    run_part(whole, stand, None)
     assert [row.verdict for row in told] == [Verdict.NOT_RUN] and "--parts whole" in told[0].seen
+
+
+HEAD_S = 25.0
+"""What passes before the first part, on the safe side: imports, and starting CUDA twice."""
+
+
+def test_within_the_default_time_every_part_can_begin_whatever_the_others_take() -> None:
+    left_s = BUDGET_S - HEAD_S
+    for index, part in enumerate(PARTS):
+        limit_s = granted_s(PARTS[index:], left_s)
+        assert limit_s is not None, f"{part.name}: {left_s:.0f} s are left"
+        left_s -= limit_s
+    assert left_s >= 0
+
+
+H100 = {
+    "device_name": "NVIDIA H100 80GB HBM3",
+    "gpus": 1,
+    "capability": [9, 0],
+    "gpu_memory_bytes": 80 << 30,
+    "gpu_free_bytes": 79 << 30,
+    "gpu_uuids": [nvml.FIRST],
+    "cuda": "13.0",
+    "threads": 16,
+}
+"""What `harness.machine.probe_device` says of one."""
+
+
+def test_a_gpu_is_looked_at_once_and_its_arms_take_turns_of_several_steps(told: list[Row]) -> None:
+    """Where there is none, another look would raise ValueError."""
+    stand = Stand(device="cuda", tell=told.append)
+    stand.facts = H100
+    spec = WorkloadSpec(model="gpt2/nano", batch=8, sequence=64)
+    try:
+        made = prepared(stand, [spec], [("amp_bf16",), ("ddp_2",)], Protocol())
+    finally:
+        stand.close()
+    assert made.plan.protocol == Protocol().on("cuda") and made.plan.protocol.round_steps == GPU_TURN_STEPS
+    assert made.unsupported == {("gpt2/nano", "ddp_2"): "ddp_2 needs 2 GPUs, one for each rank; this machine has 1"}
+    assert made.machine.published_flops_per_s["bfloat16"] > 9e14 and not made.machine.matmul_flops_per_s
+
+
+def test_what_is_tried_beside_another_or_elsewhere_is_there() -> None:
+    assert set(each.BESIDE) | set(each.ELSEWHERE) <= set(techniques())
+
+
+PEEKS = '''
+from bench.registry import Stage, technique
+
+
+@technique(stage=Stage.MODEL, source="https://example.invalid/peek")
+def own_peek(setup):
+    """Looks at a weight, of which there is none on fake tensors."""
+    float(next(setup.model.parameters()).sum())
+    return setup
+'''
+
+
+def test_a_forecast_that_fails_is_the_row_of_its_arm(told: list[Row], tmp_path: Path) -> None:
+    plugin = tmp_path / "peeks.py"
+    plugin.write_text(PEEKS)
+    stand = Stand(device="cpu", tell=told.append, modules=[str(plugin)])
+    try:
+        row = memory.of_arm(stand, ("own_peek",))
+        assert memory.of_arm(stand, ("sgd",)).verdict is Verdict.NOT_RUN
+    finally:
+        stand.close()
+    assert row.verdict is Verdict.FAILED and row.seen.startswith("no forecast: "), row
 
 
 def test_peak_memory_is_held_against_what_was_foreseen() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.metadata
 import importlib.util
 import sys
@@ -12,13 +13,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import torch
-
 import tests.gpu_acceptance
 from bench import __version__, plugins
 from bench.corpus import write_atomically
+from harness.gpus import Gpus
 from harness.machine import git_state
-from harness.prepare import device_facts
+from harness.nursery import ArmFailed
+from harness.prepare import TASK_TIMEOUT_S
 from tests.gpu_acceptance import chip, commands, each, ladder, memory, truth
 from tests.gpu_acceptance.rows import Row, exit_code, failed, markdown, not_run, plain
 from tests.gpu_acceptance.stand import OutOfTime, Stand
@@ -50,18 +51,19 @@ class Part:
 
 
 PARTS = (
-    Part(name="doctor", run=chip.doctor, share=40, least_s=40),
-    Part(name="smoke", run=commands.smoke, share=60, least_s=40),
-    Part(name="truth", run=truth.against_bare_loop, share=140, least_s=80),
-    Part(name="telemetry", run=truth.telemetry, share=35, least_s=30),
-    Part(name="energy", run=chip.energy, share=30, least_s=30),
-    Part(name="rates", run=chip.rates, share=25, least_s=25),
-    Part(name="ladder", run=ladder.ladder, share=150, least_s=60),
-    Part(name="memory", run=memory.memory, share=40, least_s=30),
-    Part(name="gate", run=commands.gate, share=60, least_s=200, whole=True),
-    Part(name="techniques", run=each.each, share=80, least_s=30),
+    Part(name="doctor", run=chip.doctor, share=20, least_s=15),
+    Part(name="smoke", run=commands.smoke, share=90, least_s=60),
+    # Early, where its share does not depend on how long much else took.
+    Part(name="gate", run=commands.gate, share=300, least_s=commands.GATE_S, whole=True),
+    Part(name="truth", run=truth.against_bare_loop, share=150, least_s=70),
+    Part(name="telemetry", run=truth.telemetry, share=35, least_s=20),
+    Part(name="energy", run=chip.energy, share=30, least_s=20),
+    Part(name="rates", run=chip.rates, share=25, least_s=15),
+    Part(name="ladder", run=ladder.ladder, share=120, least_s=60),
+    Part(name="memory", run=memory.memory, share=50, least_s=20),
+    Part(name="techniques", run=each.each, share=30, least_s=10),
 )
-"""In their order."""
+"""In their order. What a part leaves of its share is the next ones'."""
 
 SMALL = 0.2
 """Of the least seconds, where everything is small."""
@@ -86,9 +88,6 @@ class Table:
 
 def main() -> int:
     options = _options()
-    if options.device == "cuda" and not torch.cuda.is_available():
-        print("no GPU: torch sees none on this machine, and this acceptance is about one", file=sys.stderr)
-        return USAGE_ERROR
     for file in options.plugin:
         plugins.load_file(file)
     table = Table([], markdown if options.markdown else plain, options.out)
@@ -100,15 +99,40 @@ def main() -> int:
     )
     end_s = time.monotonic() + options.budget
     try:
+        if options.device == "cuda" and (reason := _why_no_gpu(stand)):
+            print(f"no GPU that can be used: {reason}", file=sys.stderr)
+            return USAGE_ERROR
         table.head = _head(stand)
-        chosen = [part for part in PARTS if part.name in options.parts]
-        for index, part in enumerate(chosen):
-            left_s = end_s - time.monotonic()
-            run_part(part, stand, left_s, left_s * part.share / sum(item.share for item in chosen[index:]))
+        coming = [_scaled(part, stand) for part in PARTS if part.name in options.parts]
+        while coming:
+            run_part(coming[0], stand, granted_s(coming, end_s - time.monotonic()))
+            del coming[0]
     finally:
         stand.close()
     print(table.text(), end="")
     return exit_code(table.rows)
+
+
+def _why_no_gpu(stand: Stand) -> str | None:
+    """None if torch can use one. A process of the nursery tries it: this one is to be on no GPU."""
+    try:
+        reason: str | None = stand.nursery().run("harness.driver:why_unusable", {}, TASK_TIMEOUT_S)
+    except ArmFailed as failure:
+        return f"starting CUDA failed: {failure}"
+    return reason
+
+
+def _scaled(part: Part, stand: Stand) -> Part:
+    return dataclasses.replace(part, least_s=part.least_s * SMALL) if stand.is_small else part
+
+
+def granted_s(coming: Sequence[Part], left_s: float) -> float | None:
+    """The seconds that the first of the parts to come has of those that are left; None if it is not begun."""
+    part = coming[0]
+    share_s = left_s * part.share / sum(item.share for item in coming)
+    if (share_s if part.whole else left_s) < part.least_s:
+        return None
+    return max(share_s, part.least_s)
 
 
 def _options() -> argparse.Namespace:
@@ -139,13 +163,12 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run_part(part: Part, stand: Stand, left_s: float, share_s: float) -> None:
-    """The part within its time. However it ends, the next one begins, with arms of its own."""
-    least_s = part.least_s * (SMALL if stand.is_small else 1.0)
-    if (share_s if part.whole else left_s) < least_s:
-        stand.tell(not_run(part.name, f"no time left: give it {least_s:.0f} s of its own, --parts {part.name}"))
+def run_part(part: Part, stand: Stand, limit_s: float | None) -> None:
+    """The part within its time, None for none. However it ends, the next one begins, with arms of its own."""
+    if limit_s is None:
+        needed = f"give it {part.least_s:.0f} s of its own, --parts {part.name}"
+        stand.tell(not_run(part.name, f"no time left: {needed}"))
         return
-    limit_s = max(share_s, least_s)
     try:
         with stand.limited(limit_s):
             part.run(stand)
@@ -163,26 +186,21 @@ def _head(stand: Stand) -> list[str]:
     revision = f" at {commit[:10]}{' and changes' if dirty else ''}" if commit else ""
     absent = [name for module, name in OPTIONAL.items() if importlib.util.find_spec(module) is None]
     try:
-        card = device_facts(stand.nursery(), stand.device)["device_name"]
+        card = stand.facts["device_name"]
     except Exception as error:
         card = f"unknown card ({error})"
         stand.end_nursery()
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers")]
     return [
-        f"{card}, driver {_driver()}, {', '.join(versions)}, Python {sys.version.split()[0]}",
+        f"{card}, driver {_driver(stand.device)}, {', '.join(versions)}, Python {sys.version.split()[0]}",
         f"trainpace {__version__}{revision}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         f"not installed: {', '.join(absent) or 'nothing that a technique needs'}",
     ]
 
 
-def _driver() -> str:
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        return str(pynvml.nvmlSystemGetDriverVersion())
-    except pynvml.NVMLError as error:
-        return f"unknown (NVML says {error})"
+def _driver(device: str) -> str:
+    version, reason = Gpus(device, ()).driver()
+    return version or f"unknown ({reason})"
 
 
 if __name__ == "__main__":
