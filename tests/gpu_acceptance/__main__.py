@@ -18,7 +18,7 @@ from bench import __version__, plugins
 from bench.corpus import write_atomically
 from harness.gpus import Gpus
 from harness.machine import git_state
-from harness.nursery import ArmFailed
+from harness.nursery import ArmFailed, NurseryFailed
 from harness.prepare import TASK_TIMEOUT_S
 from tests.gpu_acceptance import chip, commands, each, ladder, memory, truth
 from tests.gpu_acceptance.rows import Row, exit_code, failed, markdown, not_run, plain
@@ -119,6 +119,10 @@ def _why_no_gpu(stand: Stand) -> str | None:
         reason: str | None = stand.nursery().run("harness.driver:why_unusable", {}, TASK_TIMEOUT_S)
     except ArmFailed as failure:
         return f"starting CUDA failed: {failure}"
+    except NurseryFailed:
+        # That is no word on the GPU: the head and every part will tell it.
+        stand.end_nursery()
+        return None
     return reason
 
 
