@@ -75,7 +75,7 @@ def test_a_technique_that_costs_time_is_a_regression_and_everything_is_kept(
 
 
 def test_a_calibration_keeps_what_it_finds_and_what_was_put_in(tmp_path: Path) -> None:
-    done = gate(*NANO, "--calibrate", 1, "--slowdown", 0.8, "--out", tmp_path / "runs", "--budget", 60)
+    done = gate(*NANO, "--calibrate", 1, "--slowdown", 0.8, "--out", tmp_path / "runs", "--budget", 150)
     assert done.exit_code == 0, done.output
     (file,) = (tmp_path / "data" / "trainpace" / "calibration").iterdir()
     (outcome,) = calibration.read(file)
