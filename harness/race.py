@@ -102,7 +102,7 @@ def race(heat: Heat, baseline: Trial, rivals: Sequence[Trial], *, replay: bool) 
     while waiting or crowded_out or (part == first and not alone):
         if part > first and not left.allows(2):
             return
-        candidates = waiting or [crowded_out.pop()]
+        candidates = waiting if waiting or not crowded_out else [crowded_out.pop()]
         entrants = _admit(heat, baseline, candidates, left)
         if len(entrants) == 1 and candidates and left.allows(1, entrants):
             # There was time, so what was lacking is room.

@@ -151,6 +151,10 @@ def test_what_fits_runs_together(run: Run, world: World) -> None:
     assert world.most_alive == 3
 
 
+def test_a_baseline_without_rivals_is_measured_once(run: Run) -> None:
+    assert seen(run({"fp32": (5.0, 10 * GIB)})) == [("fp32", 0, False, OK)]
+
+
 def test_what_does_not_fit_beside_the_baseline_runs_by_itself(run: Run, world: World) -> None:
     found = run({"fp32": (5.0, 60 * GIB), "adam": (5.0, 60 * GIB)})
     assert seen(found) == [("adam", 0, True, OK), ("fp32", 0, True, OK)]
