@@ -169,7 +169,7 @@ class Sweep:
         part = sum(record.techniques == BASELINE for record in earlier)
         heat = self._context(entry, repetition, part, time.monotonic() + share_s)
         # An arm that an earlier repetition had no time for has not replayed yet, and the baseline replays with it.
-        replay = not all(self._certified(workload, trial.label) for trial in rivals)
+        replay = not all(self._certified(workload, trial.label) for trial in (baseline, *rivals))
         for record in race(heat, baseline, rivals, replay=replay):
             self._finish(record)
         self._paused()
