@@ -100,7 +100,7 @@ def smoke(host: Host) -> Plan:
         compositions=(("accumulate_4",), ("adamw_fused",), ("sgd_momentum",)),
         device=host.device,
         repetitions=3,
-        protocol=Protocol(warmup_s=0.8, sustained_s=0.3, rounds_s=0.5, timeout_s=60).on(host.device),
+        protocol=Protocol(warmup_s=0.8, rounds_s=0.5, timeout_s=60).on(host.device),
     )
 
 
@@ -109,10 +109,10 @@ def quick(host: Host) -> Plan:
     """Ten minutes: small sizes of GPT-2 and BERT, on a GPU their published base sizes, under common techniques."""
     if host.device == "cuda":
         models = _workloads("gpt2/small", "bert/base")
-        protocol = Protocol(warmup_s=1.0, sustained_s=0.5, rounds_s=0.8, timeout_s=120).on(host.device)
+        protocol = Protocol(warmup_s=1.0, rounds_s=0.8, timeout_s=120).on(host.device)
     else:
         models = _workloads("gpt2/nano", "gpt2/tiny", "bert/tiny", "bert/mini")
-        protocol = Protocol(warmup_s=0.6, sustained_s=0.25, rounds_s=0.8, rounds=8, round_steps=2)
+        protocol = Protocol(warmup_s=0.6, rounds_s=1.0)
     return Plan(
         name="quick",
         workloads=tuple(host.fitting(models)) if host.device == "cuda" else models,
@@ -135,7 +135,7 @@ def full(host: Host) -> Plan:
         compositions=_singly(COMMON),
         device=host.device,
         repetitions=3,
-        protocol=Protocol(warmup_s=3.0, sustained_s=2.0, rounds_s=3.0, rounds=24, timeout_s=600).on(host.device),
+        protocol=Protocol(warmup_s=3.0, sustained_s=2.0, rounds_s=3.0, timeout_s=600).on(host.device),
     )
 
 
@@ -145,7 +145,7 @@ def each(host: Host) -> Plan:
     sizes = ("nano",) if host.device == "cpu" else ("small", "mini", "tiny")
     # A batch that divides by every number of micro-batches.
     models = _workloads(*(f"gpt2/{size}" for size in sizes), batch=16)
-    protocol = Protocol(warmup_s=0.5, sustained_s=0.2, rounds_s=0.4, rounds=8, round_steps=2, timeout_s=300)
+    protocol = Protocol(warmup_s=0.5, rounds_s=0.5, timeout_s=300)
     return Plan(
         name="each",
         workloads=(host.fitting(models)[0],),
@@ -167,7 +167,7 @@ def crossover(host: Host) -> Plan:
         compositions=(("amp_bf16",),),
         device=host.device,
         repetitions=6,
-        protocol=Protocol(warmup_s=1.0, sustained_s=0.3, rounds_s=1.0, timeout_s=300).on(host.device),
+        protocol=Protocol(warmup_s=1.0, timeout_s=300).on(host.device),
     )
 
 

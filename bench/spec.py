@@ -12,7 +12,10 @@ BASELINE = "fp32"
 
 
 GPU_TURN_STEPS = 4
-"""A turn of one step, waited for at both ends, would hide what a technique gains by letting the host run ahead."""
+"""A turn of few steps, waited for at both ends, would hide what a technique gains by letting the host run ahead."""
+
+GPU_SUSTAINED_S = 0.5
+"""A GPU's figures are means of its driver over a part of a second: they need a window in which nobody else steps."""
 
 
 class Phase(StrEnum):
@@ -55,11 +58,15 @@ class WorkloadSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One arm to be measured: a workload under a composition of techniques (empty: the baseline)."""
+    """One arm to be measured: a workload under a composition of techniques (empty: the baseline).
+
+    Of arms that are the same, as the baseline's several processes in a heat are, `copy` tells one from another.
+    """
 
     workload: WorkloadSpec
     techniques: tuple[str, ...] = ()
     device: str = "cpu"
+    copy: int = 0
 
     @property
     def label(self) -> str:
@@ -70,22 +77,29 @@ class Trial:
 class Protocol:
     """How long each phase of a repetition lasts. Every phase is bounded in seconds, with a least number of steps.
 
-    At most `heat_arms` arms are alive at once; a larger heat is split into parts, each with the baseline.
-    `certify_steps` updates are replayed for the certificate, `finetune_steps` where a classifier is then scored; in
-    `certify_s` as many more as fit, but no more than were timed.
+    A turn counts steps for `turn_s`, at least `turn_steps`, after those that are taken from cold caches. An arm takes
+    turns for `rounds_s` of counted steps, at least `rounds_min` and at most `rounds`. What disturbs is looked for every
+    `watch_s`, and of the rounds that were disturbed a `spare` share is replaced. At most `heat_arms` arms are alive at
+    once, `baselines` of them the baseline (0: as many as the square root of the rivals); a larger heat is split into
+    parts, each with the baseline. `sustained_s` is a window for telemetry before the rounds (0: there is none, and
+    telemetry is read before and after each turn). `certify_steps` updates are replayed for the certificate,
+    `finetune_steps` where a classifier is then scored; in `certify_s` as many more as fit, but no more than were timed.
     """
 
     warmup_s: float = 1.5
     warmup_min_steps: int = 6
     warmup_max_steps: int = 200
-    sustained_s: float = 0.5
-    sustained_min_steps: int = 3
-    rounds: int = 12
+    sustained_s: float = 0.0
+    rounds: int = 30
     rounds_min: int = 3
     rounds_s: float = 1.0
-    round_steps: int = 1
+    turn_s: float = 0.1
+    turn_steps: int = 2
     pause_s: float = 0.010
+    watch_s: float = 2.0
+    spare: float = 0.5
     heat_arms: int = 24
+    baselines: int = 0
     certify_steps: int = 3
     certify_s: float = 0.0
     finetune_steps: int = 40
@@ -94,8 +108,8 @@ class Protocol:
     telemetry: bool = True
 
     def __post_init__(self) -> None:
-        counts = ("warmup_min_steps", "sustained_min_steps", "rounds_min", "round_steps", "heat_arms")
-        for name in (*counts, "certify_steps", "finetune_steps"):
+        counts = ("warmup_min_steps", "rounds_min", "turn_steps", "heat_arms", "certify_steps", "finetune_steps")
+        for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"protocol {name} {getattr(self, name)} is too small: give 1 or more")
         for name in ("sample_interval_s", "timeout_s"):
@@ -103,9 +117,14 @@ class Protocol:
                 raise ValueError(f"protocol {name} {getattr(self, name)} is not positive: give seconds above 0")
 
     def on(self, device: str) -> Protocol:
-        """This protocol in turns that suit the device."""
-        least = GPU_TURN_STEPS if device == "cuda" else 1
-        return dataclasses.replace(self, round_steps=max(self.round_steps, least))
+        """This protocol with the turns, and the window for telemetry, that suit the device."""
+        if device != "cuda":
+            return self
+        return dataclasses.replace(
+            self,
+            turn_steps=max(self.turn_steps, GPU_TURN_STEPS),
+            sustained_s=max(self.sustained_s, GPU_SUSTAINED_S),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

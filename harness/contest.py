@@ -23,6 +23,9 @@ PROTOCOL = Protocol(
     rounds=2000,
     rounds_min=12,
     rounds_s=3.0,
+    turn_s=0.1,
+    watch_s=3600,
+    spare=0.0,
     certify_steps=10,
     certify_s=6.0,
     telemetry=False,
@@ -100,6 +103,8 @@ class Contest:
         replay = not any(bout.head.certificate and bout.head.certificate.first_losses for bout in earlier)
         good = sum(not bout.disturbed for bout in earlier)
         stored = self._stored.of(ring.spec.name)[good] if self._stored else None
+        known = (bout.head.lead_steps for bout in earlier if not bout.disturbed)
+        ring = dataclasses.replace(ring, lead_steps=next(known, None))
         return duel(ring, self._homes(), len(earlier), self._draw, replay=replay, stored=stored)
 
     def _homes(self) -> list[Home]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import statistics
 import time
 import urllib.parse
 from collections.abc import Mapping, Sequence
@@ -12,13 +13,13 @@ from pathlib import Path
 
 from bench.host import Host
 from bench.spec import Protocol, Trial, WorkloadSpec
-from harness import conditions
 from harness.channel import Message
 from harness.entrant import Entrant
 from harness.gpus import Gpus
 from harness.record import Record, Status
 from harness.sides import Home
 from harness.stored import held_against
+from harness.turns import Rounds, round_count, take_turns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,8 @@ class Bout:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ring:
     """What the repetitions of one workload share. `request` lacks what tells sides and repetitions apart; `records` are
-    what the records of each side start as."""
+    what the records of each side start as. `lead_steps` is how many steps of a turn are known not to count, if that is
+    known."""
 
     spec: WorkloadSpec
     host: Host
@@ -63,6 +65,7 @@ class Ring:
     request: Message
     records: Mapping[str, Record]
     compile_caches: Path
+    lead_steps: int | None = None
 
 
 def duel(
@@ -83,14 +86,16 @@ def duel(
     for home in draw.sample(list(homes), len(homes)):
         entrants[home.side.name].start(home.nursery)
         time.sleep(ring.protocol.pause_s)
-    disturbed, unseen = _rounds(ring, list(entrants.values()), draw)
+    found = _rounds(ring, list(entrants.values()), draw) or Rounds()
     seen = {home.side.name: _seen(entrants[home.side.name], home) for home in homes}
     reference = entrants[homes[0].side.name]
     records = {}
     for name, entrant in entrants.items():
         entrant.certify(reference, replay=replay)
         entrant.end()
-        template = dataclasses.replace(ring.records[name], repetition=repetition, seed=seed)
+        template = dataclasses.replace(
+            ring.records[name], repetition=repetition, seed=seed, lead_steps=found.lead_steps
+        )
         records[name] = entrant.record(template)
     if stored is not None:
         records = {"base": stored, "head": held_against(stored, records["head"])}
@@ -101,8 +106,8 @@ def duel(
         head=records["head"],
         base_seen=seen.get("base", Seen()),
         head_seen=seen["head"],
-        disturbed=tuple(disturbed),
-        unseen=tuple(unseen),
+        disturbed=tuple(found.disturbances),
+        unseen=tuple(found.unseen),
         together=stored is None,
     )
 
@@ -122,30 +127,24 @@ def _entrant(ring: Ring, home: Home, seed: int) -> Entrant:
     return Entrant(trial, request=request, protocol=ring.protocol, host=ring.host, is_cold=is_cold)
 
 
-def _rounds(ring: Ring, entrants: Sequence[Entrant], draw: random.Random) -> tuple[list[str], list[str]]:
-    """Both sides step in turn, as often as the protocol's share of time allows; the order in each round is drawn.
-    Returns what disturbed them, and what could not be seen.
+def _rounds(ring: Ring, entrants: Sequence[Entrant], draw: random.Random) -> Rounds | None:
+    """Both sides step in turn, as often as the protocol's share of time allows, in rounds that both take part in.
 
-    If a side fails, that ends the repetition: it will not be counted, and there is nothing to be disturbed.
+    None if a side fails: the repetition will not be counted, and there is nothing to be disturbed.
     """
     if not all(entrant.alive for entrant in entrants):
-        return [], []
-    protocol = ring.protocol
-    round_s = sum(entrant.step_s * protocol.round_steps + protocol.pause_s for entrant in entrants)
-    count = int(protocol.rounds_s * len(entrants) / round_s)
-    # Ranks run on the first devices: what goes on on the others is no concern of theirs.
-    gpus = ring.gpus.first(max(entrant.world_size for entrant in entrants))
-    before = conditions.read(gpus)
-    for index in range(max(protocol.rounds_min, min(protocol.rounds, count))):
-        for entrant in draw.sample(entrants, len(entrants)):
-            entrant.check_parked()
-            time.sleep(protocol.pause_s)
-            entrant.step_round(index)
-        if not all(entrant.alive for entrant in entrants):
-            return [], []
-    after = conditions.read(gpus)
-    found = conditions.disturbances(before, after, arms=sum(entrant.world_size for entrant in entrants))
-    return found, conditions.unseen(before, after, ring.host.device)
+        return None
+    count = round_count(ring.protocol, statistics.fmean(entrant.step_s for entrant in entrants))
+    found = take_turns(
+        entrants,
+        [count] * len(entrants),
+        protocol=ring.protocol,
+        # Ranks run on the first devices: what goes on on the others is no concern of theirs.
+        gpus=ring.gpus.first(max(entrant.world_size for entrant in entrants)),
+        draw=draw,
+        lead_steps=ring.lead_steps,
+    )
+    return found if all(entrant.alive for entrant in entrants) else None
 
 
 def _seen(entrant: Entrant, home: Home) -> Seen:

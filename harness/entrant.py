@@ -23,11 +23,14 @@ from harness.equal_work import unequal_work
 from harness.gpus import Gpus
 from harness.nursery import ArmFailed, Nursery, Process
 from harness.record import Measurement, Record, Status, WorkCertificate
-from harness.telemetry import Sampler
+from harness.telemetry import BetweenTurns, Sampler
 
 STEADY_WITHIN = 0.05
 """Warm-up is over when the medians of the last three steps and of the three before differ by less than this share."""
 STEADY_WINDOW = 3
+
+SUSTAINED_LEAST = 3
+"""Steps of the window for telemetry."""
 
 PARKED_CORES = 0.2
 """A parked arm that uses more of a core than this keeps the others from what they need, and is ended for it."""
@@ -51,7 +54,8 @@ class Entrant:
 
     def __init__(self, trial: Trial, *, request: Message, protocol: Protocol, host: Host, is_cold: bool) -> None:
         """`is_cold`: the arm's compile cache holds nothing of the arm yet."""
-        self.trial, self._is_cold = trial, is_cold
+        self.trial, self.host, self._is_cold = trial, host, is_cold
+        self.turn_steps = 1
         self.measurement = Measurement()
         self.status = Status.OK
         self._techniques = compose(trial.techniques)
@@ -62,6 +66,7 @@ class Entrant:
         self._batch: int | None = None
         self._certificate: WorkCertificate | None = None
         self._process: Process | None = None
+        self._between_turns: BetweenTurns | None = None
         self._parked_since_s = self._parked_cpu_s = 0.0
         self._parked_s = self._parked_used_s = 0.0
         self.free_bytes: dict[int, int] = {}
@@ -82,23 +87,18 @@ class Entrant:
         times_s = self.measurement.sustained_step_times_s or self.measurement.warmup_step_times_s
         return statistics.median(times_s[-STEADY_WINDOW:])
 
-    @property
-    def round_count(self) -> int:
-        """How many rounds fit the arm's share of time: fewer for a slow arm, never under the least."""
-        fitting = int(self.protocol.rounds_s / (self.step_s * self.protocol.round_steps))
-        return max(self.protocol.rounds_min, min(self.protocol.rounds, fitting))
-
     def start(self, nursery: Nursery) -> None:
         """Fork, build, take the first step and warm up until steady, within the bounds of the protocol."""
         self._phase(lambda: self._start(nursery))
 
     def sustain(self, gpus: Gpus) -> None:
-        """The contiguous window behind throughput, utilisation and energy."""
-        self._phase(lambda: self._sustain(gpus))
+        """The window for telemetry, if the protocol has one."""
+        if self.protocol.sustained_s:
+            self._phase(lambda: self._sustain(gpus))
 
-    def step_round(self, index: int) -> None:
-        """The arm's turn in one round."""
-        self._phase(lambda: self._step_round(index))
+    def turn(self, index: int) -> None:
+        """The arm's turn in one round: `turn_steps` contiguous steps."""
+        self._phase(lambda: self._turn(index))
 
     def certify(self, reference: Entrant, *, replay: bool) -> None:
         """Ask for peaks and the certificate, and hold the work against the reference's."""
@@ -164,6 +164,7 @@ class Entrant:
             world_size=self._ranks.count,
             compute=self._compute,
             batch=self._batch or template.batch,
+            copy=self.trial.copy,
             step_flops=self._step_flops(template),
             started_at=self._started_at,
             measurement=self.measurement,
@@ -217,7 +218,7 @@ class Entrant:
 
     def _sustain(self, gpus: Gpus) -> None:
         assert self._process is not None
-        count = max(self.protocol.sustained_min_steps, math.ceil(self.protocol.sustained_s / self.step_s))
+        count = max(SUSTAINED_LEAST, math.ceil(self.protocol.sustained_s / self.step_s))
         if not self.protocol.telemetry:
             answer = self._steps(count)
         else:
@@ -232,12 +233,22 @@ class Entrant:
         self.measurement.sustained_samples = sum(answer["samples"])
         self.measurement.sustained_tokens = sum(answer["tokens"]) if answer["tokens"] else None
 
-    def _step_round(self, index: int) -> None:
-        answer = self._steps(self.protocol.round_steps)
-        self.measurement.round_index += [index] * self.protocol.round_steps
+    def _turn(self, index: int) -> None:
+        assert self._process is not None
+        reads = self.protocol.telemetry and not self.protocol.sustained_s
+        if reads and self._between_turns is None:
+            self._between_turns = BetweenTurns(self._process.pid, self.measurement)
+        if self._between_turns is not None:
+            self._between_turns.begin()
+        answer = self._steps(self.turn_steps)
+        if self._between_turns is not None:
+            self._between_turns.end()
+        self.measurement.round_index += [index] * self.turn_steps
         self.measurement.round_step_times_s += answer["step_times_s"]
         self.measurement.round_samples += answer["samples"]
         self.measurement.round_tokens += answer["tokens"]
+        self.measurement.round_data_wait_s += answer["data_wait_s"]
+        self.measurement.round_copy_s += answer["copy_s"]
         self.measurement.round_host_times_s.append(answer["host_s"])
 
     def _read_peaks(self) -> None:

@@ -61,7 +61,7 @@ class Prepared:
         """A rough wall time for the least repetitions: bounded phases, steps guessed at a tenth of the matmul peak."""
         protocol = self.plan.protocol
         peak = self.machine.matmul_flops_per_s.get("float32", 1e11)
-        least_steps = protocol.warmup_min_steps + protocol.sustained_min_steps + protocol.rounds_min
+        least_steps = protocol.warmup_min_steps + protocol.rounds_min * protocol.turn_steps
         phases_s = (protocol.warmup_s + protocol.sustained_s + protocol.rounds_s) / 2
         total_s = 0.0
         for entry in self.entries:

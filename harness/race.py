@@ -1,12 +1,13 @@
 """One repetition of one heat: fresh processes for the baseline and its rivals, stepped in turn.
 
-Only one arm is ever active, builds and warm-ups included; the others block on their channels. Between two arms there
-is a short pause, in which the threads of the arm just parked stop spinning.
+Only one arm is ever active, builds and warm-ups included; the others block on their channels. All rivals lean on the
+baseline, which is why it has several processes.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 import shutil
 import sys
@@ -24,6 +25,7 @@ from harness.entrant import Entrant
 from harness.gpus import Gpus
 from harness.nursery import Nursery
 from harness.record import Record, Status
+from harness.turns import Rounds, round_count, take_turns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +34,9 @@ class Heat:
 
     `compile_caches` is a folder with one for each arm, and `toolchain` the cache that they start as a copy of.
     `found_batches` has the batch of each arm that has looked for one of its own in an earlier repetition. `alone` are
-    the labels of the arms that cannot be in memory beside others. After `deadline_s`, on time.monotonic's clock, no
-    rival is started any more.
+    the labels of the arms that cannot be in memory beside others. `lead_steps` is how many steps of a turn are known
+    not to count, None if that is not known yet. After `deadline_s`, on time.monotonic's clock, no rival is started any
+    more.
     """
 
     nursery: Nursery
@@ -46,6 +49,7 @@ class Heat:
     toolchain: Path
     found_batches: Mapping[str, int]
     alone: Collection[str]
+    lead_steps: int | None
     deadline_s: float
     progress: Callable[[str, str], object]
 
@@ -86,7 +90,7 @@ class _Time:
 
 
 def race(heat: Heat, baseline: Trial, rivals: Sequence[Trial], *, replay: bool) -> Iterator[Record]:
-    """Yield one record for each arm; the baseline's once for each part that the heat is split into.
+    """Yield one record for each arm; the baseline's for each of its processes in each part that the heat is split into.
 
     A heat is split when its arms do not fit in memory at once, or are more than the protocol's `heat_arms`. An arm that
     ran out of memory among others runs once more with the baseline alone; what does not fit beside that is measured
@@ -110,13 +114,13 @@ def race(heat: Heat, baseline: Trial, rivals: Sequence[Trial], *, replay: bool) 
             alone += candidates
             candidates.clear()
             continue
-        _rounds(heat, entrants, order)
+        found = _rounds(heat, entrants, order)
         _certify(heat, entrants, replay=replay)
         for entrant in entrants:
-            if entrant.status is Status.OOM and entrant is not entrants[0]:
+            if entrant.status is Status.OOM and entrant.trial.techniques:
                 (crowded_out if len(entrants) > 2 else alone).append(entrant.trial)
-            else:
-                yield entrant.record(dataclasses.replace(heat.record, heat_part=part))
+            elif entrant.status is not Status.OOM or not entrant.trial.copy:
+                yield entrant.record(dataclasses.replace(_counted(heat, found), heat_part=part))
         part += 1
         if len(entrants) == 1 and candidates:
             return
@@ -125,9 +129,12 @@ def race(heat: Heat, baseline: Trial, rivals: Sequence[Trial], *, replay: bool) 
 
 
 def _admit(heat: Heat, baseline: Trial, waiting: list[Trial], left: _Time) -> list[Entrant]:
-    """Start the baseline and as many of the waiting as memory and time allow; takes them off the list."""
+    """Start the baseline and as many of the waiting as memory and time allow; takes them off the list. Further
+    processes of the baseline come last, where there is room for them."""
     entrants: list[Entrant] = []
     largest_bytes = 0
+    most = max(2, heat.protocol.heat_arms)
+    rivals = min(len(waiting), most - baselines(heat.protocol, min(len(waiting), most - 1)))
     upcoming: Trial | None = baseline
     while upcoming is not None:
         heat.progress(upcoming.label, "warm-up")
@@ -139,11 +146,22 @@ def _admit(heat: Heat, baseline: Trial, waiting: list[Trial], left: _Time) -> li
             parked.check_parked()
         entrants.append(entrant)
         largest_bytes = max(largest_bytes, entrant.memory_bytes() // entrant.world_size)
-        is_full = len(entrants) >= max(2, heat.protocol.heat_arms)
-        has_room = not is_full and free_bytes(heat, entrants) > rival_bytes(heat.host.device, largest_bytes)
-        upcoming = waiting.pop(0) if waiting and has_room and left.allows(1, entrants) else None
+        has_room = free_bytes(heat, entrants) > rival_bytes(heat.host.device, largest_bytes)
+        upcoming = None
+        if has_room and left.allows(1, entrants):
+            copy = len(entrants) - rivals
+            if len(entrants) <= rivals:
+                upcoming = waiting.pop(0)
+            elif copy < baselines(heat.protocol, rivals):
+                upcoming = dataclasses.replace(baseline, copy=copy)
         time.sleep(heat.protocol.pause_s)
     return entrants
+
+
+def baselines(protocol: Protocol, rivals: int) -> int:
+    """How many processes the baseline has in a heat: about the square root of the number of rivals is what makes the
+    comparisons with all of them sharpest in the same time (Dunnett 1955)."""
+    return protocol.baselines or max(1, round(math.sqrt(rivals)))
 
 
 def free_bytes(heat: Heat, entrants: Sequence[Entrant]) -> int:
@@ -165,7 +183,7 @@ def _one_at_a_time(
 ) -> Iterator[Record]:
     """Every arm from its start to its end while no other is there, in random order: the baseline is the first trial."""
     reference: Entrant | None = None
-    done: list[Entrant] = []
+    done: list[tuple[Entrant, Rounds]] = []
     for trial in order.sample(list(trials), len(trials)):
         if trial is not trials[0] and not left.allows(1 if reference else 2):
             continue
@@ -174,42 +192,48 @@ def _one_at_a_time(
         entrant.start(heat.nursery)
         entrant.sustain(heat.gpus)
         left.spent(entrant)
-        for index in range(entrant.round_count if entrant.alive else 0):
-            entrant.step_round(index)
+        found = _rounds(heat, [entrant], order)
         entrant.attest(entrant.replay_steps if replay else 0)
         entrant.end()
-        done.append(entrant)
+        done.append((entrant, found))
         if trial is trials[0]:
             reference = entrant
         if reference is not None:
-            for finished in done:
+            for finished, rounds in done:
                 finished.hold_against(reference)
-                yield finished.record(dataclasses.replace(heat.record, heat_part=part, alone=True))
+                yield finished.record(dataclasses.replace(_counted(heat, rounds), heat_part=part, alone=True))
             done.clear()
         time.sleep(heat.protocol.pause_s)
 
 
-def _rounds(heat: Heat, entrants: list[Entrant], order: random.Random) -> None:
-    """Every arm steps in turn, in random order. A slow arm sits out some rounds, evenly spread over all of them."""
+def _rounds(heat: Heat, entrants: list[Entrant], order: random.Random) -> Rounds:
+    """The turns of all arms that have started. A slow arm sits out some rounds."""
     alive = [entrant for entrant in entrants if entrant.alive]
     if not alive:
-        return
-    # The baseline, which every rival is set against, runs in all rounds.
-    total = alive[0].round_count
-    turns = {id(entrant): spread(min(total, entrant.round_count), total) for entrant in alive}
-    for index in range(total):
-        taking_part = [entrant for entrant in alive if entrant.alive and index in turns[id(entrant)]]
-        order.shuffle(taking_part)
-        heat.progress("", f"round {index + 1}/{total}")
-        for entrant in taking_part:
-            entrant.check_parked()
-            time.sleep(heat.protocol.pause_s)
-            entrant.step_round(index)
+        return Rounds()
+    # The baseline, which every rival is set against, takes part in all rounds.
+    total = round_count(heat.protocol, alive[0].step_s)
+    counts = [min(total, round_count(heat.protocol, entrant.step_s)) for entrant in alive]
+    return take_turns(
+        alive,
+        counts,
+        protocol=heat.protocol,
+        gpus=heat.gpus.first(max(entrant.world_size for entrant in alive)),
+        draw=order,
+        lead_steps=heat.lead_steps,
+        show=lambda text: heat.progress("", text),
+    )
 
 
-def spread(count: int, total: int) -> set[int]:
-    """`count` of the numbers below `total`, evenly spaced."""
-    return {(2 * turn + 1) * total // (2 * count) for turn in range(count)}
+def _counted(heat: Heat, found: Rounds) -> Record:
+    """The heat's template with what of the rounds is counted."""
+    return dataclasses.replace(
+        heat.record,
+        lead_steps=found.lead_steps,
+        dropped_rounds=found.dropped,
+        disturbances=found.disturbances,
+        disturbed=found.is_disturbed(heat.protocol.rounds_min),
+    )
 
 
 def _certify(heat: Heat, entrants: list[Entrant], *, replay: bool) -> None:
@@ -218,7 +242,7 @@ def _certify(heat: Heat, entrants: list[Entrant], *, replay: bool) -> None:
     steps = reference.replay_steps if replay else 0
     for entrant in reversed(entrants):
         heat.progress(entrant.trial.label, "certificate")
-        entrant.attest(steps)
+        entrant.attest(0 if entrant.trial.copy else steps)
         entrant.end()
     for entrant in entrants:
         entrant.hold_against(reference)

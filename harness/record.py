@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 class Status(StrEnum):
@@ -62,12 +62,15 @@ class Measurement:
     """Raw times (one entry a step unless said otherwise) and peaks of one arm in one repetition.
 
     `ready_s` runs from asking for the arm to the end of its first step. `first_step_s` is that step alone, with any
-    compilation in it. `round_index` gives the round of each entry of `round_step_times_s`. On a GPU the step times are
-    device events and `round_host_times_s` is the host's clock around the same synchronised steps; on a CPU both are
-    the host's clock. `sustained_data_wait_s` is what the training thread waited for the next batch, and
-    `sustained_copy_s` what it then took to copy it to the device: from pageable memory that waits for the step before.
-    A copy in another thread, which a technique may make, is neither. `*_samples` and `*_tokens` count what was fed,
-    over all ranks, padding left out; tokens are missing where samples are not text. `rss_*` add up the processes of the
+    compilation in it. `round_index` gives the round of each entry of `round_step_times_s`: entries of one round are
+    one turn of contiguous steps, with the uncounted ones at its beginning (`Record.lead_steps`). On a GPU the step times
+    are device events and `round_host_times_s`, one entry a turn, is the host's clock around the same synchronised steps;
+    on a CPU both are the host's clock. `*_data_wait_s` is what the training thread waited for the next batch, and
+    `*_copy_s` what it then took to copy it to the device: from pageable memory that waits for the step before. A copy in
+    another thread, which a technique may make, is neither. `*_samples` and `*_tokens` count what was fed, over all
+    ranks, padding left out; tokens are missing where samples are not text. `sustained_*` are of a window of contiguous
+    steps for telemetry, where there was one, and `sample_*` were read in it; else between turns, and `sample_t_s` is the
+    time in turns so far. `rss_*` add up the processes of the
     arm; `peak_memory_bytes` is the allocator's peak on a GPU. On a CPU it is the growth of the resident set over the
     freshly forked process, less the pages of files that were mapped on the way (libraries, the corpus): how many of
     those are resident depends on the page cache, not the arm. `throttle_reasons` is empty where the GPU was asked and
@@ -93,6 +96,8 @@ class Measurement:
     round_host_times_s: list[float] = field(default_factory=list)
     round_samples: list[int] = field(default_factory=list)
     round_tokens: list[int] = field(default_factory=list)
+    round_data_wait_s: list[float] = field(default_factory=list)
+    round_copy_s: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     peak_memory_bytes: int | None = None
     allocated_peak_bytes: int | None = None
@@ -180,8 +185,11 @@ class Record:
 
     `heat_part` tells apart the parts of a heat that did not fit in memory at once: only records of the same part
     and repetition are set against each other. They ran interleaved, or `alone`: one after the other, each while no
-    other arm was in memory. `changes` are what the techniques declare that they
-    change. `batch` is the arm's own, samples of one update over all ranks. `step_flops` counts one update of the
+    other arm was in memory. `copy` tells apart processes of the same arm in one heat: the baseline has several.
+    `lead_steps` of each turn found the arm's caches cold and are not counted; neither are `dropped_rounds`, in which
+    something else was seen to take what the arms need: `disturbances` says what, in words. If that left too few
+    rounds, the whole repetition is `disturbed` and none of it is counted. `changes` are what the techniques declare
+    that they change. `batch` is the arm's own, samples of one update over all ranks. `step_flops` counts one update of the
     unmodified model on that batch (one forward pass in the phase infer).
     """
 
@@ -209,3 +217,8 @@ class Record:
     measurement: Measurement
     certificate: WorkCertificate | None
     alone: bool = False
+    copy: int = 0
+    lead_steps: int = 0
+    dropped_rounds: list[int] = field(default_factory=list)
+    disturbances: list[str] = field(default_factory=list)
+    disturbed: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import shlex
 import statistics
@@ -93,13 +94,16 @@ class Sweep:
             if self._prepared.compiles:
                 toolchain.learn(self._prepared, nursery, str(self._caches / TOOLCHAIN))
             entries = self._prepared.entries
-            for repetition in range(self._plan.repetitions):
-                for index, entry in enumerate(entries):
+            for repetition in itertools.count():
+                wanting = [entry for entry in entries if repetition < self._wanted(entry)]
+                if not wanting:
+                    break
+                for index, entry in enumerate(wanting):
                     left_s = self._left_s(opened)
                     trials = self._trials(entry)
                     if repetition and self._expected_s(entry, trials) > left_s:
                         continue
-                    share_s = left_s / (len(entries) - index) if repetition == 0 else left_s
+                    share_s = left_s / (len(wanting) - index) if repetition == 0 else left_s
                     self._heat(entry, trials, repetition, share_s)
             while self._plan.budget_s is not None:
                 left_s = self._left_s(started)
@@ -108,6 +112,12 @@ class Sweep:
                     return
                 entry, trials = chosen
                 self._heat(entry, trials, self._repetitions_of(entry), left_s)
+
+    def _wanted(self, entry: Entry) -> int:
+        """How many repetitions of a workload there are to be: the least, and one for each that was disturbed, up to
+        as many again."""
+        disturbed = {record.repetition for record in self._of(entry.spec.name) if record.disturbed}
+        return self._plan.repetitions + min(len(disturbed), self._plan.repetitions)
 
     def _left_s(self, started: float) -> float:
         """Seconds of the budget that are left; infinite where there is none."""
@@ -166,7 +176,7 @@ class Sweep:
         if not rivals and BASELINE in done:
             return
         # What is left of a heat that an earlier go has begun is a part of its own, with a baseline of its own.
-        part = sum(record.techniques == BASELINE for record in earlier)
+        part = len({record.heat_part for record in earlier if record.techniques == BASELINE})
         heat = self._context(entry, repetition, part, time.monotonic() + share_s)
         # An arm that an earlier repetition had no time for has not replayed yet, and the baseline replays with it.
         replay = not all(self._certified(workload, trial.label) for trial in (baseline, *rivals))
@@ -203,9 +213,15 @@ class Sweep:
                 if record.status is Status.OK and Change.BATCH_SIZE.value in record.changes
             },
             alone=self._alone(entry),
+            lead_steps=self._lead_steps(entry),
             deadline_s=deadline_s,
             progress=lambda techniques, phase: self._progress(entry.spec.name, phase, techniques, repetition),
         )
+
+    def _lead_steps(self, entry: Entry) -> int | None:
+        """What the first undisturbed heat of the workload has found; None before there was one."""
+        found = (item for item in self._of(entry.spec.name) if item.measurement.round_index)
+        return next((item.lead_steps for item in found if not (item.disturbed or item.alone)), None)
 
     def _alone(self, entry: Entry) -> set[str]:
         """The arms that take all memory there is, and those that an earlier repetition found to need it."""

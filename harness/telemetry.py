@@ -1,7 +1,7 @@
 """Memory, GPU (NVML) and CPU (psutil) of a running arm, sampled from outside its process.
 
-Samples are taken while the arm runs its sustained window, never between the ends of a timed round. What a machine does
-not offer is unknown, with the reason: never 0.
+Samples are taken while the arm runs its sustained window, or where it has none before and after its turns: never while
+steps are timed that count. What a machine does not offer is unknown, with the reason: never 0.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ from harness.record import GPU_FIGURES, Measurement, note
 
 LEAST_ENERGY_S = 2.0
 """A GPU's energy counter moves some ten times a second: over a shorter window its two ends could be a tenth off."""
+
+
+BETWEEN_S = 0.25
+"""Time in turns behind one sample between them: CPU time is counted in hundredths of a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,25 +100,24 @@ class Sampler:
 
     def __init__(self, pid: int, gpus: Gpus, ranks: int, energy_from_s: float = LEAST_ENERGY_S) -> None:
         """`energy_from_s` is the shortest window whose energy is told."""
-        self._arm, self._energy_from_s = psutil.Process(pid), energy_from_s
+        self._pid, self._energy_from_s = pid, energy_from_s
         self._gpus = gpus.first(ranks)
         self._cores = os.cpu_count() or 1
         self._samples = Samples()
 
     def start(self) -> None:
-        # The list of processes is taken once: walking the process table costs a millisecond at every sample.
-        self._processes = [self._arm, *self._arm.children(recursive=True)]
-        self._started = self._last = self._cpu_times()
+        self._family = _Family(self._pid)
+        self._started = self._last = self._family.cpu_times()
         self._energies_start_j = self._gpus.energies_j()
 
     def sample(self) -> None:
-        now, before = self._cpu_times(), self._last
+        now, before = self._family.cpu_times(), self._last
         capacity_s = (now.wall - before.wall) * self._cores
         if capacity_s <= 0:
             return
         share = 100 / capacity_s
         self._samples.add("t_s", now.wall - self._started.wall)
-        self._samples.add("rss_bytes", float(self._rss_bytes()))
+        self._samples.add("rss_bytes", float(self._family.rss_bytes()))
         self._samples.add("cpu_pct", (now.own - before.own) * share)
         # The two counters tick separately, so a short interval can come out slightly below zero.
         self._samples.add("foreign_cpu_pct", max(0.0, (now.busy - before.busy - now.own + before.own) * share))
@@ -140,7 +143,39 @@ class Sampler:
             self._samples.unknown[GPU_FIGURES] = self._gpus.reason
         return self._samples
 
-    def _cpu_times(self) -> _CpuTimes:
+
+class BetweenTurns:
+    """CPU use and memory of an arm over its turns, read before and after each: `begin`, the turn, `end`."""
+
+    def __init__(self, pid: int, measurement: Measurement) -> None:
+        """The samples go into the measurement."""
+        self._family, self._measurement = _Family(pid), measurement
+        self._cores = os.cpu_count() or 1
+        self._turns_s = self._wall_s = self._own_s = 0.0
+
+    def begin(self) -> None:
+        self._before = self._family.cpu_times()
+
+    def end(self) -> None:
+        now, before = self._family.cpu_times(), self._before
+        self._turns_s += now.wall - before.wall
+        self._wall_s, self._own_s = self._wall_s + now.wall - before.wall, self._own_s + now.own - before.own
+        if self._wall_s < BETWEEN_S:
+            return
+        self._measurement.sample_t_s.append(self._turns_s)
+        self._measurement.sample_rss_bytes.append(float(self._family.rss_bytes()))
+        self._measurement.sample_cpu_pct.append(100 * self._own_s / (self._wall_s * self._cores))
+        self._wall_s = self._own_s = 0.0
+
+
+class _Family:
+    """An arm's processes. The list is taken once: walking the process table costs a millisecond at every sample."""
+
+    def __init__(self, pid: int) -> None:
+        arm = psutil.Process(pid)
+        self._processes = [arm, *arm.children(recursive=True)]
+
+    def cpu_times(self) -> _CpuTimes:
         system = psutil.cpu_times()
         own = 0.0
         for process in self._processes:
@@ -150,7 +185,7 @@ class Sampler:
         busy = system.user + system.nice + system.system + system.irq + system.softirq
         return _CpuTimes(wall=time.monotonic(), busy=busy, steal=system.steal, own=own)
 
-    def _rss_bytes(self) -> int:
+    def rss_bytes(self) -> int:
         total = 0
         for process in self._processes:
             with contextlib.suppress(psutil.NoSuchProcess):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from typing import Any
 
 from rich.console import Console, Group
@@ -14,6 +13,7 @@ from bench.spec import Plan
 from harness.record import Record, Status
 from harness.sweep import PRETRAINING
 from harness.sweep import Progress as SweepProgress
+from results.pace import step_time_s
 
 
 class Live:
@@ -92,5 +92,5 @@ class Live:
 
 
 def _step_time(record: Record) -> str:
-    times_s = record.measurement.round_step_times_s
-    return f"{statistics.median(times_s) * 1e3:.2f} ms" if times_s else "unknown"
+    time_s = step_time_s(record)
+    return "disturbed" if record.disturbed else "unknown" if time_s is None else f"{time_s * 1e3:.2f} ms"

@@ -18,7 +18,7 @@ from reports import canvas, quantity
 from reports.charts import Chart, shortened
 from reports.columns import OUTCOME_WORDS
 from reports.svg import inline
-from results.metrics import step_time_s
+from results.pace import step_time_s
 
 _WIDTH, _LEFT, _GAP, _COLUMNS = 400, 50, 16, 2
 _PANEL_HEIGHT, _PITCH, _TITLE = 46, 84, 18

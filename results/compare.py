@@ -9,15 +9,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-import numpy as np
-
 from bench.spec import BASELINE
 from harness.record import Machine, Record, Status
-from results.metrics import METRICS, final_loss, step_time_s
+from results.contrasts import Contrast, contrasts
+from results.metrics import METRICS, final_loss
+from results.pace import log_pace, log_paces_together, step_time_s
 from results.statistics import Interval, interval
 
 SAME_WITHIN = 0.02
-"""An interval that holds 1 and lies within this share of it says that the technique makes no difference."""
+"""Bounds that hold 1 and lie within this share of it say that the technique makes no difference."""
 
 
 class Verdict(StrEnum):
@@ -32,16 +32,20 @@ class Comparison:
     """One arm of one heat over its repetitions. None is unknown; `reason` says why where an arm is not `ok`.
 
     Times are in seconds; `speedup` is the baseline's time a token over the arm's (above 1 is faster), with its 95 %
-    interval.
+    interval. `claim_low` and `claim_high` are bounds that hold for all arms of the workload together with 95 %, and the
+    verdict follows them. Of an arm whose verdict is open, `seconds_to_know` is about how long more repetitions of it
+    and the baseline would take until it is known. `dropped` counts the repetitions that something disturbed; they are not
+    among the `repetitions`, and nothing shown is made of them.
     `changes` are what the techniques declare that they change. `alone`: not interleaved with the baseline, beside which
     it does not fit in memory, but measured before or after it in each repetition. `smallest_effect` is the least
-    relative change of the time a token that these repetitions could have seen (80 % power).
+    relative change of the time a token that these repetitions could have seen (80 % power, beside all other arms).
     """
 
     workload: str
     techniques: str
     status: Status
     repetitions: int
+    dropped: int
     step_time_s: float | None
     step_time_low_s: float | None
     step_time_high_s: float | None
@@ -50,7 +54,10 @@ class Comparison:
     speedup: float | None
     speedup_low: float | None
     speedup_high: float | None
+    claim_low: float | None
+    claim_high: float | None
     verdict: Verdict | None
+    seconds_to_know: float | None
     method: str | None
     smallest_effect: float | None
     peak_memory_bytes: float | None
@@ -87,7 +94,11 @@ def compare(records: Sequence[Record], machine: Machine) -> list[Comparison]:
     for record in sorted(records, key=lambda item: (item.repetition, item.heat_part, item.techniques)):
         groups[record.workload, record.techniques].append(record)
     baselines = {workload: found for (workload, label), found in groups.items() if label == BASELINE}
-    rows = [_comparison(found, baselines.get(workload, []), machine) for (workload, _), found in groups.items()]
+    found = {workload: contrasts(_blocks(records, workload), BASELINE) for workload in {item[0] for item in groups}}
+    rows = [
+        _comparison(own, baselines.get(workload, []), found[workload].get(label), machine)
+        for (workload, label), own in groups.items()
+    ]
     measured_first = {workload: found[0].started_at for workload, found in baselines.items()}
     return sorted(
         rows,
@@ -95,18 +106,39 @@ def compare(records: Sequence[Record], machine: Machine) -> list[Comparison]:
     )
 
 
-def _comparison(records: list[Record], baselines: list[Record], machine: Machine) -> Comparison:
+def _blocks(records: Sequence[Record], workload: str) -> list[dict[str, list[float]]]:
+    """For each repetition, and each part of it, the paces of the processes of every arm that did well all the time."""
+    own = [record for record in records if record.workload == workload]
+    # One repetition of unequal work or failure disqualifies the arm: what the others did is not known to be better.
+    failed = {record.techniques for record in own if record.status is not Status.OK} - {BASELINE}
+    parts: dict[tuple[int, int], list[Record]] = defaultdict(list)
+    for record in own:
+        if record.status is Status.OK and record.techniques not in failed:
+            parts[record.repetition, record.heat_part].append(record)
+    blocks = []
+    for _, together in sorted(parts.items()):
+        alone = any(record.alone for record in together)
+        paces = [log_pace(record) for record in together] if alone else log_paces_together(together)
+        block: dict[str, list[float]] = defaultdict(list)
+        for record, pace in zip(together, paces, strict=True):
+            if pace is not None:
+                block[record.techniques].append(pace)
+        blocks.append(dict(block))
+    return blocks
+
+
+def _comparison(records: list[Record], baselines: list[Record], found: Contrast | None, machine: Machine) -> Comparison:
     first = records[0]
     # Unequal work is shown with its figures, but never ranked.
     shown = (Status.OK, Status.UNEQUAL_WORK)
     good = [record for record in records if record.status in shown and step_time_s(record) is not None]
     failed = next((record for record in records if record.status is not Status.OK), None)
-    # One repetition of unequal work or failure disqualifies the arm: what the others did is not known to be better.
     status = failed.status if failed else Status.OK
     is_baseline = first.techniques == BASELINE
-    ratios = [] if is_baseline else log_ratios(good, baselines)
-    step = _log_interval([time_s for record in good if (time_s := step_time_s(record))])
-    speedup = _log_interval([math.exp(-ratio) for ratio in ratios]) if status is Status.OK else None
+    step = _log_interval(_step_times_s(good))
+    repetitions = len({record.repetition for record in good})
+    bounds = (None, None) if found is None else (_exp(found.claim_low), _exp(found.claim_high))
+    said = None if found is None else verdict(*bounds)
     metrics = {metric.name: _median(metric.derive(record, machine) for record in good) for metric in METRICS}
     baseline_loss = _median(final_loss(record) for record in baselines)
     cold = [record.measurement for record in good if record.measurement.compile_cache in (None, "cold")]
@@ -114,23 +146,27 @@ def _comparison(records: list[Record], baselines: list[Record], machine: Machine
         workload=first.workload,
         techniques=first.techniques,
         status=status,
-        repetitions=len({record.repetition for record in good}),
+        repetitions=repetitions,
+        dropped=len({record.repetition for record in records if record.disturbed}),
         step_time_s=step.estimate if step else None,
         step_time_low_s=step.low if step else None,
         step_time_high_s=step.high if step else None,
-        speedup=1.0 if is_baseline and good else speedup.estimate if speedup else None,
-        speedup_low=speedup.low if speedup else None,
-        speedup_high=speedup.high if speedup else None,
-        verdict=verdict(speedup) if speedup else None,
-        method=speedup.method if speedup else None,
-        smallest_effect=speedup.smallest_effect if speedup else None,
+        speedup=1.0 if is_baseline and good else math.exp(found.estimate) if found else None,
+        speedup_low=_exp(found.low) if found else None,
+        speedup_high=_exp(found.high) if found else None,
+        claim_low=bounds[0],
+        claim_high=bounds[1],
+        verdict=said,
+        seconds_to_know=_seconds_to_know(found, good, baselines) if found and said is Verdict.UNCLEAR else None,
+        method=found.method if found else None,
+        smallest_effect=math.expm1(found.smallest_effect) if found and found.smallest_effect is not None else None,
         ready_s=_median(record.measurement.ready_s for record in good),
         first_step_s=_median(item.first_step_s for item in cold),
         compile_s=_median(item.compile_s for item in cold),
         loss_delta=None if is_baseline else difference(metrics["final_loss"], baseline_loss),
         parameters=next((item.certificate.parameters for item in good if item.certificate), first.parameters),
         ranks=first.world_size,
-        scaling_efficiency=_efficiency(speedup, first),
+        scaling_efficiency=_efficiency(found, first),
         changes=first.changes,
         alone=not is_baseline and any(record.alone for record in good),
         reason=failed.reason if failed else None,
@@ -139,14 +175,32 @@ def _comparison(records: list[Record], baselines: list[Record], machine: Machine
     )
 
 
-def _efficiency(speedup: Interval | None, record: Record) -> float | None:
+def _step_times_s(records: Sequence[Record]) -> list[float]:
+    """One value a repetition: the mean over the arm's processes in it."""
+    by_repetition: dict[int, list[float]] = defaultdict(list)
+    for record in records:
+        if (time_s := step_time_s(record)) is not None:
+            by_repetition[record.repetition].append(time_s)
+    return [statistics.fmean(values) for values in by_repetition.values()]
+
+
+def _seconds_to_know(found: Contrast, records: Sequence[Record], baselines: Sequence[Record]) -> float | None:
+    count = len({record.repetition for record in records})
+    more = _repetitions_to_know(found, count)
+    if more is None:
+        return None
+    beside = [record for record in baselines if record.repetition in {item.repetition for item in records}]
+    return more * sum(record.measurement.active_s for record in (*records, *beside)) / count
+
+
+def _efficiency(found: Contrast | None, record: Record) -> float | None:
     """Speed-up over the number of devices that are used for each of the baseline's: 1 is perfect scaling.
 
     On a GPU every rank brings a device. On a CPU the ranks share the cores that the baseline has to itself.
     """
-    if speedup is None or record.world_size == 1:
+    if found is None or record.world_size == 1:
         return None
-    return speedup.estimate / (record.world_size if record.device == "cuda" else 1)
+    return math.exp(found.estimate) / (record.world_size if record.device == "cuda" else 1)
 
 
 def _median(values: Iterable[float | None]) -> float | None:
@@ -157,36 +211,6 @@ def _median(values: Iterable[float | None]) -> float | None:
 def difference(value: float | None, reference: float | None) -> float | None:
     """None where either is unknown."""
     return None if value is None or reference is None else value - reference
-
-
-def log_ratios(records: Iterable[Record], baselines: Iterable[Record]) -> list[float]:
-    """ln(arm / baseline) of the time a token (a sample, where samples are not text), one value a repetition, over the
-    steps of the rounds that both ran. Where both take the same batches that is the ratio of their step times.
-
-    The value is the Hodges-Lehmann shift: the median of the differences between all pairs of an arm's and a baseline's
-    logarithm. Interleaving lets a drift of the machine reach both alike; the shift wastes less of a few noisy steps
-    than the median of one difference a round. Only records of the same repetition and heat part are set against each
-    other, because only those ran interleaved.
-    """
-    partners = {(item.repetition, item.heat_part): item for item in baselines if item.status is Status.OK}
-    ratios = []
-    for record in records:
-        partner = partners.get((record.repetition, record.heat_part))
-        if partner is None:
-            continue
-        shared = set(record.measurement.round_index) & set(partner.measurement.round_index)
-        own, other = log_paces(record, shared), log_paces(partner, shared)
-        if shared:
-            ratios.append(float(np.median(np.subtract.outer(own, other))))
-    return ratios
-
-
-def log_paces(record: Record, rounds: set[int]) -> list[float]:
-    """The logarithms of the time a token or sample of the steps of these rounds."""
-    measured = record.measurement
-    handled = measured.round_tokens or measured.round_samples
-    steps = zip(measured.round_index, measured.round_step_times_s, handled, strict=True)
-    return [math.log(time_s / count) for index, time_s, count in steps if index in rounds]
 
 
 def _log_interval(values: Sequence[float]) -> Interval | None:
@@ -207,34 +231,47 @@ def _exp(value: float | None) -> float | None:
     return None if value is None else math.exp(value)
 
 
-def verdict(speedup: Interval) -> Verdict:
-    """What the interval allows to say: a direction only if it leaves 1 out, `same` only if it is narrow."""
-    if speedup.low is None or speedup.high is None:
+def verdict(low: float | None, high: float | None) -> Verdict:
+    """What bounds of a speed-up allow to say: a direction only if they leave 1 out, `same` only if they are narrow."""
+    if low is None or high is None:
         return Verdict.UNCLEAR
-    if speedup.low > 1:
+    if low > 1:
         return Verdict.FASTER
-    if speedup.high < 1:
+    if high < 1:
         return Verdict.SLOWER
-    within = speedup.low >= 1 - SAME_WITHIN and speedup.high <= 1 + SAME_WITHIN
+    within = low >= 1 - SAME_WITHIN and high <= 1 + SAME_WITHIN
     return Verdict.SAME if within else Verdict.UNCLEAR
 
 
-def most_telling(records: Sequence[Record], machine: Machine) -> list[tuple[str, list[str]]]:
-    """Workloads with the labels that another repetition would tell most about.
+def _repetitions_to_know(found: Contrast, count: int) -> int | None:
+    """How many more repetitions would be likely to tell a direction, or else that there is none, if the estimate is
+    right: bounds narrow with the square root of their number. None where there are no bounds yet."""
+    if found.claim_high is None:
+        return None
+    effect = abs(found.estimate)
+    wanted = max(effect, math.log1p(SAME_WITHIN) - effect)
+    return max(1, math.ceil(count * ((found.claim_high - found.estimate) / wanted) ** 2) - count)
 
-    First those whose interval still straddles 1, the workload with the widest first; then every ranked arm, the
-    workload with the fewest repetitions first.
+
+def most_telling(records: Sequence[Record], machine: Machine) -> list[tuple[str, list[str]]]:
+    """Workloads with the labels that another repetition would tell most about, by the width of their bounds alone.
+
+    First all arms of the workload whose bounds are the widest in the median, then their wider half, and so for every
+    workload. Directions play no part: looking again until an interval leaves 1 out would make it do so too often.
     """
     rows = [row for row in compare(records, machine) if row.status is Status.OK and row.techniques != BASELINE]
-    unclear = [row for row in rows if row.verdict is Verdict.UNCLEAR]
-    widest = sorted(unclear, key=lambda row: -(row.smallest_effect or math.inf))
-    fewest = sorted(rows, key=lambda row: row.repetitions)
-    order = [
-        (row.workload, chosen) for row, chosen in [(row, unclear) for row in widest] + [(row, rows) for row in fewest]
-    ]
-    plan: list[tuple[str, list[str]]] = []
-    for workload, chosen in order:
-        labels = [row.techniques for row in chosen if row.workload == workload]
-        if (workload, labels) not in plan:
-            plan.append((workload, labels))
-    return plan
+    widths: dict[str, dict[str, float]] = defaultdict(dict)
+    for row in rows:
+        widths[row.workload][row.techniques] = width(row)
+    chosen = []
+    for workload, found in sorted(widths.items(), key=lambda item: -statistics.median(item[1].values())):
+        middle = statistics.median(found.values())
+        chosen += [(workload, list(found)), (workload, [label for label in found if found[label] >= middle])]
+    return chosen
+
+
+def width(row: Comparison) -> float:
+    """Half the distance of the bounds on a logarithmic scale; infinite where there are none."""
+    if row.claim_low is None or row.claim_high is None:
+        return math.inf
+    return math.log(row.claim_high / row.claim_low) / 2

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.duel import Bout
-from harness.record import Measurement, Status
+from harness.record import Measurement, Record, Status
 from results.decision import LOOKS, Decision, Margins, Verdict, decide, p_above
+from results.pace import centre, turns
 from results.statistics import interval
 
 MOST_DROPPED = 8
@@ -152,8 +153,8 @@ class Referee:
             repetitions=len(good),
             time=decision,
             memory=memory,
-            base_step_time_s=statistics.median(_step_time_s(bout.base.measurement) for bout in good),
-            head_step_time_s=statistics.median(_step_time_s(bout.head.measurement) for bout in good),
+            base_step_time_s=statistics.median(_step_time_s(bout.base) for bout in good),
+            head_step_time_s=statistics.median(_step_time_s(bout.head) for bout in good),
         )
 
     def _finding(self, name: str, own: Sequence[Bout], verdict: Verdict, *reasons: str) -> Finding:
@@ -175,27 +176,22 @@ def overall(findings: Collection[Finding]) -> Verdict:
 
 
 def log_ratio(bout: Bout) -> float:
-    """ln(head / base) of the time a token (a sample, where samples are not text): the median over the rounds, or where
-    these were not taken together the ratio of the medians."""
-    base, head = (_paces(record.measurement) for record in (bout.base, bout.head))
+    """ln(head / base) of the time a token (a sample, where samples are not text): the centre over the rounds, or where
+    these were not taken together the ratio of the centres."""
+    base, head = ({turn.round: turn.log_pace for turn in turns(record)} for record in (bout.base, bout.head))
     if not bout.together:
-        return math.log(statistics.median(head.values()) / statistics.median(base.values()))
-    return statistics.median(math.log(head[index] / base[index]) for index in base)
+        return _centre(head.values()) - _centre(base.values())
+    return _centre(head[index] - base[index] for index in base)
 
 
-def _paces(measured: Measurement) -> dict[int, float]:
-    """By round, seconds for each token or sample."""
-    handled = measured.round_tokens or measured.round_samples
-    times_s = dict.fromkeys(measured.round_index, 0.0)
-    counts = dict.fromkeys(measured.round_index, 0)
-    for index, time_s, count in zip(measured.round_index, measured.round_step_times_s, handled, strict=True):
-        times_s[index] += time_s
-        counts[index] += count
-    return {index: times_s[index] / counts[index] for index in times_s}
+def _centre(values: Iterable[float]) -> float:
+    found = centre(values)
+    assert found is not None, "what is fit to be counted has turns"
+    return found
 
 
-def _step_time_s(measured: Measurement) -> float:
-    return statistics.median(measured.round_step_times_s)
+def _step_time_s(record: Record) -> float:
+    return _centre(turn.step_time_s for turn in turns(record))
 
 
 def unfit(bout: Bout, needs_checkout: bool) -> list[str]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.record import Machine, Record
+from results import pace
+from results.pace import step_time_s
 
 Better = Literal["higher", "lower", "neither"]
 
@@ -24,17 +26,8 @@ class Metric:
     derive: Callable[[Record, Machine], float | None]
 
 
-def median(values: Sequence[float]) -> float | None:
-    return statistics.median(values) if values else None
-
-
 def mean(values: Sequence[float]) -> float | None:
     return statistics.fmean(values) if values else None
-
-
-def step_time_s(record: Record) -> float | None:
-    """The median step of the interleaved rounds, in seconds."""
-    return median(record.measurement.round_step_times_s)
 
 
 OTHER_FLOPS = {"trained parameters", "objective", "data order"}
@@ -42,15 +35,9 @@ OTHER_FLOPS = {"trained parameters", "objective", "data order"}
 another order can be of other lengths."""
 
 
-def _rate(handled: int | None, record: Record) -> float | None:
-    """Sustained rate: what the steps of the window handled, over its whole wall time."""
-    seconds = record.measurement.sustained_s
-    return handled / seconds if handled and seconds else None
-
-
-def _window_share_pct(times_s: Sequence[float], record: Record) -> float | None:
-    seconds = record.measurement.sustained_s
-    return 100 * sum(times_s) / seconds if times_s and seconds else None
+def _share_pct(record: Record, what: str) -> float | None:
+    share = pace.share(record, what)
+    return None if share is None else 100 * share
 
 
 def _flops_share(record: Record, peaks: dict[str, float]) -> float | None:
@@ -98,15 +85,15 @@ METRICS: tuple[Metric, ...] = (
         name="tokens_per_s",
         unit="1/s",
         better="higher",
-        caption="tokens a second, padding left out, over the sustained window",
-        derive=lambda record, _: _rate(record.measurement.sustained_tokens, record),
+        caption="tokens a second, padding left out: what a step handles, over the step time",
+        derive=lambda record, _: pace.rate_per_s(record, "tokens"),
     ),
     Metric(
         name="samples_per_s",
         unit="1/s",
         better="higher",
-        caption="samples a second over the sustained window",
-        derive=lambda record, _: _rate(record.measurement.sustained_samples, record),
+        caption="samples a second: what a step handles, over the step time",
+        derive=lambda record, _: pace.rate_per_s(record, "samples"),
     ),
     Metric(
         name="peak_memory_bytes",
@@ -126,7 +113,7 @@ METRICS: tuple[Metric, ...] = (
         name="cpu_util_pct",
         unit="%",
         better="neither",
-        caption="mean CPU use of the arm's processes over the sustained window; 100 % is all cores",
+        caption="mean CPU use of the arm's processes while it steps; 100 % is all cores",
         derive=lambda record, _: mean(record.measurement.sample_cpu_pct),
     ),
     Metric(
@@ -203,16 +190,16 @@ METRICS: tuple[Metric, ...] = (
         name="data_wait_pct",
         unit="%",
         better="lower",
-        caption="share of the sustained window in which the training thread waited for the next batch",
-        derive=lambda record, _: _window_share_pct(record.measurement.sustained_data_wait_s, record),
+        caption="share of the counted steps' time in which the training thread waited for the next batch",
+        derive=lambda record, _: _share_pct(record, "data_wait_s"),
     ),
     Metric(
         name="copy_pct",
         unit="%",
         better="lower",
-        caption="share of the sustained window in which the training thread copied batches to the device; from "
+        caption="share of the counted steps' time in which the training thread copied batches to the device; from "
         "pageable memory a copy waits for the step before",
-        derive=lambda record, _: _window_share_pct(record.measurement.sustained_copy_s, record),
+        derive=lambda record, _: _share_pct(record, "copy_s"),
     ),
 )
 """What `compare` derives besides step time and speed-up, which carry intervals."""

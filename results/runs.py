@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from scipy import stats
 
 from bench.spec import BASELINE
 from harness.record import Machine, Record, Status
-from results.compare import Comparison, compare, difference, log_paces, verdict
+from results.compare import Comparison, compare, difference, verdict
+from results.pace import log_pace
 from results.statistics import CONFIDENCE, Interval
 
 
@@ -24,21 +25,26 @@ def compare_runs(base: Sequence[Record], head: Sequence[Record], machine: Machin
     """
     before = {(row.workload, row.techniques): row for row in compare(base, machine)}
     rows = []
-    for row in compare(head, machine):
-        other = before.get((row.workload, row.techniques))
-        if other is None:
-            continue
+    compared = [row for row in compare(head, machine) if (row.workload, row.techniques) in before]
+    per_workload = Counter(row.workload for row in compared)
+    for row in compared:
+        other = before[row.workload, row.techniques]
         equal = row.status is Status.OK and other.status is Status.OK
         arm = (row.workload, row.techniques)
-        ratio = _unpaired(repetition_paces(base, *arm), repetition_paces(head, *arm)) if equal else None
+        paces = repetition_paces(base, *arm), repetition_paces(head, *arm)
+        ratio = _unpaired(*paces, CONFIDENCE) if equal else None
+        claim = _unpaired(*paces, CONFIDENCE ** (1 / per_workload[row.workload])) if equal else None
         rows.append(
             dataclasses.replace(
                 row,
                 speedup=ratio.estimate if ratio else None,
                 speedup_low=ratio.low if ratio else None,
                 speedup_high=ratio.high if ratio else None,
+                claim_low=claim.low if claim else None,
+                claim_high=claim.high if claim else None,
                 smallest_effect=None,
-                verdict=verdict(ratio) if ratio else None,
+                seconds_to_know=None,
+                verdict=verdict(claim.low, claim.high) if claim else None,
                 method=ratio.method if ratio else None,
                 loss_delta=difference(row.final_loss, other.final_loss),
             )
@@ -47,20 +53,23 @@ def compare_runs(base: Sequence[Record], head: Sequence[Record], machine: Machin
 
 
 def repetition_paces(records: Sequence[Record], workload: str, techniques: str) -> list[float]:
-    """The median logarithm of the time a token of each repetition of the arm that ended well."""
-    arm = [item for item in records if (item.workload, item.techniques) == (workload, techniques)]
-    logs = [log_paces(item, set(item.measurement.round_index)) for item in arm if item.status is Status.OK]
-    return [statistics.median(values) for values in logs if values]
+    """The logarithm of the time a token of each repetition of the arm that ended well, the mean over its processes."""
+    by_repetition: dict[int, list[float]] = defaultdict(list)
+    for item in records:
+        is_arm = (item.workload, item.techniques, item.status) == (workload, techniques, Status.OK)
+        if is_arm and (pace := log_pace(item)) is not None:
+            by_repetition[item.repetition].append(pace)
+    return [statistics.fmean(values) for values in by_repetition.values()]
 
 
-def _unpaired(base: Sequence[float], head: Sequence[float]) -> Interval | None:
+def _unpaired(base: Sequence[float], head: Sequence[float], confidence: float) -> Interval | None:
     """The ratio base / head of two independent sets of logarithms with Welch's interval."""
     if not base or not head:
         return None
     estimate = statistics.fmean(base) - statistics.fmean(head)
     low = high = None
     if min(len(base), len(head)) > 1:
-        bounds = stats.ttest_ind(base, head, equal_var=False).confidence_interval(CONFIDENCE)
+        bounds = stats.ttest_ind(base, head, equal_var=False).confidence_interval(confidence)
         low, high = math.exp(bounds.low), math.exp(bounds.high)
     method = f"Welch t, runs not interleaved, n={len(base)}+{len(head)}"
     return Interval(estimate=math.exp(estimate), low=low, high=high, smallest_effect=None, method=method)

@@ -112,7 +112,8 @@ def part_name(record: Record) -> str:
     identity = f"{record.workload} {record.techniques}"
     readable = re.sub(r"[^A-Za-z0-9_+.]+", "_", identity)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:6]
-    return f"part-{readable}-{digest}-{record.heat_part}-{record.repetition}"
+    copy = f"-copy{record.copy}" if record.copy else ""
+    return f"part-{readable}-{digest}-{record.heat_part}-{record.repetition}{copy}"
 
 
 def has_records(folder: Path) -> bool:

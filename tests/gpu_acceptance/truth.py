@@ -16,7 +16,7 @@ from bench.resolve import resolve
 from bench.spec import BASELINE, Protocol
 from harness.record import Record, Status
 from reports.quantity import duration, share
-from results.metrics import step_time_s
+from results.pace import step_time_s
 from results.statistics import interval
 from tests.gpu_acceptance.arms import check, only, prepared, raced, warm_arm
 from tests.gpu_acceptance.rows import Row, failed, judged, within

@@ -12,7 +12,7 @@ import pytest
 from harness.record import Record, Status
 from reports import charts, panels, quantity, scatter
 from results.compare import Comparison, Verdict, compare
-from results.metrics import step_time_s
+from results.pace import step_time_s
 from tests.reports.synthetic import (
     FAILED,
     TIMES,

@@ -1,0 +1,186 @@
+"""The speed-ups of all rivals of a workload together: one linear model, one spread where it is shared, bounds that hold
+for all of them at once.
+
+Every repetition is a block in which each arm has one value, ln(time a token) of a fresh process, and the baseline
+several. A value is the sum of what the arm has, what befell the whole block, and the luck of the process. How large
+that luck is for an arm is poorly known from its own two or three values, so it is drawn towards what all arms show
+(Smyth 2004, Linear models and empirical Bayes methods, sections 4 and 6.2). The bounds for all rivals together are
+Sidak's (1967), which hold for Student's t whatever the rivals have in common.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize, special, stats
+
+from results.statistics import CONFIDENCE, POWER
+
+SHARED_FROM = 6
+"""Arms from which on their spreads show how much they share: with fewer, each difference has its own spread."""
+
+UNLIKE_P = 0.01
+"""An arm whose own spread is above the shared one at this p, over all arms together, keeps its own."""
+
+TINY = 1e-16
+"""No spread is smaller: times of a clock are not exact."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contrast:
+    """A rival against the baseline: ln(baseline / rival) of the time a token, above 0 is faster.
+
+    `low` and `high` are the 95 % interval of this one, `claim_low` and `claim_high` the bounds that hold for all rivals
+    of the workload together with 95 %; None where there is no spread to be seen. `smallest_effect` is the least true
+    value, in either direction, that would have been found with a probability of 80 %.
+    """
+
+    estimate: float
+    low: float | None = None
+    high: float | None = None
+    claim_low: float | None = None
+    claim_high: float | None = None
+    smallest_effect: float | None = None
+    method: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Spread:
+    """The variance of one process's value, known with so many degrees of freedom."""
+
+    variance: float
+    degrees: float
+
+
+Block = Mapping[str, Sequence[float]]
+"""By label, the values of an arm's processes in one repetition: ln(time a token)."""
+
+
+def contrasts(blocks: Sequence[Block], baseline: str) -> dict[str, Contrast]:
+    """Each rival that has a value beside the baseline's in a block, against the baseline."""
+    shared = [block for block in blocks if block.get(baseline)]
+    differences: dict[str, list[float]] = {}
+    weights: dict[str, list[float]] = {}
+    for block in shared:
+        reference = block[baseline]
+        for label, values in block.items():
+            if label != baseline and values:
+                differences.setdefault(label, []).append(float(np.mean(reference) - np.mean(values)))
+                weights.setdefault(label, []).append(1 / len(reference))
+    spreads = _spreads(shared)
+    made = {}
+    for label, found in differences.items():
+        error = _error(found, weights[label], spreads.get(label), spreads.get(baseline))
+        made[label] = _contrast(found, error, len(differences))
+    return made
+
+
+def _error(
+    found: Sequence[float], weights: Sequence[float], own: _Spread | None, reference: _Spread | None
+) -> _Spread | None:
+    """The variance of the mean difference. None where it is not known: from one repetition."""
+    count = len(found)
+    if count < 2:
+        return None
+    if own is None or reference is None:
+        return _Spread(variance=max(float(np.var(found, ddof=1)), TINY) / count, degrees=count - 1)
+    parts = (own.variance / count, reference.variance * sum(weights) / count**2)
+    # Satterthwaite's approximation for the sum of two independent estimates of a variance.
+    degrees = sum(parts) ** 2 / (parts[0] ** 2 / own.degrees + parts[1] ** 2 / reference.degrees)
+    return _Spread(variance=sum(parts), degrees=degrees)
+
+
+def _contrast(found: Sequence[float], error: _Spread | None, rivals: int) -> Contrast:
+    estimate, count = float(np.mean(found)), len(found)
+    if error is None:
+        return Contrast(estimate=estimate, method="one repetition")
+    deviation = math.sqrt(error.variance)
+    single = deviation * float(stats.t.ppf((1 + CONFIDENCE) / 2, error.degrees))
+    together = deviation * float(stats.t.ppf((1 + CONFIDENCE ** (1 / rivals)) / 2, error.degrees))
+    return Contrast(
+        estimate=estimate,
+        low=estimate - single,
+        high=estimate + single,
+        claim_low=estimate - together,
+        claim_high=estimate + together,
+        smallest_effect=together + deviation * float(stats.t.ppf(POWER, error.degrees)),
+        method=f"Student t, n={count}, {error.degrees:.0f} degrees of freedom",
+    )
+
+
+def _spreads(blocks: Sequence[Block]) -> dict[str, _Spread]:
+    """The spread of each arm's processes, moderated; empty where too few arms have several repetitions to share any."""
+    own = _own_spreads(blocks)
+    if len(own) < SHARED_FROM:
+        return {}
+    typical, prior = _prior(own)
+    most = sum(spread.degrees for spread in own.values())
+    unlike = {label for label, spread in own.items() if _is_unlike(spread, typical, prior, len(own))}
+    if unlike and len(own) - len(unlike) >= SHARED_FROM:
+        typical, prior = _prior({label: spread for label, spread in own.items() if label not in unlike})
+    return {
+        label: spread if label in unlike else _drawn_to(spread, typical, prior, most) for label, spread in own.items()
+    }
+
+
+def _drawn_to(spread: _Spread, typical: float, prior: float, most: float) -> _Spread:
+    if math.isinf(prior):
+        return _Spread(variance=typical, degrees=most)
+    degrees = spread.degrees + prior
+    variance = (spread.degrees * spread.variance + prior * typical) / degrees
+    return _Spread(variance=variance, degrees=min(degrees, most))
+
+
+def _is_unlike(spread: _Spread, typical: float, prior: float, arms: int) -> bool:
+    ratio = spread.variance / typical
+    p = (
+        stats.chi2.sf(ratio * spread.degrees, spread.degrees)
+        if math.isinf(prior)
+        else stats.f.sf(ratio, spread.degrees, prior)
+    )
+    return bool(p < UNLIKE_P / arms)
+
+
+def _own_spreads(blocks: Sequence[Block]) -> dict[str, _Spread]:
+    """From the residuals of the model `value = arm + block`, each arm's mean square over its degrees of freedom: what
+    the fit has left it of its values. Arms with less than half a degree have none."""
+    entries = [
+        (label, index, value)
+        for index, block in enumerate(blocks)
+        for label, values in block.items()
+        for value in values
+    ]
+    if not entries:
+        return {}
+    labels = sorted({label for label, _, _ in entries})
+    design = np.zeros((len(entries), len(labels) + len(blocks)))
+    for row, (label, index, _) in enumerate(entries):
+        design[row, labels.index(label)] = design[row, len(labels) + index] = 1
+    fitted = design @ np.linalg.pinv(design)
+    values = np.array([value for _, _, value in entries])
+    residuals, left = values - fitted @ values, 1 - np.diag(fitted)
+    found = {}
+    for label in labels:
+        rows = [row for row, entry in enumerate(entries) if entry[0] == label]
+        degrees = float(left[rows].sum())
+        if degrees > 0.5:
+            variance = max(float((residuals[rows] ** 2).sum()) / degrees, TINY)
+            found[label] = _Spread(variance=variance, degrees=degrees)
+    return found
+
+
+def _prior(own: Mapping[str, _Spread]) -> tuple[float, float]:
+    """The mean variance, and with how many degrees of freedom it speaks for an arm: infinitely many where the arms'
+    variances differ by no more than chance. The degrees are Smyth's, by the method of moments on the logarithms; his
+    variance is a geometric mean, which is too small where arms differ and each is known by two or three values."""
+    variances = np.array([spread.variance for spread in own.values()])
+    halves = np.array([spread.degrees for spread in own.values()]) / 2
+    typical = float(np.average(variances, weights=halves))
+    logs = np.log(variances) - special.digamma(halves) + np.log(halves)
+    beyond_chance = float(np.var(logs, ddof=1) - np.mean(special.polygamma(1, halves)))
+    if beyond_chance <= 0:
+        return typical, math.inf
+    return typical, 2 * float(optimize.brentq(lambda x: special.polygamma(1, x) - beyond_chance, 1e-6, 1e8))

@@ -1,0 +1,130 @@
+"""The pace of warm, contiguous training: what a record's turns come to, without the steps and rounds that do not count.
+
+Everything that is shown as a step time, a throughput, a share of a step or a speed-up is made of these.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.record import Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """The counted steps of one turn: contiguous, in seconds, samples and tokens (None where samples are not text)."""
+
+    round: int
+    steps: int
+    seconds: float
+    samples: int
+    tokens: int | None
+    data_wait_s: float
+    copy_s: float
+
+    @property
+    def step_time_s(self) -> float:
+        return self.seconds / self.steps
+
+    @property
+    def log_pace(self) -> float:
+        """ln of the seconds for each token, or sample where samples are not text."""
+        return math.log(self.seconds / (self.tokens or self.samples))
+
+
+def turns(record: Record) -> list[Turn]:
+    """The counted turns of a record, in the order of their rounds; none where the whole repetition was disturbed."""
+    if record.disturbed:
+        return []
+    measured, dropped = record.measurement, set(record.dropped_rounds)
+    numbered = range(len(measured.round_index))
+    made = []
+    for index, entries in itertools.groupby(numbered, key=measured.round_index.__getitem__):
+        whole = list(entries)
+        # A turn of which nothing would be left keeps its last step.
+        counted = whole[min(record.lead_steps, len(whole) - 1) :]
+        if index not in dropped:
+            made.append(_turn(record, index, counted))
+    return made
+
+
+def _turn(record: Record, index: int, counted: Sequence[int]) -> Turn:
+    measured = record.measurement
+
+    def total(values: Sequence[float]) -> float:
+        return sum(values[entry] for entry in counted) if values else 0.0
+
+    return Turn(
+        round=index,
+        steps=len(counted),
+        seconds=total(measured.round_step_times_s),
+        samples=round(total(measured.round_samples)),
+        tokens=round(total(measured.round_tokens)) if measured.round_tokens else None,
+        data_wait_s=total(measured.round_data_wait_s),
+        copy_s=total(measured.round_copy_s),
+    )
+
+
+def centre(values: Iterable[float]) -> float | None:
+    """The Hodges-Lehmann estimate: the median of the means of all pairs, each value with itself included. It minds a
+    few turns that something interrupted as little as a median does, and wastes less of the others. None for no value.
+    """
+    data = np.fromiter(values, dtype=float)
+    if not data.size:
+        return None
+    first, second = np.triu_indices(data.size)
+    return float(np.median((data[first] + data[second]) / 2))
+
+
+def step_time_s(record: Record) -> float | None:
+    """Seconds of one optimizer update: the centre of the turns' means."""
+    return centre(turn.step_time_s for turn in turns(record))
+
+
+def rate_per_s(record: Record, what: str) -> float | None:
+    """`tokens` or `samples` a second: what a step handles, over the step time. None where they are not counted."""
+    counted, step_s = turns(record), step_time_s(record)
+    handled = [getattr(turn, what) for turn in counted]
+    if step_s is None or None in handled:
+        return None
+    return float(sum(handled)) / sum(turn.steps for turn in counted) / step_s
+
+
+def share(record: Record, what: str) -> float | None:
+    """The part of the counted steps' time that went into `data_wait_s` or `copy_s`."""
+    counted = turns(record)
+    seconds = sum(turn.seconds for turn in counted)
+    return sum(getattr(turn, what) for turn in counted) / seconds if seconds else None
+
+
+def log_pace(record: Record) -> float | None:
+    """The centre of the turns' ln(seconds a token)."""
+    return centre(turn.log_pace for turn in turns(record))
+
+
+def log_paces_together(records: Sequence[Record]) -> list[float | None]:
+    """The pace of each of the arms that took their turns in the same rounds, without what befell a round as a whole.
+
+    A drift of the machine reaches all arms of a round alike. It is estimated as the median over arms of how far each
+    is from its own median in that round, and taken off before the centre over rounds is formed. None for an arm
+    without a counted turn.
+    """
+    paces = [{turn.round: turn.log_pace for turn in turns(record)} for record in records]
+    shift = _shifts(paces)
+    return [centre(pace - shift[index] for index, pace in own.items()) for own in paces]
+
+
+def _shifts(paces: Sequence[Mapping[int, float]]) -> dict[int, float]:
+    deviations: dict[int, list[float]] = {}
+    for own in paces:
+        if own:
+            middle = statistics.median(own.values())
+            for index, pace in own.items():
+                deviations.setdefault(index, []).append(pace - middle)
+    return {index: statistics.median(values) for index, values in deviations.items()}
