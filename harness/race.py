@@ -237,7 +237,7 @@ def _counted(heat: Heat, found: Rounds) -> Record:
 
 
 def _certify(heat: Heat, entrants: list[Entrant], *, replay: bool) -> None:
-    """The baseline is asked last, when the memory of all others is free again."""
+    """The baseline is asked last, when the memory of all others is free again. Its further processes do not replay."""
     reference = entrants[0]
     steps = reference.replay_steps if replay else 0
     for entrant in reversed(entrants):
@@ -245,4 +245,6 @@ def _certify(heat: Heat, entrants: list[Entrant], *, replay: bool) -> None:
         entrant.attest(0 if entrant.trial.copy else steps)
         entrant.end()
     for entrant in entrants:
-        entrant.hold_against(reference)
+        # What is the baseline itself has not replayed, and has nothing to be held against.
+        if not entrant.trial.copy:
+            entrant.hold_against(reference)
