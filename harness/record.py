@@ -63,19 +63,18 @@ class Measurement:
 
     `ready_s` runs from asking for the arm to the end of its first step. `first_step_s` is that step alone, with any
     compilation in it. `round_index` gives the round of each entry of `round_step_times_s`: entries of one round are
-    one turn of contiguous steps, with the uncounted ones at its beginning (`Record.lead_steps`). On a GPU the step times
-    are device events and `round_host_times_s`, one entry a turn, is the host's clock around the same synchronised steps;
-    on a CPU both are the host's clock. `*_data_wait_s` is what the training thread waited for the next batch, and
-    `*_copy_s` what it then took to copy it to the device: from pageable memory that waits for the step before. A copy in
-    another thread, which a technique may make, is neither. `*_samples` and `*_tokens` count what was fed, over all
-    ranks, padding left out; tokens are missing where samples are not text. `sustained_*` are of a window of contiguous
-    steps for telemetry, where there was one, and `sample_*` were read in it; else between turns, and `sample_t_s` is the
-    time in turns so far. `rss_*` add up the processes of the
-    arm; `peak_memory_bytes` is the allocator's peak on a GPU. On a CPU it is the growth of the resident set over the
-    freshly forked process, less the pages of files that were mapped on the way (libraries, the corpus): how many of
-    those are resident depends on the page cache, not the arm. `throttle_reasons` is empty where the GPU was asked and
-    nothing held it back, and None where it could not be asked. `unknown` has one `note` for each figure that could not
-    be read.
+    one turn of contiguous steps, with the uncounted ones at its beginning (`Record.lead_steps`). On a GPU the step
+    times are device events and `round_host_times_s`, one entry a turn, is the host's clock around the same
+    synchronised steps; on a CPU both are the host's clock. `*_data_wait_s` is what the training thread waited for the
+    next batch, and `*_copy_s` what it then took to copy it to the device: from pageable memory that waits for the
+    step before. A copy in another thread, which a technique may make, is neither. `*_samples` and `*_tokens` count
+    what was fed, over all ranks, padding left out; tokens are missing where samples are not text. `sustained_*` are
+    of a window of contiguous steps for telemetry, where there was one, and `sample_*` were read in it; else between
+    turns, and `sample_t_s` is the time in turns so far. `rss_*` add up the processes of the arm; `peak_memory_bytes`
+    is the allocator's peak on a GPU. On a CPU it is the growth of the resident set over the freshly forked process,
+    less the pages of files that were mapped on the way (libraries, the corpus): how many of those are resident
+    depends on the page cache, not the arm. `throttle_reasons` is empty where the GPU was asked and nothing held it
+    back, and None where it could not be asked. `unknown` has one `note` for each figure that could not be read.
     """
 
     build_s: float | None = None
@@ -183,14 +182,14 @@ class WorkCertificate:
 class Record:
     """One arm in one repetition, complete: what was asked, how it ended, and what was seen.
 
-    `heat_part` tells apart the parts of a heat that did not fit in memory at once: only records of the same part
-    and repetition are set against each other. They ran interleaved, or `alone`: one after the other, each while no
-    other arm was in memory. `copy` tells apart processes of the same arm in one heat: the baseline has several.
+    `heat_part` tells apart the parts of a heat that did not fit in memory at once: only records of the same part and
+    repetition are set against each other. They ran interleaved, or `alone`: one after the other, each while no other
+    arm was in memory. `copy` tells apart processes of the same arm in one heat: the baseline has several.
     `lead_steps` of each turn found the arm's caches cold and are not counted; neither are `dropped_rounds`, in which
     something else was seen to take what the arms need: `disturbances` says what, in words. If that left too few
     rounds, the whole repetition is `disturbed` and none of it is counted. `changes` are what the techniques declare
-    that they change. `batch` is the arm's own, samples of one update over all ranks. `step_flops` counts one update of the
-    unmodified model on that batch (one forward pass in the phase infer).
+    that they change. `batch` is the arm's own, samples of one update over all ranks. `step_flops` counts one update
+    of the unmodified model on that batch (one forward pass in the phase infer).
     """
 
     run_id: str

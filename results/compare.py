@@ -32,13 +32,13 @@ class Comparison:
     """One arm of one heat over its repetitions. None is unknown; `reason` says why where an arm is not `ok`.
 
     Times are in seconds; `speedup` is the baseline's time a token over the arm's (above 1 is faster), with its 95 %
-    interval. `claim_low` and `claim_high` are bounds that hold for all arms of the workload together with 95 %, and the
-    verdict follows them. Of an arm whose verdict is open, `seconds_to_know` is about how long more repetitions of it
-    and the baseline would take until it is known. `dropped` counts the repetitions that something disturbed; they are not
-    among the `repetitions`, and nothing shown is made of them.
-    `changes` are what the techniques declare that they change. `alone`: not interleaved with the baseline, beside which
-    it does not fit in memory, but measured before or after it in each repetition. `smallest_effect` is the least
-    relative change of the time a token that these repetitions could have seen (80 % power, beside all other arms).
+    interval. `claim_low` and `claim_high` are bounds that hold for all arms of the workload together with 95 %, and
+    the verdict follows them. Of an arm whose verdict is open, `seconds_to_know` is about how long more repetitions of
+    it and the baseline would take until it is known. `dropped` counts the repetitions that something disturbed; they
+    are not among the `repetitions`, and nothing shown is made of them. `changes` are what the techniques declare that
+    they change. `alone`: not interleaved with the baseline, beside which it does not fit in memory, but measured
+    before or after it in each repetition. `smallest_effect` is the least relative change of the time a token that
+    these repetitions could have seen (80 % power, beside all other arms).
     """
 
     workload: str

@@ -23,7 +23,7 @@ SHARED_FROM = 6
 """Arms from which on their spreads show how much they share: with fewer, each difference has its own spread."""
 
 UNLIKE_P = 0.01
-"""An arm whose own spread is above the shared one at this p, over all arms together, keeps its own."""
+"""An arm whose own spread is above the others' at this p, over all arms together, keeps its own."""
 
 TINY = 1e-16
 """No spread is smaller: times of a clock are not exact."""
@@ -112,18 +112,20 @@ def _contrast(found: Sequence[float], error: _Spread | None, rivals: int) -> Con
 
 
 def _spreads(blocks: Sequence[Block]) -> dict[str, _Spread]:
-    """The spread of each arm's processes, moderated; empty where too few arms have several repetitions to share any."""
-    own = _own_spreads(blocks)
-    if len(own) < SHARED_FROM:
-        return {}
-    typical, prior = _prior(own)
-    most = sum(spread.degrees for spread in own.values())
-    unlike = {label for label, spread in own.items() if _is_unlike(spread, typical, prior, len(own))}
-    if unlike and len(own) - len(unlike) >= SHARED_FROM:
-        typical, prior = _prior({label: spread for label, spread in own.items() if label not in unlike})
-    return {
-        label: spread if label in unlike else _drawn_to(spread, typical, prior, most) for label, spread in own.items()
-    }
+    """The spread of each arm's processes, moderated; none of an arm that has a spread of its own, and none at all where
+    too few arms have several repetitions to share any."""
+    while len(own := _own_spreads(blocks)) >= SHARED_FROM:
+        worst = max(own, key=lambda label: own[label].variance)
+        # What swings widely moves the mean of its blocks, and with it what is left of all others.
+        others = [{label: values for label, values in block.items() if label != worst} for block in blocks]
+        calm = _own_spreads(others)
+        if len(calm) >= SHARED_FROM and _is_unlike(own[worst], *_prior(calm), len(own)):
+            blocks = others
+            continue
+        typical, prior = _prior(own)
+        most = sum(spread.degrees for spread in own.values())
+        return {label: _drawn_to(spread, typical, prior, most) for label, spread in own.items()}
+    return {}
 
 
 def _drawn_to(spread: _Spread, typical: float, prior: float, most: float) -> _Spread:

@@ -8,12 +8,16 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from harness.record import Record
+
+_MOST_SWEEPS, _STILL = 100, 1e-6
+"""When the fit of rounds and arms ends: after so many sweeps, or when a sweep moves no arm by more than this share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,20 +115,28 @@ def log_pace(record: Record) -> float | None:
 def log_paces_together(records: Sequence[Record]) -> list[float | None]:
     """The pace of each of the arms that took their turns in the same rounds, without what befell a round as a whole.
 
-    A drift of the machine reaches all arms of a round alike. It is estimated as the median over arms of how far each
-    is from its own median in that round, and taken off before the centre over rounds is formed. None for an arm
-    without a counted turn.
+    A drift of the machine reaches all arms of a round alike: pace = arm + round + chance. Rounds and arms are fitted
+    in turn until nothing moves, rounds by medians, as in Tukey's median polish, and arms by their centres. A round in
+    which one arm alone took a turn says nothing of differences. None for an arm without a turn beside another's.
     """
     paces = [{turn.round: turn.log_pace for turn in turns(record)} for record in records]
-    shift = _shifts(paces)
-    return [centre(pace - shift[index] for index, pace in own.items()) for own in paces]
+    partners = Counter(index for own in paces for index in own)
+    shared = [{index: pace for index, pace in own.items() if partners[index] > 1} for own in paces]
+    arms = [centre(own.values()) for own in shared]
+    for _ in range(_MOST_SWEEPS):
+        shifts = _shifts(shared, arms)
+        before, arms = arms, [centre(pace - shifts[index] for index, pace in own.items()) for own in shared]
+        moves = [abs(new - old) for new, old in zip(arms, before, strict=True) if new is not None and old is not None]
+        if max(moves, default=0.0) < _STILL:
+            break
+    return arms
 
 
-def _shifts(paces: Sequence[Mapping[int, float]]) -> dict[int, float]:
-    deviations: dict[int, list[float]] = {}
-    for own in paces:
-        if own:
-            middle = statistics.median(own.values())
+def _shifts(paces: Sequence[Mapping[int, float]], arms: Sequence[float | None]) -> dict[int, float]:
+    """How far the arms of each round are from where they are over all rounds: the median."""
+    deviations: dict[int, list[float]] = defaultdict(list)
+    for own, arm in zip(paces, arms, strict=True):
+        if arm is not None:
             for index, pace in own.items():
-                deviations.setdefault(index, []).append(pace - middle)
+                deviations[index].append(pace - arm)
     return {index: statistics.median(values) for index, values in deviations.items()}

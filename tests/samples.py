@@ -55,16 +55,12 @@ def record(label: str, repetition: int, round_times_s: list[float], workload: st
         measurement=Measurement(
             ready_s=0.3,
             first_step_s=0.2,
-            sustained_s=1.0,
-            sustained_step_times_s=[0.1] * 10,
-            sustained_data_wait_s=[0.01] * 10,
-            sustained_copy_s=[0.02] * 10,
-            sustained_samples=80,
-            sustained_tokens=10240,
             round_index=list(range(len(round_times_s))),
             round_step_times_s=round_times_s,
             round_samples=[8] * len(round_times_s),
             round_tokens=[1024] * len(round_times_s),
+            round_data_wait_s=[0.1 * time_s for time_s in round_times_s],
+            round_copy_s=[0.2 * time_s for time_s in round_times_s],
         ),
         certificate=None,
     )

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from harness.record import Record, Status
-from results.compare import Verdict, compare, log_ratios, most_telling
+from results.compare import Verdict, compare, most_telling
+from results.pace import step_time_s
 from results.runs import compare_runs, incomparable
 from tests.samples import MACHINE, record
 
@@ -48,25 +49,37 @@ def test_verdicts(factors: list[float], expected: Verdict) -> None:
     assert row(factors)[1] is expected
 
 
-def test_one_disturbed_step_moves_nothing_much() -> None:
-    base = record("fp32", 0, [0.10, 0.10, 0.11, 0.10, 0.10])
-    arm = record("arm", 0, [0.20, 0.20, 0.20, 5.00, 0.20])
-    (ratio,) = log_ratios([arm], [base])
-    assert ratio == pytest.approx(math.log(2))
-
-
-def test_only_rounds_that_both_ran_are_paired() -> None:
-    slow = record("arm", 0, [0.2, 0.3])
-    slow.measurement.round_index[:] = [1, 3]
-    base = record("fp32", 0, [9.0, 0.1, 9.0, 0.1])
-    (ratio,) = log_ratios([slow], [base])
-    assert ratio == pytest.approx((math.log(2) + math.log(3)) / 2)
-
-
 def test_other_repetitions_and_parts_are_never_paired() -> None:
     base = record("fp32", 0, [0.1])
-    assert log_ratios([record("arm", 1, [0.1])], [base]) == []
-    assert log_ratios([dataclasses.replace(record("arm", 0, [0.1]), heat_part=1)], [base]) == []
+    for arm in (record("arm", 1, [0.1]), dataclasses.replace(record("arm", 0, [0.1]), heat_part=1)):
+        assert compare([base, arm], MACHINE)[1].speedup is None
+
+
+def test_a_disturbed_repetition_is_counted_as_dropped_and_in_nothing_else() -> None:
+    bad = [dataclasses.replace(record(label, 3, [9.0]), disturbed=True) for label in ("fp32", "arm")]
+    arm = heat("arm", [0.5, 0.65, 0.4])
+    whole, without = compare([*BASELINE, *arm, *bad], MACHINE), compare([*BASELINE, *arm], MACHINE)
+    assert [dataclasses.replace(row, dropped=0) for row in whole] == without
+    assert [row.dropped for row in whole] == [1, 1]
+
+
+def test_all_processes_of_the_baseline_count() -> None:
+    copies = [dataclasses.replace(record("fp32", 0, [0.3] * 4), copy=1)]
+    base, arm = record("fp32", 0, [0.1] * 4), record("arm", 0, [0.1] * 4)
+    assert compare([base, *copies, arm], MACHINE)[1].speedup == pytest.approx(math.sqrt(3))
+
+
+def test_an_open_verdict_says_what_it_would_take() -> None:
+    arm = heat("arm", [0.98, 1.31, 0.81])
+    for item in (*BASELINE, *arm):
+        item.measurement.active_s = 2.0
+    found = compare([*BASELINE, *arm], MACHINE)[1]
+    assert found.verdict is Verdict.UNCLEAR and found.claim_high is not None and found.speedup is not None
+    width, effect = math.log(found.claim_high / found.speedup), abs(math.log(found.speedup))
+    more = math.ceil(3 * (width / max(effect, math.log(1.02) - effect)) ** 2) - 3
+    assert found.seconds_to_know == pytest.approx(4.0 * more)
+    clear = compare([*BASELINE, *heat("arm", [0.5, 0.65, 0.4])], MACHINE)[1]
+    assert clear.seconds_to_know is None
 
 
 def test_one_repetition_is_unclear() -> None:
@@ -85,8 +98,11 @@ def test_a_failure_is_shown_and_never_ranked(status: Status) -> None:
 
 def test_derived_metrics() -> None:
     found = compare(BASELINE, MACHINE)[0]
-    assert found.tokens_per_s == pytest.approx(10 * 8 * 128)
-    assert found.samples_per_s == pytest.approx(80)
+    # Of three repetitions the first is the middle one.
+    step_s = step_time_s(BASELINE[0])
+    assert step_s is not None
+    assert found.tokens_per_s == pytest.approx(8 * 128 / step_s)
+    assert found.samples_per_s == pytest.approx(8 / step_s)
     assert found.data_wait_pct == pytest.approx(10)
     assert found.copy_pct == pytest.approx(20)
     assert found.mfu is None
@@ -94,16 +110,22 @@ def test_derived_metrics() -> None:
     assert found.gpu_util_pct is None
 
 
-def test_six_repetitions_change_the_method() -> None:
-    base = [record("fp32", index, [0.1]) for index in range(6)]
-    arm = [record("arm", index, [0.05 + 0.0001 * index]) for index in range(6)]
-    assert "signed-rank, n=6" in str(compare([*base, *arm], MACHINE)[1].method)
+def test_bounds_for_all_arms_are_wider_than_for_one() -> None:
+    def arms(count: int) -> list[Record]:
+        return [item for index in range(count) for item in heat(f"arm{index}", [1.0, 1.31, 0.79])]
+
+    (one,) = compare([*BASELINE, *arms(1)], MACHINE)[1:]
+    assert one.claim_low == pytest.approx(one.speedup_low) and one.claim_high == pytest.approx(one.speedup_high)
+    for row in compare([*BASELINE, *arms(3)], MACHINE)[1:]:
+        assert row.claim_low is not None and row.speedup_low is not None and row.claim_low < row.speedup_low
 
 
-def test_more_repetitions_go_where_the_interval_straddles_one() -> None:
-    clear, unclear = heat("clear", [0.5, 0.65, 0.4]), heat("unclear", [0.9, 1.4, 0.8])
-    assert most_telling([*BASELINE, *clear, *unclear], MACHINE)[0] == ("gpt2/nano", ["unclear"])
-    assert most_telling([*BASELINE, *clear], MACHINE)[0] == ("gpt2/nano", ["clear"])
+def test_more_repetitions_go_where_bounds_are_wide_whatever_the_direction() -> None:
+    narrow, wide = heat("narrow", [1.0, 1.3001, 0.8001]), heat("wide", [0.45, 0.65, 0.41])
+    other = [dataclasses.replace(item, workload="other") for item in (*BASELINE, *narrow)]
+    order = most_telling([*BASELINE, *narrow, *wide, *other], MACHINE)
+    assert order[:2] == [("gpt2/nano", ["narrow", "wide"]), ("gpt2/nano", ["wide"])]
+    assert order[2][0] == "other"
 
 
 def test_two_runs_are_compared_unpaired() -> None:

@@ -14,8 +14,10 @@ import pytest
 
 from bench.host import Host
 from bench.spec import Protocol, Trial, WorkloadSpec
+from harness import conditions, turns
 from harness import race as racing
 from harness.entrant import Entrant
+from harness.gpus import Gpus
 from harness.race import Heat, race
 from harness.record import Measurement, Record, Status
 from tests.samples import record
@@ -74,7 +76,7 @@ class Told(Entrant):
     def memory_bytes(self) -> int:
         return self.needs_bytes if self.alive else 0
 
-    def step_round(self, index: int) -> None:
+    def turn(self, index: int) -> None:
         self.world.now_s += 0.1
 
     def check_parked(self) -> None:
@@ -92,6 +94,8 @@ class Told(Entrant):
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
     monkeypatch.setattr(racing, "time", made)
+    monkeypatch.setattr(turns, "time", made)
+    monkeypatch.setattr(conditions, "disturbances", lambda *_, **__: [])
     return made
 
 
@@ -118,14 +122,15 @@ def run(world: World) -> Run:
         heat = Arms(
             nursery=None,  # type: ignore[arg-type]  # these arms have no process
             host=Host(device="cuda", gpus=1),
-            protocol=Protocol(rounds=3, rounds_s=1.0),
-            gpus=None,  # type: ignore[arg-type]
+            protocol=Protocol(rounds=3, rounds_s=1.0, baselines=1),
+            gpus=Gpus("cpu", ()),
             request={},
             record=dataclasses.replace(record("fp32", 0, []), measurement=Measurement()),
             compile_caches=Path(),
             toolchain=Path(),
             found_batches={},
             alone=alone,
+            lead_steps=1,
             deadline_s=deadline_s,
             progress=lambda label, phase: None,
             world=world,

@@ -1,133 +1,134 @@
-"""Is what trainpace prints true? Measured against a bare training loop, alternated with it in one run.
+"""Is what trainpace prints true? A heat as any run has it, held against bare training loops that run alone.
 
-    python -m tests.truth [--repetitions N] [--rounds N]
+    python -m tests.truth [--model gpt2/nano] [--arms 2] [--arms 17] [--repetitions N]
 
-Prints three figures, each with its 95 % interval over repetitions of fresh processes: the reported step time over the
-bare loop's, the step time with telemetry over that without, and the seconds from asking for an arm to its first step.
+In every repetition, before each round of the heat, bare loops of the same model (tests/bare_loop.py), plain and under
+the three techniques, step alone for a second each, all in processes of their own, while every arm is parked. What the
+sweep then reports is divided by what the bare loops showed in the same minute: step time and tokens a second of the
+baseline, and the speed-ups. Each figure comes with its 95 % interval over repetitions of fresh processes.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import contextlib
 import math
 import random
 import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
-from bench.corpus import BYTES, cache_folder, open_corpus
 from bench.host import Host
-from bench.spec import Protocol, Trial, WorkloadSpec
-from harness.entrant import Entrant
-from harness.gpus import Gpus
+from bench.plans import COMMON, quick
+from bench.spec import BASELINE, Plan, WorkloadSpec
 from harness.nursery import Nursery
+from harness.prepare import Prepared, prepare
+from harness.record import Record, Status
+from harness.sweep import Progress, Sweep
+from results.compare import compare
+from results.pace import rate_per_s, step_time_s
 from results.statistics import interval
+from tests.bare_loop import TECHNIQUES, BareLoop
 
-SPEC = WorkloadSpec(model="gpt2/tiny", batch=8, sequence=128)
-CORPUS = open_corpus(None)
-
-
-class BareLoop:
-    """The bare loop in a process of its own, stepped on demand."""
-
-    def __init__(self) -> None:
-        CORPUS.tokens(BYTES)
-        tokens = cache_folder() / f"{CORPUS.sha256[:16]}-{BYTES.size}.npy"
-        command = [sys.executable, str(Path(__file__).with_name("bare_loop.py")), str(tokens), "8", "128"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def steps(self, count: int) -> list[float]:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(f"{count}\n")
-        self._process.stdin.flush()
-        return [float(word) for word in self._process.stdout.readline().split()]
-
-    def end(self) -> None:
-        self._process.communicate()
+MODELS = ("gpt2/nano", "gpt2/tiny", "bert/mini", "tests/convolutional.py:make_model")
+WINDOW_S = 1.0
 
 
-def entrant(nursery: Nursery, protocol: Protocol) -> Entrant:
-    request = {
-        "workload": dataclasses.asdict(SPEC),
-        "corpus": dataclasses.asdict(CORPUS),
-        "device": "cpu",
-        "techniques": [],
-        "seed": 0,
-    }
-    arm = Entrant(Trial(workload=SPEC), request=request, protocol=protocol, host=Host(device="cpu"), is_cold=True)
-    arm.start(nursery)
-    assert arm.alive, arm
-    return arm
+def compositions(arms: int, repetition: int) -> tuple[tuple[str, ...], ...]:
+    """The rivals: in a small heat one of the techniques by turns, in a large one the common ones."""
+    known = [name for name in TECHNIQUES if name]
+    if arms == 2:
+        return ((known[repetition % len(known)],),)
+    others = [name for name in COMMON if name not in known]
+    return tuple((name,) for name in [*known, *others][: arms - 1])
 
 
-def alternate(first: Callable[[int], object], second: Callable[[int], object], rounds: int, pause_s: float) -> None:
-    """Call both in turn, in random order in every round, with the protocol's pause before each."""
-    turns = [first, second]
-    for index in range(rounds):
-        random.shuffle(turns)
-        for turn in turns:
-            time.sleep(pause_s)
-            turn(index)
+def heat(prepared: Prepared, nursery: Nursery, bare: dict[str, BareLoop], draw: random.Random) -> dict[str, float]:
+    """One repetition: ln of what is reported over what the bare loops show, by figure."""
+    windows: dict[str, list[float]] = defaultdict(list)
+
+    def between_rounds(progress: Progress) -> None:
+        if progress.phase.startswith("round"):
+            for name in draw.sample(list(bare), len(bare)):
+                windows[name].append(bare[name].window(WINDOW_S).step_s)
+
+    with tempfile.TemporaryDirectory(prefix="trainpace-truth-") as folder:
+        sweep = Sweep(
+            prepared,
+            run_id="truth",
+            keep=lambda record: None,
+            choose=lambda records: [],
+            show=between_rounds,
+            log=Path(folder) / "arms.log",
+        )
+        sweep.run(nursery)
+    return against(sweep.records, {name: statistics.median(found) for name, found in windows.items()}, prepared)
 
 
-def against_bare_loop(nursery: Nursery, rounds: int) -> float:
-    """ln of the step time that trainpace reports, over the bare loop's: the medians of alternated single steps."""
-    protocol = Protocol()
-    bare = BareLoop()
-    bare.steps(20)
-    arm = entrant(nursery, protocol)
-    bare_times_s: list[float] = []
-    alternate(arm.step_round, lambda _: bare_times_s.extend(bare.steps(1)), rounds, protocol.pause_s)
-    arm.end()
-    bare.end()
-    return math.log(statistics.median(arm.measurement.round_step_times_s) / statistics.median(bare_times_s))
+def against(records: Sequence[Record], bare_s: dict[str, float], prepared: Prepared) -> dict[str, float]:
+    plain = [record for record in records if record.techniques == BASELINE and record.status is Status.OK]
+    times_s = [time_s for record in plain if (time_s := step_time_s(record))]
+    rates = [rate for record in plain if (rate := rate_per_s(record, "tokens"))]
+    tokens = prepared.entries[0].batch * (prepared.entries[0].sequence or 1)
+    found = {"step time": math.log(statistics.fmean(times_s) / bare_s[""])}
+    if rates:
+        found["tokens a second"] = math.log(statistics.fmean(rates) * bare_s[""] / tokens)
+    for row in compare(records, prepared.machine):
+        if row.techniques in bare_s and row.speedup is not None:
+            found[f"speed-up of {row.techniques}"] = math.log(row.speedup * bare_s[row.techniques] / bare_s[""])
+    return found
 
 
-def telemetry_cost(nursery: Nursery, rounds: int) -> float:
-    """ln of the sustained step time with telemetry over that without, in alternated windows of one arm."""
-    arm = entrant(nursery, Protocol())
-    gpus = Gpus("cpu", ())
-    times_s: dict[bool, list[float]] = {True: [], False: []}
-
-    def window(telemetry: bool) -> None:
-        arm.protocol = Protocol(telemetry=telemetry)
-        arm.sustain(gpus)
-        times_s[telemetry] += arm.measurement.sustained_step_times_s
-
-    alternate(lambda _: window(True), lambda _: window(False), rounds, Protocol().pause_s)
-    arm.end()
-    return math.log(statistics.median(times_s[True]) / statistics.median(times_s[False]))
-
-
-def ready_seconds(nursery: Nursery) -> float:
-    arm = entrant(nursery, Protocol(warmup_s=0.1))
-    arm.end()
-    assert arm.measurement.ready_s is not None
-    return arm.measurement.ready_s
-
-
-def show_ratio(name: str, logs: list[float]) -> None:
-    found = interval(logs)
-    bounds = f"[{math.exp(found.low):.4f}, {math.exp(found.high):.4f}]" if found.low and found.high else "[unknown]"
-    print(f"{name}: {math.exp(found.estimate):.4f} {bounds} ({found.method})", flush=True)
+def measure(nursery: Nursery, model: str, arms: int, repetitions: int) -> dict[str, list[float]]:
+    """All repetitions of one model in heats of so many arms."""
+    found: dict[str, list[float]] = defaultdict(list)
+    draw = random.Random(0)
+    protocol = quick(Host(device="cpu")).protocol
+    for repetition in range(repetitions):
+        plan = Plan(
+            name="truth",
+            workloads=(WorkloadSpec(model=model),),
+            compositions=compositions(arms, repetition),
+            repetitions=1,
+            seed=repetition,
+            protocol=protocol,
+        )
+        prepared = prepare(plan, nursery)
+        wanted = ["", *(name for name in TECHNIQUES if (name,) in plan.compositions)]
+        with contextlib.ExitStack() as stack:
+            bare: dict[str, BareLoop] = {}
+            for name in wanted:
+                if name == "checkpoint_activations" and ".py" in model:
+                    continue
+                bare[name] = stack.enter_context(BareLoop(model, "--technique", name))
+                bare[name].warm_up()
+            for figure, value in heat(prepared, nursery, bare, draw).items():
+                found[figure].append(value)
+                print(f"  {model} {arms} arms {repetition}: {figure} {math.exp(value):.3f}", flush=True)
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--model", action="append")
+    parser.add_argument("--arms", type=int, action="append", choices=(2, 17))
+    parser.add_argument("--repetitions", type=int, default=6)
     options = parser.parse_args()
     with Nursery() as nursery:
-        ready_s = sorted(ready_seconds(nursery) for _ in range(10))
-        spread = f"{ready_s[0]:.3f} to {ready_s[-1]:.3f} s"
-        print(f"asked to first step: median {statistics.median(ready_s):.3f} s of {len(ready_s)}, {spread}")
-        repeat = range(options.repetitions)
-        show_ratio("reported step time / bare loop", [against_bare_loop(nursery, options.rounds) for _ in repeat])
-        show_ratio("telemetry on / off", [telemetry_cost(nursery, options.rounds // 4) for _ in repeat])
+        for model in options.model or MODELS:
+            for arms in options.arms or (2, 17):
+                for figure, logs in measure(nursery, model, arms, options.repetitions).items():
+                    show(f"{model}, {arms} arms: {figure} / bare loop", logs)
+
+
+def show(name: str, logs: list[float]) -> None:
+    found = interval(logs)
+    bounds = "[unknown]"
+    if found.low is not None and found.high is not None:
+        bounds = f"[{math.exp(found.low):.3f}, {math.exp(found.high):.3f}]"
+    print(f"{name}: {math.exp(found.estimate):.3f} {bounds} ({found.method})", flush=True)
 
 
 if __name__ == "__main__":

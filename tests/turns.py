@@ -2,11 +2,11 @@
 
     python -m tests.turns [--model gpt2/nano] [--arms 17] [--steps 1 2 4 8 16] [--seconds 30]
 
-For each number of counted steps a turn the arms take turns in the same processes for so many seconds, after LEAD steps
-that are not counted. A line says what part of the time the counted steps are, how long they are beside the steps of arms
-that train by themselves (runs of contiguous steps before and after), how far an arm lies from the others' mean in a round,
-and in how many seconds an arm's difference to the others is known to 1 %: the spread of a round's difference, squared, times
-the seconds of a round. The first steps of turns are shown by their place.
+For each number of counted steps a turn the arms take turns in the same processes for so many seconds, after LEAD
+steps that are not counted. A line says what part of the time the counted steps are, how long they are beside the
+steps of arms that train by themselves (runs of contiguous steps before and after), how far an arm lies from the
+others' mean in a round, and in how many seconds an arm's difference to the others is known to 1 %: the spread of a
+round's difference, squared, times the seconds of a round. The first steps of turns are shown by their place.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def contiguous(arm: Entrant) -> float:
 
 def rounds(found: list[Entrant], length: int, seconds: float, draw: random.Random) -> tuple[np.ndarray, float]:
     """Step times by round, arm and place in the turn, and the seconds of a round."""
-    begun, taken = time.monotonic(), []
+    begun = time.monotonic()
+    taken: list[list[list[float]]] = []
     while time.monotonic() - begun < seconds or len(taken) < 4:
         turns: dict[int, list[float]] = {}
         for index in draw.sample(range(len(found)), len(found)):
@@ -109,8 +110,8 @@ def show(length: int, times_s: np.ndarray, round_s: float, alone_s: float) -> No
     mean = float(np.exp(paces).mean())
     places = " ".join(f"{np.median(times_s[:, :, place]) / alone_s:.3f}" for place in range(min(6, LEAD + length)))
     print(
-        f"{length:3} steps: {len(times_s):3} rounds of {round_s:.2f} s, {counted:.0%} counted; pace {pace / alone_s:.3f} "
-        f"(mean {mean / alone_s:.3f}) of {alone_s * 1e3:.1f} ms alone; spread {spread:.1%}; "
+        f"{length:3} steps: {len(times_s):3} rounds of {round_s:.2f} s, {counted:.0%} counted; "
+        f"pace {pace / alone_s:.3f} (mean {mean / alone_s:.3f}) of {alone_s * 1e3:.1f} ms alone; spread {spread:.1%}; "
         f"1 % in {spread**2 * round_s / 1e-4:.0f} s; by place {places}",
         flush=True,
     )

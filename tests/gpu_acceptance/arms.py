@@ -82,6 +82,7 @@ def raced(stand: Stand, made: Prepared) -> list[Record]:
         toolchain=stand.folder / "toolchain",
         found_batches={},
         alone=(),
+        lead_steps=None,
         deadline_s=math.inf,
         progress=lambda techniques, phase: None,
     )

@@ -9,6 +9,7 @@ from harness.prepare import Prepared
 from harness.record import Record, Status
 from reports.quantity import count, percent, share
 from results.metrics import METRICS, why_no_flops
+from results.pace import rate_per_s
 from tests.gpu_acceptance.arms import only, prepared, raced
 from tests.gpu_acceptance.rows import Row, failed, judged, needs_gpu, not_run
 from tests.gpu_acceptance.stand import Stand
@@ -95,7 +96,7 @@ def row(made: Prepared, rung: tuple[str, ...], record: Record, found: dict[tuple
 
 
 def _tokens_per_s(record: Record) -> float:
-    found = record.measurement
-    if not found.sustained_tokens or not found.sustained_s:
-        raise RuntimeError(f"the arm {record.techniques} has no sustained window")
-    return found.sustained_tokens / found.sustained_s
+    found = rate_per_s(record, "tokens")
+    if found is None:
+        raise RuntimeError(f"the arm {record.techniques} has no counted steps")
+    return found

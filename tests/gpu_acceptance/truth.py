@@ -5,24 +5,19 @@ from __future__ import annotations
 import math
 import random
 import statistics
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from bench.corpus import cache_folder, open_corpus
-from bench.resolve import resolve
 from bench.spec import BASELINE, Protocol
 from harness.record import Record, Status
 from reports.quantity import duration, share
+from results import pace
 from results.pace import step_time_s
 from results.statistics import interval
+from tests.bare_loop import BareLoop, Window
 from tests.gpu_acceptance.arms import check, only, prepared, raced, warm_arm
 from tests.gpu_acceptance.rows import Row, failed, judged, within
 from tests.gpu_acceptance.stand import Stand
-
-BARE_LOOP = Path(__file__).parents[1] / "bare_loop.py"
 
 PRECISIONS = {"float32": BASELINE, "bfloat16": "amp_bf16"}
 """The bare loop's number formats, and the arms that train in them."""
@@ -37,15 +32,6 @@ WAIT_WITHIN = 0.05
 """By how much of the step the shares that go into waiting for data may differ."""
 
 MOST_REPETITIONS = 8
-WARM_STEPS = 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bare:
-    """The mean step of a window of the bare loop, and the seconds of it in which it waited for data."""
-
-    step_s: float
-    data_wait_s: float
 
 
 def against_bare_loop(stand: Stand) -> None:
@@ -56,7 +42,7 @@ def against_bare_loop(stand: Stand) -> None:
     try:
         for repetition in stand.repetitions(MOST_REPETITIONS):
             records: list[Record] = []
-            bare: dict[str, Bare] = {}
+            bare: dict[str, Window] = {}
             for turn in order.sample(["arms", *PRECISIONS], 1 + len(PRECISIONS)):
                 if turn == "arms":
                     records = raced(stand, only(made, [("amp_bf16",)], seed=repetition))
@@ -72,21 +58,18 @@ def against_bare_loop(stand: Stand) -> None:
 
 @dataclass(slots=True, kw_only=True)
 class _Found:
-    """One entry a repetition: the reported step, the mean of the sustained window, the share of it that trainpace says
-    went into waiting for data, and the bare loop's."""
+    """One entry a repetition: the reported step, the share of it that trainpace says went into waiting for data, and
+    the bare loop's."""
 
     reported_s: list[float] = field(default_factory=list)
-    sustained_s: list[float] = field(default_factory=list)
     wait_shares: list[float] = field(default_factory=list)
-    bare: list[Bare] = field(default_factory=list)
+    bare: list[Window] = field(default_factory=list)
 
-    def add(self, record: Record, bare: Bare) -> None:
-        measurement, step_s = record.measurement, step_time_s(record)
-        assert step_s is not None and measurement.sustained_s is not None
+    def add(self, record: Record, bare: Window) -> None:
+        step_s, waited = step_time_s(record), pace.share(record, "data_wait_s")
+        assert step_s is not None and waited is not None
         self.reported_s.append(step_s)
-        # By the host's clock around all of the window, as a bare loop is timed.
-        self.sustained_s.append(measurement.sustained_s / len(measurement.sustained_step_times_s))
-        self.wait_shares.append(sum(measurement.sustained_data_wait_s) / measurement.sustained_s)
+        self.wait_shares.append(waited)
         self.bare.append(bare)
 
     def rows(self, precision: str) -> list[Row]:
@@ -98,12 +81,9 @@ class _Found:
         )
         return [
             _ratio_row(f"{precision}: step time / bare loop", _logs(self.reported_s, bare_s), detail, TRUE_WITHIN),
-            _ratio_row(
-                f"{precision}: sustained step / bare loop", _logs(self.sustained_s, bare_s), "means", TRUE_WITHIN
-            ),
             judged(
                 f"{precision}: waiting for data",
-                f"{share(waited)} of the sustained window, {share(bare_waited)} of the bare loop's",
+                f"{share(waited)} of the counted steps, {share(bare_waited)} of the bare loop's",
                 f"apart by at most {share(WAIT_WITHIN)}",
                 holds=abs(waited - bare_waited) <= WAIT_WITHIN,
             ),
@@ -114,34 +94,12 @@ def _logs(times_s: Sequence[float], others_s: Sequence[float]) -> list[float]:
     return [math.log(time_s / other_s) for time_s, other_s in zip(times_s, others_s, strict=True)]
 
 
-def bare_loop(stand: Stand, precision: str) -> Bare:
+def bare_loop(stand: Stand, precision: str) -> Window:
     """One window of contiguous steps of a process that has the machine to itself."""
-    corpus = open_corpus(None)
-    text = resolve(stand.spec, corpus).text
-    assert text is not None
-    tokens = cache_folder() / f"{corpus.sha256[:16]}-{text.vocabulary.size}.npy"
-    shape = (str(stand.spec.batch), str(stand.spec.sequence), "--model", stand.spec.model, "--device", stand.device)
-    command = [sys.executable, str(BARE_LOOP), str(tokens), *shape, "--dtype", precision, "--window"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            window_s = 0.5 if stand.is_small else 3.0
-            # The first steps load kernels; the next show how many fit into the window.
-            _window(process, WARM_STEPS)
-            step_s = _window(process, WARM_STEPS).step_s
-            return _window(process, max(WARM_STEPS, math.ceil(window_s / step_s)))
-        finally:
-            process.kill()
-
-
-def _window(process: subprocess.Popen[str], count: int) -> Bare:
-    assert process.stdin is not None and process.stdout is not None
-    process.stdin.write(f"{count}\n")
-    process.stdin.flush()
-    answer = process.stdout.readline().split()
-    if not answer:
-        raise RuntimeError(f"the bare loop ended with exit code {process.wait()}")
-    step_s, data_wait_s = map(float, answer)
-    return Bare(step_s=step_s, data_wait_s=data_wait_s)
+    shape = ("--batch", str(stand.spec.batch), "--sequence", str(stand.spec.sequence))
+    with BareLoop(stand.spec.model, *shape, "--device", stand.device, "--dtype", precision) as bare:
+        bare.warm_up()
+        return bare.window(0.5 if stand.is_small else 3.0)
 
 
 def _ok(records: list[Record], label: str) -> Record:
