@@ -93,9 +93,7 @@ def duel(
     for name, entrant in entrants.items():
         entrant.certify(reference, replay=replay)
         entrant.end()
-        template = dataclasses.replace(
-            ring.records[name], repetition=repetition, seed=seed, lead_steps=found.lead_steps
-        )
+        template = dataclasses.replace(ring.records[name], repetition=repetition, seed=seed)
         records[name] = entrant.record(template)
     if stored is not None:
         records = {"base": stored, "head": held_against(stored, records["head"])}

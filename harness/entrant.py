@@ -55,7 +55,7 @@ class Entrant:
     def __init__(self, trial: Trial, *, request: Message, protocol: Protocol, host: Host, is_cold: bool) -> None:
         """`is_cold`: the arm's compile cache holds nothing of the arm yet."""
         self.trial, self.host, self._is_cold = trial, host, is_cold
-        self.turn_steps = 1
+        self.turn_steps, self.lead_steps = 1, 0
         self.measurement = Measurement()
         self.status = Status.OK
         self._techniques = compose(trial.techniques)
@@ -97,7 +97,7 @@ class Entrant:
             self._phase(lambda: self._sustain(gpus))
 
     def turn(self, index: int) -> None:
-        """The arm's turn in one round: `turn_steps` contiguous steps."""
+        """The arm's turn in one round: `turn_steps` contiguous steps, of which the first `lead_steps` do not count."""
         self._phase(lambda: self._turn(index))
 
     def certify(self, reference: Entrant, *, replay: bool) -> None:
@@ -165,6 +165,7 @@ class Entrant:
             compute=self._compute,
             batch=self._batch or template.batch,
             copy=self.trial.copy,
+            lead_steps=self.lead_steps,
             step_flops=self._step_flops(template),
             started_at=self._started_at,
             measurement=self.measurement,

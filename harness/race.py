@@ -229,7 +229,6 @@ def _counted(heat: Heat, found: Rounds) -> Record:
     """The heat's template with what of the rounds is counted."""
     return dataclasses.replace(
         heat.record,
-        lead_steps=found.lead_steps,
         dropped_rounds=found.dropped,
         disturbances=found.disturbances,
         disturbed=found.is_disturbed(heat.protocol.rounds_min),

@@ -220,8 +220,10 @@ class Sweep:
 
     def _lead_steps(self, entry: Entry) -> int | None:
         """What the first undisturbed heat of the workload has found; None before there was one."""
-        found = (item for item in self._of(entry.spec.name) if item.measurement.round_index)
-        return next((item.lead_steps for item in found if not (item.disturbed or item.alone)), None)
+        found = [item for item in self._of(entry.spec.name) if item.measurement.round_index]
+        known = [item.lead_steps for item in found if not (item.disturbed or item.alone)]
+        # Arms with long steps have none.
+        return max(known) if known else None
 
     def _alone(self, entry: Entry) -> set[str]:
         """The arms that take all memory there is, and those that an earlier repetition found to need it."""

@@ -28,6 +28,9 @@ than this share."""
 LEAD_STEPS = 2
 """The uncounted steps that a turn is made longer by, as long as it is not known how many it takes."""
 
+LONG_STEP_S = 0.5
+"""From this length on a step fills its caches in less than such a share of itself: it is counted, and a turn is one."""
+
 HOPELESS_WATCHES = 3
 """So many watches, none of them undisturbed, and a repetition is given up."""
 
@@ -36,12 +39,10 @@ HOPELESS_WATCHES = 3
 class Rounds:
     """How the rounds of some arms went: `dropped` has the rounds that do not count, `disturbances` why, in words.
 
-    `lead_steps` is how many steps at the beginning of each turn are not counted. `unseen` are disturbances that the
-    machine does not show.
+    `unseen` are disturbances that the machine does not show.
     """
 
     taken: int = 0
-    lead_steps: int = 0
     dropped: list[int] = field(default_factory=list)
     disturbances: list[str] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
@@ -51,14 +52,14 @@ class Rounds:
         return bool(self.dropped) and self.taken - len(self.dropped) < least
 
 
-def turn_steps(protocol: Protocol, step_s: float, lead_steps: int) -> int:
-    """Steps of one turn of an arm, those that are not counted among them."""
-    return lead_steps + max(protocol.turn_steps, math.ceil(protocol.turn_s / step_s))
+def turn_steps(protocol: Protocol, step_s: float) -> int:
+    """Counted steps of one turn of an arm."""
+    return 1 if step_s > LONG_STEP_S else max(protocol.turn_steps, math.ceil(protocol.turn_s / step_s))
 
 
 def round_count(protocol: Protocol, step_s: float) -> int:
     """How many turns fit an arm's share of time: fewer for a slow arm, never under the least."""
-    fitting = round(protocol.rounds_s / (step_s * turn_steps(protocol, step_s, 0)))
+    fitting = round(protocol.rounds_s / (step_s * turn_steps(protocol, step_s)))
     return max(protocol.rounds_min, min(protocol.rounds, fitting))
 
 
@@ -79,13 +80,14 @@ def take_turns(
 ) -> Rounds:
     """Every living arm takes its count of turns, evenly spread over the rounds; the order in each round is drawn.
 
-    `gpus` are those that the arms are on. `lead_steps` is how many are known not to count; None: it is found here.
+    `gpus` are those that the arms are on. `lead_steps` is how many steps of a turn are known not to count; None: that
+    is found here. Each entrant has its own afterwards.
     """
     total = max(counts)
     slots = [spread(count, total) for count in counts]
-    length = LEAD_STEPS if lead_steps is None else lead_steps
     for entrant in entrants:
-        entrant.turn_steps = turn_steps(protocol, entrant.step_s, length)
+        entrant.lead_steps = 0 if entrant.step_s > LONG_STEP_S else LEAD_STEPS if lead_steps is None else lead_steps
+        entrant.turn_steps = entrant.lead_steps + turn_steps(protocol, entrant.step_s)
     found, waiting, watched = Rounds(), deque(range(total)), list[int]()
     spare, watches, undisturbed = int(protocol.spare * total), 0, 0
     before = conditions.read(gpus)
@@ -110,8 +112,15 @@ def take_turns(
         if not undisturbed and watches >= HOPELESS_WATCHES:
             break
         before, watched = after, []
-    found.lead_steps = cold_steps(_turns(entrants, found.dropped)) if lead_steps is None else lead_steps
+    if lead_steps is None:
+        _find_lead([entrant for entrant in entrants if entrant.lead_steps], found.dropped)
     return found
+
+
+def _find_lead(entrants: Sequence[Entrant], dropped: Collection[int]) -> None:
+    lead_steps = cold_steps(_turns(entrants, dropped))
+    for entrant in entrants:
+        entrant.lead_steps = lead_steps
 
 
 def _round(entrants: Collection[Entrant], index: int, protocol: Protocol, draw: random.Random) -> None:

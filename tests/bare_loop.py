@@ -87,7 +87,7 @@ def main() -> None:
     workload = resolve(spec, open_corpus(None))
     model = workload.model().train().to(options.device)
     if options.technique == "checkpoint_activations":
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
     if options.technique == "pure_bf16":
         model = model.to(torch.bfloat16)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=options.technique == "adamw_fused" or None)

@@ -25,7 +25,7 @@ class Told(Entrant):
     def __init__(self, name: str, order: list[str], cold: float = 1.0) -> None:
         trial = Trial(workload=WorkloadSpec(model="gpt2/nano"), techniques=(name,) if name else ())
         super().__init__(trial, request={}, protocol=PROTOCOL, host=Host(device="cpu"), is_cold=False)
-        self.name, self.order, self.cold = name, order, cold
+        self.name, self.order, self.cold, self.step = name, order, cold, 0.05
 
     @property
     def alive(self) -> bool:
@@ -33,7 +33,7 @@ class Told(Entrant):
 
     @property
     def step_s(self) -> float:
-        return 0.05
+        return self.step
 
     def check_parked(self) -> None:
         """It does nothing while it is parked."""
@@ -62,8 +62,9 @@ def take(found: list[Entrant], counts: tuple[int, ...] = (6, 6, 6), lead_steps: 
 
 
 def test_a_turn_lasts_its_seconds_and_has_its_least_steps() -> None:
-    assert turn_steps(PROTOCOL, 0.01, lead_steps=1) == 11
-    assert turn_steps(PROTOCOL, 5.0, lead_steps=1) == 3
+    assert turn_steps(PROTOCOL, 0.01) == 10
+    assert turn_steps(PROTOCOL, 0.2) == 2
+    assert turn_steps(PROTOCOL, 5.0) == 1
 
 
 def test_a_slow_arm_takes_fewer_turns_but_the_least() -> None:
@@ -108,9 +109,18 @@ def test_what_is_disturbed_from_the_start_is_given_up(quiet: list[list[str]]) ->
 
 
 def test_how_many_steps_are_cold_is_found_from_the_steps(quiet: list[list[str]]) -> None:
-    assert take(arms(cold=1.2), lead_steps=None).lead_steps == 1
-    assert take(arms(cold=1.001), lead_steps=None).lead_steps == 0
-    assert take(arms(cold=1.2), lead_steps=0).lead_steps == 0
+    for cold, known, expected in ((1.2, None, 1), (1.001, None, 0), (1.2, 0, 0)):
+        found = arms(cold)
+        take(found, lead_steps=known)
+        assert {arm.lead_steps for arm in found} == {expected}
+
+
+def test_a_long_step_needs_no_lead(quiet: list[list[str]]) -> None:
+    found = arms(cold=1.2)
+    found[1].step = 0.6  # type: ignore[attr-defined]
+    take(found, lead_steps=None)
+    assert [arm.lead_steps for arm in found] == [1, 0, 1]
+    assert len(found[1].measurement.round_step_times_s) == 6
 
 
 def noisy(*excess: float) -> list[list[float]]:
