@@ -86,7 +86,11 @@ class Load:
 
 def load(batch: Batch, tokens_per_sample: int | None) -> Load:
     """Counted on the host, before the batch goes to the device: there it would have to be waited for."""
-    samples = next((len(leaf) for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.dim()), 0)
+    # Walking a tree takes as long as a hundredth of a small model's step, and most batches are no deeper than this.
+    values = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, tuple | list) else (batch,)
+    first = next((item for item in values if isinstance(item, Tensor) and item.dim()), None)
+    leaves = tree_leaves(batch) if first is None else [first]
+    samples = next((len(leaf) for leaf in leaves if isinstance(leaf, Tensor) and leaf.dim()), 0)
     if tokens_per_sample is None:
         return Load(samples=samples, tokens=None)
     mask = batch.get("attention_mask") if isinstance(batch, dict) else None
@@ -97,8 +101,12 @@ def _on_device(loader: Iterable[Batch], setup: TrainingSetup, loads: deque[Load]
     """The batches on the device; what each holds is put to `loads`, and what the copy took is added to `copied`."""
     # Only from pinned memory can a copy go on while the host does.
     pinned = bool(setup.loader.get("pin_memory"))
+    is_there = setup.device.type == "cpu"
     for batch in loader:
         loads.append(load(batch, setup.workload.tokens_per_sample))
+        if is_there:
+            yield batch
+            continue
         begun_ns = time.perf_counter_ns()
         there = tree_map_only(Tensor, lambda item: item.to(setup.device, non_blocking=pinned), batch)
         copied.s += (time.perf_counter_ns() - begun_ns) * 1e-9
@@ -126,16 +134,25 @@ def train_step(setup: TrainingSetup, optimizer: Optimizer, batch: Batch) -> Tens
 
 def accumulate(setup: TrainingSetup, batch: Batch) -> Tensor:
     """Forward and backward of each micro-batch; ranks exchange gradients with the last."""
+    if setup.accumulate == 1:
+        return _backward(setup, batch, 1)
     losses = []
     micro_batches = split(batch, setup.accumulate)
     for index, micro_batch in enumerate(micro_batches):
         is_last = index == len(micro_batches) - 1
         with contextlib.nullcontext() if is_last else setup.no_sync():
-            with setup.autocast():
-                loss = setup.loss(setup.model, micro_batch) / len(micro_batches)
-            (loss if setup.scaler is None else setup.scaler.scale(loss)).backward()
-        losses.append(loss.detach())
-    return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+            losses.append(_backward(setup, micro_batch, len(micro_batches)))
+    return torch.stack(losses).sum()
+
+
+def _backward(setup: TrainingSetup, batch: Batch, parts: int) -> Tensor:
+    """Forward and backward of one of so many equal parts of a batch. Returns its share of the loss, detached."""
+    with setup.autocast():
+        loss = setup.loss(setup.model, batch)
+        if parts > 1:
+            loss = loss / parts
+    (loss if setup.scaler is None else setup.scaler.scale(loss)).backward()
+    return loss.detach()
 
 
 @torch.inference_mode()
