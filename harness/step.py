@@ -86,7 +86,7 @@ class Load:
 
 def load(batch: Batch, tokens_per_sample: int | None) -> Load:
     """Counted on the host, before the batch goes to the device: there it would have to be waited for."""
-    # Walking a tree takes as long as a hundredth of a small model's step, and most batches are no deeper than this.
+    # To walk a tree takes as long as a hundredth of a small model's step, and most batches are none.
     values = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, tuple | list) else (batch,)
     first = next((item for item in values if isinstance(item, Tensor) and item.dim()), None)
     leaves = tree_leaves(batch) if first is None else [first]
@@ -101,16 +101,18 @@ def _on_device(loader: Iterable[Batch], setup: TrainingSetup, loads: deque[Load]
     """The batches on the device; what each holds is put to `loads`, and what the copy took is added to `copied`."""
     # Only from pinned memory can a copy go on while the host does.
     pinned = bool(setup.loader.get("pin_memory"))
-    is_there = setup.device.type == "cpu"
     for batch in loader:
         loads.append(load(batch, setup.workload.tokens_per_sample))
-        if is_there:
-            yield batch
-            continue
         begun_ns = time.perf_counter_ns()
-        there = tree_map_only(Tensor, lambda item: item.to(setup.device, non_blocking=pinned), batch)
+        there = _copied(batch, setup.device, pinned)
         copied.s += (time.perf_counter_ns() - begun_ns) * 1e-9
         yield there
+
+
+def _copied(batch: Batch, device: torch.device, pinned: bool) -> Batch:
+    if isinstance(batch, dict) and all(isinstance(item, Tensor) for item in batch.values()):
+        return {name: item.to(device, non_blocking=pinned) for name, item in batch.items()}
+    return tree_map_only(Tensor, lambda item: item.to(device, non_blocking=pinned), batch)
 
 
 def shuffled(setup: TrainingSetup, samples: int, seed: int) -> ShuffledBatches:
