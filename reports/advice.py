@@ -12,7 +12,6 @@ from harness.record import Record, Status, why_unknown
 from reports import quantity
 from results.compare import Comparison
 from results.runs import incomparable
-from results.statistics import SIGNED_RANK_FROM
 
 FOREIGN_CPU_PCT = 5.0
 """Mean use by other programs, of all cores, above which step times can be expected to suffer."""
@@ -120,21 +119,13 @@ def _arms(found: Iterable[Record | Comparison]) -> str:
 
 
 def _few(comparisons: Sequence[Comparison], _: Sequence[Record]) -> Warning | None:
-    """Both grades of few: one repetition, which has no interval at all, and fewer than the rank test needs."""
+    """One repetition has no interval at all."""
     rivals = [item for item in comparisons if item.status is Status.OK and item.techniques != BASELINE]
     single = [item for item in rivals if item.repetitions == 1]
-    few = [item for item in rivals if 1 < item.repetitions < SIGNED_RANK_FROM]
     if single:
         return Warning(
             text=f"There is only one repetition, hence no interval and no verdict, for {_arms(single)}.",
             advice="Repeat with --repetitions 3 or more.",
-        )
-    if few:
-        least, most = min(item.repetitions for item in few), max(item.repetitions for item in few)
-        number = f"{least}" if least == most else f"{least} to {most}"
-        return Warning(
-            text=f"With {number} repetitions the intervals rest on the assumption of normally distributed log ratios.",
-            advice=f"From --repetitions {SIGNED_RANK_FROM} on they rest on ranks alone.",
         )
     return None
 
@@ -152,13 +143,33 @@ def _wide(comparisons: Sequence[Comparison], _: Sequence[Record]) -> Warning | N
     )
 
 
+def _disturbed(_: Sequence[Comparison], records: Sequence[Record]) -> Warning | None:
+    """Repetitions and rounds that are left out, because of what else was seen to go on."""
+    repetitions = {(record.workload, record.repetition) for record in records}
+    whole = {(record.workload, record.repetition) for record in records if record.disturbed}
+    partly = {(record.workload, record.repetition) for record in records if record.dropped_rounds} - whole
+    if not whole and not partly:
+        return None
+    causes = [text for record in records for text in record.disturbances]
+    left_out = [
+        *([f"{len(whole)} of {len(repetitions)} repetitions"] if whole else []),
+        *([f"some rounds of {len(partly)} {'others' if whole else 'repetitions'}"] if partly else []),
+    ]
+    return Warning(
+        text=f"Something disturbed the measuring, and left out are {quantity.several(left_out)}: {causes[-1]}"
+        f"{', for one' if len(set(causes)) > 1 else ''}.",
+        advice="End what else runs here, or measure when it is quiet: what is left out is time lost.",
+    )
+
+
 CHECKS: tuple[Check, ...] = (
     _mixed,
+    _disturbed,
     _noisy(
         "foreign_cpu_pct",
         FOREIGN_CPU_PCT,
         "Other programs used the CPU",
-        "End them and run again. Rounds are interleaved, so all arms suffer alike, but intervals grow.",
+        "End them and run again: they do not slow down all arms alike.",
     ),
     _noisy(
         "steal_pct",

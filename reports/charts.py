@@ -99,22 +99,27 @@ def _forest_axes(figure: Figure, layout: _Layout, ranked: Sequence[Comparison]) 
 
 def _speedup_limits(ranked: Sequence[Comparison]) -> tuple[float, float]:
     estimates = [item.speedup or 1 for item in ranked]
-    low = min([1.0, *((item.speedup_low or item.speedup or 1) for item in ranked)])
-    high = max([1.0, *((item.speedup_high or item.speedup or 1) for item in ranked)])
+    low = min([1.0, *((item.claim_low or item.speedup or 1) for item in ranked)])
+    high = max([1.0, *((item.claim_high or item.speedup or 1) for item in ranked)])
     low, high = max(low, min([1.0, *estimates]) / _ROOM), min(high, max([1.0, *estimates]) * _ROOM)
     margin = (high / low) ** 0.06 * 1.01
     return low / margin, high * margin
 
 
 def _whisker(area: Axes, comparison: Comparison, y: float) -> None:
-    """The interval; an end that lies outside the axes is an arrow at their border."""
-    if comparison.speedup_low is None or comparison.speedup_high is None:
+    """The bounds that hold for all arms together, and as a thicker part of it the interval of this arm alone; an end
+    that lies outside the axes is an arrow at their border."""
+    bounds = (comparison.claim_low, comparison.speedup_low, comparison.speedup_high, comparison.claim_high)
+    outer_low, inner_low, inner_high, outer_high = bounds
+    if outer_low is None or inner_low is None or inner_high is None or outer_high is None:
         return
     colour = MARKS[comparison.verdict][0]
     left, right = area.get_xlim()
-    low, high = max(comparison.speedup_low, left), min(comparison.speedup_high, right)
-    area.plot([low, high], [y, y], color=colour, linewidth=1.8, solid_capstyle="butt")
-    for end, asked, arrow in ((low, comparison.speedup_low, "<"), (high, comparison.speedup_high, ">")):
+    low, high = max(outer_low, left), min(outer_high, right)
+    inner = [max(inner_low, left), min(inner_high, right)]
+    area.plot([low, high], [y, y], color=colour, linewidth=1.0, solid_capstyle="butt")
+    area.plot(inner, [y, y], color=colour, linewidth=2.6, solid_capstyle="butt")
+    for end, asked, arrow in ((low, outer_low, "<"), (high, outer_high, ">")):
         marker = "|" if end == asked else arrow
         area.plot([end], [y], marker=marker, markersize=6, color=colour, clip_on=False)
 

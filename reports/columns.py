@@ -9,7 +9,7 @@ from bench.spec import BASELINE
 from harness.record import Machine, Record, Status
 from harness.record import why_unknown as why_not_read
 from reports import quantity
-from results.compare import Comparison
+from results.compare import Comparison, Verdict
 from results.metrics import why_no_flops
 
 OUTCOME_WORDS = {
@@ -20,6 +20,7 @@ OUTCOME_WORDS = {
     Status.DIVERGED: "diverged",
     Status.UNEQUAL_WORK: "unequal work",
 }
+AGAINST_BASELINE = ("speedup", "claim_low", "loss_delta", "smallest_effect", "seconds_to_know")
 REFERENCE = "reference"
 """What stands where a comparison with the baseline would, in the baseline's own row."""
 
@@ -49,6 +50,14 @@ def speedup(comparison: Comparison) -> str:
     return quantity.ratio_interval(comparison.speedup, comparison.speedup_low, comparison.speedup_high)
 
 
+def claim(comparison: Comparison) -> str:
+    """`[1.25, 1.39]`: the bounds that hold for all arms together."""
+    low, high = comparison.claim_low, comparison.claim_high
+    if low is None or high is None or comparison.speedup is None:
+        return quantity.UNKNOWN
+    return quantity.ratio_interval(comparison.speedup, low, high).partition(" ")[2]
+
+
 def cuda_graphs(comparison: Comparison) -> str:
     """How many were launched, or that none was because all were skipped."""
     if not comparison.cuda_graph_launches and comparison.cudagraph_skips:
@@ -58,9 +67,16 @@ def cuda_graphs(comparison: Comparison) -> str:
 
 COLUMNS: tuple[Column, ...] = (
     Column(name="speedup", title="Speed-up", caption="time a token of fp32 over the arm's", show=speedup),
-    _column("step_time_s", "Step time", "one optimizer update, in the interleaved rounds", quantity.duration),
-    _column("tokens_per_s", "Tokens", "tokens a second over the sustained window", quantity.rate),
-    _column("samples_per_s", "Samples", "samples a second over the sustained window", quantity.rate, main=False),
+    Column(
+        name="claim_low",
+        title="Bounds for all",
+        caption="of the speed-up, for all arms of the workload together: verdicts follow them",
+        show=claim,
+        main=False,
+    ),
+    _column("step_time_s", "Step time", "one optimizer update, in warm contiguous training", quantity.duration),
+    _column("tokens_per_s", "Tokens", "tokens a second, over the same steps", quantity.rate),
+    _column("samples_per_s", "Samples", "samples a second, over the same steps", quantity.rate, main=False),
     _column(
         "peak_memory_bytes", "Peak memory", "the allocator's on a GPU, growth of own memory on a CPU", quantity.memory
     ),
@@ -72,10 +88,8 @@ COLUMNS: tuple[Column, ...] = (
     _column("energy_j_per_token", "Energy per token", "from the GPU's energy counter", quantity.energy),
     _column("mfu", "MFU", "model FLOP utilisation: share of the chip's published peak", quantity.share),
     _column("matmul_share", "Of matmul peak", "share of the peak measured on this machine", quantity.share, main=False),
-    _column("data_wait_pct", "Data wait", "share of the sustained window", quantity.percent, main=False),
-    _column(
-        "copy_pct", "Copy", "of batches to the device, share of the sustained window", quantity.percent, main=False
-    ),
+    _column("data_wait_pct", "Data wait", "share of the steps' time", quantity.percent, main=False),
+    _column("copy_pct", "Copy", "of batches to the device, share of the steps' time", quantity.percent, main=False),
     _column(
         "scaling_efficiency",
         "Scaling efficiency",
@@ -108,7 +122,9 @@ COLUMNS: tuple[Column, ...] = (
     _column("loss_delta", "Loss change", "against fp32 after the same updates on the same data", quantity.signed),
     _column("parameters", "Parameters", "of the model as it was trained", quantity.count, main=False),
     _column("smallest_effect", "Could have seen", "least change seen with 80 % chance", quantity.share, main=False),
+    _column("seconds_to_know", "To know", "more repetitions of an open arm, about", quantity.duration, main=False),
     _column("repetitions", "Repetitions", "fresh processes that ended ok", lambda value: f"{value:.0f}", main=False),
+    _column("dropped", "Dropped", "repetitions that something disturbed", lambda value: f"{value:.0f}", main=False),
 )
 TITLES = {column.name: column.title for column in COLUMNS}
 
@@ -127,7 +143,7 @@ def value(column: Column, comparison: Comparison) -> float | None:
 
 def text(column: Column, comparison: Comparison) -> str:
     """The figure in words and digits, `reference` for the baseline against itself, or `unknown`."""
-    if comparison.techniques == BASELINE and column.name in ("speedup", "loss_delta", "smallest_effect"):
+    if comparison.techniques == BASELINE and column.name in AGAINST_BASELINE:
         return REFERENCE
     return quantity.UNKNOWN if value(column, comparison) is None else column.show(comparison)
 
@@ -143,9 +159,11 @@ def _why_not_seen(name: str, comparison: Comparison, records: Sequence[Record], 
     reason = None
     if name in FROM_NVML:
         reason = (machine.unknown if machine else {}).get("gpu") or _why_not_read(name, records)
+    elif name == "seconds_to_know":
+        reason = "one repetition shows no spread" if comparison.verdict is Verdict.UNCLEAR else "its verdict is known"
     elif name == "speedup":
         reason = "no repetition of the baseline ended ok beside this arm's"
-    elif name == "smallest_effect" and comparison.repetitions == 1:
+    elif name in ("smallest_effect", "claim_low") and comparison.repetitions == 1:
         reason = "one repetition shows no spread"
     elif name in ("mfu", "matmul_share") and machine:
         reason = _why_no_share(name, records, machine)

@@ -103,7 +103,6 @@ def _texts(
         "facts": facts.machine_facts(machine),
         "warnings": view.warnings(comparisons, records),
         "same_within": quantity.percent(100 * SAME_WITHIN),
-        "methods": list(dict.fromkeys(item.method for item in comparisons if item.method)),
         "data": _data(comparisons, machine, plan, runs),
         "style": Markup(_asset("style.css")),
         "script": Markup(_asset("script.js")),

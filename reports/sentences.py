@@ -17,7 +17,7 @@ VERDICT_WORDS = {
     Verdict.FASTER: "faster",
     Verdict.SLOWER: "slower",
     Verdict.SAME: "the same",
-    Verdict.UNCLEAR: "unclear",
+    Verdict.UNCLEAR: "not yet known",
 }
 
 
@@ -69,6 +69,8 @@ def _why_nothing(baseline: Comparison | None, arms: Sequence[Comparison]) -> str
     if baseline.status is not Status.OK:
         reason = f" ({baseline.reason})" if baseline.reason else ""
         return f"the baseline {BASELINE} ended as {OUTCOME_WORDS[baseline.status]}{reason}"
+    if baseline.dropped and not baseline.repetitions:
+        return f"{baseline.reason}. End what else runs here, or wait until it ends, and measure again"
     return "no other arm ended ok" if len(arms) > 1 else "only the baseline was run"
 
 
@@ -82,12 +84,24 @@ def _tally(arms: Sequence[Comparison]) -> str:
     verdicts = Counter(item.verdict for item in rivals if is_ranked(item))
     others = Counter(outcome(item) for item in rivals if not is_ranked(item))
     counted = [f"{verdicts[verdict]} {word}" for verdict, word in VERDICT_WORDS.items() if verdicts[verdict]]
+    dropped = max((item.dropped for item in arms if item.repetitions), default=0)
     left_out = [f"{number} {word}" for word, number in others.items()]
     if not rivals:
         return ""
     ranked = f"{quantity.several(counted, 9)}" if counted else "none ranked"
     rest = f"; not ranked: {quantity.several(left_out, 9)}" if left_out else ""
-    return f"Of {len(rivals)} tried: {ranked}{rest}."
+    more = "repetition" if dropped == 1 else "repetitions"
+    disturbed = f" {dropped} more {more} had to be left out." if dropped else ""
+    return f"Of {len(rivals)} tried: {ranked}{_to_know(arms)}{rest}.{disturbed}"
+
+
+def _to_know(arms: Sequence[Comparison]) -> str:
+    """About how long more repetitions would take to make the open verdicts known."""
+    open_s = sorted(item.seconds_to_know for item in arms if item.seconds_to_know is not None)
+    if not open_s:
+        return ""
+    span = list(dict.fromkeys(quantity.duration(seconds, 2) for seconds in (open_s[0], open_s[-1])))
+    return f" (about {' to '.join(span)} of repetitions each would tell)"
 
 
 def over_sizes(comparisons: Sequence[Comparison]) -> list[str]:

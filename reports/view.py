@@ -93,6 +93,12 @@ def qualified(comparison: Comparison) -> str:
     return ", ".join(filter(None, (outcome(comparison), differs(comparison))))
 
 
+INTERVALS = (
+    "intervals: 95 %, each for one arm by itself; outcomes follow wider bounds, which hold for all arms of a workload "
+    "together with 95 % (Sidak)"
+)
+"""What belongs below a table of speed-ups."""
+
 Item = TypeVar("Item", Comparison, Record)
 
 
@@ -195,9 +201,9 @@ def excluded(comparisons: Iterable[Comparison]) -> list[Excluded]:
 
 def remarks(comparisons: Sequence[Comparison]) -> list[str]:
     """What belongs below a table: the methods of its intervals, and the reason for each arm that is not ranked."""
-    methods = list(dict.fromkeys(item.method for item in comparisons if is_ranked(item) and item.method))
+    ranked = [item for item in comparisons if is_ranked(item)]
     reasons = [
         f"{item.techniques} on {quantity.several(list(item.workloads))}: {item.outcome}: {item.reason}"
         for item in excluded(comparisons)
     ]
-    return ([f"95 % intervals: {quantity.several(methods)}"] if methods else []) + reasons
+    return ([INTERVALS] if any(item.speedup_low is not None for item in ranked) else []) + reasons

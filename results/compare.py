@@ -169,10 +169,17 @@ def _comparison(records: list[Record], baselines: list[Record], found: Contrast 
         scaling_efficiency=_efficiency(found, first),
         changes=first.changes,
         alone=not is_baseline and any(record.alone for record in good),
-        reason=failed.reason if failed else None,
+        reason=failed.reason if failed else _why_disturbed(records),
         command=first.command,
         **metrics,
     )
+
+
+def _why_disturbed(records: Sequence[Record]) -> str | None:
+    """What disturbed an arm of whose repetitions none is left; None if one is."""
+    if not all(record.disturbed for record in records):
+        return None
+    return f"every repetition was disturbed, and none is counted: in the last one {records[-1].disturbances[-1]}"
 
 
 def _step_times_s(records: Sequence[Record]) -> list[float]:

@@ -67,10 +67,22 @@ def replace_measurement(item: Record, **changed: Any) -> Record:
 
 
 def test_warnings_of_few_repetitions_and_wide_intervals(comparisons: list[Comparison]) -> None:
-    texts = [warning.text for warning in view.warnings(comparisons, [])]
-    assert any(text.startswith("With 3 repetitions") for text in texts)
-    assert any(text.startswith("Intervals are wide") for text in texts)
+    narrow, wide = ([replace(item, smallest_effect=effect) for item in comparisons] for effect in (0.01, 0.2))
+    assert view.warnings(narrow, []) == []
+    (told,) = view.warnings(wide, [])
+    assert told.text.startswith("Intervals are wide")
     single = view.warnings(compare(run(repetitions=1), machine()), [])
     assert ["only one repetition" in warning.text for warning in single] == [True]
     strangers = [*run(repetitions=1), replace(record("compile", 1), machine_id="another")]
     assert "differ in machine_id" in view.warnings([], strangers)[0].text
+
+
+def test_what_was_left_out_is_told(records: list[Record]) -> None:
+    busy = "other processes took 50% of the cores"
+    assert not any("left out" in warning.text for warning in view.warnings([], records))
+    bad = [
+        replace(record, disturbed=record.repetition == 0, dropped_rounds=[1], disturbances=[busy]) for record in records
+    ]
+    (told,) = [warning for warning in view.warnings([], bad) if "left out" in warning.text]
+    workloads = len({record.workload for record in records})
+    assert f"{workloads} of {3 * workloads} repetitions" in told.text and busy in told.text
