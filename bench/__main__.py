@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from bench import __version__, catalogue, plugins
+from bench.commands import calibrating
 from bench.commands.console import INTERRUPTED, NOTHING_MEASURED, Device, Plugins, fail, usage_errors
 from bench.commands.gate import calibration_, gate
 from bench.commands.history import history
@@ -27,12 +28,13 @@ from harness.doctor import diagnose
 from harness.driver import overlooked
 from harness.nursery import Nursery
 from harness.prepare import TASK_TIMEOUT_S, Prepared, look, prepare
-from harness.record import Record, Status
+from harness.record import Machine, Record, Status
 from harness.sweep import Sweep, check_resumable
 from reports import export, html, listing, markdown, sentences, terminal
 from reports.live import Live
 from results import store
 from results.compare import Comparison, compare, most_telling
+from results.idle import ErrorRate, error_rate, load
 from results.runs import compare_runs, incomparable
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -93,15 +95,21 @@ def run(
     out: Annotated[Path, typer.Option(help="Where the run's own folder is made.")] = Path("runs"),
     resume: Annotated[Path | None, typer.Option(help="The folder of an unfinished run to complete.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the arms and stop.")] = False,
+    calibrate: Annotated[
+        int | None,
+        typer.Option(min=1, help="Heats of idle copies of the baseline: how often is it wrong here?"),
+    ] = None,
 ) -> None:
     """Measure a plan, or models under techniques, and render the report."""
     with usage_errors():
         shape = (plan, model, technique, device, phase, batch, sequence, corpus, repetitions, budget)
         if resume is not None and any(shape):
             raise ValueError("--resume takes its plan from the run: leave out the plan and all that shapes it")
+        if calibrate is not None and (technique or resume is not None):
+            raise ValueError("--calibrate races idle copies of the baseline: leave out --technique and --resume")
         compositions = tuple(parse_composition(text) for text in technique or ())
         # The nursery imports torch while this process does: both need it, and neither waits for the other.
-        with _nursery(plugin) as nursery:
+        with _nursery(plugin, () if calibrate is None else (calibrating.RIVALS,)) as nursery:
             for names in compositions:
                 compose(names)
             if resume is not None:
@@ -124,6 +132,8 @@ def run(
                     repetitions=repetitions,
                     budget_s=budget,
                 )
+            if calibrate is not None:
+                chosen = calibrating.rivals(chosen)
             prepared = prepare(chosen, nursery)
             if dry_run:
                 typer.echo(listing.dry_run(prepared))
@@ -133,14 +143,17 @@ def run(
                 raise ValueError(
                     f"run {str(folder)!r} was begun in this very second: start again, or use another --out"
                 )
+            if calibrate is not None:
+                calibrating.calibrate(chosen, nursery, calibrate, folder)
+                return
             _measure(nursery, prepared, folder)
     _conclude(folder)
 
 
 @contextmanager
-def _nursery(plugin: list[Path] | None) -> Iterator[Nursery]:
-    """A nursery that knows the plugins, as this process then does too."""
-    with Nursery(modules=[str(file.resolve()) for file in plugin or ()]) as nursery:
+def _nursery(plugin: list[Path] | None, modules: Sequence[str] = ()) -> Iterator[Nursery]:
+    """A nursery that knows the plugins, as this process then does too, and further modules."""
+    with Nursery(modules=[*modules, *(str(file.resolve()) for file in plugin or ())]) as nursery:
         for file in plugin or ():
             plugins.load_file(file)
         yield nursery
@@ -191,7 +204,9 @@ def _measure(nursery: Nursery, prepared: Prepared, folder: Path) -> None:
 def _render(folder: Path) -> Path:
     """Render the report of the records so far, and put it in the place of the one before."""
     records, machine = store.read(folder), store.read_machine(folder)
-    page = html.render(compare(records, machine), records, machine, store.read_plan(folder), captions=captions())
+    page = html.render(
+        compare(records, machine), records, machine, store.read_plan(folder), captions=captions(), known=_known(machine)
+    )
     fresh = folder / ".report.html"
     fresh.write_text(page)
     return fresh.replace(folder / "report.html")
@@ -205,6 +220,10 @@ def _conclude(folder: Path) -> None:
     typer.echo(f"{sentences.answer(comparisons)}\n\nrun:    {folder}\nreport: {page}")
     if not any(row.status is Status.OK for row in comparisons):
         fail("no arm finished: the report says why", NOTHING_MEASURED)
+
+
+def _known(machine: Machine) -> ErrorRate | None:
+    return error_rate(load(machine.machine_id))
 
 
 def captions() -> dict[str, str]:
@@ -287,7 +306,10 @@ def report(
         records, machine = store.join(loaded), store.read_machine(runs[0])
         page = out or runs[0] / "report.html"
         plan = store.read_plan(runs[0])
-        page.write_text(html.render(compare(records, machine), records, machine, plan, captions=captions()))
+        shown = html.render(
+            compare(records, machine), records, machine, plan, captions=captions(), known=_known(machine)
+        )
+        page.write_text(shown)
     typer.echo(f"report: {page}")
 
 

@@ -115,9 +115,10 @@ class Sweep:
 
     def _wanted(self, entry: Entry) -> int:
         """How many repetitions of a workload there are to be: the least, and one for each that was disturbed, up to
-        as many again."""
+        as many again; but no more where all were disturbed."""
+        taken = {record.repetition for record in self._of(entry.spec.name) if record.measurement.round_index}
         disturbed = {record.repetition for record in self._of(entry.spec.name) if record.disturbed}
-        return self._plan.repetitions + min(len(disturbed), self._plan.repetitions)
+        return self._plan.repetitions + (0 if disturbed == taken else min(len(disturbed), self._plan.repetitions))
 
     def _left_s(self, started: float) -> float:
         """Seconds of the budget that are left; infinite where there is none."""

@@ -17,6 +17,7 @@ from harness.record import Machine, Record
 from reports import charts, export, facts, panels, quantity, scatter, sentences, sizes, view
 from results.compare import SAME_WITHIN, Comparison
 from results.crossover import crossovers
+from results.idle import ErrorRate
 
 PAGE_BYTES = 1_950_000
 """What a page may weigh. Charts are drawn in order of importance as long as there is room beside the table."""
@@ -58,12 +59,14 @@ def render(
     plan: Plan,
     *,
     captions: Mapping[str, str] | None = None,
+    known: ErrorRate | None = None,
 ) -> str:
-    """The whole page. `captions` has the one-line caption of each technique, by name."""
+    """The whole page. `captions` has the one-line caption of each technique, by name; `known` says how often verdicts are
+    wrong on the machine."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["breakable"] = _breakable
     template = environment.from_string(_template())
-    page = _texts(comparisons, records, machine, plan, captions or {})
+    page = _texts(comparisons, records, machine, plan, captions or {}) | {"known": sentences.error_rate(known)}
     bare = template.render(page, omitted=[], sizes={}, **{kind: {} for kind in KINDS})
     return template.render(page, **_drawn(comparisons, records, PAGE_BYTES - len(bare.encode())))
 

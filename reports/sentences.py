@@ -12,6 +12,7 @@ from reports.columns import OUTCOME_WORDS, speedup
 from reports.view import by_workload, differs, fastest_first, is_ranked, outcome
 from results.compare import Comparison, Verdict
 from results.crossover import Crossover, crossovers
+from results.idle import ErrorRate, IdleHeat
 
 VERDICT_WORDS = {
     Verdict.FASTER: "faster",
@@ -127,3 +128,28 @@ def over_family(found: Crossover) -> str:
     faster = [item.workload for item in found.sizes if item.verdict is Verdict.FASTER]
     some = f", though it does on {quantity.several(faster)}" if faster else ""
     return f"{name} is not shown to pay on the largest of {span}, {speedup(found.sizes[-1])}{some}."
+
+
+def idle_heat(found: IdleHeat) -> str:
+    """What one heat of idle copies of the baseline came to."""
+    bias = "" if found.step_bias is None else f"; its step is {quantity.ratio(found.step_bias)} a bare loop's"
+    dropped = f", {found.dropped} dropped" if found.dropped else ""
+    return (
+        f"{found.held} of {found.intervals} intervals hold the truth, {found.false_directions} false directions, "
+        f"bounds of {quantity.share(found.claim_width)} to either side from {found.repetitions} repetitions{dropped}"
+        f"{bias} ({quantity.duration(found.seconds, 2)})"
+    )
+
+
+def error_rate(found: ErrorRate | None) -> str:
+    """What is known of how often `run` is wrong on this machine."""
+    if found is None or found.false_bound is None:
+        return "How often this machine's verdicts are wrong is not known: `trainpace run --calibrate 10` finds out."
+    held, false = found.held, found.false_heats
+    heats = "heat" if false.tries == 1 else "heats"
+    bias = "" if found.step_bias is None else f", and a step took {quantity.ratio(found.step_bias)} a bare loop's"
+    return (
+        f"On this machine {false.tries} {heats} of idle copies of the baseline had {false.seen} with a false direction "
+        f"(at most {quantity.share(found.false_bound)} of all, with 95 % confidence); {held.seen} of {held.tries} "
+        f"single intervals ({quantity.share(held.seen / held.tries)}) held the truth{bias}."
+    )

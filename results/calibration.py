@@ -20,7 +20,7 @@ from scipy import stats
 from results.decision import LOOKS, Margins, Verdict
 from results.gate import Limits
 
-METHOD = 3
+METHOD = 4
 """Of measuring and deciding. Outcomes of another method say nothing about this one."""
 
 BOUND_CONFIDENCE = 0.95

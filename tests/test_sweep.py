@@ -25,7 +25,7 @@ Run = Callable[..., tuple[Any, list[Record]]]
 
 
 def by_label(records: list[Record]) -> dict[str, Record]:
-    return {record.techniques: record for record in records}
+    return {record.techniques: record for record in records if not record.copy}
 
 
 def test_equal_work_is_certified(sweep: Run) -> None:
@@ -34,7 +34,9 @@ def test_equal_work_is_certified(sweep: Run) -> None:
     assert {record.status for record in records} == {Status.OK}
     reference = found["fp32"].certificate
     assert reference is not None and reference.first_losses is not None
-    for record in records:
+    # The baseline's further processes do the same, and need not show it again.
+    assert [record.copy for record in records if record.techniques == "fp32"] == [0, 1]
+    for record in found.values():
         work = record.certificate
         assert work is not None and work.first_losses is not None
         assert work.tokens_per_update == reference.tokens_per_update == 8 * 32

@@ -2,7 +2,7 @@
 
     python -m tests.truth [--model gpt2/nano] [--arms 2] [--arms 17] [--repetitions N]
 
-In every repetition, before each round of the heat, bare loops of the same model (tests/bare_loop.py), plain and under
+In every repetition, before each round of the heat, bare loops of the same model (harness/bare_loop.py), plain and under
 the three techniques, step alone for a second each, all in processes of their own, while every arm is parked. What the
 sweep then reports is divided by what the bare loops showed in the same minute: step time and tokens a second of the
 baseline, and the speed-ups. Each figure comes with its 95 % interval over repetitions of fresh processes.
@@ -23,6 +23,7 @@ from pathlib import Path
 from bench.host import Host
 from bench.plans import COMMON, quick
 from bench.spec import BASELINE, Plan, WorkloadSpec
+from harness.bare_loop import TECHNIQUES, BareLoop
 from harness.nursery import Nursery
 from harness.prepare import Prepared, prepare
 from harness.record import Record, Status
@@ -30,7 +31,6 @@ from harness.sweep import Progress, Sweep
 from results.compare import compare
 from results.pace import rate_per_s, step_time_s
 from results.statistics import interval
-from tests.bare_loop import TECHNIQUES, BareLoop
 
 MODELS = ("gpt2/nano", "gpt2/tiny", "bert/mini", "tests/convolutional.py:make_model")
 WINDOW_S = 1.0

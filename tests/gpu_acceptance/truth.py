@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from bench.spec import BASELINE, Protocol
+from harness.bare_loop import BareLoop, Window
 from harness.record import Record, Status
 from reports.quantity import duration, share
 from results import pace
 from results.pace import step_time_s
 from results.statistics import interval
-from tests.bare_loop import BareLoop, Window
 from tests.gpu_acceptance.arms import check, only, prepared, raced, warm_arm
 from tests.gpu_acceptance.rows import Row, failed, judged, within
 from tests.gpu_acceptance.stand import Stand

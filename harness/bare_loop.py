@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
+import os
 import subprocess
 import sys
 import time
@@ -35,9 +36,12 @@ class BareLoop:
     """The loop in its own process, stepped on demand. Use as a context manager."""
 
     def __init__(self, model: str, *options: str) -> None:
-        command = [sys.executable, "-m", "tests.bare_loop", model, *options]
-        root = Path(__file__).parents[1]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root)
+        command = [sys.executable, "-m", "harness.bare_loop", model, *options]
+        paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
 
     def warm_up(self) -> None:
         """The first steps load kernels; the next show how long a step is."""
