@@ -61,8 +61,8 @@ def render(
     captions: Mapping[str, str] | None = None,
     known: ErrorRate | None = None,
 ) -> str:
-    """The whole page. `captions` has the one-line caption of each technique, by name; `known` says how often verdicts are
-    wrong on the machine."""
+    """The whole page. `captions` has the one-line caption of each technique, by name; `known` says how often verdicts
+    are wrong on the machine."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["breakable"] = _breakable
     template = environment.from_string(_template())

@@ -2,10 +2,10 @@
 
     python -m tests.neighbour [--runs 20]
 
-Runs the command line as a user does, by turns beside one busy program, beside two, and beside one that is busy for three
-seconds of every eight, with techniques that a neighbour hits differently (ranks of one thread each) and idle copies of
-the baseline. A quiet run comes first. A direction is false if an idle copy has any, or a technique another one than in the
-quiet run. A line says what each run claimed, and the last one counts.
+Runs the command line as a user does, by turns beside one busy program, beside two, and beside one that is busy for
+three seconds of every eight, with techniques that a neighbour hits differently (ranks of one thread each) and idle
+copies of the baseline. A quiet run comes first. A direction is false if an idle copy has any, or a technique one that
+the quiet run does not have. A line says what each run claimed, and the last one counts.
 """
 
 from __future__ import annotations
