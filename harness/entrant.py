@@ -22,7 +22,7 @@ from harness.channel import Message
 from harness.equal_work import unequal_work
 from harness.gpus import Gpus
 from harness.nursery import ArmFailed, Nursery, Process
-from harness.record import Measurement, Record, Status, WorkCertificate
+from harness.record import GPU_FIGURES, Measurement, Record, Status, WorkCertificate, note
 from harness.telemetry import BetweenTurns, Sampler
 
 STEADY_WITHIN = 0.05
@@ -95,6 +95,8 @@ class Entrant:
         """The window for telemetry, if the protocol has one."""
         if self.protocol.sustained_s:
             self._phase(lambda: self._sustain(gpus))
+        elif self.protocol.telemetry:
+            self.measurement.unknown.append(note(GPU_FIGURES, gpus.reason or "there was no window for them"))
 
     def turn(self, index: int) -> None:
         """The arm's turn in one round: `turn_steps` contiguous steps, of which the first `lead_steps` do not count."""
