@@ -132,7 +132,8 @@ def _rounds(ring: Ring, entrants: Sequence[Entrant], draw: random.Random) -> Rou
     """
     if not all(entrant.alive for entrant in entrants):
         return None
-    count = round_count(ring.protocol, statistics.fmean(entrant.step_s for entrant in entrants))
+    step_s = statistics.fmean(entrant.step_s for entrant in entrants)
+    count = round_count(ring.protocol, step_s)
     found = take_turns(
         entrants,
         [count] * len(entrants),
@@ -141,6 +142,8 @@ def _rounds(ring: Ring, entrants: Sequence[Entrant], draw: random.Random) -> Rou
         gpus=ring.gpus.first(max(entrant.world_size for entrant in entrants)),
         draw=draw,
         lead_steps=ring.lead_steps,
+        # Both take as many steps.
+        step_s=step_s,
     )
     return found if all(entrant.alive for entrant in entrants) else None
 

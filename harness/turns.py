@@ -76,6 +76,7 @@ def take_turns(
     gpus: Gpus,
     draw: random.Random,
     lead_steps: int | None,
+    step_s: float | None = None,
     show: Callable[[str], object] = lambda text: None,
 ) -> Rounds:
     """Every living arm takes its count of turns, evenly spread over the rounds; the order in each round is drawn.
@@ -86,8 +87,9 @@ def take_turns(
     total = max(counts)
     slots = [spread(count, total) for count in counts]
     for entrant in entrants:
-        entrant.lead_steps = 0 if entrant.step_s > LONG_STEP_S else LEAD_STEPS if lead_steps is None else lead_steps
-        entrant.turn_steps = entrant.lead_steps + turn_steps(protocol, entrant.step_s)
+        planned_s = step_s or entrant.step_s
+        entrant.lead_steps = 0 if planned_s > LONG_STEP_S else LEAD_STEPS if lead_steps is None else lead_steps
+        entrant.turn_steps = entrant.lead_steps + turn_steps(protocol, planned_s)
     found, waiting, watched = Rounds(), deque(range(total)), list[int]()
     spare, watches, undisturbed = int(protocol.spare * total), 0, 0
     before = conditions.read(gpus)
