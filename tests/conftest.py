@@ -12,6 +12,7 @@ import torch
 
 from bench.corpus import Corpus, open_corpus
 from bench.spec import Phase, Plan, Protocol, WorkloadSpec
+from harness import conditions
 from harness.nursery import Nursery
 from harness.prepare import Prepared, prepare
 from harness.record import Record
@@ -58,8 +59,13 @@ def nursery(own_cache: None) -> Iterator[Nursery]:
 
 
 @pytest.fixture
-def sweep(nursery: Nursery, text_folder: Path, tmp_path: Path) -> Callable[..., tuple[Prepared, list[Record]]]:
-    """Run a small plan to the end and return its records, as they were kept on disk."""
+def sweep(
+    nursery: Nursery, text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[Prepared, list[Record]]]:
+    """Run a small plan to the end and return its records, as they were kept on disk. Others may use the machine of a
+    test: that disturbs nothing here."""
+    monkeypatch.setattr(conditions, "FOREIGN_SHARE", 1.0)
+    monkeypatch.setattr(conditions, "STEAL_SHARE", 1.0)
 
     def run(*compositions: tuple[str, ...], **options: Any) -> tuple[Prepared, list[Record]]:
         models = options.pop("models", ("gpt2/nano",))

@@ -52,7 +52,8 @@ def test_smoke_leaves_records_plan_and_report(smoke: Path) -> None:
     frame = pd.read_parquet(smoke / "records")
     assert set(frame["techniques"]) == {"fp32", "accumulate_4", "adamw_fused", "sgd_momentum"}
     assert set(frame["status"]) == {"ok"}
-    assert frame.groupby("techniques").size().eq(3).all()
+    # A repetition that something disturbs is replaced.
+    assert frame[frame["copy"] == 0].groupby("techniques").size().ge(3).all()
     assert json.loads((smoke / "plan.json").read_text())["name"] == "smoke"
     page = (smoke / "report.html").read_text()
     assert page.startswith("<!doctype html>") or page.startswith("<!DOCTYPE html>")

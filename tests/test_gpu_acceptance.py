@@ -68,7 +68,7 @@ def test_every_part_comes_to_its_figures(tmp_path: Path) -> None:
     assert "torch" in done.stdout.splitlines()[0] and "not installed" in done.stdout
     rows = {row.what: row for row in cells(done.stdout)}
     measured = (
-        *("doctor", "smoke", "float32: step time / bare loop", "bfloat16: sustained step / bare loop"),
+        *("doctor", "smoke", "float32: step time / bare loop", "bfloat16: step time / bare loop"),
         *("float32: waiting for data", "telemetry on / off", "ladder: float32", "ladder: amp_bf16", "technique sgd"),
     )
     verdicts = {name: rows[name].verdict for name in measured if name in rows}
