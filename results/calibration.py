@@ -116,29 +116,27 @@ def load(machine_id: str, limits: Collection[Limits]) -> list[Outcome]:
     """The machine's outcomes by the present method that were held to limits no wider than any of these; none if there
     is no file."""
     file = folder() / f"{machine_id}.jsonl"
-    found = read(file) if file.exists() else []
+    found = read(file, METHOD) if file.exists() else []
     return [outcome for outcome in found if all(outcome.is_as_strict_as(item) for item in limits)]
 
 
-def read(file: Path) -> list[Outcome]:
-    """A file's outcomes by the present method. Raises ValueError for a line that cannot be read."""
+def read(file: Path, method: int | None = None) -> list[Outcome]:
+    """A file's outcomes by one method: None is the latest in it. Raises ValueError for a line that cannot be read."""
     try:
         lines = file.read_text().splitlines()
     except OSError as error:
         raise ValueError(f"calibration {str(file)!r} cannot be read: {error.strerror}") from error
-    return [outcome for line in lines if (outcome := _parse(line, file)) is not None]
-
-
-def _parse(line: str, file: Path) -> Outcome | None:
-    """None for an outcome of another method."""
     try:
-        fields: dict[str, Any] = json.loads(line)
-        if fields["method"] != METHOD:
-            return None
-        limits = Limits(**fields["limits"] | {"time": Margins(**fields["limits"]["time"])})
-        return Outcome(**fields | {"verdict": Verdict(fields["verdict"]), "limits": limits})
+        known: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        wanted = method or max((fields["method"] for fields in known), default=METHOD)
+        return [_outcome(fields) for fields in known if fields["method"] == wanted]
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"calibration {str(file)!r} cannot be read ({error}): mend it or calibrate anew") from error
+
+
+def _outcome(fields: dict[str, Any]) -> Outcome:
+    limits = Limits(**fields["limits"] | {"time": Margins(**fields["limits"]["time"])})
+    return Outcome(**fields | {"verdict": Verdict(fields["verdict"]), "limits": limits})
 
 
 def calibrated(outcomes: Collection[Outcome]) -> Calibration:
