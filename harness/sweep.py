@@ -148,10 +148,11 @@ class Sweep:
 
     def _expected_s(self, entry: Entry, trials: Sequence[Trial]) -> float:
         """What a repetition of these arms took last time, the baseline in each part, and a tenth for what lies between
-        arms. Of an arm that was never measured, what most take."""
+        arms. Of an arm that was never measured, what most take; what is compiled already will not be compiled again."""
         took_s: dict[str, dict[int, float]] = defaultdict(lambda: defaultdict(float))
         for item in self._of(entry.spec.name):
-            took_s[item.techniques][item.repetition] += item.measurement.active_s
+            compiled_s = (item.measurement.compile_s or 0.0) if item.measurement.compile_cache == "cold" else 0.0
+            took_s[item.techniques][item.repetition] += item.measurement.active_s - compiled_s
         latest = {label: by_repetition[max(by_repetition)] for label, by_repetition in took_s.items()}
         typical_s = statistics.median(latest.values()) if latest else 0.0
         labels = {trial.label for trial in trials} - self._disqualified(entry.spec.name)

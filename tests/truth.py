@@ -2,27 +2,30 @@
 
     python -m tests.truth [--model gpt2/nano] [--arms 2] [--arms 17] [--repetitions N]
 
-In every repetition, before each round of the heat, bare loops of the same model (harness/bare_loop.py), plain and under
-the three techniques, step alone for a second each, all in processes of their own, while every arm is parked. What the
+In every repetition, between rounds of the heat, bare loops of the same model (harness/bare_loop.py), plain and under
+the three techniques, step alone for a while each, all in processes of their own, while every arm is parked. What the
 sweep then reports is divided by what the bare loops showed in the same minute: step time and tokens a second of the
-baseline, and the speed-ups. Each figure comes with its 95 % interval over repetitions of fresh processes.
+baseline, and the speed-ups. Two processes of the same program differ by some percent, and for as long as they live: so
+there are several bare loops of a kind, a large heat has each technique several times, and every repetition has fresh
+processes. Each figure comes with its 95 % interval over repetitions.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import math
 import random
 import statistics
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.host import Host
-from bench.plans import COMMON, quick
-from bench.spec import BASELINE, Plan, WorkloadSpec
+from bench.plans import quick
+from bench.spec import BASELINE, Plan, WorkloadSpec, parse_composition
 from harness.bare_loop import TECHNIQUES, BareLoop
 from harness.nursery import Nursery
 from harness.prepare import Prepared, prepare
@@ -33,26 +36,39 @@ from results.pace import rate_per_s, step_time_s
 from results.statistics import interval
 
 MODELS = ("gpt2/nano", "gpt2/tiny", "bert/mini", "tests/convolutional.py:make_model")
-WINDOW_S = 1.0
+RIVALS = {2: 1, 17: 16}
+LOOPS = 4
+WINDOW_S = 0.6
+WINDOWS = 5
 
 
-def compositions(arms: int, repetition: int) -> tuple[tuple[str, ...], ...]:
-    """The rivals: in a small heat one of the techniques by turns, in a large one the common ones."""
-    known = [name for name in TECHNIQUES if name]
-    if arms == 2:
-        return ((known[repetition % len(known)],),)
-    others = [name for name in COMMON if name not in known]
-    return tuple((name,) for name in [*known, *others][: arms - 1])
+def compositions(model: str, arms: int, repetition: int) -> tuple[tuple[str, ...], ...]:
+    """The rivals: the techniques in turn, each with an idle one beside it that tells the copies of a technique apart."""
+    known = techniques_of(model)
+    return tuple(
+        (known[(repetition + index) % len(known)], f"idle_{1 + index // len(known)}") for index in range(RIVALS[arms])
+    )
 
 
-def heat(prepared: Prepared, nursery: Nursery, bare: dict[str, BareLoop], draw: random.Random) -> dict[str, float]:
+def techniques_of(model: str) -> list[str]:
+    """The techniques that a bare loop has too: only models of transformers have a switch for checkpoints."""
+    return [name for name in TECHNIQUES if name and not (name == "checkpoint_activations" and ".py" in model)]
+
+
+def heat(
+    prepared: Prepared, nursery: Nursery, bare: Mapping[str, Sequence[BareLoop]], draw: random.Random
+) -> dict[str, float]:
     """One repetition: ln of what is reported over what the bare loops show, by figure."""
-    windows: dict[str, list[float]] = defaultdict(list)
+    windows: dict[tuple[str, int], list[float]] = defaultdict(list)
+    loops = {(name, index): loop for name, copies in bare.items() for index, loop in enumerate(copies)}
 
     def between_rounds(progress: Progress) -> None:
-        if progress.phase.startswith("round"):
-            for name in draw.sample(list(bare), len(bare)):
-                windows[name].append(bare[name].window(WINDOW_S).step_s)
+        if not progress.phase.startswith("round"):
+            return
+        taken, total = map(int, progress.phase.removeprefix("round ").split("/"))
+        if (taken - 1) % math.ceil(total / WINDOWS) == 0:
+            for key in draw.sample(list(loops), len(loops)):
+                windows[key].append(loops[key].window(WINDOW_S).step_s)
 
     with tempfile.TemporaryDirectory(prefix="trainpace-truth-") as folder:
         sweep = Sweep(
@@ -64,10 +80,13 @@ def heat(prepared: Prepared, nursery: Nursery, bare: dict[str, BareLoop], draw: 
             log=Path(folder) / "arms.log",
         )
         sweep.run(nursery)
-    return against(sweep.records, {name: statistics.median(found) for name, found in windows.items()}, prepared)
+    medians_s: dict[str, list[float]] = defaultdict(list)
+    for (name, _), found in windows.items():
+        medians_s[name].append(statistics.median(found))
+    return against(sweep.records, {name: statistics.geometric_mean(found) for name, found in medians_s.items()}, prepared)
 
 
-def against(records: Sequence[Record], bare_s: dict[str, float], prepared: Prepared) -> dict[str, float]:
+def against(records: Sequence[Record], bare_s: Mapping[str, float], prepared: Prepared) -> dict[str, float]:
     plain = [record for record in records if record.techniques == BASELINE and record.status is Status.OK]
     times_s = [time_s for record in plain if (time_s := step_time_s(record))]
     rates = [rate for record in plain if (rate := rate_per_s(record, "tokens"))]
@@ -75,35 +94,41 @@ def against(records: Sequence[Record], bare_s: dict[str, float], prepared: Prepa
     found = {"step time": math.log(statistics.fmean(times_s) / bare_s[""])}
     if rates:
         found["tokens a second"] = math.log(statistics.fmean(rates) * bare_s[""] / tokens)
+    speedups: dict[str, list[float]] = defaultdict(list)
     for row in compare(records, prepared.machine):
-        if row.techniques in bare_s and row.speedup is not None:
-            found[f"speed-up of {row.techniques}"] = math.log(row.speedup * bare_s[row.techniques] / bare_s[""])
+        if row.speedup is not None:
+            name = next(item for item in parse_composition(row.techniques) if not item.startswith("idle"))
+            speedups[name].append(row.speedup)
+    for name, values in speedups.items():
+        if name in bare_s:
+            found[f"speed-up of {name}"] = math.log(statistics.geometric_mean(values) * bare_s[name] / bare_s[""])
     return found
 
 
 def measure(nursery: Nursery, model: str, arms: int, repetitions: int) -> dict[str, list[float]]:
-    """All repetitions of one model in heats of so many arms."""
+    """All repetitions of one model in heats of so many arms. In a heat of two the speed-ups are those of too few
+    processes to be told from chance, and are left out."""
     found: dict[str, list[float]] = defaultdict(list)
     draw = random.Random(0)
     protocol = quick(Host(device="cpu")).protocol
+    wanted = ["", *techniques_of(model)] if arms > 2 else [""]
     for repetition in range(repetitions):
         plan = Plan(
             name="truth",
             workloads=(WorkloadSpec(model=model),),
-            compositions=compositions(arms, repetition),
+            compositions=compositions(model, arms, repetition),
             repetitions=1,
             seed=repetition,
             protocol=protocol,
         )
         prepared = prepare(plan, nursery)
-        wanted = ["", *(name for name in TECHNIQUES if (name,) in plan.compositions)]
         with contextlib.ExitStack() as stack:
-            bare: dict[str, BareLoop] = {}
-            for name in wanted:
-                if name == "checkpoint_activations" and ".py" in model:
-                    continue
-                bare[name] = stack.enter_context(BareLoop(model, "--technique", name))
-                bare[name].warm_up()
+            bare = {
+                name: [stack.enter_context(BareLoop(model, "--technique", name)) for _ in range(LOOPS)]
+                for name in wanted
+            }
+            for loop in (loop for copies in bare.values() for loop in copies):
+                loop.warm_up()
             for figure, value in heat(prepared, nursery, bare, draw).items():
                 found[figure].append(value)
                 print(f"  {model} {arms} arms {repetition}: {figure} {math.exp(value):.3f}", flush=True)
@@ -113,12 +138,13 @@ def measure(nursery: Nursery, model: str, arms: int, repetitions: int) -> dict[s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", action="append")
-    parser.add_argument("--arms", type=int, action="append", choices=(2, 17))
+    parser.add_argument("--arms", type=int, action="append", choices=RIVALS)
     parser.add_argument("--repetitions", type=int, default=6)
     options = parser.parse_args()
-    with Nursery() as nursery:
+    idle = importlib.import_module("bench.idle")
+    with Nursery(modules=[idle.__name__]) as nursery:
         for model in options.model or MODELS:
-            for arms in options.arms or (2, 17):
+            for arms in options.arms or RIVALS:
                 for figure, logs in measure(nursery, model, arms, options.repetitions).items():
                     show(f"{model}, {arms} arms: {figure} / bare loop", logs)
 
