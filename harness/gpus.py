@@ -110,7 +110,7 @@ class Gpus:
         """What holds the devices back now, in words; empty where nothing does."""
         # Before driver 535 it had the other name.
         names = ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")
-        found = self._each(lambda handle: self._ask(names, handle))
+        found = self.each(lambda handle: self._ask(names, handle))
         if isinstance(found, str):
             return found
         return {reason for bits in found for bit, reason in THROTTLE.items() if bits & bit}
@@ -132,14 +132,14 @@ class Gpus:
         # A driver has the version of its time. The function without one is the binding's latest, and its error where
         # a driver lacks that is none of NVML's.
         names = ("nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetComputeRunningProcesses_v2")
-        found = self._each(lambda handle: len(self._ask(names, handle)), of_slice=True)
+        found = self.each(lambda handle: len(self._ask(names, handle)), of_slice=True)
         if isinstance(found, str):
             return found
         return sum(found) if all(found) else NOBODY
 
     def energies_j(self) -> list[float] | str:
         """Each device's energy counter, in joules since its driver was loaded."""
-        return self._each(lambda handle: self._nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3)
+        return self.each(lambda handle: self._nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3)
 
     def driver(self) -> tuple[str | None, str | None]:
         """The driver's version with the CUDA release that it supports, as `580.95.05, CUDA 13.0`, and why that or the
@@ -203,12 +203,12 @@ class Gpus:
         )
 
     def _over_devices(self, figure: _Figure) -> float | str:
-        values = self._each(figure.read, of_slice=figure.of_slice)
+        values = self.each(figure.read, of_slice=figure.of_slice)
         if isinstance(values, str):
             return values
         return float(sum(values) if figure.is_sum else sum(values) / len(values))
 
-    def _each(self, read: Callable[[Any], T], *, of_slice: bool = False) -> list[T] | str:
+    def each(self, read: Callable[[Any], T], *, of_slice: bool = False) -> list[T] | str:
         """`read` of each device's handle, or why one of them is unknown: a part of the devices is not all of them."""
         if self.reason is not None:
             return self.reason

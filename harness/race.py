@@ -107,7 +107,7 @@ def race(heat: Heat, baseline: Trial, rivals: Sequence[Trial], *, replay: bool) 
         if part > first and not left.allows(2):
             return
         candidates = waiting if waiting or not crowded_out else [crowded_out.pop()]
-        entrants = _admit(heat, baseline, candidates, left)
+        entrants = _admit(heat, baseline, candidates, order, left)
         if len(entrants) == 1 and candidates and left.allows(1, entrants):
             # There was time, so what was lacking is room.
             entrants[0].end()
@@ -128,34 +128,68 @@ def race(heat: Heat, baseline: Trial, rivals: Sequence[Trial], *, replay: bool) 
         yield from _one_at_a_time(heat, [baseline, *alone], order, part, left, replay=replay)
 
 
-def _admit(heat: Heat, baseline: Trial, waiting: list[Trial], left: _Time) -> list[Entrant]:
-    """Start the baseline and as many of the waiting as memory and time allow; takes them off the list. Further
-    processes of the baseline come last, where there is room for them."""
-    entrants: list[Entrant] = []
-    largest_bytes = 0
+def _admit(heat: Heat, baseline: Trial, waiting: list[Trial], order: random.Random, left: _Time) -> list[Entrant]:
+    """Start the baseline and as many of the waiting as memory and time allow; takes them off the list.
+
+    They start in random order, because it matters: the first was seen to be three per cent slower than the others for
+    as long as it lived. Only where that leaves no room for the baseline it comes first. Returns the baseline first and
+    its further processes last.
+    """
     most = max(2, heat.protocol.heat_arms)
-    rivals = min(len(waiting), most - baselines(heat.protocol, min(len(waiting), most - 1)))
-    upcoming: Trial | None = baseline
-    while upcoming is not None:
-        heat.progress(upcoming.label, "warm-up")
-        entrant = heat.enter(upcoming)
-        entrant.start(heat.nursery)
-        entrant.sustain(heat.gpus)
-        left.spent(entrant)
-        for parked in entrants:
-            parked.check_parked()
-        entrants.append(entrant)
-        largest_bytes = max(largest_bytes, entrant.memory_bytes() // entrant.world_size)
-        has_room = free_bytes(heat, entrants) > rival_bytes(heat.host.device, largest_bytes)
-        upcoming = None
-        if has_room and left.allows(1, entrants):
-            copy = len(entrants) - rivals
-            if len(entrants) <= rivals:
-                upcoming = waiting.pop(0)
-            elif copy < baselines(heat.protocol, rivals):
-                upcoming = dataclasses.replace(baseline, copy=copy)
-        time.sleep(heat.protocol.pause_s)
+    rivals = waiting[: most - baselines(heat.protocol, min(len(waiting), most - 1))]
+    further = [baseline] * (baselines(heat.protocol, len(rivals)) - 1)
+    line = [baseline, *rivals, *further]
+    entrants = _start(heat, order.sample(line, len(line)), left)
+    reference = next((entrant for entrant in entrants if entrant.trial == baseline), None)
+    if reference is None or (reference.status is Status.OOM and entrants.index(reference)):
+        for entrant in entrants:
+            entrant.end()
+        entrants = _start(heat, line, left)
+    started = [entrant.trial for entrant in entrants]
+    waiting[:] = [trial for trial in waiting if trial not in started]
+    return sorted(entrants, key=lambda entrant: (entrant.trial.copy > 0, entrant.trial.techniques != ()))
+
+
+def _start(heat: Heat, line: Sequence[Trial], left: _Time) -> list[Entrant]:
+    """Start the trials in this order until memory or time is used up, or would be but for the baseline, which then
+    comes next and last. A further process of the baseline takes nothing that a rival in the line would need."""
+    entrants: list[Entrant] = []
+    largest_bytes, pending = 0, list(line)
+    while pending:
+        trial = pending.pop(0)
+        copies = sum(not entrant.trial.techniques for entrant in entrants)
+        rivals = sum(bool(other.techniques) for other in pending)
+        if not trial.techniques:
+            more = rivals + 1 if copies else 1
+            trial = dataclasses.replace(trial, copy=copies)
+        else:
+            more = 1 if copies else 2
+        # What an arm needs is not known before one has started.
+        need_bytes = rival_bytes(heat.host.device, largest_bytes)
+        room = free_bytes(heat, entrants) // need_bytes if need_bytes and entrants else more
+        if room < more or not left.allows(more, entrants):
+            if trial.copy:
+                continue
+            if copies or not room:
+                return entrants
+            trial = next(other for other in (trial, *pending) if not other.techniques)
+            pending.clear()
+        heat.progress(trial.label, "warm-up")
+        entrants.append(_started(heat, trial, entrants, left))
+        largest_bytes = max(largest_bytes, entrants[-1].memory_bytes() // entrants[-1].world_size)
     return entrants
+
+
+def _started(heat: Heat, trial: Trial, parked: Sequence[Entrant], left: _Time) -> Entrant:
+    """A new arm, warm; the others are parked meanwhile."""
+    entrant = heat.enter(trial)
+    entrant.start(heat.nursery)
+    entrant.sustain(heat.gpus)
+    left.spent(entrant)
+    for other in parked:
+        other.check_parked()
+    time.sleep(heat.protocol.pause_s)
+    return entrant
 
 
 def baselines(protocol: Protocol, rivals: int) -> int:
@@ -188,10 +222,7 @@ def _one_at_a_time(
         if trial is not trials[0] and not left.allows(1 if reference else 2):
             continue
         heat.progress(trial.label, "by itself")
-        entrant = heat.enter(trial)
-        entrant.start(heat.nursery)
-        entrant.sustain(heat.gpus)
-        left.spent(entrant)
+        entrant = _started(heat, trial, (), left)
         found = _rounds(heat, [entrant], order)
         entrant.attest(entrant.replay_steps if replay else 0)
         entrant.end()

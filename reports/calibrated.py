@@ -1,4 +1,4 @@
-"""What is known of a gate, slow-down by slow-down: the table behind the line that every verdict prints."""
+"""What is known of how often gates and runs are wrong: the tables behind the lines that they print."""
 
 from __future__ import annotations
 
@@ -7,18 +7,48 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from reports import listing
+from reports import listing, sentences
 from results.calibration import Outcome, calibrated, covers
 from results.decision import Verdict
+from results.idle import IdleHeat, error_rate
 
 
-def markdown(outcomes: Sequence[Outcome]) -> str:
+def of_gates(outcomes: Sequence[Outcome]) -> str:
     """Markdown: a table with a row for each workload and slow-down, and what they add up to."""
     groups: dict[tuple[str, float], list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         groups[outcome.workload, outcome.slowdown].append(outcome)
     rows = [_row(workload, share, found) for (workload, share), found in sorted(groups.items())]
     return "\n".join([listing.markdown(rows), "", *(f"- {line}" for line in totals(outcomes))])
+
+
+def of_runs(heats: Sequence[IdleHeat]) -> str:
+    """Markdown: a table with a row for each workload, and what they add up to."""
+    groups: dict[str, list[IdleHeat]] = defaultdict(list)
+    for heat in heats:
+        groups[heat.workload].append(heat)
+    rows = [_run_row(workload, found) for workload, found in sorted(groups.items())]
+    return "\n".join([listing.markdown(rows), "", sentences.error_rate(error_rate(heats))])
+
+
+def _run_row(workload: str, heats: Sequence[IdleHeat]) -> dict[str, Any]:
+    known = error_rate(heats)
+    assert known is not None
+    return {
+        "workload": workload,
+        "heats": len(heats),
+        "repetitions, median": f"{statistics.median(heat.repetitions for heat in heats):g}",
+        "dropped": sum(heat.dropped for heat in heats),
+        "single intervals that hold 1": known.held.describe(),
+        "heats with a false direction": known.false_heats.describe(),
+        "half-width of a bound, median and most": _shares([heat.claim_width for heat in heats]),
+        "step over a bare loop's, median": None if known.step_bias is None else f"{known.step_bias:.3f}x",
+        "seconds, median": f"{statistics.median(heat.seconds for heat in heats):.0f}",
+    }
+
+
+def _shares(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.1%}, {max(values):.1%}"
 
 
 def _row(workload: str, share: float, found: Sequence[Outcome]) -> dict[str, Any]:

@@ -1,14 +1,8 @@
-"""What the gate is known to do on this machine: comparisons of a base with itself, and with a slow-down put in.
-
-Outcomes are kept a line each in the user's data folder, one file a machine, and never rewritten.
-"""
+"""What the gate is known to do on this machine: comparisons of a base with itself, and with a slow-down put in."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import json
-import os
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -17,6 +11,7 @@ from typing import Any
 
 from scipy import stats
 
+from results import kept
 from results.decision import LOOKS, Margins, Verdict
 from results.gate import Limits
 
@@ -95,43 +90,20 @@ class Calibration:
     alike_p: float | None
 
 
-def folder() -> Path:
-    """Where outcomes are kept, by the XDG base directory specification."""
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(data) / "trainpace" / "calibration"
-
-
 def append(machine_id: str, outcome: Outcome) -> Path:
     """Keep one outcome of a machine."""
-    file = folder() / f"{machine_id}.jsonl"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file, "a") as lines:
-        lines.write(json.dumps(dataclasses.asdict(outcome)) + "\n")
-        lines.flush()
-        os.fsync(lines.fileno())
-    return file
+    return kept.append(machine_id, outcome)
 
 
 def load(machine_id: str, limits: Collection[Limits]) -> list[Outcome]:
-    """The machine's outcomes by the present method that were held to limits no wider than any of these; none if there
-    is no file."""
-    file = folder() / f"{machine_id}.jsonl"
-    found = read(file, METHOD) if file.exists() else []
+    """The machine's outcomes by the present method that were held to limits no wider than any of these."""
+    found = kept.load(machine_id, _outcome, METHOD)
     return [outcome for outcome in found if all(outcome.is_as_strict_as(item) for item in limits)]
 
 
-def read(file: Path, method: int | None = None) -> list[Outcome]:
-    """A file's outcomes by one method: None is the latest in it. Raises ValueError for a line that cannot be read."""
-    try:
-        lines = file.read_text().splitlines()
-    except OSError as error:
-        raise ValueError(f"calibration {str(file)!r} cannot be read: {error.strerror}") from error
-    try:
-        known: list[dict[str, Any]] = [json.loads(line) for line in lines]
-        wanted = method or max((fields["method"] for fields in known), default=METHOD)
-        return [_outcome(fields) for fields in known if fields["method"] == wanted]
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"calibration {str(file)!r} cannot be read ({error}): mend it or calibrate anew") from error
+def read(file: Path) -> list[Outcome]:
+    """A file's outcomes by the latest method in it. Raises ValueError for a line that cannot be read."""
+    return kept.read(file, _outcome, None)
 
 
 def _outcome(fields: dict[str, Any]) -> Outcome:

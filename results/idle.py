@@ -1,20 +1,16 @@
-"""How often `run` is wrong on this machine: heats in which every rival is an idle copy of the baseline.
-
-What a heat came to is kept a line each in the user's data folder, one file a machine, and never rewritten.
-"""
+"""How often `run` is wrong on this machine: heats in which every rival is an idle copy of the baseline."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.record import Status
-from results.calibration import Rate, folder, upper_bound
+from results import kept
+from results.calibration import Rate, upper_bound
 from results.compare import Comparison, Verdict, width
 
 METHOD = 1
@@ -78,40 +74,32 @@ def outcome(
     )
 
 
-def file_of(machine_id: str) -> Path:
-    return folder() / f"{machine_id}-run.jsonl"
-
-
 def append(machine_id: str, heat: IdleHeat) -> Path:
     """Keep what one heat of a machine came to."""
-    file = file_of(machine_id)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file, "a") as lines:
-        lines.write(json.dumps(dataclasses.asdict(heat)) + "\n")
-        lines.flush()
-        os.fsync(lines.fileno())
-    return file
+    return kept.append(_name(machine_id), heat)
 
 
 def load(machine_id: str) -> list[IdleHeat]:
     """The machine's heats by the present method. Raises ValueError for a line that cannot be read."""
-    file = file_of(machine_id)
-    return read(file) if file.exists() else []
+    return kept.load(_name(machine_id), _heat, METHOD)
 
 
 def read(file: Path) -> list[IdleHeat]:
-    """A file's heats by the present method. Raises ValueError for a line that cannot be read."""
-    found = []
-    for line in file.read_text().splitlines():
-        try:
-            fields = json.loads(line)
-            if fields["method"] == METHOD:
-                found.append(IdleHeat(**fields))
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(
-                f"calibration {str(file)!r} cannot be read ({error}): mend it or calibrate anew"
-            ) from error
-    return found
+    """A file's heats by the latest method in it. Raises ValueError for a line that cannot be read."""
+    return kept.read(file, _heat, None)
+
+
+def is_in(file: Path) -> bool:
+    """Whether a file has heats of `run`, not gates."""
+    return any("intervals" in fields for fields in kept.lines(file))
+
+
+def _name(machine_id: str) -> str:
+    return f"{machine_id}-run"
+
+
+def _heat(fields: dict[str, Any]) -> IdleHeat:
+    return IdleHeat(**fields)
 
 
 def error_rate(heats: Sequence[IdleHeat]) -> ErrorRate | None:

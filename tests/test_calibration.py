@@ -102,5 +102,5 @@ def test_outcomes_are_kept_a_line_each(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("name", ["300s", "120s"])
 def test_the_page_is_what_its_outcomes_add_up_to(name: str) -> None:
     file = DOCS / "calibration" / f"{name}.jsonl"
-    shown = page.markdown(calibration.read(file))
+    shown = page.of_gates(calibration.read(file))
     assert shown in (DOCS / "calibration.md").read_text(), f"put into it what `trainpace calibration {file}` prints"

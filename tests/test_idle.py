@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from results import idle
+from bench.__main__ import app
+from results import calibration, idle
 from results.compare import compare
 from tests.samples import MACHINE, record
+from tests.test_calibration import outcome
 
 
 def heat(factor: float, jitter: float) -> list[idle.IdleHeat]:
@@ -53,6 +56,19 @@ def test_what_a_heat_came_to_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
     file.write_text("not json\n")
     with pytest.raises(ValueError, match="mend it or calibrate anew"):
         idle.load("m1")
+
+
+def test_calibrations_of_runs_and_of_gates_are_shown_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    (found,) = heat(1.0, 0.01)
+    idle.append("m1", found)
+    calibration.append("m1", outcome())
+    shown = CliRunner().invoke(app, ["calibration"])
+    assert shown.exit_code == 0, shown.output
+    assert "machine m1-run" in shown.output and "2 of 2 single intervals" in shown.output
+    assert "base against itself: 1 of 1 passed" in shown.output
 
 
 def test_a_calibration_races_idle_copies_and_keeps_what_it_finds(tmp_path: Path, text_folder: Path) -> None:

@@ -43,7 +43,7 @@ WINDOWS = 5
 
 
 def compositions(model: str, arms: int, repetition: int) -> tuple[tuple[str, ...], ...]:
-    """The rivals: the techniques in turn, each with an idle one beside it that tells the copies of a technique apart."""
+    """The rivals: the techniques in turn, each with an idle one beside it that tells it from its copies."""
     known = techniques_of(model)
     return tuple(
         (known[(repetition + index) % len(known)], f"idle_{1 + index // len(known)}") for index in range(RIVALS[arms])
@@ -80,10 +80,11 @@ def heat(
             log=Path(folder) / "arms.log",
         )
         sweep.run(nursery)
-    medians_s: dict[str, list[float]] = defaultdict(list)
-    for (name, _), found in windows.items():
-        medians_s[name].append(statistics.median(found))
-    return against(sweep.records, {name: statistics.geometric_mean(found) for name, found in medians_s.items()}, prepared)
+    bare_s = {
+        name: statistics.geometric_mean(statistics.median(windows[name, index]) for index in range(len(copies)))
+        for name, copies in bare.items()
+    }
+    return against(sweep.records, bare_s, prepared)
 
 
 def against(records: Sequence[Record], bare_s: Mapping[str, float], prepared: Prepared) -> dict[str, float]:

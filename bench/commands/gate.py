@@ -31,7 +31,7 @@ from harness.sides import Side
 from harness.stored import Stored
 from reports import calibrated, ci
 from reports import gate as gate_report
-from results import calibration, settings, store
+from results import calibration, idle, kept, settings, store
 from results.judgement import ExitCode, Judgement
 
 BUDGET_S = 300.0
@@ -233,13 +233,18 @@ def _check_different(ends: Ends, sides: tuple[Side, Side]) -> None:
 def calibration_(
     file: Annotated[Path | None, typer.Argument(help="A file of outcomes. Default: all that this user has.")] = None,
 ) -> None:
-    """Print what calibrations have found out about the gate, as Markdown."""
+    """Print what calibrations have found out about the gate and about runs, as Markdown."""
     with usage_errors():
-        files = [file] if file else sorted(calibration.folder().glob("*.jsonl"))
+        files = [file] if file else sorted(kept.folder().glob("*.jsonl"))
         if not files:
-            raise ValueError("nothing is calibrated yet: run `trainpace gate --calibrate 40` with your --model")
+            raise ValueError(
+                "nothing is calibrated yet: run `trainpace gate --calibrate 40` or `trainpace run --calibrate 10` "
+                "with your --model"
+            )
         for found in files:
-            typer.echo(f"machine {found.stem}\n\n{calibrated.markdown(calibration.read(found))}\n")
+            is_run = idle.is_in(found)
+            shown = calibrated.of_runs(idle.read(found)) if is_run else calibrated.of_gates(calibration.read(found))
+            typer.echo(f"machine {found.stem}\n\n{shown}\n")
 
 
 def _calibrate(job: Job, sides: tuple[Side, Side], shares: Sequence[float], seed: int, folder: Path) -> None:

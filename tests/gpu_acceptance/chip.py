@@ -190,8 +190,8 @@ def _bus_bytes_per_s(stand: Stand) -> float | None:
     """What the lanes between host and chip can carry in one direction, None where NVML does not tell."""
     import pynvml
 
-    generations = stand.gpus._each(pynvml.nvmlDeviceGetMaxPcieLinkGeneration)
-    lanes = stand.gpus._each(pynvml.nvmlDeviceGetMaxPcieLinkWidth)
+    generations = stand.gpus.each(pynvml.nvmlDeviceGetMaxPcieLinkGeneration)
+    lanes = stand.gpus.each(pynvml.nvmlDeviceGetMaxPcieLinkWidth)
     if isinstance(generations, str) or isinstance(lanes, str) or generations[0] not in GIGATRANSFERS_PER_S:
         return None
     # Up to generation 2 ten bits carry eight, then 130 carry 128.

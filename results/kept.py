@@ -1,0 +1,62 @@
+"""What calibrations come to, kept a line each in the user's data folder, one file a machine, and never rewritten."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Outcome = TypeVar("Outcome")
+
+
+def folder() -> Path:
+    """By the XDG base directory specification."""
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data) / "trainpace" / "calibration"
+
+
+def append(name: str, outcome: DataclassInstance) -> Path:
+    """Add one outcome to the file of that name, and have it on disk."""
+    file = folder() / f"{name}.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "a") as lines:
+        lines.write(json.dumps(dataclasses.asdict(outcome)) + "\n")
+        lines.flush()
+        os.fsync(lines.fileno())
+    return file
+
+
+def load(name: str, make: Callable[[dict[str, Any]], Outcome], method: int) -> list[Outcome]:
+    """What the file of that name has of one method; nothing if there is none."""
+    file = folder() / f"{name}.jsonl"
+    return read(file, make, method) if file.exists() else []
+
+
+def read(file: Path, make: Callable[[dict[str, Any]], Outcome], method: int | None) -> list[Outcome]:
+    """What a file has of one method, None: of the latest in it. Raises ValueError for a line that cannot be read."""
+    known = lines(file)
+    try:
+        wanted = method or max((fields["method"] for fields in known), default=0)
+        return [make(fields) for fields in known if fields["method"] == wanted]
+    except (ValueError, TypeError, KeyError) as error:
+        raise _unreadable(file, error) from error
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    """The fields of each line. Raises ValueError for a file that cannot be read."""
+    try:
+        return [json.loads(line) for line in file.read_text().splitlines()]
+    except OSError as error:
+        raise ValueError(f"calibration {str(file)!r} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: Exception) -> ValueError:
+    return ValueError(f"calibration {str(file)!r} cannot be read ({error}): mend it or calibrate anew")
