@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reports import calibrated as page
-from results import calibration
+from results import calibration, idle
 from results.calibration import Outcome, Rate, calibrated, needed, upper_bound, why_advisory
 from results.decision import Margins, Verdict
 from results.gate import Limits
@@ -103,4 +103,10 @@ def test_outcomes_are_kept_a_line_each(tmp_path: Path, monkeypatch: pytest.Monke
 def test_the_page_is_what_its_outcomes_add_up_to(name: str) -> None:
     file = DOCS / "calibration" / f"{name}.jsonl"
     shown = page.of_gates(calibration.read(file))
+    assert shown in (DOCS / "calibration.md").read_text(), f"put into it what `trainpace calibration {file}` prints"
+
+
+def test_the_page_is_what_the_heats_of_runs_add_up_to() -> None:
+    file = DOCS / "calibration" / "run.jsonl"
+    shown = page.of_runs(idle.read(file))
     assert shown in (DOCS / "calibration.md").read_text(), f"put into it what `trainpace calibration {file}` prints"

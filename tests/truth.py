@@ -39,7 +39,6 @@ MODELS = ("gpt2/nano", "gpt2/tiny", "bert/mini", "tests/convolutional.py:make_mo
 RIVALS = {2: 1, 17: 16}
 LOOPS = 4
 WINDOW_S = 0.6
-WINDOWS = 5
 
 
 def compositions(model: str, arms: int, repetition: int) -> tuple[tuple[str, ...], ...]:
@@ -62,12 +61,15 @@ def heat(
     windows: dict[tuple[str, int], list[float]] = defaultdict(list)
     loops = {(name, index): loop for name, copies in bare.items() for index, loop in enumerate(copies)}
 
+    waiting: list[tuple[str, int]] = []
+
     def between_rounds(progress: Progress) -> None:
-        if not progress.phase.startswith("round"):
-            return
-        taken, total = map(int, progress.phase.removeprefix("round ").split("/"))
-        if (taken - 1) % math.ceil(total / WINDOWS) == 0:
-            for key in draw.sample(list(loops), len(loops)):
+        if progress.phase.startswith("round"):
+            # A few loops at a time: a machine drifts by several per cent while all of them have a window.
+            for _ in range(math.ceil(len(loops) / LOOPS)):
+                if not waiting:
+                    waiting.extend(draw.sample(list(loops), len(loops)))
+                key = waiting.pop()
                 windows[key].append(loops[key].window(WINDOW_S).step_s)
 
     with tempfile.TemporaryDirectory(prefix="trainpace-truth-") as folder:
@@ -81,7 +83,7 @@ def heat(
         )
         sweep.run(nursery)
     bare_s = {
-        name: statistics.geometric_mean(statistics.median(windows[name, index]) for index in range(len(copies)))
+        name: statistics.geometric_mean(statistics.fmean(windows[name, index]) for index in range(len(copies)))
         for name, copies in bare.items()
     }
     return against(sweep.records, bare_s, prepared)
@@ -97,7 +99,7 @@ def against(records: Sequence[Record], bare_s: Mapping[str, float], prepared: Pr
         found["tokens a second"] = math.log(statistics.fmean(rates) * bare_s[""] / tokens)
     speedups: dict[str, list[float]] = defaultdict(list)
     for row in compare(records, prepared.machine):
-        if row.speedup is not None:
+        if row.speedup is not None and row.techniques != BASELINE:
             name = next(item for item in parse_composition(row.techniques) if not item.startswith("idle"))
             speedups[name].append(row.speedup)
     for name, values in speedups.items():
