@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import math
 import random
 import statistics
@@ -23,6 +22,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bench import idle
 from bench.host import Host
 from bench.plans import quick
 from bench.spec import BASELINE, Plan, WorkloadSpec, parse_composition
@@ -60,7 +60,6 @@ def heat(
     """One repetition: ln of what is reported over what the bare loops show, by figure."""
     windows: dict[tuple[str, int], list[float]] = defaultdict(list)
     loops = {(name, index): loop for name, copies in bare.items() for index, loop in enumerate(copies)}
-
     waiting: list[tuple[str, int]] = []
 
     def between_rounds(progress: Progress) -> None:
@@ -82,10 +81,10 @@ def heat(
             log=Path(folder) / "arms.log",
         )
         sweep.run(nursery)
-    bare_s = {
-        name: statistics.geometric_mean(statistics.fmean(windows[name, index]) for index in range(len(copies)))
-        for name, copies in bare.items()
-    }
+    means_s: dict[str, list[float]] = defaultdict(list)
+    for (name, _), times_s in windows.items():
+        means_s[name].append(statistics.fmean(times_s))
+    bare_s = {name: statistics.geometric_mean(times_s) for name, times_s in means_s.items()}
     return against(sweep.records, bare_s, prepared)
 
 
@@ -144,7 +143,6 @@ def main() -> None:
     parser.add_argument("--arms", type=int, action="append", choices=RIVALS)
     parser.add_argument("--repetitions", type=int, default=6)
     options = parser.parse_args()
-    idle = importlib.import_module("bench.idle")
     with Nursery(modules=[idle.__name__]) as nursery:
         for model in options.model or MODELS:
             for arms in options.arms or RIVALS:
