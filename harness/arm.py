@@ -109,8 +109,13 @@ class Arm:
         brake = self._trainer.brake
         return provenance(**whereabouts) | {"held_share": brake.held_share if brake else 0.0}
 
-    def certify(self, replay_steps: int) -> Message:
-        """The work certificate's fields; with `replay_steps` the timed trainer is let go and a replay follows."""
+    def certify(self, replay_steps: int, at_once: int = 1) -> Message:
+        """The work certificate's fields; with `replay_steps` the timed trainer is let go and a replay follows.
+
+        `at_once` arms do so beside each other: were each to use every core, their threads would wait for one another.
+        """
+        if at_once > 1:
+            torch.set_num_threads(max(1, torch.get_num_threads() // at_once))
         facts = self._witness.facts(self._trainer.steps_done)
         return facts | (self._replay(replay_steps) if replay_steps else {})
 

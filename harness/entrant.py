@@ -107,10 +107,13 @@ class Entrant:
         self.attest(self._replay_steps(reference) if replay else 0)
         self.hold_against(reference)
 
-    def attest(self, replay_steps: int) -> None:
-        """Ask for peaks and the certificate, after so many replayed updates. Not part of the active time."""
+    def attest(self, replay_steps: int, at_once: int = 1) -> None:
+        """Ask for peaks and the certificate, after so many replayed updates. Not part of the active time.
+
+        `at_once` arms replay beside each other, each on its share of the threads.
+        """
         active_s = self.measurement.active_s
-        self._phase(lambda: self._attest(replay_steps))
+        self._phase(lambda: self._attest(replay_steps, at_once))
         self.measurement.active_s = active_s
 
     def hold_against(self, reference: Entrant) -> None:
@@ -271,9 +274,11 @@ class Entrant:
         if self.measurement.compile_s is not None:
             self.measurement.compile_cache = "cold" if self._is_cold else "warm"
 
-    def _attest(self, replay_steps: int) -> None:
+    def _attest(self, replay_steps: int, at_once: int) -> None:
         self._read_peaks()
-        answers = self._call({"do": "certify", "with": {"replay_steps": replay_steps}})
+        # An arm of an earlier revision does not know of others beside it.
+        beside = {"at_once": at_once} if at_once > 1 else {}
+        answers = self._call({"do": "certify", "with": {"replay_steps": replay_steps, **beside}})
         facts = merge(answers)
         if facts.get("first_losses"):
             facts["first_losses"] = _rank_means([answer["first_losses"] for answer in answers])

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -141,6 +142,7 @@ class Nursery:
         )
         theirs.close()
         self._ready = False
+        self._asking = threading.Lock()
 
     def wait_ready(self) -> None:
         """Block until everything is imported. Raises NurseryFailed if it could not be."""
@@ -195,8 +197,10 @@ class Nursery:
         return answer["pid"], [Channel(ours) for ours, _ in pairs]
 
     def _ask(self, message: Message, descriptors: list[int]) -> Message:
-        socket.send_fds(self._control, [json.dumps(message).encode()], descriptors)
-        return self._receive()
+        # Arms that are certified beside each other end in threads.
+        with self._asking:
+            socket.send_fds(self._control, [json.dumps(message).encode()], descriptors)
+            return self._receive()
 
     def _receive(self) -> Message:
         data = self._control.recv(MESSAGE_BYTES)

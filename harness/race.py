@@ -10,9 +10,11 @@ import dataclasses
 import math
 import random
 import shutil
+import statistics
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +29,9 @@ from harness.nursery import Nursery
 from harness.record import Record, Status
 from harness.turns import Rounds, round_count, take_turns
 
+CERTIFIED_AT_ONCE = 2
+"""Replays beside each other on a CPU, each with its share of the threads."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heat:
@@ -35,8 +40,8 @@ class Heat:
     `compile_caches` is a folder with one for each arm, and `toolchain` the cache that they start as a copy of.
     `found_batches` has the batch of each arm that has looked for one of its own in an earlier repetition. `alone` are
     the labels of the arms that cannot be in memory beside others. `lead_steps` is how many steps of a turn are known
-    not to count, None if that is not known yet. After `deadline_s`, on time.monotonic's clock, no rival is started any
-    more.
+    not to count, None if that is not known yet. `start_s` is how long arms may take to be warm, by label. After
+    `deadline_s`, on time.monotonic's clock, no rival is started any more.
     """
 
     nursery: Nursery
@@ -50,6 +55,7 @@ class Heat:
     found_batches: Mapping[str, int]
     alone: Collection[str]
     lead_steps: int | None
+    start_s: Mapping[str, float]
     deadline_s: float
     progress: Callable[[str, str], object]
 
@@ -69,24 +75,29 @@ class Heat:
 
 
 class _Time:
-    """What is left until no rival is started any more, by what the arms have taken so far.
+    """What is left until no rival is started any more.
 
-    An arm takes as long again for its rounds and its certificate as it took to start.
+    To be warm, an arm takes as long as in an earlier heat, or else as long as the mean of this one; for its replay it
+    takes as long again, but some replay at once.
     """
 
-    def __init__(self, heat: Heat) -> None:
+    def __init__(self, heat: Heat, *, replay: bool) -> None:
         self._deadline_s, self._rounds_s = heat.deadline_s, heat.protocol.rounds_s
-        self._longest_s = 0.0
+        self._start_s, self._starts_s = heat.start_s, list[float]()
+        self._replays = (1 / _at_once(heat)) if replay else 0.0
 
     def spent(self, entrant: Entrant) -> None:
         """Learn from an arm that has started."""
         if entrant.alive:
-            self._longest_s = max(self._longest_s, entrant.measurement.active_s)
+            self._starts_s.append(entrant.measurement.active_s)
 
-    def allows(self, more: int, begun: Sequence[Entrant] = ()) -> bool:
-        """Whether so many more arms can be started, and all be finished that have begun."""
-        owed_s = sum(entrant.measurement.active_s + self._rounds_s for entrant in begun if entrant.alive)
-        return time.monotonic() + owed_s + more * (2 * self._longest_s + self._rounds_s) < self._deadline_s
+    def allows(self, more: Sequence[Trial], begun: Sequence[Entrant] = ()) -> bool:
+        """Whether these can be started too, and all be finished that have begun."""
+        mean_s = statistics.fmean(self._starts_s) if self._starts_s else 0.0
+        starts_s = [self._start_s.get(trial.label, mean_s) for trial in more]
+        begun_s = [entrant.measurement.active_s for entrant in begun if entrant.alive]
+        owed_s = sum(self._rounds_s + self._replays * start_s for start_s in (*starts_s, *begun_s))
+        return time.monotonic() + sum(starts_s) + owed_s < self._deadline_s
 
 
 def race(heat: Heat, baseline: Trial, rivals: Sequence[Trial], *, replay: bool) -> Iterator[Record]:
@@ -97,18 +108,18 @@ def race(heat: Heat, baseline: Trial, rivals: Sequence[Trial], *, replay: bool) 
     with one arm in memory at a time. Rivals that there is no time left for have no record.
     """
     order = random.Random(f"{heat.record.seed}")
-    left = _Time(heat)
+    left = _Time(heat, replay=replay)
     waiting = [trial for trial in rivals if trial.label not in heat.alone]
     alone = [trial for trial in rivals if trial.label in heat.alone]
     crowded_out: list[Trial] = []
     order.shuffle(waiting)
     first = part = heat.record.heat_part
     while waiting or crowded_out or (part == first and not alone):
-        if part > first and not left.allows(2):
-            return
         candidates = waiting if waiting or not crowded_out else [crowded_out.pop()]
+        if part > first and not left.allows([baseline, candidates[0]]):
+            return
         entrants = _admit(heat, baseline, candidates, order, left)
-        if len(entrants) == 1 and candidates and left.allows(1, entrants):
+        if len(entrants) == 1 and candidates and left.allows(candidates[:1], entrants):
             # There was time, so what was lacking is room.
             entrants[0].end()
             alone += candidates
@@ -124,7 +135,7 @@ def race(heat: Heat, baseline: Trial, rivals: Sequence[Trial], *, replay: bool) 
         part += 1
         if len(entrants) == 1 and candidates:
             return
-    if alone and (part == first or left.allows(2)):
+    if alone and (part == first or left.allows([baseline, alone[0]])):
         yield from _one_at_a_time(heat, [baseline, *alone], order, part, left, replay=replay)
 
 
@@ -158,16 +169,15 @@ def _start(heat: Heat, line: Sequence[Trial], left: _Time) -> list[Entrant]:
     while pending:
         trial = pending.pop(0)
         copies = sum(not entrant.trial.techniques for entrant in entrants)
-        rivals = sum(bool(other.techniques) for other in pending)
         if not trial.techniques:
-            more = rivals + 1 if copies else 1
             trial = dataclasses.replace(trial, copy=copies)
+            more = [trial, *(other for other in pending if other.techniques)] if copies else [trial]
         else:
-            more = 1 if copies else 2
+            more = [trial] if copies else [trial, next(other for other in pending if not other.techniques)]
         # What an arm needs is not known before one has started.
         need_bytes = rival_bytes(heat.host.device, largest_bytes)
-        room = free_bytes(heat, entrants) // need_bytes if need_bytes and entrants else more
-        if room < more or not left.allows(more, entrants):
+        room = free_bytes(heat, entrants) // need_bytes if need_bytes and entrants else len(more)
+        if room < len(more) or not left.allows(more, entrants):
             if trial.copy:
                 continue
             if copies or not room:
@@ -219,7 +229,7 @@ def _one_at_a_time(
     reference: Entrant | None = None
     done: list[tuple[Entrant, Rounds]] = []
     for trial in order.sample(list(trials), len(trials)):
-        if trial is not trials[0] and not left.allows(1 if reference else 2):
+        if trial is not trials[0] and not left.allows([trial] if reference else [trial, trials[0]]):
             continue
         heat.progress(trial.label, "by itself")
         entrant = _started(heat, trial, (), left)
@@ -266,14 +276,41 @@ def _counted(heat: Heat, found: Rounds) -> Record:
     )
 
 
+def _at_once(heat: Heat) -> int:
+    """How many arms replay beside each other. On a GPU each would need memory that the others have taken."""
+    return CERTIFIED_AT_ONCE if heat.host.device == "cpu" else 1
+
+
 def _certify(heat: Heat, entrants: list[Entrant], *, replay: bool) -> None:
-    """The baseline is asked last, when the memory of all others is free again. Its further processes do not replay."""
+    """The baseline is asked last, when the memory of all others is free again. Its further processes do not replay.
+
+    Nothing is timed here but what ranks wait for each other: arms of one rank replay beside each other, first those
+    that took longest to start, because compilation leaves a core idle.
+    """
     reference = entrants[0]
     steps = reference.replay_steps if replay else 0
-    for entrant in reversed(entrants):
-        heat.progress(entrant.trial.label, "certificate")
-        entrant.attest(0 if entrant.trial.copy else steps)
+
+    def certify(entrant: Entrant, at_once: int = 1) -> Entrant:
+        entrant.attest(0 if entrant.trial.copy else steps, at_once)
         entrant.end()
+        return entrant
+
+    def begins_early(entrant: Entrant) -> tuple[bool, float]:
+        return not entrant.trial.copy, -(entrant.measurement.first_step_s or 0.0)
+
+    rivals = sorted(entrants[1:], key=begins_early)
+    at_once = _at_once(heat)
+    beside = [entrant for entrant in rivals if entrant.world_size == 1]
+    pool = ThreadPoolExecutor(at_once)
+    try:
+        for certified in as_completed([pool.submit(certify, entrant, at_once) for entrant in beside]):
+            heat.progress(certified.result().trial.label, "certificate")
+    finally:
+        # Who interrupts does not want to wait for what has not begun.
+        pool.shutdown(wait=False, cancel_futures=True)
+    for entrant in (*(entrant for entrant in rivals if entrant.world_size > 1), reference):
+        heat.progress(entrant.trial.label, "certificate")
+        certify(entrant)
     for entrant in entrants:
         # What is the baseline itself has not replayed, and has nothing to be held against.
         if not entrant.trial.copy:

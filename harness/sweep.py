@@ -6,10 +6,8 @@ import dataclasses
 import itertools
 import math
 import shlex
-import statistics
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +17,7 @@ from bench.composition import compose, declared
 from bench.plans import CUSTOM, plans
 from bench.registry import Change, techniques
 from bench.spec import BASELINE, Phase, Plan, Trial, parse_composition
-from harness import toolchain
+from harness import budget, toolchain
 from harness.gpus import Gpus
 from harness.nursery import ArmFailed, Nursery
 from harness.prepare import Entry, Prepared, template
@@ -100,11 +98,12 @@ class Sweep:
                     break
                 for index, entry in enumerate(wanting):
                     left_s = self._left_s(opened)
-                    trials = self._trials(entry)
-                    if repetition and self._expected_s(entry, trials) > left_s:
+                    if repetition == 0:
+                        self._heat(entry, self._trials(entry), repetition, left_s / (len(wanting) - index))
                         continue
-                    share_s = left_s / (len(wanting) - index) if repetition == 0 else left_s
-                    self._heat(entry, trials, repetition, share_s)
+                    trials = self._affordable(wanting[index:], repetition, left_s)
+                    if len(trials) > 1:
+                        self._heat(entry, trials, repetition, left_s)
             while self._plan.budget_s is not None:
                 left_s = self._left_s(started)
                 chosen = self._next(left_s)
@@ -146,17 +145,23 @@ class Sweep:
                 return entry, trials
         return None
 
+    def _affordable(self, due: Sequence[Entry], repetition: int, left_s: float) -> list[Trial]:
+        """Of the first workload that is due for a repetition, the arms that it is spent on: all, if the time left does
+        for all that is due in this repetition and later ones of the least."""
+        entry, later = due[0], max(0, self._plan.repetitions - repetition - 1) * self._prepared.entries
+        trials = self._trials(entry)
+        if sum(self._expected_s(item, self._trials(item)) for item in (*due, *later)) < left_s:
+            return trials
+        costs_s = budget.arm_s(self._of(entry.spec.name))
+        rivals = {trial.label for trial in trials} - {BASELINE} - self._disqualified(entry.spec.name)
+        share_s = left_s / len(due) - budget.expected_s(costs_s, [BASELINE])
+        kept = {BASELINE, *budget.affordable(costs_s, sorted(rivals), share_s)}
+        return [trial for trial in trials if trial.label in kept]
+
     def _expected_s(self, entry: Entry, trials: Sequence[Trial]) -> float:
-        """What a repetition of these arms took last time, the baseline in each part, and a tenth for what lies between
-        arms. Of an arm that was never measured, what most take; what is compiled already will not be compiled again."""
-        took_s: dict[str, dict[int, float]] = defaultdict(lambda: defaultdict(float))
-        for item in self._of(entry.spec.name):
-            compiled_s = (item.measurement.compile_s or 0.0) if item.measurement.compile_cache == "cold" else 0.0
-            took_s[item.techniques][item.repetition] += item.measurement.active_s - compiled_s
-        latest = {label: by_repetition[max(by_repetition)] for label, by_repetition in took_s.items()}
-        typical_s = statistics.median(latest.values()) if latest else 0.0
+        """What a repetition of these arms takes, the baseline in each part."""
         labels = {trial.label for trial in trials} - self._disqualified(entry.spec.name)
-        return 1.1 * sum(latest.get(label, typical_s) for label in labels)
+        return budget.expected_s(budget.arm_s(self._of(entry.spec.name)), labels)
 
     def _of(self, workload: str) -> list[Record]:
         return [record for record in self._records if record.workload == workload]
@@ -216,6 +221,7 @@ class Sweep:
             },
             alone=self._alone(entry),
             lead_steps=self._lead_steps(entry),
+            start_s=budget.start_s(self._records, entry.spec.name),
             deadline_s=deadline_s,
             progress=lambda techniques, phase: self._progress(entry.spec.name, phase, techniques, repetition),
         )

@@ -81,11 +81,11 @@ def contrasts(blocks: Sequence[Block], baseline: str) -> dict[str, Contrast]:
 def _error(
     found: Sequence[float], weights: Sequence[float], own: _Spread | None, reference: _Spread | None
 ) -> _Spread | None:
-    """The variance of the mean difference. None where it is not known: from one repetition."""
+    """The variance of the mean difference. None where it is not known: from one repetition, and none that is shared."""
     count = len(found)
-    if count < 2:
-        return None
     if own is None or reference is None:
+        if count < 2:
+            return None
         return _Spread(variance=max(float(np.var(found, ddof=1)), TINY) / count, degrees=count - 1)
     parts = (own.variance / count, reference.variance * sum(weights) / count**2)
     # Satterthwaite's approximation for the sum of two independent estimates of a variance.
@@ -112,8 +112,9 @@ def _contrast(found: Sequence[float], error: _Spread | None, rivals: int) -> Con
 
 
 def _spreads(blocks: Sequence[Block]) -> dict[str, _Spread]:
-    """The spread of each arm's processes, moderated; none of an arm that has a spread of its own, and none at all where
-    too few arms have several repetitions to share any."""
+    """The spread of each arm's processes, moderated: of an arm with one repetition it is what all the others show. None
+    of an arm that has a spread of its own, and none at all where too few arms have several repetitions to share any."""
+    unlike: dict[str, _Spread] = {}
     while len(own := _own_spreads(blocks)) >= SHARED_FROM:
         worst = max(own, key=lambda label: own[label].variance)
         # What swings widely moves the mean of its blocks, and with it what is left of all others.
@@ -121,10 +122,14 @@ def _spreads(blocks: Sequence[Block]) -> dict[str, _Spread]:
         calm = _own_spreads(others)
         if len(calm) >= SHARED_FROM and _is_unlike(own[worst], *_prior(calm), len(own)):
             blocks = others
+            unlike[worst] = own[worst]
             continue
-        typical, prior = _prior(own)
         most = sum(spread.degrees for spread in own.values())
-        return {label: _drawn_to(spread, typical, prior, most) for label, spread in own.items()}
+        # What is seen once may be of either sort.
+        once = _drawn_to(_Spread(variance=0.0, degrees=0.0), *_prior(own | unlike), most)
+        labels = {label for block in blocks for label in block}
+        prior = _prior(own)
+        return {label: _drawn_to(own[label], *prior, most) if label in own else once for label in labels}
     return {}
 
 

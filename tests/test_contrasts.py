@@ -40,6 +40,27 @@ def test_one_repetition_has_no_bounds() -> None:
     assert found.low is None and found.claim_low is None
 
 
+@pytest.mark.parametrize("unlike", [0.0, 0.4])
+def test_an_arm_of_one_repetition_has_the_spread_that_the_others_show(unlike: float) -> None:
+    random, tries = np.random.default_rng(4), 300
+    inside, wider = [], []
+    for _ in range(tries):
+        blocks = drawn(random, rivals=16, repetitions=3, baselines=4, unlike=unlike)
+        for block in blocks[1:]:
+            del block["arm0"]  # type: ignore[attr-defined]
+        found = contrasts(blocks, BASE)
+        once, thrice = found["arm0"], found["arm1"]
+        if once.low is None or once.high is None or thrice.low is None or thrice.high is None:
+            # By chance the baseline's spread looked unlike that of all others.
+            continue
+        inside.append(once.low <= 0 <= once.high)
+        wider.append((once.high - once.low) / (thrice.high - thrice.low))
+    assert len(inside) > 0.9 * tries
+    assert 0.92 <= np.mean(inside) <= 0.98
+    # By chance and a fresh process's luck: the root of (1 + 1/4) over (1/3 + 1/12), a little more where spreads differ.
+    assert 1.6 < np.median(wider) < 2.4
+
+
 def test_an_arm_is_only_set_against_a_baseline_of_its_own_block() -> None:
     blocks = [{BASE: [0.1], "arm": [0.2]}, {"arm": [9.0]}, {BASE: [0.5]}]
     (found,) = contrasts(blocks, BASE).values()

@@ -83,6 +83,7 @@ def raced(stand: Stand, made: Prepared) -> list[Record]:
         found_batches={},
         alone=(),
         lead_steps=None,
+        start_s={},
         deadline_s=math.inf,
         progress=lambda techniques, phase: None,
     )
