@@ -112,7 +112,7 @@ def quick(host: Host) -> Plan:
         protocol = Protocol(warmup_s=1.0, rounds_s=0.8, timeout_s=120).on(host.device)
     else:
         models = _workloads("gpt2/nano", "gpt2/tiny", "bert/tiny", "bert/mini")
-        protocol = Protocol(warmup_s=0.6, rounds_s=1.0)
+        protocol = Protocol(warmup_s=0.6, rounds_s=0.6)
     return Plan(
         name="quick",
         workloads=tuple(host.fitting(models)) if host.device == "cuda" else models,

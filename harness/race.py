@@ -51,7 +51,7 @@ class Heat:
     request: Message
     record: Record
     compile_caches: Path
-    toolchain: Path
+    toolchain: Path | None
     found_batches: Mapping[str, int]
     alone: Collection[str]
     lead_steps: int | None
@@ -63,7 +63,7 @@ class Heat:
         """A new entrant with a compile cache of its own, so that no arm profits from what another compiled."""
         cache = self.compile_caches / f"{self.record.workload.replace('/', '_').replace(' ', '-')}-{trial.label}"
         is_cold = not cache.exists()
-        if is_cold and self.toolchain.exists():
+        if is_cold and self.toolchain is not None and self.toolchain.exists():
             shutil.copytree(self.toolchain, cache)
         cache.mkdir(parents=True, exist_ok=True)
         request = self.request | {

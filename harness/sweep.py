@@ -32,9 +32,6 @@ Choose = Callable[[Sequence[Record]], list[tuple[str, list[str]]]]
 PRETRAINING = "pre-training"
 """The phase before any repetition, in which checkpoints are made."""
 
-TOOLCHAIN = "toolchain"
-"""The compile cache that those of the arms start as a copy of."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
@@ -70,6 +67,7 @@ class Sweep:
         self._records = list(finished)
         self._gpus = Gpus(self._plan.device, prepared.host.gpu_uuids)
         self._log = log
+        self._toolchain: Path | None = None
         self._unable = {key: (Status.UNSUPPORTED, reason) for key, reason in prepared.unsupported.items()}
 
     @property
@@ -90,7 +88,7 @@ class Sweep:
         with tempfile.TemporaryDirectory(prefix="trainpace-") as folder:
             self._nursery, self._caches = nursery, Path(folder)
             if self._prepared.compiles:
-                toolchain.learn(self._prepared, nursery, str(self._caches / TOOLCHAIN))
+                self._toolchain = toolchain.learn(self._prepared, nursery)
             entries = self._prepared.entries
             for repetition in itertools.count():
                 wanting = [entry for entry in entries if repetition < self._wanted(entry)]
@@ -213,7 +211,7 @@ class Sweep:
             },
             record=dataclasses.replace(self._template(entry), repetition=repetition, heat_part=part, seed=seed),
             compile_caches=self._caches,
-            toolchain=self._caches / TOOLCHAIN,
+            toolchain=self._toolchain,
             found_batches={
                 record.techniques: record.batch
                 for record in self._of(entry.spec.name)

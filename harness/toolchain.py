@@ -2,29 +2,54 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
+import subprocess
+import tempfile
+from pathlib import Path
 
 import torch
 
+from bench.corpus import cache_folder
 from harness.nursery import ArmFailed, Nursery
 from harness.prepare import Prepared
 
 TIMEOUT_S = 120.0
 
 
-def learn(prepared: Prepared, nursery: Nursery, folder: str) -> None:
-    """Fill the folder, a compile cache, with what is the machine's: its vector instructions, say, found by trying.
+def learn(prepared: Prepared, nursery: Nursery) -> Path:
+    """A compile cache that holds what is the machine's: its vector instructions, say, found by trying.
 
     An arm's cache starts as a copy of it. Were it empty, the first step of every compiling arm would hold some ten
-    seconds that a user waits for once on a machine, not once a model.
+    seconds that a user waits for once on a machine, not once a model. It is found out once for each machine, version of
+    torch and compiler, and kept between runs. Where that fails there is no such folder.
     """
-    arguments = {"folder": folder, "device": prepared.plan.device}
+    identity = (prepared.machine.machine_id, prepared.plan.device, torch.__version__, _compiler())
+    kept = cache_folder() / f"toolchain-{hashlib.sha256(repr(identity).encode()).hexdigest()[:12]}"
+    if kept.exists():
+        return kept
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+        arguments = {"folder": folder, "device": prepared.plan.device}
+        try:
+            nursery.run("harness.toolchain:compile_something", arguments, TIMEOUT_S)
+            # Whole or not at all: the arms of another run may be copying it. That one may also have come first.
+            shutil.copytree(folder, f"{folder}-whole")
+            os.rename(f"{folder}-whole", kept)
+        except (ArmFailed, OSError):
+            # The arms find out for themselves, or fail with their reasons.
+            shutil.rmtree(f"{folder}-whole", ignore_errors=True)
+    return kept
+
+
+def _compiler() -> str:
+    """What the compiler says of itself; a newer one finds other things."""
+    name = os.environ.get("CXX", "g++")
     try:
-        nursery.run("harness.toolchain:compile_something", arguments, TIMEOUT_S)
-    except ArmFailed:
-        # What is half found would be copied: the arms find out for themselves, or fail with their reasons.
-        shutil.rmtree(folder, ignore_errors=True)
+        return subprocess.run([name, "--version"], capture_output=True, text=True, check=False).stdout
+    except OSError:
+        return f"no {name}"
 
 
 def compile_something(folder: str, device: str) -> None:

@@ -133,7 +133,7 @@ def run(world: World) -> Run:
             request={},
             record=dataclasses.replace(record("fp32", 0, []), measurement=Measurement(), seed=seed),
             compile_caches=Path(),
-            toolchain=Path(),
+            toolchain=None,
             found_batches={},
             alone=alone,
             lead_steps=1,

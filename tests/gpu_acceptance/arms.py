@@ -79,7 +79,7 @@ def raced(stand: Stand, made: Prepared) -> list[Record]:
         record=blank,
         compile_caches=stand.folder / "caches",
         # Not made: what the compiler finds out about the machine is in a first step, of which nothing is told here.
-        toolchain=stand.folder / "toolchain",
+        toolchain=None,
         found_batches={},
         alone=(),
         lead_steps=None,
