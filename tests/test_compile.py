@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from bench.composition import compose
 from bench.corpus import Corpus
 from bench.setup import Unsupported
+from bench.spec import Plan, WorkloadSpec
+from harness import toolchain
 from harness.certificate import Observer, compile_facts, without_dropout
+from harness.nursery import Nursery
+from harness.prepare import prepare
 from harness.trainer import Trainer
 from tests.training import apply, build, own
 
@@ -79,3 +85,17 @@ def test_graphs_of_a_gpu_exclude_what_writes_over_their_memory() -> None:
         with pytest.raises(ValueError, match="exclude each other"):
             compose([name, "accumulate_2"])
     compose(["compile", "accumulate_2"])
+
+
+def test_what_is_the_machines_is_found_out_once(
+    nursery: Nursery, text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    spec = WorkloadSpec(model="gpt2/nano", batch=8, sequence=32, corpus=str(text_folder))
+    prepared = prepare(Plan(name="p", workloads=(spec,), compositions=(("compile",),)), nursery)
+    found = toolchain.learn(prepared, nursery)
+    assert found is not None and list(found.rglob("*.so"))
+    stamps = {file: file.stat().st_mtime_ns for file in found.rglob("*")}
+    assert toolchain.learn(prepared, nursery) == found
+    assert {file: file.stat().st_mtime_ns for file in found.rglob("*")} == stamps
+    assert [folder.name for folder in found.parent.iterdir() if folder.name.startswith("toolchain")] == [found.name]

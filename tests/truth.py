@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import math
 import random
 import statistics
@@ -39,6 +40,8 @@ MODELS = ("gpt2/nano", "gpt2/tiny", "bert/mini", "tests/convolutional.py:make_mo
 RIVALS = {2: 1, 17: 16}
 LOOPS = 4
 WINDOW_S = 0.6
+ROUNDS_S = 1.6
+"""Of counted steps for each arm: longer than in `quick`, for every round makes room for a few windows of bare loops."""
 
 
 def compositions(model: str, arms: int, repetition: int) -> tuple[tuple[str, ...], ...]:
@@ -112,7 +115,7 @@ def measure(nursery: Nursery, model: str, arms: int, repetitions: int) -> dict[s
     processes to be told from chance, and are left out."""
     found: dict[str, list[float]] = defaultdict(list)
     draw = random.Random(0)
-    protocol = quick(Host(device="cpu")).protocol
+    protocol = dataclasses.replace(quick(Host(device="cpu")).protocol, rounds_s=ROUNDS_S)
     wanted = ["", *techniques_of(model)] if arms > 2 else [""]
     for repetition in range(repetitions):
         plan = Plan(
