@@ -22,6 +22,7 @@ from typing import Any
 
 TECHNIQUES = ("", "adamw_fused", "checkpoint_activations", "pure_bf16")
 WARM_STEPS = 10
+COLD_STEPS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,8 @@ class BareLoop:
         self._step_s = self.steps(WARM_STEPS).step_s
 
     def window(self, seconds: float) -> Window:
-        """Contiguous steps for about so long."""
+        """Contiguous steps for about so long. Those just before find caches cold if others have run, and are not in it."""
+        self.steps(COLD_STEPS)
         return self.steps(max(WARM_STEPS // 2, math.ceil(seconds / self._step_s)))
 
     def steps(self, count: int) -> Window:
