@@ -50,7 +50,7 @@ class BareLoop:
         self._step_s = self.steps(WARM_STEPS).step_s
 
     def window(self, seconds: float) -> Window:
-        """Contiguous steps for about so long. Those just before find caches cold if others have run, and are not in it."""
+        """Contiguous steps for about so long, without those just before, which find caches cold if others have run."""
         self.steps(COLD_STEPS)
         return self.steps(max(WARM_STEPS // 2, math.ceil(seconds / self._step_s)))
 
