@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,7 +18,7 @@ from rich.console import Console
 
 from bench import __version__, catalogue, plugins
 from bench.commands import calibrating
-from bench.commands.console import INTERRUPTED, NOTHING_MEASURED, Device, Plugins, fail, usage_errors
+from bench.commands.console import INTERRUPTED, NOTHING_MEASURED, Device, Plugins, fail, unwritten, usage_errors
 from bench.commands.gate import calibration_, gate
 from bench.commands.history import history
 from bench.composition import compose
@@ -147,7 +149,7 @@ def run(
                 calibrating.calibrate(chosen, nursery, calibrate, folder)
                 return
             _measure(nursery, prepared, folder)
-    _conclude(folder)
+        _conclude(folder)
 
 
 @contextmanager
@@ -161,7 +163,7 @@ def _nursery(plugin: list[Path] | None, modules: Sequence[str] = ()) -> Iterator
 
 def _read_plan(folder: Path) -> Plan:
     try:
-        return Plan.from_json(json.loads((folder / "plan.json").read_text()))
+        return Plan.from_json(json.loads((folder / "plan.json").read_text(encoding="utf-8")))
     except (OSError, TypeError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"run {str(folder)!r} has no readable plan.json: give a folder that run has made") from error
 
@@ -172,7 +174,7 @@ def _measure(nursery: Nursery, prepared: Prepared, folder: Path) -> None:
     if finished:
         check_resumable(prepared, finished, store.read_machine(folder))
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "plan.json").write_text(json.dumps(prepared.plan.to_json(), indent=2))
+    (folder / "plan.json").write_text(json.dumps(prepared.plan.to_json(), indent=2), encoding="utf-8")
     with Live(prepared.plan) as live:
 
         def keep(record: Record) -> None:
@@ -192,6 +194,12 @@ def _measure(nursery: Nursery, prepared: Prepared, folder: Path) -> None:
         )
         try:
             sweep.run(nursery)
+        except OSError as error:
+            fail(
+                f"{unwritten(error)}; finished arms are kept in {folder}: make room or a way to write there, and go on "
+                f"with: trainpace run --resume {folder}",
+                NOTHING_MEASURED,
+            )
         except KeyboardInterrupt:
             shown = f"; their report: {_render(folder)}" if store.has_records(folder) else ""
             fail(
@@ -208,7 +216,7 @@ def _render(folder: Path) -> Path:
         compare(records, machine), records, machine, store.read_plan(folder), captions=captions(), known=_known(machine)
     )
     fresh = folder / ".report.html"
-    fresh.write_text(page)
+    fresh.write_text(page, encoding="utf-8")
     return fresh.replace(folder / "report.html")
 
 
@@ -300,7 +308,7 @@ def report(
     """Render the HTML report of one run, or of several of one machine as if they were one."""
     with usage_errors():
         loaded = [store.read(folder) for folder in runs]
-        differences = incomparable(loaded)
+        differences = incomparable(loaded, as_one=True)
         if differences and not force:
             raise ValueError(f"{'; '.join(differences)}: use --force to put them together all the same")
         records, machine = store.join(loaded), store.read_machine(runs[0])
@@ -309,7 +317,7 @@ def report(
         shown = html.render(
             compare(records, machine), records, machine, plan, captions=captions(), known=_known(machine)
         )
-        page.write_text(shown)
+        page.write_text(shown, encoding="utf-8")
     typer.echo(f"report: {page}")
 
 
@@ -344,6 +352,10 @@ app.command()(history)
 
 def main() -> None:
     """The entry point of the `trainpace` command."""
+    for stream in (sys.stdout, sys.stderr):
+        # A locale that lacks a letter shows another one, and ends nothing.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     app()
 
 

@@ -6,6 +6,7 @@ made once, before anything is timed, and memory-mapped by every arm.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -31,7 +32,8 @@ Encode = Callable[[bytes], Tokens]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vocabulary:
-    """How text becomes token ids: bytes (`size` 260) or byte-level BPE trained on the corpus itself (any other size).
+    """How text becomes token ids: bytes (`size` 260), byte-level BPE trained on the corpus itself (any other size), or
+    a tokenizer of transformers' that lies in a folder, whose files have this `digest`.
 
     The ids are the special tokens: end of document, mask and padding.
     """
@@ -40,10 +42,12 @@ class Vocabulary:
     end: int
     mask: int
     pad: int
+    tokenizer: str | None = None
+    digest: str = ""
 
     @property
     def is_bytes(self) -> bool:
-        return self.size == BYTE_VOCABULARY
+        return self.size == BYTE_VOCABULARY and self.tokenizer is None
 
     @property
     def dtype(self) -> type[np.unsignedinteger]:
@@ -67,7 +71,7 @@ class Corpus:
 
     def tokens(self, vocabulary: Vocabulary) -> Tokens:
         """All token ids in one 1-D memory-mapped array. Encoded on first use, then found by hash in the cache."""
-        target = cache_folder() / f"{self.sha256[:16]}-{vocabulary.size}.npy"
+        target = cache_folder() / f"{self.sha256[:16]}-{vocabulary.size}{vocabulary.digest}.npy"
         if not target.exists():
             encode = self.encoder(vocabulary)
             tokens = np.concatenate([encode(document.text) for document in self._documents()])
@@ -97,20 +101,23 @@ class Corpus:
         target = cache_folder() / f"{self.sha256[:16]}-sections.json"
         if not target.exists():
             names = [document.section for document in self._documents()]
-            write_atomically(target, lambda file: Path(file).write_text(json.dumps(names)))
-        return cast(list[str], json.loads(target.read_text()))
+            write_atomically(target, lambda file: Path(file).write_text(json.dumps(names), encoding="utf-8"))
+        return cast(list[str], json.loads(target.read_text(encoding="utf-8")))
 
     def line_ends(self, vocabulary: Vocabulary) -> list[int]:
         """The ids of the tokens that end a line."""
         if vocabulary.is_bytes:
             return [ord("\n"), vocabulary.end]
-        tokenizer = _bpe_tokenizer(self, vocabulary)
-        # Byte-level BPE writes a line feed as this letter.
-        return [vocabulary.end, *(number for token, number in tokenizer.get_vocab().items() if "Ċ" in token)]
+        known = (_own_tokenizer(vocabulary) or _bpe_tokenizer(self, vocabulary)).get_vocab()
+        # Byte-level BPE writes a line feed as this letter, SentencePiece as its number.
+        marks = ("Ċ", "\n", "<0x0A>")
+        return [vocabulary.end, *(number for token, number in known.items() if any(mark in token for mark in marks))]
 
     def encoder(self, vocabulary: Vocabulary) -> Encode:
         """From one document's bytes to its token ids, the end token last. Trains and keeps a tokenizer on first use."""
-        return _bytes_encoder(vocabulary) if vocabulary.is_bytes else _bpe_encoder(self, vocabulary)
+        if vocabulary.is_bytes:
+            return _bytes_encoder(vocabulary)
+        return _own_encoder(vocabulary) if vocabulary.tokenizer else _bpe_encoder(self, vocabulary)
 
 
 def open_corpus(path: str | None) -> Corpus:
@@ -156,14 +163,38 @@ def read_documents(path: str | None) -> list[Document]:
 
 
 def cache_folder() -> Path:
-    """Where tokens and tokenizers are kept between runs: `$XDG_CACHE_HOME/trainpace`."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "trainpace"
+    """Where tokens and tokenizers are kept between runs: `$XDG_CACHE_HOME/trainpace`, or where nothing can be written
+    there, a folder of this user's beside other temporary ones."""
+    with contextlib.suppress(OSError, RuntimeError):  # There may be no home at all.
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trainpace"
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    return Path(tempfile.gettempdir()) / f"trainpace-{os.getuid()}"
 
 
 def _bytes_encoder(vocabulary: Vocabulary) -> Encode:
     end = np.array([vocabulary.end], vocabulary.dtype)
     return lambda text: np.concatenate([np.frombuffer(text, np.uint8).astype(vocabulary.dtype), end])
+
+
+def _own_encoder(vocabulary: Vocabulary) -> Encode:
+    tokenizer = _own_tokenizer(vocabulary)
+
+    def encode(text: bytes) -> Tokens:
+        ids = tokenizer(text.decode("utf-8", "replace"), add_special_tokens=False, verbose=False).input_ids
+        return np.array([*ids, vocabulary.end], vocabulary.dtype)
+
+    return encode
+
+
+def _own_tokenizer(vocabulary: Vocabulary) -> Any:
+    """That of a model's folder; None where the vocabulary is not from one."""
+    if vocabulary.tokenizer is None:
+        return None
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(vocabulary.tokenizer, local_files_only=True, trust_remote_code=False)
 
 
 def _bpe_encoder(corpus: Corpus, vocabulary: Vocabulary) -> Encode:
@@ -189,7 +220,7 @@ def _bpe_tokenizer(corpus: Corpus, vocabulary: Vocabulary) -> Tokenizer:
             show_progress=False,
             special_tokens=["<|end|>", "<|mask|>", "<|pad|>"],
         )
-        write_atomically(target, lambda file: Path(file).write_text(trained.to_str()))
+        write_atomically(target, lambda file: Path(file).write_text(trained.to_str(), encoding="utf-8"))
     return Tokenizer.from_file(str(target))
 
 

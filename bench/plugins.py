@@ -5,13 +5,17 @@ Either way the module is imported, and registers what it has: `@technique`, `@pl
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import importlib.util
 import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+
+from bench.causes import root_cause
 
 GROUPS = ("trainpace.techniques", "trainpace.models", "trainpace.plans")
 """Entry point groups; the value of an entry point is a module, as in `sign_sgd = "my_package.techniques"`."""
@@ -51,11 +55,29 @@ def load_file(path: str | Path, *, kind: str = "plugin") -> ModuleType:
     # Dataclasses and pickling look a class's module up by name.
     sys.modules[name] = module
     try:
-        location.loader.exec_module(module)
+        with _no_arguments(file):
+            location.loader.exec_module(module)
+    except SystemExit as error:
+        del sys.modules[name]
+        raise ValueError(
+            f"{kind} file {str(path)!r} ended the program while it was imported (exit code {error.code}): put what it "
+            'runs below `if __name__ == "__main__":`'
+        ) from error
     except Exception as error:
         del sys.modules[name]
-        raise ValueError(f"{kind} file {str(path)!r} failed to import: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{kind} file {str(path)!r} failed to import: {root_cause(error)}") from error
     return module
+
+
+@contextlib.contextmanager
+def _no_arguments(file: Path) -> Iterator[None]:
+    """A script that reads its arguments at the top finds its own name and no arguments: those of this process are none
+    of its business."""
+    ours, sys.argv = sys.argv, [str(file)]
+    try:
+        yield
+    finally:
+        sys.argv = ours
 
 
 def _by_the_path(file: Path) -> Path:

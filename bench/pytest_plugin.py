@@ -70,7 +70,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     from reports import benchmark_json
 
-    target.write_text(json.dumps(benchmark_json.document(found, datetime.now(UTC)), indent=4))
+    document = benchmark_json.document(found, datetime.now(UTC))
+    target.write_text(json.dumps(document, indent=4), encoding="utf-8")
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

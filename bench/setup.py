@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
 
 from bench.spec import Phase
-from bench.workload import Batch, Workload
+from bench.workload import Batch, LossModule, Workload, counting_labels, output_loss, own_loss
 
 
 class Unsupported(Exception):
@@ -33,6 +34,8 @@ class TrainingSetup:
     is to happen at every update goes into a hook of the optimizer that it returns.
     `autocast` is entered around forward and loss. `accumulate` is the number of micro-batches of one update.
     `no_sync` is entered around every micro-batch but the last: ranks exchange gradients once an update.
+    `targets` tells on how many of what it is to predict a part of a batch is trained, a scalar, so that parts count by
+    it; None: equal parts have equally many.
     `gradients` computes the gradients of one update on the rank's batch and returns the mean loss, detached; None:
     forward and backward of each micro-batch.
     `loader` are options of the DataLoader; `order` makes the index lists of this rank's batches from their number of
@@ -52,6 +55,7 @@ class TrainingSetup:
     scaler: torch.amp.GradScaler | None = None
     accumulate: int = 1
     no_sync: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
+    targets: Callable[[Batch], Tensor] | None = None
     gradients: Callable[[TrainingSetup, Batch], Tensor] | None = None
     loader: Mapping[str, Any] = field(default_factory=dict)
     order: Callable[[int, int], Order] | None = None
@@ -72,24 +76,42 @@ class TrainingSetup:
 def baseline(
     workload: Workload, device: torch.device, *, rank: int = 0, world_size: int = 1, replicas: int = 1
 ) -> TrainingSetup:
-    """Plain float32 training as a first script would have it: torch.optim.AdamW with its defaults."""
+    """Plain training as a first script would have it, in the number format that the model comes in: torch.optim.AdamW
+    with its defaults."""
     with device:
         model = workload.model()
+    loss, targets = workload.loss, None
+    if workload.text is None and workload.loss is output_loss:
+        targets = counting_labels(model)
+    if not workload.calls_model:
+        model, loss = LossModule(model, workload.loss), own_loss
     if workload.phase is Phase.INFER:
         model.eval().requires_grad_(False)
     else:
         model.train()
+    compute = _number_format(model)
     return TrainingSetup(
         workload=workload,
         device=device,
         model=model.to(device),
-        loss=workload.loss,
+        loss=loss,
+        targets=targets,
+        compute=compute,
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=workload.learning_rate),
         rank=rank,
         world_size=world_size,
         replica=rank * replicas // world_size,
         replicas=replicas,
     )
+
+
+def _number_format(model: nn.Module) -> str:
+    """That of most of a model's weights, which is the one that it multiplies in; float32 where none has any."""
+    sizes: Counter[torch.dtype] = Counter()
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            sizes[parameter.dtype] += parameter.numel()
+    return str(sizes.most_common(1)[0][0]).removeprefix("torch.") if sizes else "float32"
 
 
 def with_hooks(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
@@ -10,11 +11,12 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 import bench.models
 from bench import plugins
 from bench.corpus import Vocabulary
-from bench.samples import Objective, TextSource
+from bench.samples import IGNORED, Objective, TextSource
 from bench.spec import Phase
 
 Batch = Any
@@ -34,14 +36,38 @@ def output_loss(model: nn.Module, batch: Batch) -> Tensor:
     return loss
 
 
+def counting_labels(model: nn.Module) -> Callable[[Batch], Tensor] | None:
+    """What counts the labels that a model's own loss is the mean over; None where its loss is another kind of mean."""
+    # transformers' name for the loss; its older causal models have none. Models of others are taken to shift nothing.
+    kind = getattr(model, "loss_type", "ForTokenClassification")
+    if kind not in (None, "ForCausalLM", "ForConditionalGeneration", "ForMaskedLM", "ForTokenClassification"):
+        return None
+    return functools.partial(_labelled, is_shifted=kind in (None, "ForCausalLM"))
+
+
+def _labelled(batch: Batch, *, is_shifted: bool) -> Tensor:
+    """How many labels of a batch are trained: all but those that torch's cross entropy ignores. `is_shifted`: a causal
+    model of transformers predicts each token from those before it, hence not the first.
+
+    Where a batch has no labels of that kind, each sample counts alike.
+    """
+    labels = batch.get("labels") if isinstance(batch, dict) else None
+    if not isinstance(labels, Tensor) or labels.is_floating_point():
+        leaf = next(leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.dim())
+        return torch.tensor(len(leaf), device=leaf.device)
+    return (labels[..., 1:] if is_shifted and labels.dim() > 1 else labels).ne(IGNORED).sum()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """A training job at a fixed shape. `batch` is samples per optimizer update over all ranks.
 
     `model` and `data` are called inside the measured process. `loss` takes the model and a batch and returns the mean
-    loss, a scalar. `tokens_per_sample` is None where samples are not text: then no tokens per second are reported.
-    `held_out` are samples to score a classifier on. `text` is where the samples come from, and `family` and `size` what
-    the model was built of, where that is known: techniques that feed other text or build another model need it.
+    loss, a scalar. `calls_model` is found out before anything is measured: False of a loss that takes more of a model
+    than its forward, as `model.training_step(batch)` does. `tokens_per_sample` is None where samples are not text: then
+    no tokens per second are reported. `held_out` are samples to score a classifier on. `text` is where the samples come
+    from, and `family` and `size` what the model was built of, where that is known: techniques that feed other text or
+    build another model need it.
     """
 
     model: Callable[[], nn.Module]
@@ -56,16 +82,42 @@ class Workload:
     text: TextSource | None = None
     family: Family | None = None
     size: Size | None = None
+    calls_model: bool = True
 
 
-def first_batch(workload: Workload) -> Batch:
-    """The first samples as one batch. Raises ValueError if there are fewer than a batch has."""
+class LossModule(nn.Module):
+    """A model whose forward pass is its loss, so that what wraps a model, as torch.compile and DistributedDataParallel
+    do, wraps what training calls. What else it is asked for, the model inside has."""
+
+    def __init__(self, module: nn.Module, loss: Callable[[nn.Module, Batch], Tensor]) -> None:
+        super().__init__()
+        self.module, self._loss = module, loss
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self._loss(self.module, batch)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("module"), name)
+
+
+def own_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """The loss of a model that computes its own in its forward pass."""
+    loss: Tensor = model(batch)
+    return loss
+
+
+def first_batch(workload: Workload, count: int | None = None) -> Batch:
+    """The first samples as one batch, so many or else as the workload's has. Raises ValueError if there are fewer than
+    that."""
     samples = workload.data()
     if len(samples) < workload.batch:
         raise ValueError(
             f"batch {workload.batch} is more than the {len(samples)} samples that {workload.name} has: lower --batch"
         )
-    return torch.utils.data.default_collate([samples[index] for index in range(workload.batch)])
+    return torch.utils.data.default_collate([samples[index] for index in range(count or workload.batch)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from bench.causes import one_line, root_cause
 from bench.composition import compose
 from bench.corpus import Corpus
 from bench.resolve import resolve
@@ -31,6 +32,7 @@ from harness.largest import largest_batch, ran_out_of_memory
 from harness.provenance import provenance
 from harness.record import Status
 from harness.score import score
+from harness.seeds import seed_all
 from harness.trainer import Trainer
 
 
@@ -64,7 +66,7 @@ class Arm:
         return self._setup(prepare, self._batch)
 
     def _setup(self, prepare: Callable[[TrainingSetup], object], batch: int | None = None) -> TrainingSetup:
-        torch.manual_seed(self._request["seed"])
+        seed_all(self._request["seed"])
         workload = self.workload()
         setup = baseline(
             workload if batch is None else replace(workload, batch=batch),
@@ -119,14 +121,21 @@ class Arm:
         facts = self._witness.facts(self._trainer.steps_done)
         return facts | (self._replay(replay_steps) if replay_steps else {})
 
+    def _replayed(self) -> Trainer:
+        return Trainer(
+            self._build(lambda setup: certificate.without_dropout(setup.model)),
+            self._request["seed"],
+            each_sample_seeded=True,
+        )
+
     def _replay(self, count: int) -> Message:
         del self._witness, self._trainer
         gc.collect()
         if certificate.compile_seconds() is not None:
             # The replayed model is another object: without this its compilation would count as a recompilation.
             torch._dynamo.reset()
-        trainer = Trainer(self._build(lambda setup: certificate.without_dropout(setup.model)), self._request["seed"])
-        observer = certificate.Observer(trainer.setup, trainer.optimizer)
+        trainer = self._replayed()
+        observer = certificate.Observer(trainer.setup, trainer.optimizer, watch_draws=not self._techniques)
         losses = trainer.steps(count - 1)["losses"] if count > 1 else []
         # Kineto alone sees kernels, those of a replayed CUDA graph too, and takes most of a second to start: on a CPU,
         # where there are none, it is not worth it.
@@ -139,10 +148,14 @@ class Arm:
         events = profile.function_events or []
         compiled = certificate.compile_seconds() is not None
         seen = observer.facts(count)
+        scored = score(trainer.setup)
+        del trainer, observer
         return {
             **seen,
-            **score(trainer.setup),
+            **scored,
             "first_losses": losses,
+            # Only the baseline is what others are held against, and its repetition says how exactly that can be done.
+            "repeated_losses": None if self._techniques else self._replayed().steps(count)["losses"],
             "attention_kernels": certificate.attention_kernels(events, compiled=compiled),
             "cuda_graph_launches": certificate.cuda_graph_launches(events),
             "communication": communication.shares(events) if self._world_size > 1 else None,
@@ -150,7 +163,9 @@ class Arm:
 
 
 def requested_workload(request: Message) -> Workload:
-    return resolve(WorkloadSpec.from_json(request["workload"]), Corpus(**request["corpus"]))
+    """The workload of a request, as `harness.prepare.Entry.request` has it; what it lacks of that is the usual."""
+    workload = resolve(WorkloadSpec.from_json(request["workload"]), Corpus(**request["corpus"]))
+    return replace(workload, calls_model=request.get("calls_model", True))
 
 
 def _status_bytes(field: str) -> int:
@@ -178,10 +193,9 @@ def serve(handler: Callable[[Message], Message], channel: Channel) -> None:
 
 def describe(error: BaseException) -> tuple[Status, str]:
     """The status and the one-line reason that an exception in an arm is recorded with."""
-    first_line = (str(error).strip().splitlines() or [""])[0]
-    reason = f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
+    reason = root_cause(error)
     if isinstance(error, Unsupported):
-        return Status.UNSUPPORTED, first_line
+        return Status.UNSUPPORTED, one_line(str(error))
     if ran_out_of_memory(error):
         return Status.OOM, reason
     return Status.CRASHED, reason

@@ -14,9 +14,12 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch._C._autograd import DeviceType
+from torch._dynamo.eval_frame import OptimizedModule
 from torch.autograd.profiler_util import FunctionEvent
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
@@ -25,9 +28,15 @@ from bench.samples import continuation
 from bench.setup import TrainingSetup
 from bench.workload import Batch
 from harness.communication import over_ranks
+from harness.load import real_tokens, rows
+from harness.seeds import states
 
 SAMPLE = 1024
 """Elements of each parameter tensor whose movement is followed."""
+
+
+GRADIENT_SAMPLE = 32
+"""Elements of each gradient that are kept."""
 
 
 class Updates:
@@ -104,7 +113,8 @@ def merge(ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
     shares = [facts.get("communication") for facts in ranks]
     return {
-        **{name: value for name, value in ranks[0].items() if name != "communication"},
+        **{name: value for name, value in ranks[0].items() if name not in ("communication", "averages_gradients")},
+        "gradient_spread": _spread(ranks),
         **unions,
         **over_ranks(shares),
         "parameters": sum(sizes.values()),
@@ -115,16 +125,23 @@ def merge(ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def _spread(ranks: Sequence[dict[str, Any]]) -> float | None:
+    """By how much of themselves the norms of gradients are apart that ranks have averaged; None if they have not."""
+    norms = [facts.get("gradient_norm") for facts in ranks if facts.get("averages_gradients")]
+    known = [norm for norm in norms if norm is not None]
+    return (max(known) - min(known)) / (max(known) or 1.0) if len(known) > 1 else None
+
+
 def _union(ranks: Sequence[list[str] | None]) -> list[str] | None:
     """What any rank saw; unknown where none saw anything and one could not tell."""
     seen = sorted(set().union(*(names for names in ranks if names is not None)))
     return None if not seen and None in ranks else seen
 
 
-def _sampled(parameter: Tensor) -> Tensor:
-    """At most SAMPLE evenly spaced elements, copied; of a tensor subclass, of the first tensor that it stores."""
-    flat = _stored(parameter)[0].detach().reshape(-1)
-    return flat[:: max(1, flat.numel() // SAMPLE)][:SAMPLE].clone()
+def _sampled(tensor: Tensor, most: int = SAMPLE) -> Tensor:
+    """At most so many evenly spaced elements, copied; of a tensor subclass, of the first tensor that it stores."""
+    flat = _stored(tensor)[0].detach().reshape(-1)
+    return flat[:: max(1, flat.numel() // most)][:most].clone()
 
 
 def dtypes(tensors: Collection[Tensor]) -> list[str]:
@@ -185,9 +202,15 @@ def without_dropout(model: nn.Module) -> None:
 class Observer:
     """Watches a replay: the samples and tokens that reach the model, and the types of the gradients."""
 
-    def __init__(self, setup: TrainingSetup, optimizer: Optimizer | None) -> None:
+    def __init__(self, setup: TrainingSetup, optimizer: Optimizer | None, *, watch_draws: bool = False) -> None:
+        """`watch_draws`: whether the forward pass draws random numbers, of a model that is not wrapped."""
         self._parameters = list(setup.model.parameters())
+        self._wrappers = {type(module) for module in setup.model.modules()} & {OptimizedModule, DistributedDataParallel}
+        self._is_whole = setup.world_size == setup.replicas
+        self._gradient: dict[str, Any] = {"gradient_norm": None, "gradient_sample": None}
+        self._called = self._stepped = False
         self._replicas = setup.replicas
+        self._expected = setup.share // setup.accumulate
         self._samples = self._tokens = self._padded = 0
         self._has_tokens = setup.workload.tokens_per_sample is not None
         text = setup.workload.text
@@ -195,25 +218,44 @@ class Observer:
         self._gradient_dtypes: set[str] = set()
         self._updates = Updates(optimizer) if optimizer is not None else None
         setup.model.register_forward_pre_hook(self._saw_forward, with_kwargs=True)
+        self._draws: bool | None = None
+        if watch_draws:
+            self._draws, self._states = False, states()
+            setup.model.register_forward_pre_hook(self._before_forward)
+            setup.model.register_forward_hook(self._after_forward)
         if optimizer is not None:
             optimizer.register_step_pre_hook(self._saw_step)
 
     def _saw_forward(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._called = True
+        if args and isinstance(args[0], dict):
+            kwargs = args[0]  # A batch as it is, for a model that computes its own loss.
         named: Batch = kwargs.get("input_ids")
         tensors = [leaf for leaf in tree_leaves((named, args, kwargs)) if isinstance(leaf, Tensor) and leaf.dim()]
         if not tensors:
             return
-        self._samples += len(tensors[0])
+        samples = rows(tensors, self._expected)
+        self._samples += samples
         if self._has_tokens:
-            mask = kwargs.get("attention_mask")
-            padded = 0 if mask is None else int((mask == 0).sum())
+            mask, seen = kwargs.get("attention_mask"), tensors[0].numel()
+            padded = 0 if mask is None else seen - real_tokens(mask, samples, seen)
             # An encoder and decoder has tokens on both sides.
             decoded = kwargs["labels"].numel() if self._decodes else 0
             self._tokens += tensors[0].numel() + decoded - padded
             self._padded += padded
 
-    def _saw_step(self, *_: object) -> None:
-        self._gradient_dtypes.update(dtypes([item.grad for item in self._parameters if item.grad is not None]))
+    def _before_forward(self, *_: object) -> None:
+        self._states = states()
+
+    def _after_forward(self, *_: object) -> None:
+        self._draws = self._draws or self._states != states()
+
+    def _saw_step(self, optimizer: Optimizer, *_: object) -> None:
+        gradients = [item.grad for item in self._parameters if item.grad is not None]
+        self._gradient_dtypes.update(dtypes(gradients))
+        if not self._stepped and self._is_whole:
+            self._gradient = _gradient(gradients, getattr(optimizer, "grad_scale", None))
+        self._stepped = True
 
     def facts(self, steps: int) -> dict[str, Any]:
         """The certificate's fields that a replay of `steps` updates shows; replicas have equal shares."""
@@ -223,8 +265,25 @@ class Observer:
             "tokens_per_update": self._tokens * scale if self._has_tokens else None,
             "padded_tokens_per_update": self._padded * scale if self._has_tokens else None,
             "gradient_dtypes": sorted(self._gradient_dtypes),
+            "draws": self._draws,
+            "model_called": self._called,
+            "compiled_nothing": OptimizedModule in self._wrappers and compile_seconds() is None,
+            **self._gradient,
+            "averages_gradients": DistributedDataParallel in self._wrappers,
             "replayed_updates": self._updates.made if self._updates else 0,
         }
+
+
+def _gradient(gradients: Sequence[Tensor], scale: Tensor | None) -> dict[str, Any]:
+    """The norm of all gradients together, and some evenly spaced elements of each, without the factor that a loss
+    scaler has left in them. Unknown where they are in parts or sparse."""
+    if not gradients or any(is_traceable_wrapper_subclass(item) or item.is_sparse for item in gradients):
+        return {"gradient_norm": None, "gradient_sample": None}
+    factor = 1.0 if scale is None else float(scale)
+    squared = sum(float(item.detach().abs().double().square().sum()) for item in gradients)
+    # Of a complex number the real part does.
+    sample = torch.cat([_sampled(item, GRADIENT_SAMPLE).real.double() for item in gradients]) / factor
+    return {"gradient_norm": math.sqrt(squared) / factor, "gradient_sample": sample.tolist()}
 
 
 ATTENTION = (

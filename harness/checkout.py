@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.causes import one_line
 from harness.machine import git_state
 
 
@@ -57,7 +58,7 @@ def worktree(ref: str, folder: Path, setup: str | None) -> Iterator[Checkout]:
         if setup:
             done = subprocess.run(setup, shell=True, cwd=folder, capture_output=True, text=True, check=False)
             if done.returncode:
-                raise ValueError(f"--setup {setup!r} failed on {ref}: {_last_line(done.stderr or done.stdout)}")
+                raise ValueError(f"--setup {setup!r} failed on {ref}: {_why(done.stderr or done.stdout)}")
         yield Checkout(top=folder.resolve(), inside=origin.inside, commit=commit, dirty=False)
     finally:
         _git("worktree", "remove", "--force", str(folder), folder=origin.top, check=False)
@@ -82,9 +83,12 @@ def _git(*words: str, folder: Path, check: bool = True) -> str:
     except FileNotFoundError:
         raise ValueError("git is not installed: revisions cannot be checked out") from None
     if done.returncode and check:
-        raise ValueError(f"git {words[0]} failed: {_last_line(done.stderr)}")
+        raise ValueError(f"git {words[0]} failed: {_why(done.stderr)}")
     return done.stdout.strip()
 
 
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["it says nothing"])[-1]
+def _why(text: str) -> str:
+    """What a program says of its failure: from where it says so, or else its last line."""
+    lines = text.strip().splitlines() or ["it says nothing"]
+    fatal = [index for index, line in enumerate(lines) if line.startswith(("fatal: ", "error: "))]
+    return one_line("\n".join(lines[fatal[0] :])) if fatal else lines[-1]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from harness import cgroups
 from harness.gpus import Gpus
 
 FOREIGN_SHARE = 0.05
@@ -28,7 +29,6 @@ STEP_S = 0.05
 SLEW_SHARE = 0.001
 """By how much the steered clock, which times the steps, may run beside the hardware's."""
 
-_CGROUP_CPU = (Path("/sys/fs/cgroup/cpu.stat"), Path("/sys/fs/cgroup/cpu/cpu.stat"))
 _CLOCK_SOURCE = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
 _THERMAL = "/sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"
 
@@ -82,7 +82,7 @@ def read(gpus: Gpus) -> Reading:
         busy_s=sum(item.user + item.nice + item.system + item.irq + item.softirq for item in shown),
         steal_s=sum(item.steal for item in shown),
         own_s=own_s,
-        throttled_s=_quota_throttled_s(),
+        throttled_s=cgroups.throttled_s(),
         thermal_events=_thermal_events(),
         gpu_throttled_s=None if isinstance(throttled_s, str) else throttled_s,
         gpu_processes=None if isinstance(processes, str) else processes,
@@ -104,17 +104,6 @@ def family_cpu_s() -> float:
 def _text(file: Path) -> str | None:
     with contextlib.suppress(OSError):
         return file.read_text().strip()
-    return None
-
-
-def _quota_throttled_s() -> float | None:
-    """Seconds for which the control group's CPU quota has held processes back (cgroup v2 in us, v1 in ns)."""
-    units = {"throttled_usec": 1e-6, "throttled_time": 1e-9}
-    for file in _CGROUP_CPU:
-        for line in (_text(file) or "").splitlines():
-            name, _, value = line.partition(" ")
-            if name in units:
-                return int(value) * units[name]
     return None
 
 

@@ -139,12 +139,7 @@ class Contest:
             host=matched.host,
             protocol=matched.plans["head"].protocol,
             gpus=Gpus(device, matched.host.gpu_uuids),
-            request={
-                "workload": dataclasses.asdict(entry.spec),
-                "corpus": dataclasses.asdict(entry.corpus),
-                "device": device,
-                "log": str(self._log),
-            },
+            request=entry.request | {"device": device, "log": str(self._log)},
             records={side.name: matched.template(side, workload) for side in self._sides},
             compile_caches=caches,
         )

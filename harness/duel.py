@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import random
 import statistics
 import time
-import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +113,7 @@ def duel(
 def _entrant(ring: Ring, home: Home, seed: int) -> Entrant:
     side = home.side
     trial = Trial(workload=ring.spec, techniques=side.techniques, device=ring.request["device"])
-    cache = ring.compile_caches / side.name / urllib.parse.quote(ring.spec.name, safe="")
+    cache = ring.compile_caches / side.name / hashlib.sha256(ring.spec.name.encode()).hexdigest()[:16]
     is_cold = not cache.exists()
     cache.mkdir(parents=True, exist_ok=True)
     request = ring.request | {

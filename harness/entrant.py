@@ -19,7 +19,7 @@ from bench.registry import Change
 from bench.spec import Phase, Protocol, Trial
 from harness.certificate import merge
 from harness.channel import Message
-from harness.equal_work import unequal_work
+from harness.equal_work import losses_unknown, unequal_work
 from harness.gpus import Gpus
 from harness.nursery import ArmFailed, Nursery, Process
 from harness.record import GPU_FIGURES, Measurement, Record, Status, WorkCertificate, note
@@ -120,7 +120,12 @@ class Entrant:
         """Whether the arm has done the reference's work, as far as both are certified."""
         if self.status is not Status.OK or self._certificate is None or reference._certificate is None:
             return
-        differences = unequal_work(self._certificate, reference._certificate, *self._may_differ(reference))
+        own, other = self._certificate, reference._certificate
+        changes, tolerance = self._may_differ(reference)
+        draws_alike = self.trial.techniques == reference.trial.techniques
+        differences = unequal_work(own, other, changes, tolerance, draws_alike=draws_alike)
+        unknown = losses_unknown(own, other, changes, tolerance, draws_alike=draws_alike)
+        self._certificate = dataclasses.replace(own, losses_unknown=unknown)
         if differences:
             self.status, self._reason = Status.UNEQUAL_WORK, "; ".join(differences)
 

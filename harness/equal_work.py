@@ -10,26 +10,45 @@ import torch
 from bench.registry import SAME_NUMERICS, Change
 from harness.record import WorkCertificate
 
+NOISE_MARGIN = 3.0
+"""Over what one repetition of the baseline has shown of its own noise."""
+
+GRADIENTS_WITHIN = 0.01
+"""How far the first gradient may be from the baseline's, of its norm, where nothing but rounding in float32 differs."""
+
+SAME_GRADIENTS = 1e-4
+"""How far the norms of ranks' gradients may be apart once they were averaged: every rank has the same sums."""
+
 SHOWN = 3
 """Losses in a message; the rest is counted."""
 
 
 def unequal_work(
-    arm: WorkCertificate, reference: WorkCertificate, allowed: Collection[Change], tolerance: float = SAME_NUMERICS
+    arm: WorkCertificate,
+    reference: WorkCertificate,
+    allowed: Collection[Change],
+    tolerance: float = SAME_NUMERICS,
+    *,
+    draws_alike: bool = False,
 ) -> list[str]:
     """In words, each difference from the baseline's work that is not among the allowed changes.
 
-    Losses are compared, relative to `tolerance`, as far as the changes leave them comparable: the first depends on the
-    model and the data, the later ones on the update rule too.
+    Losses are compared, to a `tolerance` of what they are, as far as the changes leave them comparable: the first
+    depends on the model and the data, the later ones on the update rule too. `draws_alike`: see `losses_unknown`.
     """
     free_data = not {Change.DATA_ORDER, Change.BATCH_SIZE}.isdisjoint(allowed)
-    free_model = free_data or not {Change.ARCHITECTURE, Change.OBJECTIVE}.isdisjoint(allowed)
-    free_trained = free_model or Change.TRAINED_PARAMETERS in allowed
+    free_trained = _free_model(allowed) or Change.TRAINED_PARAMETERS in allowed
     free_update = free_trained or not {Change.UPDATE_RULE, Change.SCHEDULE}.isdisjoint(allowed)
     free_numerics = Change.NUMERICS in allowed
     samples = (arm.samples_per_update, reference.samples_per_update)
     replayed = (arm.replayed_updates, reference.replayed_updates)
     checks = [
+        (arm.model_called is False, "the model was never called: the loss goes around what wraps it"),
+        (bool(arm.compiled_nothing), "torch.compile was asked for, and nothing was compiled"),
+        (
+            (arm.gradient_spread or 0.0) > SAME_GRADIENTS,
+            f"after their exchange the ranks' gradients differ by {arm.gradient_spread or 0.0:.2g} of their norm",
+        ),
         (arm.updates == 0 and reference.updates > 0, "no optimizer update was made"),
         (arm.moved_tensors == 0 and reference.moved_tensors > 0, "no parameter moved"),
         (
@@ -63,24 +82,89 @@ def unequal_work(
             f"weights are {', '.join(arm.weight_dtypes)}, {', '.join(reference.weight_dtypes)} in the baseline",
         ),
     ]
+    excused = losses_unknown(arm, reference, allowed, tolerance, draws_alike=draws_alike)
     differences = [text for differs, text in checks if differs]
+    if not (excused or _free_model(allowed) or free_numerics or free_update):
+        differences += _other_gradient(arm, reference)
     if arm.first_losses and reference.first_losses:
-        skipped = arm.replayed_updates != reference.replayed_updates
-        comparable = 0 if free_model else 1 if free_update or (skipped and free_numerics) else len(arm.first_losses)
-        unlike = _unlike(arm.first_losses, reference.first_losses, comparable, tolerance)
+        if not all(math.isfinite(loss) for loss in arm.first_losses):
+            return [*differences, f"the replayed losses are not all finite: {arm.first_losses}"]
+        unlike = [] if excused else _unlike(arm, reference, allowed, tolerance)
         differences += unlike or _constant(arm, reference.first_losses)
     return differences
 
 
-def _unlike(losses: list[float], reference: list[float], comparable: int, tolerance: float) -> list[str]:
-    pairs = list(zip(losses, reference, strict=False))[:comparable]
-    if not all(math.isfinite(loss) for loss in losses):
-        return [f"the replayed losses are not all finite: {losses}"]
-    unlike = [(loss, other) for loss, other in pairs if abs(loss - other) > tolerance * max(1.0, abs(other))]
+def losses_unknown(
+    arm: WorkCertificate,
+    reference: WorkCertificate,
+    allowed: Collection[Change],
+    tolerance: float = SAME_NUMERICS,
+    *,
+    draws_alike: bool = False,
+) -> str | None:
+    """Why the arm's losses say nothing about its work; None if they do.
+
+    `draws_alike`: the arm has the reference's techniques, so that a forward pass of either draws the same numbers.
+    """
+    if _noise(reference) > tolerance:
+        return (
+            f"the baseline's own losses differ by {_noise(reference):.2g} of themselves when it is replayed: it draws "
+            "from what no seed reaches"
+        )
+    if reference.draws and not draws_alike and _unlike(arm, reference, allowed, tolerance):
+        return "the forward pass draws random numbers, other ones for the parts of a batch than for the whole"
+    return None
+
+
+def _free_model(allowed: Collection[Change]) -> bool:
+    """Whether not even the first loss is the baseline's."""
+    others = {Change.DATA_ORDER, Change.BATCH_SIZE, Change.ARCHITECTURE, Change.OBJECTIVE}
+    return not others.isdisjoint(allowed)
+
+
+def _other_gradient(arm: WorkCertificate, reference: WorkCertificate) -> list[str]:
+    """In words, how the first gradient is another than the baseline's: in norm, or in direction as far as a sample
+    shows it; nothing where that is not known."""
+    own, other = arm.gradient_norm, reference.gradient_norm
+    if own is not None and other is not None and abs(own - other) > GRADIENTS_WITHIN * other:
+        return [f"the first gradient's norm is {own:.4g}, {other:.4g} in the baseline"]
+    samples = (arm.gradient_sample or [], reference.gradient_sample or [])
+    if not samples[0] or len(samples[0]) != len(samples[1]):
+        return []
+    apart, length = math.dist(*samples), math.hypot(*samples[1])
+    if apart <= GRADIENTS_WITHIN * length:
+        return []
+    return [f"the first gradient differs from the baseline's by {apart / (length or 1.0):.0%} of its norm"]
+
+
+def _noise(reference: WorkCertificate) -> float:
+    """By how much of themselves the baseline's losses differ from one replay to the next."""
+    first, again = reference.first_losses or [], reference.repeated_losses or []
+    return max((abs(loss - other) for loss, other in zip(first, again, strict=False)), default=0.0) / _scale(first)
+
+
+def _scale(losses: list[float]) -> float:
+    """What losses are measured by: the largest. One that passes through 0 on its way is no smaller for that."""
+    return max(map(abs, losses), default=0.0) or 1.0
+
+
+def _unlike(
+    arm: WorkCertificate, reference: WorkCertificate, changes: Collection[Change], tolerance: float
+) -> list[str]:
+    losses, others = arm.first_losses or [], reference.first_losses or []
+    changed = {Change.TRAINED_PARAMETERS, Change.UPDATE_RULE, Change.SCHEDULE}.intersection(changes)
+    skipped = arm.replayed_updates != reference.replayed_updates and Change.NUMERICS in changes
+    comparable = 0 if _free_model(changes) else 1 if changed or skipped else len(losses)
+    pairs = list(zip(losses, others, strict=False))[:comparable]
+    margin = max(tolerance, NOISE_MARGIN * _noise(reference)) * _scale(others)
+    unlike = [(loss, other) for loss, other in pairs if abs(loss - other) > margin]
     if not unlike:
         return []
-    shown = ", ".join(f"{loss:.4f} against {other:.4f}" for loss, other in unlike[:SHOWN])
-    return [f"{len(unlike)} of the first {len(pairs)} losses differ by more than {tolerance:g}: {shown}"]
+    shown = ", ".join(f"{loss:.4g} against {other:.4g}" for loss, other in unlike[:SHOWN])
+    return [
+        f"{len(unlike)} of the first {len(pairs)} losses differ by more than {margin / _scale(others):.2g} of theirs: "
+        + shown
+    ]
 
 
 def _constant(arm: WorkCertificate, reference: list[float]) -> list[str]:

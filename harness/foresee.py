@@ -74,7 +74,7 @@ def foresee(workload: Workload, techniques: Sequence[str] = (), *, device: str) 
     real = first_batch(workload)
     live = _Live(ALLOCATION_BYTES[device])
     manners = _gpu_manners() if device == "cuda" else contextlib.nullcontext()
-    with FakeTensorMode(allow_non_fake_inputs=True), live, _in_place_conversion(), manners:
+    with FakeTensorMode(allow_non_fake_inputs=True), live, in_place_conversion(), manners:
         setup = baseline(workload, torch.device("cpu"))
         for technique in compose(techniques):
             setup = technique.apply(setup)
@@ -128,7 +128,7 @@ class _Live(TorchDispatchMode):
 
 
 @contextlib.contextmanager
-def _in_place_conversion() -> Iterator[None]:
+def in_place_conversion() -> Iterator[None]:
     """Let `module.to` work on fake parameters: nn.Module refuses to exchange those that a mode has looked at."""
 
     def exchange(first: Tensor, second: Tensor) -> None:

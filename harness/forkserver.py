@@ -23,6 +23,7 @@ from pathlib import Path
 import psutil
 
 from bench import plugins
+from harness import cgroups
 from harness.channel import Message
 from harness.hidden_gpus import check_forkable, without_gpus
 from harness.nursery import MESSAGE_BYTES
@@ -51,7 +52,8 @@ class _Children:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._alive: set[int] = set()
-        self._oom_kills = _oom_kills()
+        self._oom_kills = cgroups.oom_kills()
+        self._out_of_memory: set[int] = set()
 
     def fork(self, request: Message, descriptors: list[int]) -> Message:
         sys.stdout.flush()
@@ -70,16 +72,22 @@ class _Children:
             return {"status": 0}
         process = psutil.Process(pid)
         _wait_for_exit(pid, grace_s)
-        # An exited child is a zombie until it is waited for; what it had started is this process's by then.
-        ended_alone = process.status() == psutil.STATUS_ZOMBIE
+        self._look_for_kills()
         for victim in (*process.children(recursive=True), process):
             with contextlib.suppress(psutil.NoSuchProcess):
                 victim.kill()
         _, status = os.waitpid(pid, 0)
         self._alive.discard(pid)
         self._end_strays()
-        kills_before, self._oom_kills = self._oom_kills, _oom_kills()
-        return {"status": status, "out_of_memory": ended_alone and self._oom_kills > kills_before}
+        return {"status": status, "out_of_memory": pid in self._out_of_memory}
+
+    def _look_for_kills(self) -> None:
+        """If the kernel has killed for memory since the last look, the arms that have ended since, all of them, are
+        those that it took; what else it may have taken, a part of an arm, ends the arm too."""
+        before, self._oom_kills = self._oom_kills, cgroups.oom_kills()
+        ended = {pid for pid in self._alive if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE}
+        if self._oom_kills > before:
+            self._out_of_memory |= ended
 
     def _end_strays(self) -> None:
         """Kill what a dead arm left behind: as subreaper this process has become its parent."""
@@ -103,14 +111,6 @@ def _wait_for_exit(pid: int, timeout_s: float) -> None:
         select.select([descriptor], [], [], timeout_s)
     finally:
         os.close(descriptor)
-
-
-def _oom_kills() -> int:
-    """How many processes the kernel has killed for memory since it started."""
-    for line in Path("/proc/vmstat").read_text().splitlines():
-        if line.startswith("oom_kill "):
-            return int(line.split()[1])
-    return 0
 
 
 def _child_main(request: Message, connections: list[socket.socket]) -> None:

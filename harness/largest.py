@@ -10,6 +10,7 @@ import psutil
 import torch
 
 from bench.setup import TrainingSetup
+from harness import cgroups
 from harness.trainer import Trainer
 
 LONGEST_STEP_S = 1.0
@@ -71,7 +72,7 @@ def _may_double(taken: _Taken) -> bool:
     """Whether a batch of twice the size may be tried. A GPU says itself when its memory is full."""
     is_short = 2 * taken.step_s <= LONGEST_STEP_S
     return is_short and (
-        taken.device.type != "cpu" or 2 * taken.grown_bytes < HOST_SHARE * psutil.virtual_memory().available
+        taken.device.type != "cpu" or 2 * taken.grown_bytes < HOST_SHARE * cgroups.available_memory_bytes()
     )
 
 

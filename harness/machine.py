@@ -9,24 +9,16 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import torch
-from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._pytree import tree_map_only
-from torch.utils.flop_counter import FlopCounterMode
 
 from bench import __version__
 from bench.host import Host
-from bench.setup import baseline, split
-from bench.spec import Phase, WorkloadSpec
+from bench.spec import WorkloadSpec
 from bench.techniques.precision import let_products_round_to_tf32
-from bench.workload import Batch, Workload, first_batch
-from harness.arm import requested_workload
+from harness import cgroups
 from harness.channel import Message
 from harness.clock import clock_for
 from harness.driver import is_too_old, why_unusable
@@ -107,79 +99,14 @@ def _matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * size**3 / min(times_s)
 
 
-def probe_workload(workload: Message, corpus: Message) -> Message:
-    """Task: build the workload and take its loss once; count parameters and the FLOP of one update.
-
-    Tokens are made here if they are not in the cache yet. Raises ValueError if the workload cannot train.
-    """
-    chosen = requested_workload({"workload": workload, "corpus": corpus})
-    batch = first_batch(chosen)
-    counted = _count(chosen, batch)
-    # The models of families are known to train, and a fine-tuned one may not have its checkpoint yet.
-    if counted.flops is None and chosen.family is None:
-        _check_loss(chosen, split(batch, chosen.batch)[0])
-    return {
-        "batch": chosen.batch,
-        "sequence": chosen.tokens_per_sample,
-        "parameters": counted.parameters,
-        "step_flops": counted.flops,
-    }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Count:
-    parameters: int | None = None
-    flops: float | None = None
-
-
-def _count(workload: Workload, real: Batch) -> _Count:
-    """Parameters, and FLOP of forward and backward (in the phase infer: of forward) of one global batch.
-
-    By torch.utils.flop_counter:
-
-    2 m n k for each m x n x k matrix product, those inside attention included; element-wise work is not counted. Fake
-    tensors on the meta device and plain-matrix attention, because the CPU's fused attention operator counts as zero
-    (pytorch/pytorch#195460).
-    """
-    meta = torch.device("meta")
-    try:
-        with FakeTensorMode(), meta:
-            batch = tree_map_only(Tensor, lambda item: torch.empty(item.shape, dtype=item.dtype), real)
-            model = workload.model()
-            with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-                loss = workload.loss(model, batch)
-                if workload.phase is not Phase.INFER:
-                    loss.backward()
-    except Exception:  # A user's model may do what no meta device can; the count is then unknown.
-        return _Count()
-    parameters = sum(item.numel() for item in model.parameters())
-    return _Count(parameters=parameters, flops=float(counter.get_total_flops()))
-
-
-def _check_loss(workload: Workload, sample: Batch) -> None:
-    """Raises ValueError if the model gives no scalar loss with a gradient on one real sample."""
-    setup = baseline(workload, torch.device("cpu"))
-    try:
-        loss = setup.loss(setup.model, sample)
-    except AttributeError as error:
-        raise ValueError(
-            f"model {workload.name!r} gives no loss ({error}): its forward takes input_ids, labels and returns an "
-            "object with .loss, or its function returns a Workload with a loss of its own"
-        ) from error
-    except Exception as error:
-        raise ValueError(f"model {workload.name!r} fails on one sample: {type(error).__name__}: {error}") from error
-    if not isinstance(loss, torch.Tensor) or loss.dim() or not loss.requires_grad:
-        raise ValueError(f"model {workload.name!r} gives {type(loss).__name__} as loss: give a scalar with a gradient")
-
-
 def host(device: str, facts: Message, need_bytes: Callable[[WorkloadSpec], int | None] | None = None) -> Host:
     """What the machine offers, by what `probe_device` has seen."""
     capability = facts["capability"]
     return Host(
         device=device,
         gpus=facts["gpus"],
-        cores=os.cpu_count() or 1,
-        memory_bytes=facts.get("gpu_free_bytes") or psutil.virtual_memory().available,
+        cores=cgroups.cores(),
+        memory_bytes=facts.get("gpu_free_bytes") or cgroups.available_memory_bytes(),
         capability=tuple(capability) if capability else None,
         # Another revision's code, which is the other side of a comparison, may not tell them.
         gpu_uuids=tuple(facts.get("gpu_uuids", ())),
@@ -225,9 +152,9 @@ def describe_machine(
         driver=driver,
         cuda=facts.get("cuda"),
         cpu=_cpu_name(),
-        cpu_cores=os.cpu_count() or 1,
+        cpu_cores=cgroups.cores(),
         threads=facts["threads"],
-        memory_bytes=psutil.virtual_memory().total,
+        memory_bytes=cgroups.memory_bytes(),
         system=f"{platform.system()} {platform.release()}",
         **installed,
         matmul_flops_per_s=nursery.run("harness.machine:matmul_peaks", {"device": device}, 120.0) if peaks else {},

@@ -25,7 +25,11 @@ TASK_TIMEOUT_S = 600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One workload of a plan, resolved: the global batch in samples, the sequence in tokens, and the model's counts."""
+    """One workload of a plan, resolved: the global batch in samples, the sequence in tokens, and the model's counts.
+
+    `calls_model`: its loss calls the model, and does not go around what wraps it. `sha256` is that of what the workload
+    is: its counts, and the files that it was built from.
+    """
 
     spec: WorkloadSpec
     corpus: Corpus
@@ -33,6 +37,17 @@ class Entry:
     sequence: int | None
     parameters: int | None
     step_flops: float | None
+    calls_model: bool = True
+    sha256: str | None = None
+
+    @property
+    def request(self) -> Message:
+        """What tells an arm which workload it is to build."""
+        return {
+            "workload": dataclasses.asdict(self.spec),
+            "corpus": dataclasses.asdict(self.corpus),
+            "calls_model": self.calls_model,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,10 +160,10 @@ def entry(nursery: Nursery, spec: WorkloadSpec, corpus: Corpus) -> Entry:
     """The workload as this nursery builds it. Raises ValueError, saying why, if it cannot."""
     arguments = {"workload": dataclasses.asdict(spec), "corpus": dataclasses.asdict(corpus)}
     try:
-        facts = nursery.run("harness.machine:probe_workload", arguments, TASK_TIMEOUT_S)
+        facts = nursery.run("harness.probing:probe_workload", arguments, TASK_TIMEOUT_S)
     except ArmFailed as failure:
         raise ValueError(f"model {spec.name!r} cannot be built: {failure.reason}") from failure
-    names = ("batch", "sequence", "parameters", "step_flops")
+    names = ("batch", "sequence", "parameters", "step_flops", "calls_model", "sha256")
     return Entry(spec=spec, corpus=corpus, **{name: facts[name] for name in names})
 
 
@@ -171,6 +186,7 @@ def template(plan: Plan, machine: Machine, entry: Entry, run_id: str) -> Record:
         sequence=entry.sequence,
         seed=plan.seed,
         corpus_sha256=entry.corpus.sha256,
+        workload_sha256=entry.sha256,
         compute=None,
         step_flops=entry.step_flops,
         parameters=entry.parameters,

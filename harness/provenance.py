@@ -33,27 +33,27 @@ def provenance(checkout: str, links: Sequence[str], elsewhere: str) -> Message:
     installed = _installed_from(elsewhere)
     modules = 0
     strays = []
-    for name, file in _imported():
-        is_installed = _is_installed(file)
-        if file.startswith(homes) and not is_installed:
+    for name, file in imported():
+        from_outside = is_installed(file)
+        if file.startswith(homes) and not from_outside:
             modules += 1
         elif (
             name in hidden
-            or (is_installed and name in installed)
-            or (elsewhere != checkout and file.startswith(f"{elsewhere}/") and not is_installed)
+            or (from_outside and name in installed)
+            or (elsewhere != checkout and file.startswith(f"{elsewhere}/") and not from_outside)
         ):
             strays.append(f"{name} from {file}")
     return {"modules": modules, "strays": sorted(strays)}
 
 
-def _imported() -> Iterator[tuple[str, str]]:
+def imported() -> Iterator[tuple[str, str]]:
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
         if isinstance(file, str):
             yield name, file
 
 
-def _is_installed(file: str) -> bool:
+def is_installed(file: str) -> bool:
     in_environment = file.startswith((f"{sys.prefix}/", f"{sys.base_prefix}/"))
     return in_environment or "site-packages" in file or "dist-packages" in file
 

@@ -7,6 +7,7 @@ baseline, which is why it has several processes.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import random
 import shutil
@@ -18,10 +19,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from bench.host import Host, rival_bytes
 from bench.spec import Protocol, Trial
+from harness import cgroups
 from harness.channel import Message
 from harness.entrant import Entrant
 from harness.gpus import Gpus
@@ -61,7 +61,9 @@ class Heat:
 
     def enter(self, trial: Trial) -> Entrant:
         """A new entrant with a compile cache of its own, so that no arm profits from what another compiled."""
-        cache = self.compile_caches / f"{self.record.workload.replace('/', '_').replace(' ', '-')}-{trial.label}"
+        # As a name they could be too long for a folder.
+        identity = f"{self.record.workload} {trial.label}"
+        cache = self.compile_caches / hashlib.sha256(identity.encode()).hexdigest()[:16]
         is_cold = not cache.exists()
         if is_cold and self.toolchain is not None and self.toolchain.exists():
             shutil.copytree(self.toolchain, cache)
@@ -215,7 +217,7 @@ def free_bytes(heat: Heat, entrants: Sequence[Entrant]) -> int:
     to be asked, none holds any.
     """
     if heat.host.device == "cpu":
-        return psutil.virtual_memory().available
+        return cgroups.available_memory_bytes()
     free: dict[int, int] = {}
     for entrant in entrants:
         free |= entrant.free_bytes

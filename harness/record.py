@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 class Status(StrEnum):
@@ -146,7 +146,12 @@ class WorkCertificate:
     it was asked for (on a CPU it always does), and `cuda_graph_launches` those launched in the last replayed step.
     The shares of communication are of the same step (harness.communication). `accuracy` and macro `f1` are a fine-tuned
     classifier's on `scored_samples` held out, after the replay's updates.
-    `replayed_updates` falls short of the replay's steps where loss scaling skipped some.
+    `replayed_updates` falls short of the replay's steps where loss scaling skipped some. `model_called`: the model was
+    called with what wraps it; `compiled_nothing`: torch.compile wraps it, and was never called. `gradient_norm` is that
+    of the first update, None where ranks hold parts of the parameters; `gradient_sample` has some elements of it, and
+    `gradient_spread` is by how much of their norm those of ranks that average gradients are apart. Of the baseline,
+    `repeated_losses` are those of a second replay, which show how exactly losses can be compared, and `draws` says
+    whether the forward pass draws random numbers. `losses_unknown` says why the losses are not compared.
     """
 
     parameters: int
@@ -176,6 +181,14 @@ class WorkCertificate:
     f1: float | None = None
     scored_samples: int | None = None
     first_losses: list[float] | None = None
+    repeated_losses: list[float] | None = None
+    draws: bool | None = None
+    model_called: bool | None = None
+    compiled_nothing: bool | None = None
+    gradient_norm: float | None = None
+    gradient_sample: list[float] | None = None
+    gradient_spread: float | None = None
+    losses_unknown: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +221,7 @@ class Record:
     sequence: int | None
     seed: int
     corpus_sha256: str
+    workload_sha256: str | None
     compute: str | None
     step_flops: float | None
     parameters: int | None

@@ -6,39 +6,43 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader
 
 from bench.samples import ShuffledBatches
 from bench.setup import TrainingSetup, split
 from bench.workload import Batch
+from harness.load import Counted, Load, load
+from harness.seeds import SeededSamples
 
 
 class Batches:
     """This rank's share of every global batch, endless, on the device, in an order that the seed alone decides."""
 
-    def __init__(self, setup: TrainingSetup, seed: int) -> None:
+    def __init__(self, setup: TrainingSetup, seed: int, *, each_sample_seeded: bool = False) -> None:
+        """`each_sample_seeded`: what a sample draws depends on its index alone, whoever asks for it and in what order.
+        That takes too long for a life that is timed."""
         samples = setup.workload.data()
-        order = setup.order(len(samples), seed) if setup.order else shuffled(setup, len(samples), seed)
+        order = Counted(setup.order(len(samples), seed) if setup.order else shuffled(setup, len(samples), seed))
         # The loader draws a seed for workers; a generator of its own keeps the arm's random state as it was.
         loader: DataLoader[Any] = DataLoader(
-            samples,  # type: ignore[arg-type]
+            SeededSamples(samples, seed) if each_sample_seeded else samples,  # type: ignore[arg-type]
             batch_sampler=order,
-            generator=torch.Generator(),
+            generator=torch.Generator().manual_seed(seed),
             **setup.loader,
         )
         self._loads: deque[Load] = deque()
         self._copied = Copied()
         # A generator that knew this object would make a cycle of references, which is not freed in order: workers of
         # the loader would be waited for, five seconds each, as they do not hear that they are to end.
-        self._fed = iter(setup.feed(_on_device(loader, setup, self._loads, self._copied)))
+        self._fed = iter(setup.feed(_on_device(loader, order.sizes, setup, self._loads, self._copied)))
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -76,33 +80,15 @@ class Taking:
     copy_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
-    """What one batch holds: its samples, and its tokens without padding (None where samples are not text)."""
-
-    samples: int
-    tokens: int | None
-
-
-def load(batch: Batch, tokens_per_sample: int | None) -> Load:
-    """Counted on the host, before the batch goes to the device: there it would have to be waited for."""
-    # To walk a tree takes as long as a hundredth of a small model's step, and most batches are none.
-    values = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, tuple | list) else (batch,)
-    first = next((item for item in values if isinstance(item, Tensor) and item.dim()), None)
-    leaves = tree_leaves(batch) if first is None else [first]
-    samples = next((len(leaf) for leaf in leaves if isinstance(leaf, Tensor) and leaf.dim()), 0)
-    if tokens_per_sample is None:
-        return Load(samples=samples, tokens=None)
-    mask = batch.get("attention_mask") if isinstance(batch, dict) else None
-    return Load(samples=samples, tokens=samples * tokens_per_sample if mask is None else int(mask.sum()))
-
-
-def _on_device(loader: Iterable[Batch], setup: TrainingSetup, loads: deque[Load], copied: Copied) -> Iterator[Batch]:
-    """The batches on the device; what each holds is put to `loads`, and what the copy took is added to `copied`."""
+def _on_device(
+    loader: Iterable[Batch], sizes: deque[int], setup: TrainingSetup, loads: deque[Load], copied: Copied
+) -> Iterator[Batch]:
+    """The batches, of so many samples, on the device; what each holds is put to `loads`, and what the copy took is
+    added to `copied`."""
     # Only from pinned memory can a copy go on while the host does.
     pinned = bool(setup.loader.get("pin_memory"))
     for batch in loader:
-        loads.append(load(batch, setup.workload.tokens_per_sample))
+        loads.append(load(batch, sizes.popleft(), setup.workload.tokens_per_sample))
         begun_ns = time.perf_counter_ns()
         there = _copied(batch, setup.device, pinned)
         copied.s += (time.perf_counter_ns() - begun_ns) * 1e-9
@@ -136,23 +122,39 @@ def train_step(setup: TrainingSetup, optimizer: Optimizer, batch: Batch) -> Tens
 
 def accumulate(setup: TrainingSetup, batch: Batch) -> Tensor:
     """Forward and backward of each micro-batch; ranks exchange gradients with the last."""
-    if setup.accumulate == 1:
-        return _backward(setup, batch, 1)
-    losses = []
     micro_batches = split(batch, setup.accumulate)
+    weights = _weights(setup, micro_batches)
+    losses = []
     for index, micro_batch in enumerate(micro_batches):
         is_last = index == len(micro_batches) - 1
         with contextlib.nullcontext() if is_last else setup.no_sync():
-            losses.append(_backward(setup, micro_batch, len(micro_batches)))
-    return torch.stack(losses).sum()
+            losses.append(_backward(setup, micro_batch, weights[index]))
+    return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
 
-def _backward(setup: TrainingSetup, batch: Batch, parts: int) -> Tensor:
-    """Forward and backward of one of so many equal parts of a batch. Returns its share of the loss, detached."""
+def _weights(setup: TrainingSetup, micro_batches: Sequence[Batch]) -> Sequence[float | Tensor]:
+    """By what the mean loss of each micro-batch counts for that of the update: by how much is trained in it.
+
+    Ranks average their gradients, each of which stands for an equal share: so does what they count for on the mean.
+    """
+    equal = 1 / len(micro_batches)
+    if setup.targets is None or setup.accumulate * setup.replicas == 1:
+        return [equal] * len(micro_batches)
+    targets = torch.stack([setup.targets(item) for item in micro_batches]).float()
+    mean = targets.sum()
+    if setup.replicas > 1:
+        torch.distributed.all_reduce(mean)
+        # Ranks that hold parts of one model count the same share.
+        mean = mean / setup.world_size
+    return list(targets / mean)
+
+
+def _backward(setup: TrainingSetup, batch: Batch, weight: float | Tensor) -> Tensor:
+    """Forward and backward of a part of a batch. Returns what its loss counts for, detached."""
     with setup.autocast():
         loss = setup.loss(setup.model, batch)
-        if parts > 1:
-            loss = loss / parts
+        if isinstance(weight, Tensor) or weight != 1.0:
+            loss = loss * weight
     (loss if setup.scaler is None else setup.scaler.scale(loss)).backward()
     return loss.detach()
 

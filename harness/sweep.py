@@ -202,13 +202,7 @@ class Sweep:
             host=self._prepared.host,
             protocol=self._plan.protocol,
             gpus=self._gpus,
-            request={
-                "workload": dataclasses.asdict(entry.spec),
-                "corpus": dataclasses.asdict(entry.corpus),
-                "device": self._plan.device,
-                "seed": seed,
-                "log": str(self._log),
-            },
+            request=entry.request | {"device": self._plan.device, "seed": seed, "log": str(self._log)},
             record=dataclasses.replace(self._template(entry), repetition=repetition, heat_part=part, seed=seed),
             compile_caches=self._caches,
             toolchain=self._toolchain,
@@ -306,11 +300,17 @@ def check_resumable(prepared: Prepared, finished: Sequence[Record], before: Mach
         shown = ", ".join(f"{name} {version}" for name, version in changed)
         raise ValueError(f"the run was begun with other versions of its packages ({shown}): start a new run")
     corpora = {entry.spec.name: entry.corpus.sha256 for entry in prepared.entries}
+    workloads = {entry.spec.name: entry.sha256 for entry in prepared.entries}
     for record in finished:
         if record.machine_id != prepared.machine.machine_id:
             raise ValueError(f"run {record.run_id!r} was begun on another machine: start a new run here")
         if record.corpus_sha256 != corpora.get(record.workload):
             raise ValueError(f"run {record.run_id!r} was begun with another corpus for {record.workload}: start anew")
+        if record.workload_sha256 != workloads.get(record.workload):
+            raise ValueError(
+                f"the code of {record.workload}, or the model that it builds, is not that with which run "
+                f"{record.run_id!r} was begun: start a new run"
+            )
 
 
 def command(plan: Plan, workload: str, label: str) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
+from harness import cgroups
 from harness.gpus import Gpus
 from harness.record import GPU_FIGURES, Measurement, note
 
@@ -102,7 +103,7 @@ class Sampler:
         """`energy_from_s` is the shortest window whose energy is told."""
         self._pid, self._energy_from_s = pid, energy_from_s
         self._gpus = gpus.first(ranks)
-        self._cores = os.cpu_count() or 1
+        self._cores, self._allowed_cores = os.cpu_count() or 1, cgroups.cores()
         self._samples = Samples()
 
     def start(self) -> None:
@@ -118,7 +119,7 @@ class Sampler:
         share = 100 / capacity_s
         self._samples.add("t_s", now.wall - self._started.wall)
         self._samples.add("rss_bytes", float(self._family.rss_bytes()))
-        self._samples.add("cpu_pct", (now.own - before.own) * share)
+        self._samples.add("cpu_pct", 100 * (now.own - before.own) / ((now.wall - before.wall) * self._allowed_cores))
         # The two counters tick separately, so a short interval can come out slightly below zero.
         self._samples.add("foreign_cpu_pct", max(0.0, (now.busy - before.busy - now.own + before.own) * share))
         self._samples.add("steal_pct", (now.steal - before.steal) * share)
@@ -150,7 +151,7 @@ class BetweenTurns:
     def __init__(self, pid: int, measurement: Measurement) -> None:
         """The samples go into the measurement."""
         self._family, self._measurement = _Family(pid), measurement
-        self._cores = os.cpu_count() or 1
+        self._cores = cgroups.cores()
         self._turns_s = self._wall_s = self._own_s = 0.0
 
     def begin(self) -> None:

@@ -18,14 +18,17 @@ from harness.step import Batches, Taking, infer_step, train_step
 class Trainer:
     """One built setup: its optimizer (none where the model is only run), its endless batches and its clock."""
 
-    def __init__(self, setup: TrainingSetup, seed: int, slowdown: float = 0.0) -> None:
-        """`slowdown` makes every step longer by that share of itself: see harness.brake."""
+    def __init__(
+        self, setup: TrainingSetup, seed: int, slowdown: float = 0.0, *, each_sample_seeded: bool = False
+    ) -> None:
+        """`slowdown` makes every step longer by that share of itself: see harness.brake. `each_sample_seeded` is for a
+        replay: see Batches."""
         self.setup = setup
         self.optimizer: Optimizer | None = None
         if setup.workload.phase is not Phase.INFER:
             self.optimizer = setup.optimizer([item for item in setup.model.parameters() if item.requires_grad])
         self.steps_done = 0
-        self._batches = Batches(setup, seed)
+        self._batches = Batches(setup, seed, each_sample_seeded=each_sample_seeded)
         self._clock = clock_for(setup.device)
         self.brake = brake_for(slowdown, setup.device) if slowdown else None
 

@@ -119,9 +119,9 @@ def _arms(found: Iterable[Record | Comparison]) -> str:
 
 
 def _few(comparisons: Sequence[Comparison], _: Sequence[Record]) -> Warning | None:
-    """One repetition has no interval at all."""
+    """One repetition has no interval at all, unless many others beside it show what its spread would be."""
     rivals = [item for item in comparisons if item.status is Status.OK and item.techniques != BASELINE]
-    single = [item for item in rivals if item.repetitions == 1]
+    single = [item for item in rivals if item.repetitions == 1 and item.speedup_low is None]
     if single:
         return Warning(
             text=f"There is only one repetition, hence no interval and no verdict, for {_arms(single)}.",
@@ -140,6 +140,18 @@ def _wide(comparisons: Sequence[Comparison], _: Sequence[Record]) -> Warning | N
         text=f"Intervals are wide: {len(wide)} arms could not have seen a change of {quantity.share(WIDE_EFFECT)}; "
         f"for {worst.techniques} on {worst.workload} it takes {worst_effect}.",
         advice="Repeat more often, or on a quieter machine; unclear does not mean the same there.",
+    )
+
+
+def _uncertified(_: Sequence[Comparison], records: Sequence[Record]) -> Warning | None:
+    """Arms whose losses could not be held against the baseline's."""
+    found = [record for record in records if record.certificate and record.certificate.losses_unknown]
+    if not found:
+        return None
+    reasons = [record.certificate.losses_unknown for record in found if record.certificate]
+    return Warning(
+        text=f"Whether they learn what the baseline learns could not be seen for {_arms(found)}: {reasons[0]}.",
+        advice="Draw from random, numpy.random or torch, which are seeded, and outside the model's forward pass.",
     )
 
 
@@ -181,6 +193,7 @@ CHECKS: tuple[Check, ...] = (
     _without_graphs,
     _unwatched,
     _unsteady,
+    _uncertified,
     _few,
     _wide,
 )

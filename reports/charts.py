@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.spec import BASELINE
 from reports import canvas, quantity, view
 from reports.columns import speedup
 from reports.svg import inline, printable
@@ -89,7 +88,7 @@ def _forest_axes(figure: Figure, layout: _Layout, ranked: Sequence[Comparison]) 
     area.spines["left"].set_visible(False)
     area.axvspan(1 - SAME_WITHIN, 1 + SAME_WITHIN, color=canvas.BAND, linewidth=0)
     area.axvline(1, color=canvas.MUTED, linewidth=1)
-    area.set_xlabel(f"slower  \N{LEFTWARDS ARROW}  speed-up over {BASELINE}  \N{RIGHTWARDS ARROW}  faster", labelpad=7)
+    area.set_xlabel("slower  \N{LEFTWARDS ARROW}  speed-up over the baseline  \N{RIGHTWARDS ARROW}  faster", labelpad=7)
     if layout.label_rise:
         # Labels stand above their marks: rules between the rows show which belong together.
         rules = [layout.row * index for index in range(1, len(ranked))]
@@ -134,7 +133,7 @@ def mark(area: Axes, comparison: Comparison, x: float, y: float, gid: str) -> No
 
 def named(comparison: Comparison) -> str:
     """The arm's name, with a dagger where its training differs in more than rounding: the legend explains it."""
-    return comparison.techniques + (" \N{DAGGER}" if view.differs(comparison) else "")
+    return view.arm_name(comparison) + (" \N{DAGGER}" if view.differs(comparison) else "")
 
 
 def _wrapped(techniques: str, width: int) -> str:

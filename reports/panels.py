@@ -18,6 +18,7 @@ from reports import canvas, quantity
 from reports.charts import Chart, shortened
 from reports.columns import OUTCOME_WORDS
 from reports.svg import inline
+from reports.view import arm_name
 from results.pace import step_time_s
 
 _WIDTH, _LEFT, _GAP, _COLUMNS = 400, 50, 16, 2
@@ -91,7 +92,7 @@ def _first_end(measured: Measurement, high: float) -> str:
 
 def _title(record: Record) -> str:
     ended = "" if record.status is Status.OK else f" ({OUTCOME_WORDS[record.status]})"
-    return shortened(record.techniques, _LABEL_CHARACTERS - len(ended) // 2) + ended
+    return shortened(arm_name(record), _LABEL_CHARACTERS - len(ended) // 2) + ended
 
 
 def _phases(measured: Measurement) -> list[tuple[list[float], str]]:

@@ -67,7 +67,7 @@ def first_step(comparisons: Sequence[Comparison], name: str) -> Chart | None:
 
 
 def _note(points: Sequence[_Point], missing: str) -> str:
-    few = f"Named are the {_MOST_LABELS} farthest from {BASELINE}: point at any other mark for its name."
+    few = f"Named are the {_MOST_LABELS} farthest from the baseline: point at any other mark for its name."
     return " ".join(filter(None, (few if len(points) > _MOST_LABELS + 1 else "", missing)))
 
 

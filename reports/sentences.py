@@ -9,7 +9,7 @@ from bench.spec import BASELINE
 from harness.record import Status
 from reports import quantity
 from reports.columns import OUTCOME_WORDS, speedup
-from reports.view import by_workload, differs, fastest_first, is_ranked, outcome
+from reports.view import arm_name, by_workload, differs, fastest_first, is_ranked, outcome
 from results.compare import Comparison, Verdict
 from results.crossover import Crossover, crossovers
 from results.idle import ErrorRate, IdleHeat
@@ -45,23 +45,27 @@ def _fastest(workload: str, arms: Sequence[Comparison]) -> str:
     if not faster:
         single = all(item.speedup_low is None for item in ranked)
         because = ": one repetition gives no interval" if single else ""
-        return f"On {workload} nothing is shown to be faster than {BASELINE}{because}."
+        return f"On {workload} nothing is shown to be faster than {_name(baseline)}{because}."
     alike = [item for item in faster if not differs(item)]
-    sentences = [f"On {workload}, {_best(faster, alike)}."]
+    sentences = [f"On {workload}, {_best(faster, alike, _name(baseline))}."]
     if alike and differs(faster[0]):
         other = faster[0]
         sentences.append(f"Faster still, at {speedup(other)}, is {other.techniques}, with {differs(other)}.")
     return " ".join(sentences)
 
 
-def _best(faster: Sequence[Comparison], alike: Sequence[Comparison]) -> str:
+def _name(baseline: Comparison | None) -> str:
+    return arm_name(baseline) if baseline else BASELINE
+
+
+def _best(faster: Sequence[Comparison], alike: Sequence[Comparison], baseline: str) -> str:
     """The fastest of those that train alike; only if there is none, of those whose training is another."""
     leaders = alike or faster
     best = leaders[0]
     rivals = [item.techniques for item in leaders[1:] if (item.speedup_high or 0) >= (best.speedup_low or 0)]
     overlap = f"; its interval overlaps that of {quantity.several(rivals, 3)}" if rivals else ""
     mark = f" ({differs(best)})" if differs(best) else ""
-    return f"{best.techniques}{mark} is fastest, at {speedup(best)} the speed of {BASELINE}{overlap}"
+    return f"{best.techniques}{mark} is fastest, at {speedup(best)} the speed of {baseline}{overlap}"
 
 
 def _why_nothing(baseline: Comparison | None, arms: Sequence[Comparison]) -> str:
@@ -69,7 +73,7 @@ def _why_nothing(baseline: Comparison | None, arms: Sequence[Comparison]) -> str
         return f"the baseline {BASELINE} has no record"
     if baseline.status is not Status.OK:
         reason = f" ({baseline.reason})" if baseline.reason else ""
-        return f"the baseline {BASELINE} ended as {OUTCOME_WORDS[baseline.status]}{reason}"
+        return f"the baseline {_name(baseline)} ended as {OUTCOME_WORDS[baseline.status]}{reason}"
     if baseline.dropped and not baseline.repetitions:
         return f"{baseline.reason}. End what else runs here, or wait until it ends, and measure again"
     return "no other arm ended ok" if len(arms) > 1 else "only the baseline was run"

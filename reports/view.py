@@ -65,6 +65,13 @@ class Excluded:
     reason: str
 
 
+def arm_name(item: Comparison | Record) -> str:
+    """What an arm is called: the baseline by its own number format, if that is not the usual one."""
+    if item.techniques != BASELINE or item.compute in (None, "float32"):
+        return item.techniques
+    return f"{item.compute}, as it comes"
+
+
 def is_ranked(comparison: Comparison) -> bool:
     """Whether the arm takes part in the comparison: it ended ok every time, and beside its baseline."""
     return comparison.status is Status.OK and comparison.verdict is not None and comparison.techniques != BASELINE
@@ -129,7 +136,7 @@ def rows(
     return [
         Row(
             workload=item.workload,
-            techniques=item.techniques,
+            techniques=arm_name(item),
             captions=tuple((captions or {})[name] for name in item.techniques.split("+") if name in (captions or {})),
             outcome=outcome(item),
             differs=differs(item),

@@ -31,18 +31,19 @@ class Verdict(StrEnum):
 class Comparison:
     """One arm of one heat over its repetitions. None is unknown; `reason` says why where an arm is not `ok`.
 
-    Times are in seconds; `speedup` is the baseline's time a token over the arm's (above 1 is faster), with its 95 %
-    interval. `claim_low` and `claim_high` are bounds that hold for all arms of the workload together with 95 %, and
-    the verdict follows them. Of an arm whose verdict is open, `seconds_to_know` is about how long more repetitions of
-    it and the baseline would take until it is known. `dropped` counts the repetitions that something disturbed; they
-    are not among the `repetitions`, and nothing shown is made of them. `changes` are what the techniques declare that
-    they change. `alone`: not interleaved with the baseline, beside which it does not fit in memory, but measured
-    before or after it in each repetition. `smallest_effect` is the least relative change of the time a token that
-    these repetitions could have seen (80 % power, beside all other arms).
+    `compute` is the number format of the large matrix products. Times are in seconds; `speedup` is the baseline's time
+    a token over the arm's (above 1 is faster), with its 95 % interval. `claim_low` and `claim_high` are bounds that
+    hold for all arms of the workload together with 95 %, and the verdict follows them. Of an arm whose verdict is open,
+    `seconds_to_know` is about how long more repetitions of it and the baseline would take until it is known. `dropped`
+    counts the repetitions that something disturbed; they are not among the `repetitions`, and nothing shown is made of
+    them. `changes` are what the techniques declare that they change. `alone`: not interleaved with the baseline, beside
+    which it does not fit in memory, but measured before or after it in each repetition. `smallest_effect` is the least
+    relative change of the time a token that these repetitions could have seen (80 % power, beside all other arms).
     """
 
     workload: str
     techniques: str
+    compute: str | None
     status: Status
     repetitions: int
     dropped: int
@@ -145,6 +146,7 @@ def _comparison(records: list[Record], baselines: list[Record], found: Contrast 
     return Comparison(
         workload=first.workload,
         techniques=first.techniques,
+        compute=next((record.compute for record in records if record.compute), None),
         status=status,
         repetitions=repetitions,
         dropped=len({record.repetition for record in records if record.disturbed}),

@@ -56,4 +56,4 @@ class Judgement:
 
 
 def write(judgement: Judgement, file: Path) -> None:
-    file.write_text(json.dumps(dataclasses.asdict(judgement), indent=2, default=str) + "\n")
+    file.write_text(json.dumps(dataclasses.asdict(judgement), indent=2, default=str) + "\n", encoding="utf-8")

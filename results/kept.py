@@ -16,16 +16,19 @@ Outcome = TypeVar("Outcome")
 
 
 def folder() -> Path:
-    """By the XDG base directory specification."""
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(data) / "trainpace" / "calibration"
+    """By the XDG base directory specification. Raises ValueError where there is no home."""
+    try:
+        data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    except RuntimeError as error:
+        raise ValueError("calibrations have no place to be kept in: set HOME or XDG_DATA_HOME") from error
+    return data / "trainpace" / "calibration"
 
 
 def append(name: str, outcome: DataclassInstance) -> Path:
     """Add one outcome to the file of that name, and have it on disk."""
     file = folder() / f"{name}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file, "a") as lines:
+    with open(file, "a", encoding="utf-8") as lines:
         lines.write(json.dumps(dataclasses.asdict(outcome)) + "\n")
         lines.flush()
         os.fsync(lines.fileno())
@@ -51,7 +54,7 @@ def read(file: Path, make: Callable[[dict[str, Any]], Outcome], method: int | No
 def lines(file: Path) -> list[dict[str, Any]]:
     """The fields of each line. Raises ValueError for a file that cannot be read."""
     try:
-        return [json.loads(line) for line in file.read_text().splitlines()]
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     except OSError as error:
         raise ValueError(f"calibration {str(file)!r} cannot be read: {error.strerror}") from error
     except ValueError as error:

@@ -75,14 +75,17 @@ def _unpaired(base: Sequence[float], head: Sequence[float], confidence: float) -
     return Interval(estimate=math.exp(estimate), low=low, high=high, smallest_effect=None, method=method)
 
 
-def incomparable(runs: Sequence[Sequence[Record]]) -> list[str]:
-    """In words, why records of these runs must not be set beside each other; empty if they may."""
+def incomparable(runs: Sequence[Sequence[Record]], *, as_one: bool = False) -> list[str]:
+    """In words, why records of these runs must not be set beside each other; empty if they may.
+
+    `as_one`: they are to be taken for those of one run. To compare two is to see what another code does.
+    """
     differences = []
     for name in ("machine_id", "device"):
         values = sorted({getattr(record, name) for records in runs for record in records})
         if len(values) > 1:
             differences.append(f"the runs differ in {name}: {', '.join(values)}")
-    for name in ("batch", "sequence", "corpus_sha256"):
+    for name in ("batch", "sequence", "corpus_sha256", *(["workload_sha256"] if as_one else [])):
         seen: dict[str, set[str]] = defaultdict(set)
         # An arm may have a batch of its own: the workload's is the baseline's.
         for record in (item for records in runs for item in records if item.techniques == BASELINE):

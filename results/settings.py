@@ -82,7 +82,7 @@ def find(folder: Path) -> Settings:
 
 def _table(file: Path) -> dict[str, Any] | None:
     try:
-        found = tomllib.loads(file.read_text())
+        found = tomllib.loads(file.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{str(file)!r} is no TOML: {error}") from error
     for name in ("tool", "trainpace", "gate"):
@@ -122,7 +122,7 @@ def parse(table: Mapping[str, Any], file: Path) -> Settings:
 def read_acknowledged(file: Path) -> tuple[Acknowledged, ...]:
     """The `[[acknowledge]]` tables of a TOML file. Raises ValueError for anything that is not understood."""
     try:
-        tables = tomllib.loads(file.read_text()).get("acknowledge")
+        tables = tomllib.loads(file.read_text(encoding="utf-8")).get("acknowledge")
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"acknowledge file {str(file)!r} cannot be read: {error}") from error
     if not isinstance(tables, list):

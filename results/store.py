@@ -30,6 +30,9 @@ UNITS = {"_s": "s", "_bytes": "B", "_pct": "%", "_j": "J", "_w": "W", "_hz": "Hz
 """What the end of a column's name says about its unit; it is also in the field's metadata."""
 
 _ARROW = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
+READABLE = 180
+"""Letters of a part's name that say what it is of."""
+
 CERTIFICATE_PREFIX = "work_"
 """Before the names of the certificate's columns."""
 
@@ -111,6 +114,8 @@ def part_name(record: Record) -> str:
     """Readable, and never the same for two arms: what a file name cannot hold is replaced, and a hash added."""
     identity = f"{record.workload} {record.techniques}"
     readable = re.sub(r"[^A-Za-z0-9_+.]+", "_", identity)
+    # A file name has at most 255 bytes; the hash tells apart what is cut.
+    readable = readable[:READABLE]
     digest = hashlib.sha256(identity.encode()).hexdigest()[:6]
     copy = f"-copy{record.copy}" if record.copy else ""
     return f"part-{readable}-{digest}-{record.heat_part}-{record.repetition}{copy}"

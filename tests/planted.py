@@ -131,3 +131,32 @@ def planted_out_of_memory(setup: TrainingSetup) -> TrainingSetup:
     """Asks for more memory than any machine has."""
     torch.empty(2**60, dtype=torch.uint8)
     return setup
+
+
+@technique(stage=Stage.COMPILE, changes={Change.NUMERICS}, source=SOURCE)
+def planted_idle_compile(setup: TrainingSetup) -> TrainingSetup:
+    """Compiles the model, and calls the one that is not compiled."""
+    inner, loss = setup.model, setup.loss
+    compiled = torch.compile(inner)
+    return replace(setup, model=compiled, loss=lambda model, batch: loss(inner, batch))  # type: ignore[arg-type]
+
+
+@technique(stage=Stage.DISTRIBUTE, ranks=2, source=SOURCE)
+def planted_idle_ranks(setup: TrainingSetup) -> TrainingSetup:
+    """Wraps the model for the exchange of gradients, and calls the one inside."""
+    inner, loss = setup.model, setup.loss
+    wrapped = nn.parallel.DistributedDataParallel(inner)
+    return replace(setup, model=wrapped, loss=lambda model, batch: loss(inner, batch))
+
+
+@technique(stage=Stage.STEP, source=SOURCE)
+def planted_equal_weights(setup: TrainingSetup) -> TrainingSetup:
+    """Accumulates as if every micro-batch trained equally much."""
+    return replace(setup, accumulate=4, targets=None)
+
+
+@technique(stage=Stage.NUMERICS, changes={Change.NUMERICS}, source=SOURCE)
+def planted_wrong_numbers(setup: TrainingSetup) -> TrainingSetup:
+    """A faulty number format: three times the loss."""
+    loss = setup.loss
+    return replace(setup, loss=lambda model, batch: 3.0 * loss(model, batch))

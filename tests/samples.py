@@ -47,6 +47,7 @@ def record(label: str, repetition: int, round_times_s: list[float], workload: st
         sequence=128,
         seed=repetition,
         corpus_sha256="c0",
+        workload_sha256="w0",
         compute="float32",
         step_flops=1e9,
         parameters=1000,

@@ -14,7 +14,7 @@ from bench.registry import OTHER_NUMERICS, Change
 from bench.setup import baseline
 from bench.workload import Workload
 from harness.certificate import Observer, Witness, attention_kernels, cuda_graph_launches, merge, without_dropout
-from harness.equal_work import unequal_work
+from harness.equal_work import losses_unknown, unequal_work
 from harness.record import WorkCertificate
 from harness.trainer import Trainer
 from tests.training import apply
@@ -69,6 +69,38 @@ def test_each_difference_is_caught_unless_declared(field: str, value: object, ex
         assert unequal_work(arm, HONEST, everything)
     else:
         assert unequal_work(arm, HONEST, {excuse}, OTHER_NUMERICS) == []
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_losses_are_compared_by_what_they_are(scale: float) -> None:
+    reference = dataclasses.replace(HONEST, first_losses=[scale * loss for loss in (1.0, 0.5, 0.0)])
+    same = dataclasses.replace(HONEST, first_losses=[scale * loss for loss in (1.0, 0.5002, 0.0001)])
+    quarter = dataclasses.replace(HONEST, first_losses=[scale * loss for loss in (0.25, 0.125, 0.0)])
+    assert unequal_work(same, reference, set()) == []
+    assert "losses differ" in unequal_work(quarter, reference, set())[0]
+    assert "losses differ" in unequal_work(quarter, reference, {Change.NUMERICS}, OTHER_NUMERICS)[0]
+
+
+def test_what_the_baseline_does_not_repeat_nobody_has_to() -> None:
+    arm = dataclasses.replace(HONEST, first_losses=[5.5, 5.2, 5.1])
+    exact = dataclasses.replace(HONEST, repeated_losses=HONEST.first_losses)
+    noisy = dataclasses.replace(HONEST, repeated_losses=[5.5, 5.401, 5.31])
+    wild = dataclasses.replace(HONEST, repeated_losses=[5.5, 5.0, 5.8])
+    assert unequal_work(arm, exact, set()) and losses_unknown(arm, exact, set()) is None
+    assert unequal_work(dataclasses.replace(HONEST, first_losses=[5.5, 5.41, 5.3]), noisy, set()) == []
+    assert unequal_work(arm, wild, set()) == []
+    assert "no seed reaches" in str(losses_unknown(arm, wild, set()))
+    # Its other facts are still held against the baseline's.
+    assert unequal_work(dataclasses.replace(arm, samples_per_update=4.0), wild, set())
+
+
+def test_a_forward_pass_that_draws_excuses_other_losses_only_of_other_techniques() -> None:
+    arm = dataclasses.replace(HONEST, first_losses=[5.5, 5.2, 5.1])
+    drawing = dataclasses.replace(HONEST, repeated_losses=HONEST.first_losses, draws=True)
+    assert unequal_work(arm, drawing, set()) == []
+    assert "draws random numbers" in str(losses_unknown(arm, drawing, set()))
+    assert losses_unknown(HONEST, drawing, set()) is None
+    assert unequal_work(arm, drawing, set(), draws_alike=True)
 
 
 def test_updates_that_loss_scaling_skips_are_numerics() -> None:

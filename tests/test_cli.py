@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 import psutil
@@ -18,6 +20,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from bench.__main__ import app
+from bench.corpus import cache_folder
+from results import store
 
 ROOT = Path(__file__).parent.parent
 SMALL = ("--model", "gpt2/nano", "--batch", "8", "--sequence", "32", "--device", "cpu")
@@ -28,9 +32,11 @@ def inside(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def trainpace(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def trainpace(
+    *arguments: object, cwd: Path = ROOT, variables: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "bench", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | dict(variables)
     return subprocess.run(
         command, capture_output=True, text=True, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, check=False
     )
@@ -77,6 +83,38 @@ def test_report_is_rendered_where_asked(smoke: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     assert inside("report", smoke, smoke, "--out", page).exit_code == 0
     assert "gpt2/nano" in page.read_text()
+
+
+def test_a_locale_of_few_letters_loses_nothing(smoke: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = trainpace("report", smoke, "--out", page, variables=locale)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\N{RIGHTWARDS ARROW}" in page.read_text(encoding="utf-8")
+    assert trainpace("compare", smoke, variables=locale).returncode == 0
+
+
+def test_what_cannot_be_written_is_one_line(smoke: Path) -> None:
+    done = trainpace("report", smoke, "--out", "/proc/nothing/page.html")
+    assert done.returncode != 0
+    assert (
+        done.stderr == "trainpace: '/proc/nothing/page.html' could not be read or written: No such file or directory\n"
+    )
+
+
+def test_a_home_that_cannot_be_written_costs_only_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/proc")
+    assert os.access(cache_folder().parent, os.W_OK)
+
+
+def test_runs_of_two_models_of_one_name_are_not_put_together(smoke: Path, tmp_path: Path) -> None:
+    records = [dataclasses.replace(record, workload_sha256="another") for record in store.read(smoke)]
+    for record in records:
+        store.write(record, tmp_path / "other", machine=store.read_machine(smoke), plan=store.read_plan(smoke))
+    done = inside("report", smoke, tmp_path / "other", "--out", tmp_path / "page.html")
+    assert done.exit_code == 2 and "differ in the workload_sha256 of gpt2/nano" in done.stderr
+    assert inside("compare", smoke, tmp_path / "other").exit_code == 0
 
 
 def test_a_finished_run_resumes_to_itself(smoke: Path) -> None:

@@ -17,7 +17,8 @@ from bench.corpus import BYTES, Corpus
 from bench.setup import TrainingSetup, Unsupported, baseline
 from bench.workload import Workload
 from harness.largest import largest_batch
-from harness.step import Batches, Load, load
+from harness.load import Load, load
+from harness.step import Batches
 from harness.trainer import Trainer
 from tests.training import apply, build, own
 
@@ -66,7 +67,7 @@ def test_padding_is_fed_but_not_counted(corpus: Corpus) -> None:
     batches = drawn(build(corpus, "gpt2/nano", "pad_lines"), 8)
     real = [int((batch["input_ids"] != BYTES.pad).sum()) for batch in batches]
     assert all(batch["input_ids"].shape == (8, 32) for batch in batches)
-    assert [load(batch, 32) for batch in batches] == [Load(samples=8, tokens=count) for count in real]
+    assert [load(batch, 8, 32) for batch in batches] == [Load(samples=8, tokens=count) for count in real]
     assert sum(real) < 8 * 8 * 32
 
 

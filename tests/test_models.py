@@ -13,7 +13,7 @@ from bench.setup import baseline
 from bench.spec import WorkloadSpec
 from bench.workload import Workload, families, parameter_count
 from harness.certificate import without_dropout
-from harness.machine import probe_workload
+from harness.probing import probe_workload
 from harness.trainer import Trainer
 
 NAMES = sorted(families())

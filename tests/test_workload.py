@@ -1,11 +1,13 @@
 """What `--model` may name, and how it is refused."""
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.data import default_collate
 
+from bench import plugins
 from bench.corpus import Corpus
 from bench.resolve import resolve
 from bench.spec import WorkloadSpec
@@ -42,6 +44,18 @@ def number():
 
 def broken():
     raise KeyError("lost")
+"""
+
+SCRIPT = """
+import argparse
+from torch import nn
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--width", type=int, default=8)
+args = parser.parse_args()
+
+def make():
+    return nn.Linear(args.width, 1)
 """
 
 
@@ -113,6 +127,20 @@ def test_bad_models_are_refused(corpus: Corpus, user_file: Path, model: str, mes
         resolve(WorkloadSpec(model=named), corpus)
 
 
+def test_a_script_that_reads_its_arguments_at_the_top_has_its_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["trainpace", "run", "--model", "train.py:make"])
+    file = tmp_path / "train.py"
+    file.write_text(SCRIPT)
+    assert plugins.load_file(file, kind="model").make().in_features == 8
+    assert sys.argv[0] == "trainpace"
+    demanding = tmp_path / "demanding.py"
+    demanding.write_text(SCRIPT.replace("default=8", "required=True"))
+    with pytest.raises(ValueError, match="ended the program while it was imported"):
+        plugins.load_file(demanding, kind="model")
+
+
 def test_sequence_beyond_the_positions_is_refused(corpus: Corpus) -> None:
     with pytest.raises(ValueError, match="sequence 2000 is longer than the 1024 positions"):
         resolve(WorkloadSpec(model="gpt2/nano", sequence=2000), corpus)
@@ -130,11 +158,3 @@ def test_local_hugging_face_folder(corpus: Corpus, tmp_path: Path) -> None:
         assert workload.model().get_parameter("transformer.wte.weight").is_meta
     with pytest.raises(ValueError, match="sequence 65 is longer than the 64 positions"):
         resolve(WorkloadSpec(model=str(tmp_path), sequence=65), corpus)
-
-
-def test_a_folder_with_a_masked_model_is_refused(corpus: Corpus, tmp_path: Path) -> None:
-    from transformers import BertConfig
-
-    BertConfig(vocab_size=300).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="holds a bert, which sees the tokens it would predict"):
-        resolve(WorkloadSpec(model=str(tmp_path)), corpus)

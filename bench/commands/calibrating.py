@@ -69,7 +69,7 @@ def calibrate(plan: Plan, nursery: Nursery, heats: int, folder: Path) -> None:
 
 def _heat(prepared: Prepared, nursery: Nursery, folder: Path) -> list[Record]:
     folder.mkdir(parents=True)
-    (folder / "plan.json").write_text(json.dumps(prepared.plan.to_json(), indent=2))
+    (folder / "plan.json").write_text(json.dumps(prepared.plan.to_json(), indent=2), encoding="utf-8")
     keep = functools.partial(store.write, folder=folder, machine=prepared.machine, plan=prepared.plan)
     sweep = Sweep(prepared, run_id=folder.name, keep=keep, choose=lambda records: [], log=folder / "arms.log")
     sweep.run(nursery)

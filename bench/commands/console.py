@@ -39,3 +39,11 @@ def usage_errors(failed: int = NOTHING_MEASURED) -> Iterator[None]:
         fail(error)
     except (ArmFailed, NurseryFailed) as error:
         fail(error, failed)
+    except OSError as error:
+        fail(unwritten(error), failed)
+
+
+def unwritten(error: OSError) -> str:
+    """What could not be read or written, and why."""
+    where = f"{str(error.filename)!r} " if error.filename is not None else ""
+    return f"{where}could not be read or written: {error.strerror or error}"

@@ -20,7 +20,7 @@ import typer
 
 from bench import plugins
 from bench.commands import gating
-from bench.commands.console import INTERRUPTED, Device, Plugins, fail, usage_errors
+from bench.commands.console import INTERRUPTED, Device, Plugins, fail, unwritten, usage_errors
 from bench.commands.gating import Job
 from bench.composition import compose
 from bench.spec import BASELINE, Phase, WorkloadSpec, parse_composition
@@ -269,8 +269,12 @@ def _tell_actions(verdict: Judgement) -> None:
             typer.echo(line)
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
-        with open(summary, "a") as file:
-            file.write(gate_report.markdown(verdict))
+        try:
+            with open(summary, "a", encoding="utf-8") as file:
+                file.write(gate_report.markdown(verdict))
+        except OSError as error:
+            # The verdict is reached, and its exit code is what counts.
+            typer.echo(f"trainpace: the step summary is missing: {unwritten(error)}", err=True)
 
 
 def _show(text: str) -> None:

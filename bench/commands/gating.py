@@ -104,8 +104,8 @@ def decide(job: Job, sides: tuple[Side, Side], seed: int, folder: Path, show: Sh
         command=shlex.join(["trainpace", *sys.argv[1:]]),
     )
     judgement.write(verdict, folder / "gate.json")
-    (folder / "gate.md").write_text(gate_report.markdown(verdict))
-    (folder / "junit.xml").write_text(ci.junit(verdict))
+    (folder / "gate.md").write_text(gate_report.markdown(verdict), encoding="utf-8")
+    (folder / "junit.xml").write_text(ci.junit(verdict), encoding="utf-8")
     return verdict
 
 

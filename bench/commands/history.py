@@ -30,7 +30,7 @@ def history(
         if differences and not force:
             raise ValueError(f"{'; '.join(differences)}: use --force to put them together all the same")
         pinned, found = paces(loaded, reference)
-        out.write_text(page.render(pinned, found))
+        out.write_text(page.render(pinned, found), encoding="utf-8")
     for line in page.answer(found):
         typer.echo(line)
     typer.echo(f"history: {out}")

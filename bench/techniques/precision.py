@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bench.host import gpu
 from bench.registry import Change, Stage, technique
-from bench.setup import TrainingSetup
+from bench.setup import TrainingSetup, Unsupported
 from bench.workload import Batch
 
 AMP_SOURCE = "https://docs.pytorch.org/docs/stable/amp.html"
@@ -26,6 +26,7 @@ AMP_SOURCE = "https://docs.pytorch.org/docs/stable/amp.html"
 )
 def tf32(setup: TrainingSetup) -> TrainingSetup:
     """Matrix products round their float32 inputs to TensorFloat-32; everything else stays float32."""
+    _check_changes(setup, "tf32", "bfloat16", "float16")
     let_products_round_to_tf32()
     return replace(setup, compute=unless_narrower(setup, "tf32"))
 
@@ -64,6 +65,7 @@ def amp_fp16(setup: TrainingSetup) -> TrainingSetup:
 )
 def pure_bf16(setup: TrainingSetup) -> TrainingSetup:
     """Parameters, gradients, activations and optimizer state are all bfloat16."""
+    _check_changes(setup, "pure_bf16", "bfloat16")
     compute = unless_narrower(setup, "bfloat16")
     return replace(setup, model=setup.model.to(torch.bfloat16), compute=compute)
 
@@ -84,6 +86,7 @@ def pure_fp16(setup: TrainingSetup) -> TrainingSetup:
     AdamW divides each gradient by its own size, so the factor leaves the update as it is. Without it the squares of
     the gradients would be lost in float16; its epsilon, lost too, is raised to 1e-4, a tenth of a millionth unscaled.
     """
+    _check_changes(setup, "pure_fp16", "float16")
     compute = unless_narrower(setup, "float16")
     return replace(
         setup,
@@ -99,6 +102,13 @@ def _with_larger_gradients(loss: Callable[[nn.Module, Batch], Tensor], model: nn
     if value.requires_grad:
         value.register_hook(lambda gradient: gradient * 1024)
     return value
+
+
+def _check_changes(setup: TrainingSetup, name: str, *formats: str) -> None:
+    """Raises Unsupported if every weight of the model has one of these formats already."""
+    found = {str(item.dtype).removeprefix("torch.") for item in setup.model.parameters() if item.is_floating_point()}
+    if found and found <= set(formats):
+        raise Unsupported(f"{name} changes nothing: the model's weights are {' and '.join(sorted(found))} as they come")
 
 
 def unless_narrower(setup: TrainingSetup, compute: str) -> str:

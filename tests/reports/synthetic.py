@@ -142,6 +142,7 @@ def record(
         sequence=128,
         seed=repetition,
         corpus_sha256="c0ffee" * 10,
+        workload_sha256="decade" * 10,
         compute="bfloat16" if "bf16" in techniques else "float32",
         step_flops=5.1e9,
         parameters=824_064,

@@ -1,0 +1,39 @@
+"""Why something failed, in one line: the root cause, whole, and nothing of the machinery around it."""
+
+from __future__ import annotations
+
+import re
+
+LONGEST = 400
+"""Letters of a reason; libraries put whole manuals into their messages."""
+
+_MACHINERY = re.compile(
+    r"\s*(Exception raised from |frame #\d|For debugging consider|Traceback \(most recent call last\))"
+)
+"""Where the C++ part of torch begins to say where it was."""
+
+_RAISED = re.compile(r"^(?:\w+\.)*[A-Z]\w*(?:Error|Exception|Warning|Interrupt|Exit|Iteration|Invalid)?: \S")
+"""The last line of a traceback, with what an exception said."""
+
+
+def root_cause(error: BaseException) -> str:
+    """`Type: message` of the exception at the bottom; one of a loader's worker comes with the worker's traceback."""
+    text = str(error)
+    if "Original Traceback (most recent call last)" in text:
+        lines = text.splitlines()
+        raised = [index for index, line in enumerate(lines) if _RAISED.match(line)]
+        if raised:
+            return one_line("\n".join(lines[raised[-1] :]))
+    said = one_line(text)
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def one_line(text: str) -> str:
+    """A message of several lines as one, up to where it begins to describe machinery, and no longer than is read."""
+    kept: list[str] = []
+    for line in text.strip().splitlines():
+        if _MACHINERY.match(line):
+            break
+        kept.append(line.strip())
+    joined = " ".join(filter(None, kept))
+    return joined if len(joined) <= LONGEST else f"{joined[: LONGEST - 1].rstrip()}…"

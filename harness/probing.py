@@ -1,0 +1,172 @@
+"""What a workload is, found out before anything is measured: whether it can train, how its loss calls the model, its
+parameters and the FLOP of one update."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_map_only
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.causes import root_cause
+from bench.setup import baseline
+from bench.spec import Phase, WorkloadSpec
+from bench.workload import Batch, Workload, first_batch, output_loss
+from harness.arm import requested_workload
+from harness.channel import Message
+from harness.foresee import in_place_conversion
+from harness.provenance import MEASURING, imported, is_installed
+
+ENOUGH_SAMPLES = 2
+"""A model is tried on so many real samples: on one, layers that look across a batch fail."""
+
+
+def probe_workload(workload: Message, corpus: Message) -> Message:
+    """Task: build the workload and take its loss once; count parameters and the FLOP of one update.
+
+    Tokens are made here if they are not in the cache yet. Raises ValueError if the workload cannot train.
+    """
+    chosen = requested_workload({"workload": workload, "corpus": corpus})
+    seen = _on_fakes(chosen, first_batch(chosen))
+    # The models of families are known to train, and a fine-tuned one may not have its checkpoint yet.
+    if seen is None and chosen.family is None:
+        seen = _on_data(chosen)
+    seen = seen or _Seen()
+    return {
+        "batch": chosen.batch,
+        "sequence": chosen.tokens_per_sample,
+        "parameters": seen.parameters,
+        "step_flops": seen.flops,
+        "calls_model": seen.calls_model,
+        "sha256": _sha256(WorkloadSpec.from_json(workload), seen),
+    }
+
+
+def _sha256(spec: WorkloadSpec, seen: _Seen) -> str:
+    """Of what the workload is: its counts, and the files that this process has built it from. Of a file of the user's
+    that is itself and all it has imported from its repository; of a model folder its configuration, and what its
+    weights' files are called and how long they are."""
+    found = hashlib.sha256(repr((seen.parameters, seen.flops)).encode())
+    path = Path(spec.model.partition(".py:")[0].removesuffix(".py") + ".py")
+    if path.is_file():
+        for name, file in sorted(_own_modules(path.resolve()).items()):
+            found.update(f"{name}\n".encode() + file.read_bytes())
+    elif Path(spec.model).is_dir():
+        for file in sorted(Path(spec.model).iterdir()):
+            size = file.stat().st_size
+            found.update(f"{file.name} {size}\n".encode() + (file.read_bytes() if file.suffix == ".json" else b""))
+    return found.hexdigest()
+
+
+def _own_modules(file: Path) -> dict[str, Path]:
+    """By name, the files of the repository, or else the folder, that a file lies in, as far as they are imported. Our
+    own packages measure, and are no part of what is measured."""
+    top = next((folder for folder in file.parents if (folder / ".git").exists()), file.parent)
+    found = {str(file.relative_to(top)): file}
+    for name, where in imported():
+        path = Path(where)
+        if name.partition(".")[0] not in MEASURING and path.is_relative_to(top) and not is_installed(where):
+            found[str(path.relative_to(top))] = path
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """`calls_model`: the loss calls the model that it is given, so that what wraps a model is called too."""
+
+    parameters: int | None = None
+    flops: float | None = None
+    calls_model: bool = True
+
+
+class _Wrapper(nn.Module):
+    """As torch's wrappers are: it has the model's forward, and none of its other attributes."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module, self.called = module, False
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        self.called = True
+        return self.module(*args, **kwargs)
+
+
+class _Flops(FlopCounterMode):
+    """Counts the work of training, and not what activation checkpoints compute again in the backward pass.
+
+    Backward functions run without gradients; what is computed with them while a backward pass lasts is a repetition.
+    """
+
+    def _count_flops(self, func_packet: Any, out: Any, args: Any, kwargs: Any) -> Any:
+        if torch._C._current_graph_task_id() != -1 and torch.is_grad_enabled():
+            return out
+        return super()._count_flops(func_packet, out, args, kwargs)  # type: ignore[no-untyped-call]
+
+
+def _on_fakes(workload: Workload, real: Batch) -> _Seen | None:
+    """Parameters, and FLOP of forward and backward (in the phase infer: of forward) of one global batch.
+
+    By torch.utils.flop_counter: 2 m n k for each m x n x k matrix product, those inside attention included;
+    element-wise work is not counted, and where there is nothing else the FLOP are unknown. Fake tensors have shapes and
+    no data; attention is that of plain matrices, because the CPU's fused operator counts as zero
+    (pytorch/pytorch#195460). None where a model needs data.
+    """
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), in_place_conversion(), sdpa_kernel(SDPBackend.MATH):
+            batch = tree_map_only(Tensor, lambda item: torch.empty(item.shape, dtype=item.dtype), real)
+            model = baseline(workload, torch.device("cpu")).model
+            calls_model = _calls_model(workload, model, batch)
+            with _Flops(display=False) as counter:
+                loss = workload.loss(model, batch)
+                if workload.phase is not Phase.INFER:
+                    loss.backward()
+    except Exception:  # A user's model may do what no fake tensor can; then it is tried on data.
+        return None
+    parameters = sum(item.numel() for item in model.parameters())
+    return _Seen(parameters=parameters, flops=float(counter.get_total_flops()) or None, calls_model=calls_model)
+
+
+def _calls_model(workload: Workload, model: nn.Module, batch: Batch) -> bool:
+    """Whether the loss needs nothing of a model but to call it: `model.training_step(batch)` passes a wrapper by."""
+    if workload.loss is output_loss:
+        return True
+    wrapper = _Wrapper(model)
+    try:
+        workload.loss(wrapper, batch)
+    except AttributeError:
+        return False
+    return wrapper.called
+
+
+def _on_data(workload: Workload) -> _Seen:
+    """Raises ValueError if the model gives no scalar loss with a gradient on real samples: a few, or a whole batch
+    where the model takes no other."""
+    setup = baseline(workload, torch.device("cpu"))
+    try:
+        try:
+            batch = first_batch(workload, min(ENOUGH_SAMPLES, workload.batch))
+            loss = setup.loss(setup.model, batch)
+        except Exception:
+            setup = baseline(workload, torch.device("cpu"))
+            batch = first_batch(workload)
+            loss = setup.loss(setup.model, batch)
+    except AttributeError as error:
+        raise ValueError(
+            f"model {workload.name!r} gives no loss ({error}): its forward takes input_ids, labels and returns an "
+            "object with .loss, or its function returns a Workload with a loss of its own"
+        ) from error
+    except Exception as error:
+        raise ValueError(f"model {workload.name!r} fails on a batch: {root_cause(error)}") from error
+    if not isinstance(loss, Tensor) or loss.dim() or not loss.requires_grad:
+        raise ValueError(f"model {workload.name!r} gives {type(loss).__name__} as loss: give a scalar with a gradient")
+    return _Seen(
+        parameters=sum(item.numel() for item in setup.model.parameters()),
+        calls_model=_calls_model(workload, setup.model, batch),
+    )

@@ -1,0 +1,61 @@
+"""Every generator of random numbers that a model or its data may draw from: Python's, NumPy's and torch's.
+
+Others, a library's own or the operating system's, are out of reach: a baseline that draws from them does not repeat
+itself when it is replayed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.workload import Samples
+
+
+def seed_all(seed: int) -> None:
+    """From here on the process draws what any process draws that was seeded alike."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def states() -> tuple[Any, ...]:
+    """Where the generators are, to be compared: a draw moves one of them. Of a GPU's, those of the current device."""
+    name, keys, position, *rest = np.random.get_state(legacy=True)
+    device = torch.cuda.get_rng_state().numpy().tobytes() if torch.cuda.is_initialized() else b""
+    numpy = (name, np.asarray(keys).tobytes(), position, *rest)
+    return random.getstate(), numpy, torch.get_rng_state().numpy().tobytes(), device
+
+
+@contextlib.contextmanager
+def own_draws(seed: int) -> Iterator[None]:
+    """Draws inside come from this seed, and leave the generators as they were. Those of a GPU are left alone."""
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+
+
+class SeededSamples:
+    """Map-style dataset: each sample as `samples` gives it, drawn from a seed of its own."""
+
+    def __init__(self, samples: Samples, seed: int) -> None:
+        self._samples, self._seed = samples, seed
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> Any:
+        with own_draws(hash((self._seed, index)) & (2**63 - 1)):
+            return self._samples[index]
