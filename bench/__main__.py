@@ -42,6 +42,10 @@ from results.runs import compare_runs, incomparable
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
+TRACED = (Status.CRASHED, Status.OOM, Status.DIVERGED, Status.TIMEOUT)
+"""Arms that ended so may have left a traceback in the run's log."""
+
+
 class Listing(StrEnum):
     TECHNIQUES = "techniques"
     MODELS = "models"
@@ -226,6 +230,8 @@ def _conclude(folder: Path) -> None:
     _print_table(comparisons)
     page = _render(folder)
     typer.echo(f"{sentences.answer(comparisons)}\n\nrun:    {folder}\nreport: {page}")
+    if any(row.status in TRACED for row in comparisons):
+        typer.echo(f"log:    {folder / 'arms.log'}, with the whole tracebacks")
     if not any(row.status is Status.OK for row in comparisons):
         fail("no arm finished: the report says why", NOTHING_MEASURED)
 

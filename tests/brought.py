@@ -305,6 +305,16 @@ class Carrying(nn.Module):
         return logits
 
 
+def comes_in_bfloat16() -> Workload:
+    def model() -> nn.Module:
+        return _net().to(torch.bfloat16)
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        return nn.functional.cross_entropy(model(batch[0].bfloat16()).float(), batch[1])
+
+    return Workload(model=model, data=_points, loss=loss, batch=16)
+
+
 def carried() -> Workload:
     def data() -> TensorDataset:
         generator = torch.Generator().manual_seed(0)

@@ -15,6 +15,8 @@ from bench.spec import WorkloadSpec
 from harness.probing import probe_workload
 from harness.record import Record, Status
 from reports.advice import warnings
+from reports.terminal import plain
+from reports.view import arm_name
 from results.compare import compare
 
 Run = Callable[..., tuple[Any, list[Record]]]
@@ -118,6 +120,21 @@ def test_losses_are_compared_by_what_they_are(sweep: Run, name: str, expected: S
     _, found = measured(sweep, name, "accumulate_2", "planted_wrong_numbers")
     assert found["accumulate_2"].status is expected
     assert found["planted_wrong_numbers"].status is Status.UNEQUAL_WORK
+
+
+def test_a_baseline_goes_by_its_own_number_format(sweep: Run) -> None:
+    prepared, found = measured(sweep, "comes_in_bfloat16", "pure_bf16", "adamw_fused")
+    assert found["pure_bf16"].status is Status.UNSUPPORTED
+    assert "pure_bf16 changes nothing: the model's weights are bfloat16 as they come" in str(found["pure_bf16"].reason)
+    assert found["fp32"].compute == found["adamw_fused"].compute == "bfloat16"
+    rows = compare(list(found.values()), prepared.machine)
+    baseline = next(row for row in rows if row.techniques == "fp32")
+    assert arm_name(baseline) == "bfloat16, as it comes"
+    assert "bfloat16, as it comes" in plain(rows)
+    peaks = prepared.machine.matmul_flops_per_s
+    assert baseline.matmul_share == pytest.approx(
+        (found["fp32"].step_flops or 0.0) / (baseline.step_time_s or 0.0) / peaks["bfloat16"]
+    )
 
 
 @pytest.mark.parametrize("name", ["across_the_batch", "default_cache", "carried"])
