@@ -3,6 +3,7 @@ parameters and the FLOP of one update."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,24 +112,30 @@ class _Flops(FlopCounterMode):
 
 
 def _on_fakes(workload: Workload, real: Batch) -> _Seen | None:
+    """What fake tensors show; None where a model needs data."""
+    # Most operators know their shapes on a CPU; grouped products of float32, as experts are, on the meta device alone.
+    for device in ("cpu", "meta"):
+        with contextlib.suppress(Exception):  # A user's model may do what no fake tensor can.
+            return _counted(workload, real, torch.device(device))
+    return None
+
+
+def _counted(workload: Workload, real: Batch, device: torch.device) -> _Seen:
     """Parameters, and FLOP of forward and backward (in the phase infer: of forward) of one global batch.
 
     By torch.utils.flop_counter: 2 m n k for each m x n x k matrix product, those inside attention included;
     element-wise work is not counted, and where there is nothing else the FLOP are unknown. Fake tensors have shapes and
     no data; attention is that of plain matrices, because the CPU's fused operator counts as zero
-    (pytorch/pytorch#195460). None where a model needs data.
+    (pytorch/pytorch#195460). Raises whatever a model raises that needs data.
     """
-    try:
-        with FakeTensorMode(allow_non_fake_inputs=True), in_place_conversion(), sdpa_kernel(SDPBackend.MATH):
-            batch = tree_map_only(Tensor, lambda item: torch.empty(item.shape, dtype=item.dtype), real)
-            model = baseline(workload, torch.device("cpu")).model
-            calls_model = _calls_model(workload, model, batch)
-            with _Flops(display=False) as counter:
-                loss = workload.loss(model, batch)
-                if workload.phase is not Phase.INFER:
-                    loss.backward()
-    except Exception:  # A user's model may do what no fake tensor can; then it is tried on data.
-        return None
+    with FakeTensorMode(allow_non_fake_inputs=True), in_place_conversion(), device, sdpa_kernel(SDPBackend.MATH):
+        batch = tree_map_only(Tensor, lambda item: torch.empty(item.shape, dtype=item.dtype), real)
+        model = baseline(workload, device).model
+        calls_model = _calls_model(workload, model, batch)
+        with _Flops(display=False) as counter:
+            loss = workload.loss(model, batch)
+            if workload.phase is not Phase.INFER:
+                loss.backward()
     parameters = sum(item.numel() for item in model.parameters())
     return _Seen(parameters=parameters, flops=float(counter.get_total_flops()) or None, calls_model=calls_model)
 
