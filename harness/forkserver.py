@@ -41,6 +41,7 @@ PRELOAD = (
     "transformers.models.bert.modeling_bert",
     "harness.arm",
     "harness.machine",
+    "harness.probing",
 )
 # Not torchao.prototype.quantized_training: its import chooses by whether there is a GPU, which arms alone may see.
 OPTIONAL_PRELOAD = ("torchao.quantization.qat", "torch_pruning")
