@@ -80,14 +80,14 @@ def held_against(stored: Record, head: Record) -> Record:
     """The head's record, which has done unequal work if the stored one's certificate shows other work.
 
     What only one of the certificates knows is left out, and so is the replay's length, which depends on the machine's
-    pace, and its losses: they are of other data, because each repetition has a seed of its own.
+    pace, and its losses and gradients: they are of other data, because each repetition has a seed of its own.
     """
     if head.status is not Status.OK or head.certificate is None or stored.certificate is None:
         return head
     certificates = (head.certificate, stored.certificate)
     names = [item.name for item in dataclasses.fields(WorkCertificate)]
     unknown = {name for name in names if None in [getattr(item, name) for item in certificates]}
-    unknown |= {"first_losses", "replayed_updates"}
+    unknown |= {"first_losses", "replayed_updates", "gradient_norm", "gradient_sample"}
     nothing: dict[str, Any] = dict.fromkeys(unknown)
     own, other = (dataclasses.replace(item, **nothing) for item in certificates)
     compositions = [set(parse_composition(record.techniques)) for record in (stored, head)]

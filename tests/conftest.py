@@ -21,7 +21,7 @@ from results import store
 from results.compare import most_telling
 from tests import nvml
 
-SHORT = Protocol(warmup_s=0.3, sustained_s=0.1, rounds=4, rounds_s=0.3, sample_interval_s=0.05, timeout_s=60)
+SHORT = Protocol(warmup_s=0.3, sustained_s=0.1, rounds=4, rounds_s=0.3, sample_interval_s=0.05, timeout_s=180)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -208,7 +208,7 @@ MUTANTS = (
     Mutant(name="half the batch, later", code=ExitCode.INVALID, words="losses differ", head=forward(LATER_HALF)),
     Mutant(name="one batch for ever", code=ExitCode.INVALID, words="losses differ by more", head=forward(CACHED_LOSS)),
     Mutant(name="frozen parameters", code=ExitCode.INVALID, words="trained parameters", head=FROZEN),
-    Mutant(name="a smaller model", code=ExitCode.INVALID, words="trained parameters", head=SMALLER),
+    Mutant(name="a smaller model", code=ExitCode.INVALID, words="parameters is", head=SMALLER),
     Mutant(name="NaN loss", code=ExitCode.INVALID, words="the loss is nan", head=forward(NAN)),
     Mutant(name="a process that dies", code=ExitCode.INVALID, words="exit code 7", head=forward(DIES)),
     Mutant(name="work in the other's turn", code=ExitCode.INVALID, words="cores busy", head=forward(RESTLESS)),
