@@ -106,7 +106,8 @@ def test_the_page_is_what_its_outcomes_add_up_to(name: str) -> None:
     assert shown in (DOCS / "calibration.md").read_text(), f"put into it what `trainpace calibration {file}` prints"
 
 
-def test_the_page_is_what_the_heats_of_runs_add_up_to() -> None:
-    file = DOCS / "calibration" / "run.jsonl"
+@pytest.mark.parametrize("name", ["run-epyc", "run-xeon"])
+def test_the_page_is_what_the_heats_of_runs_add_up_to(name: str) -> None:
+    file = DOCS / "calibration" / f"{name}.jsonl"
     shown = page.of_runs(idle.read(file))
     assert shown in (DOCS / "calibration.md").read_text(), f"put into it what `trainpace calibration {file}` prints"
