@@ -18,9 +18,21 @@ from rich.console import Console
 
 from bench import __version__, catalogue, plugins
 from bench.commands import calibrating
-from bench.commands.console import INTERRUPTED, NOTHING_MEASURED, Device, Plugins, fail, unwritten, usage_errors
+from bench.commands.console import (
+    INTERRUPTED,
+    NOTHING_MEASURED,
+    Data,
+    Device,
+    LabelColumn,
+    Plugins,
+    TextColumn,
+    fail,
+    unwritten,
+    usage_errors,
+)
 from bench.commands.gate import calibration_, gate
 from bench.commands.history import history
+from bench.commands.init import init
 from bench.composition import compose
 from bench.plans import customise, known_plan
 from bench.registry import techniques
@@ -85,7 +97,8 @@ def root(
 def run(
     plan: Annotated[str | None, typer.Argument(help="A named plan: see `trainpace list plans`.")] = None,
     model: Annotated[
-        list[str] | None, typer.Option(help="FAMILY/SIZE, FILE.py:FUNCTION or a model folder. May repeat.")
+        list[str] | None,
+        typer.Option(help="FAMILY/SIZE, FILE.py:FUNCTION, a model folder or a Hugging Face id. May repeat."),
     ] = None,
     technique: Annotated[
         list[str] | None, typer.Option(help="A technique, or several joined by +. May repeat.")
@@ -97,7 +110,9 @@ def run(
     sequence: Annotated[int | None, typer.Option(min=1, help="Tokens of one sample.")] = None,
     repetitions: Annotated[int | None, typer.Option(min=1, help="Least number of fresh processes an arm.")] = None,
     budget: Annotated[float | None, typer.Option(min=1, help="Seconds; more repetitions while they last.")] = None,
-    corpus: Annotated[str | None, typer.Option(help="A text file or folder. Default: Python's own sources.")] = None,
+    data: Data = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     out: Annotated[Path, typer.Option(help="Where the run's own folder is made.")] = Path("runs"),
     resume: Annotated[Path | None, typer.Option(help="The folder of an unfinished run to complete.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the arms and stop.")] = False,
@@ -108,7 +123,8 @@ def run(
 ) -> None:
     """Measure a plan, or models under techniques, and render the report."""
     with usage_errors():
-        shape = (plan, model, technique, device, phase, batch, sequence, corpus, repetitions, budget)
+        source = (data, text_column, label_column)
+        shape = (plan, model, technique, device, phase, batch, sequence, *source, repetitions, budget)
         if resume is not None and any(shape):
             raise ValueError("--resume takes its plan from the run: leave out the plan and all that shapes it")
         if calibrate is not None and (technique or resume is not None):
@@ -134,7 +150,9 @@ def run(
                     compositions=compositions,
                     batch=batch,
                     sequence=sequence,
-                    corpus=corpus,
+                    corpus=data,
+                    text_column=text_column,
+                    label_column=label_column,
                     repetitions=repetitions,
                     budget_s=budget,
                 )
@@ -354,6 +372,7 @@ def doctor() -> None:
 app.command()(gate)
 app.command("calibration")(calibration_)
 app.command()(history)
+app.command()(init)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from bench.composition import declared
 from bench.plans import plans
 from bench.registry import techniques
-from bench.workload import families, parameter_count
+from bench.workload import Size, families, parameter_count
 
 DETAILS = {"stage", "slot", "excludes", "ranks", "phases"}
 """Facts of a technique that a table has no room for."""
@@ -41,7 +41,7 @@ def model_rows() -> list[dict[str, Any]]:
             "caption": family.caption,
             "parameters": parameter_count(family, size),
             "batch": size.batch,
-            "sequence": size.sequence,
+            "sequence": size.sequence if isinstance(size, Size) else None,
         }
         for family in families().values()
         for name, size in family.sizes.items()

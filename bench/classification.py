@@ -1,7 +1,8 @@
-"""Fine-tuning: a classifier told which section of the corpus a piece of text comes from.
+"""Fine-tuning: a classifier told the label of each row of a table, or which section of a corpus a piece of text comes
+from.
 
-The labels are the corpus's own: of the default one the top-level module, `asyncio` or `json`, else the first folder or
-file name below the corpus.
+The sections are the corpus's own: of the default one the top-level module, `asyncio` or `json`, else the first folder
+or file name below the corpus.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from torch import nn
 
 from bench.corpus import Tokens
-from bench.samples import TextSource
+from bench.samples import LineRows, TextSource
 from bench.workload import Workload
 
 LABELS = 16
@@ -41,23 +42,42 @@ class Pieces:
         return {"input_ids": ids, "labels": self._labels[index]}
 
 
+class Labelled:
+    """Map-style dataset of whole rows, cut to one sequence and padded to it: `{"input_ids": int64 (sequence,),
+    "attention_mask": int64 (sequence,), "labels": int64 ()}`."""
+
+    def __init__(self, rows: LineRows, indices: np.ndarray, labels: np.ndarray) -> None:
+        self._rows, self._indices, self._labels = rows, indices, labels
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        row = self._rows[int(self._indices[index])]
+        real = (np.arange(len(row.ids)) < (row.length or 0)).astype(np.int64)
+        return {"input_ids": row.ids, "attention_mask": real, "labels": self._labels[index]}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """The names of the labels, and the pieces to train on and to score on."""
+    """The names of the labels, and what to train on and to score on."""
 
     labels: list[str]
-    training: Pieces
-    held_out: Pieces
+    training: Pieces | Labelled
+    held_out: Pieces | Labelled
 
 
 @functools.cache
 def split(text: TextSource) -> Split:
-    """Cut each document into pieces of one sequence; what is left over is dropped, and so are the small sections.
+    """The rows of a table with their labels. Of other text each document is cut into pieces of one sequence; what is
+    left over is dropped, and so are the small sections.
 
-    Raises ValueError if fewer than two sections are left.
+    Raises ValueError if there are fewer than two labels, or sections that are left.
     """
     tokens = text.corpus.tokens(text.vocabulary)
     ends = np.flatnonzero(tokens == text.vocabulary.end)
+    if text.corpus.label_column is not None:
+        return _rows(text, tokens, ends)
     begins = np.concatenate([[0], ends[:-1] + 1])
     sections = text.corpus.sections()
     counts: Counter[str] = Counter()
@@ -76,9 +96,29 @@ def split(text: TextSource) -> Split:
             starts.append(own)
             labels.append(np.full(len(own), names.index(section), np.int64))
     where, what = np.concatenate(starts), np.concatenate(labels)
-    scored = np.arange(len(where)) % HELD_OUT == HELD_OUT - 1
-    made = [Pieces(tokens, text.sequence, where[chosen], what[chosen]) for chosen in (~scored, scored)]
+    made = [Pieces(tokens, text.sequence, where[chosen], what[chosen]) for chosen in _training_and_held_out(len(where))]
     return Split(labels=names, training=made[0], held_out=made[1])
+
+
+def _rows(text: TextSource, tokens: Tokens, ends: np.ndarray) -> Split:
+    sections = text.corpus.sections()
+    names = sorted(set(sections))
+    if len(names) < 2:
+        raise ValueError(
+            f"--label-column {text.corpus.label_column!r} has {len(names)} labels: fine-tuning tells two or more apart"
+        )
+    rows = LineRows(tokens, text.sequence, ends=ends, pad=text.vocabulary.pad)
+    if len(rows) != len(sections):
+        raise ValueError(f"data {text.corpus.path!r} has rows of no token, or that hold the end token in their text")
+    what = np.array([names.index(section) for section in sections], np.int64)
+    indices = np.arange(len(rows))
+    made = [Labelled(rows, indices[chosen], what[chosen]) for chosen in _training_and_held_out(len(rows))]
+    return Split(labels=names, training=made[0], held_out=made[1])
+
+
+def _training_and_held_out(count: int) -> tuple[np.ndarray, np.ndarray]:
+    held_out = np.arange(count) % HELD_OUT == HELD_OUT - 1
+    return ~held_out, held_out
 
 
 def classification(workload: Workload, classifier: Callable[[int], nn.Module]) -> Workload:

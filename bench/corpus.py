@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from bench import tables
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
@@ -64,43 +66,47 @@ def bpe(size: int) -> Vocabulary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corpus:
-    """Text on disk, known by the SHA-256 over its documents in their fixed order. `path` None: the standard library."""
+    """Text on disk, known by the SHA-256 over its documents in their fixed order. `path` None: the standard library.
+
+    Of a table each row is a document; `label_column` is where a classifier finds its label.
+    """
 
     path: str | None
     sha256: str
+    text_column: str | None = None
+    label_column: str | None = None
 
     def tokens(self, vocabulary: Vocabulary) -> Tokens:
         """All token ids in one 1-D memory-mapped array. Encoded on first use, then found by hash in the cache."""
         target = cache_folder() / f"{self.sha256[:16]}-{vocabulary.size}{vocabulary.digest}.npy"
         if not target.exists():
             encode = self.encoder(vocabulary)
-            tokens = np.concatenate([encode(document.text) for document in self._documents()])
+            tokens = np.concatenate([encode(document.text) for document in self.documents()])
             write_atomically(target, lambda name: np.save(name, tokens))
         return cast(Tokens, np.load(target, mmap_mode="r"))
 
-    def _documents(self) -> list[Document]:
+    def documents(self) -> list[Document]:
         """The documents, which have to be those that the hash is of. Raises ValueError if they are others by now, or
         others here, as the standard library of another Python is."""
-        found = read_documents(self.path)
+        found = read_documents(self.path, self.text_column, self.label_column)
         if _sha256(found) != self.sha256:
-            raise ValueError(
-                f"corpus {self.path or 'of the standard library'!r} is another one here: give --corpus PATH"
-            )
+            raise ValueError(f"corpus {self.path or 'of the standard library'!r} is another one here: give --data PATH")
         return found
 
     def text(self) -> Text:
         """All documents' bytes one after the other, as a 1-D memory-mapped uint8 array."""
         target = cache_folder() / f"{self.sha256[:16]}-text.npy"
         if not target.exists():
-            joined = np.frombuffer(b"".join(document.text for document in self._documents()), np.uint8)
+            joined = np.frombuffer(b"".join(document.text for document in self.documents()), np.uint8)
             write_atomically(target, lambda name: np.save(name, joined))
         return cast(Text, np.load(target, mmap_mode="r"))
 
     def sections(self) -> list[str]:
-        """For each document, in order, the first part of its path: of the default corpus the top-level module."""
+        """For each document, in order, its label, or else the first part of its path: of the default corpus the
+        top-level module."""
         target = cache_folder() / f"{self.sha256[:16]}-sections.json"
         if not target.exists():
-            names = [document.section for document in self._documents()]
+            names = [document.section for document in self.documents()]
             write_atomically(target, lambda file: Path(file).write_text(json.dumps(names), encoding="utf-8"))
         return cast(list[str], json.loads(target.read_text(encoding="utf-8")))
 
@@ -120,31 +126,44 @@ class Corpus:
         return _own_encoder(vocabulary) if vocabulary.tokenizer else _bpe_encoder(self, vocabulary)
 
 
-def open_corpus(path: str | None) -> Corpus:
+def open_corpus(path: str | None, text_column: str | None = None, label_column: str | None = None) -> Corpus:
     """Read and hash the text at `path`. Raises ValueError if there is none."""
-    return Corpus(path=path, sha256=_sha256(read_documents(path)))
+    found = read_documents(path, text_column, label_column)
+    return Corpus(path=path, sha256=_sha256(found), text_column=text_column, label_column=label_column)
 
 
 def _sha256(documents: Sequence[Document]) -> str:
     digest = hashlib.sha256()
     for document in documents:
-        digest.update(len(document.text).to_bytes(8, "little") + document.text)
+        label = document.section.encode() if document.is_labelled else b""
+        digest.update(len(document.text).to_bytes(8, "little") + document.text + label)
     return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text file; `section` is the first part of its path below the corpus, without a suffix."""
+    """One text file, whose `section` is the first part of its path below the corpus, without a suffix; or one row of a
+    table, whose section is its label."""
 
     section: str
     text: bytes
+    is_labelled: bool = False
 
 
-def read_documents(path: str | None) -> list[Document]:
-    """The text files at `path`, a file or a folder (None: the standard library's `.py` files), in a fixed order.
+def read_documents(path: str | None, text_column: str | None = None, label_column: str | None = None) -> list[Document]:
+    """The text at `path`, a file or a folder (None: the standard library's `.py` files), in a fixed order; of a table
+    (see bench.tables) its rows.
 
     Files with a NUL byte near the start are taken for binary and left out. Raises ValueError if nothing is left.
     """
+    if path is not None and tables.is_table(path):
+        return _table(path, text_column, label_column)
+    if text_column or label_column:
+        name, value = ("--text-column", text_column) if text_column else ("--label-column", label_column)
+        raise ValueError(
+            f"{name} {value!r} needs a table, and {path or 'the default text'!r} is none: give --data a .jsonl, .csv "
+            "or .parquet file, a folder saved by datasets, or a data set of the hub"
+        )
     if path is None:
         root = Path(sysconfig.get_path("stdlib"))
         skipped = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
@@ -152,14 +171,27 @@ def read_documents(path: str | None) -> list[Document]:
     else:
         root = Path(path)
         if not root.exists():
-            raise ValueError(f"corpus {path!r} does not exist: give a text file or a folder of text files")
+            raise ValueError(
+                f"data {path!r} does not exist: give a text file or folder, a .jsonl, .csv or .parquet file, a folder "
+                "saved by datasets, or OWNER/NAME of the Hugging Face hub"
+            )
         files = [root] if root.is_file() else sorted(file for file in root.rglob("*") if file.is_file())
     folder = root if root.is_dir() else root.parent
     read = (Document(Path(file.relative_to(folder).parts[0]).stem, file.read_bytes()) for file in files)
     documents = [item for item in read if item.text.strip() and b"\0" not in item.text[:1024]]
     if not documents:
-        raise ValueError(f"corpus {path!r} holds no text: give a text file or a folder of text files")
+        raise ValueError(f"data {path!r} holds no text: give a text file or a folder of text files")
     return documents
+
+
+def _table(path: str, text_column: str | None, label_column: str | None) -> list[Document]:
+    found = [
+        Document(label or "", text.encode("utf-8", "replace"), is_labelled=label is not None)
+        for text, label in tables.rows(path, text_column, label_column)
+    ]
+    if not found:
+        raise ValueError(f"data {path!r} has no row with text")
+    return found
 
 
 def cache_folder() -> Path:
@@ -213,7 +245,7 @@ def _bpe_tokenizer(corpus: Corpus, vocabulary: Vocabulary) -> Tokenizer:
     target = cache_folder() / f"{corpus.sha256[:16]}-{vocabulary.size}.tokenizer.json"
     if not target.exists():
         trained = ByteLevelBPETokenizer()
-        texts = (document.text.decode("utf-8", "replace") for document in read_documents(corpus.path))
+        texts = (document.text.decode("utf-8", "replace") for document in corpus.documents())
         trained.train_from_iterator(
             texts,
             vocab_size=vocabulary.size,

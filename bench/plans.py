@@ -219,6 +219,8 @@ def customise(
     batch: int | None = None,
     sequence: int | None = None,
     corpus: str | None = None,
+    text_column: str | None = None,
+    label_column: str | None = None,
     repetitions: int | None = None,
     budget_s: float | None = None,
 ) -> Plan:
@@ -233,6 +235,8 @@ def customise(
             batch=batch or spec.batch,
             sequence=sequence or spec.sequence,
             corpus=corpus or spec.corpus,
+            text_column=text_column or spec.text_column,
+            label_column=label_column or spec.label_column,
         )
         for spec in plan.workloads
     )

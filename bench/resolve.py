@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import nn
 
-from bench import checkpoints, plugins, pretrained
+from bench import brought, checkpoints, plugins, pretrained
 from bench.causes import root_cause
 from bench.classification import classification
 from bench.corpus import BYTE_VOCABULARY, BYTES, Corpus, Vocabulary, bpe
-from bench.samples import Masked, Objective, TextSource, causal
+from bench.samples import Masked, Objective, PackedRows, Samples, TextSource, causal, next_token
 from bench.spec import Phase, WorkloadSpec
-from bench.workload import Workload, families
+from bench.workload import Dimensions, Family, Size, Workload, families, output_loss
 
 SEQUENCE = 128
 """Tokens of a sample of a model that names no length, if it has so many positions."""
@@ -50,8 +52,11 @@ def _from_family(spec: WorkloadSpec, corpus: Corpus) -> Workload:
         )
     family = known[name]
     size = family.sizes[size_name]
+    if not isinstance(size, Size):
+        return _without_text(spec, family, size)
     sequence = spec.sequence or size.sequence
     _check_positions(spec.model, sequence, family.positions)
+    assert family.objective is not None
     text = TextSource(corpus=corpus, vocabulary=size.vocabulary, sequence=sequence, objective=family.objective(size))
     plain = Workload(
         model=functools.partial(family.model, size),
@@ -65,7 +70,30 @@ def _from_family(spec: WorkloadSpec, corpus: Corpus) -> Workload:
     )
     if spec.phase is not Phase.FINETUNE:
         return plain
-    return classification(plain, lambda labels: checkpoints.load(plain, family.classifier(size, labels)))
+    if family.classifier is None:
+        raise ValueError(f"model {spec.model!r} has no classifier to fine-tune")
+    classifier = functools.partial(family.classifier, size)
+    return classification(plain, lambda labels: checkpoints.load(plain, classifier(labels)))
+
+
+def _without_text(spec: WorkloadSpec, family: Family, size: Dimensions) -> Workload:
+    """A family that makes its own samples. Raises ValueError for what only text has."""
+    for option, value in (("--sequence", spec.sequence), ("--data", spec.corpus)):
+        if value is not None:
+            raise ValueError(
+                f"{option} {value} does not apply: {spec.model} makes samples of its own, which are no text"
+            )
+    if spec.phase is Phase.FINETUNE:
+        raise ValueError(f"model {spec.model!r} is fine-tuned on no text: give a model that reads text, or FILE.py")
+    assert family.samples is not None
+    return Workload(
+        model=functools.partial(family.model, size),
+        data=functools.partial(family.samples, size),
+        batch=spec.batch or size.batch,
+        name=spec.model,
+        family=family,
+        size=size,
+    )
 
 
 def _check_positions(model: str, sequence: int, positions: int | None) -> None:
@@ -74,26 +102,64 @@ def _check_positions(model: str, sequence: int, positions: int | None) -> None:
 
 
 def _from_file(spec: WorkloadSpec, corpus: Corpus) -> Workload:
-    if spec.phase is Phase.FINETUNE:
-        raise ValueError(f"model {spec.model!r} has no classifier to fine-tune: give FAMILY/SIZE or a model folder")
     file_name, _, function_name = spec.model.partition(".py:")
     file = Path(file_name.removesuffix(".py") + ".py")
     if not file.is_file():
         raise ValueError(f"model file {str(file)!r} does not exist: give FILE.py:FUNCTION")
     function = getattr(plugins.load_file(file, kind="model"), function_name, None)
+    if isinstance(function, nn.Module):
+        raise ValueError(f"model {spec.model!r} is a module: give a function that makes one, a fresh one at each call")
     if not function_name or not callable(function):
         raise ValueError(f"model file {str(file)!r} has no function {function_name!r}: give FILE.py:FUNCTION")
+    if spec.phase is Phase.FINETUNE and "num_labels" in inspect.signature(function).parameters:
+        return _own_classifier(spec, corpus, function)
     try:
         made = function()
     except Exception as error:
         raise ValueError(f"model {spec.model!r} failed to build: {root_cause(error)}") from error
-    if isinstance(made, Workload):
-        if spec.sequence is not None:
-            raise ValueError(f"sequence {spec.sequence} does not apply: {spec.model!r} returns a Workload with its own")
-        return dataclasses.replace(made, batch=spec.batch or made.batch)
-    if not isinstance(made, nn.Module):
-        raise ValueError(f"model {spec.model!r} returned {type(made).__name__}: return a torch module or a Workload")
-    return _language_model(spec, corpus, function, getattr(made, "config", None))
+    try:
+        workload = brought.as_workload(made, function, spec.batch)
+    except ValueError as error:
+        raise ValueError(f"model {spec.model!r}: {error}") from error
+    if workload is None:
+        return _own_language_model(spec, corpus, function, made)
+    if spec.sequence is not None:
+        raise ValueError(f"sequence {spec.sequence} does not apply: {spec.model!r} brings samples of its own")
+    return workload
+
+
+def _own_language_model(spec: WorkloadSpec, corpus: Corpus, function: Callable[[], Any], made: nn.Module) -> Workload:
+    """A module of the user's on text. Fine-tuning it is to train it on from the weights that the function gives it."""
+    loss = brought.takes_text(made)
+    if loss is None:
+        raise ValueError(
+            f"model {spec.model!r} is a {type(made).__name__}, whose forward{inspect.signature(made.forward)} takes no "
+            f"input_ids and labels, nor targets: say what its data and its loss are, as in\n\n{brought.TEMPLATE}"
+        )
+    build = brought.Built(function, made).anew
+    workload = _language_model(spec, corpus, build, getattr(made, "config", None))
+    if loss is output_loss:
+        return workload
+    assert workload.text is not None
+    # Its targets are not shifted: they come from one token further on, and techniques that cut text otherwise do not
+    # know that.
+    text = workload.text
+    samples = functools.partial(_next_tokens, text)
+    return dataclasses.replace(workload, data=samples, loss=loss, text=None)
+
+
+def _next_tokens(text: TextSource) -> Samples:
+    return Samples(PackedRows(text.corpus.tokens(text.vocabulary), text.sequence + 1), next_token)
+
+
+def _own_classifier(spec: WorkloadSpec, corpus: Corpus, function: Callable[..., nn.Module]) -> Workload:
+    """A classifier of the user's, `function(num_labels=N)`, told which section of the corpus a text comes from."""
+    try:
+        with torch.device("meta"):
+            config = getattr(function(num_labels=2), "config", None)
+    except Exception as error:
+        raise ValueError(f"model {spec.model!r} failed to build: {root_cause(error)}") from error
+    return classification(_language_model(spec, corpus, nn.Module, config), lambda labels: function(num_labels=labels))
 
 
 def _from_folder(spec: WorkloadSpec, corpus: Corpus) -> Workload:
@@ -134,7 +200,7 @@ def _language_model(
     size = getattr(config, "vocab_size", None)
     if vocabulary is None and size is not None and size < BYTE_VOCABULARY:
         raise ValueError(f"model {spec.model!r} has a vocabulary of {size}: byte-level text needs {BYTE_VOCABULARY}")
-    positions = getattr(config, "max_position_embeddings", None)
+    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "block_size", None)
     sequence = spec.sequence or min(SEQUENCE, positions or SEQUENCE)
     _check_positions(spec.model, sequence, positions)
     if vocabulary is None:

@@ -54,7 +54,7 @@ class PackedRows:
 
 
 class LineRows:
-    """Row i is the i-th line of text that is not empty, cut to `sequence` tokens and padded to it."""
+    """Row i is the i-th line of text, or document, that is not empty, cut to `sequence` tokens and padded to it."""
 
     def __init__(self, tokens: Tokens, sequence: int, *, ends: np.ndarray, pad: int) -> None:
         """`ends` are the positions, in order, of the last token of each line."""
@@ -100,6 +100,11 @@ class RawRows:
 def causal(row: Row, index: int) -> Sample:
     """Every token is predicted from those before it: `labels` are the ids, which the model shifts."""
     return _with_mask(row, {"input_ids": row.ids, "labels": row.ids})
+
+
+def next_token(row: Row, index: int) -> Sample:
+    """For a model that does not shift its labels: each of all tokens but the last, and the one that follows it."""
+    return {"input_ids": row.ids[:-1], "labels": row.ids[1:]}
 
 
 @dataclass(frozen=True, slots=True)

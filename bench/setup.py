@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -15,7 +16,7 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
 
 from bench.spec import Phase
-from bench.workload import Batch, LossModule, Workload, counting_labels, output_loss, own_loss
+from bench.workload import Batch, LossModule, MeanLoss, Workload, counting_labels, output_loss, own_loss
 
 
 class Unsupported(Exception):
@@ -35,7 +36,7 @@ class TrainingSetup:
     `autocast` is entered around forward and loss. `accumulate` is the number of micro-batches of one update.
     `no_sync` is entered around every micro-batch but the last: ranks exchange gradients once an update.
     `targets` tells on how many of what it is to predict a part of a batch is trained, a scalar, so that parts count by
-    it; None: equal parts have equally many.
+    it; None: equal parts have equally many. `counted` is the loss that tells so itself, once it was called.
     `gradients` computes the gradients of one update on the rank's batch and returns the mean loss, detached; None:
     forward and backward of each micro-batch.
     `loader` are options of the DataLoader; `order` makes the index lists of this rank's batches from their number of
@@ -56,6 +57,7 @@ class TrainingSetup:
     accumulate: int = 1
     no_sync: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
     targets: Callable[[Batch], Tensor] | None = None
+    counted: MeanLoss | None = None
     gradients: Callable[[TrainingSetup, Batch], Tensor] | None = None
     loader: Mapping[str, Any] = field(default_factory=dict)
     order: Callable[[int, int], Order] | None = None
@@ -76,15 +78,13 @@ class TrainingSetup:
 def baseline(
     workload: Workload, device: torch.device, *, rank: int = 0, world_size: int = 1, replicas: int = 1
 ) -> TrainingSetup:
-    """Plain training as a first script would have it, in the number format that the model comes in: torch.optim.AdamW
-    with its defaults."""
+    """Plain training as a first script would have it, in the number format that the model comes in: with the workload's
+    optimizer, or else torch.optim.AdamW with its defaults."""
     with device:
         model = workload.model()
-    loss, targets = workload.loss, None
-    if workload.text is None and workload.loss is output_loss:
-        targets = counting_labels(model)
     if not workload.calls_model:
-        model, loss = LossModule(model, workload.loss), own_loss
+        model = LossModule(model, workload.loss)
+    counted = None if workload.loss is output_loss else MeanLoss(workload.loss if workload.calls_model else own_loss)
     if workload.phase is Phase.INFER:
         model.eval().requires_grad_(False)
     else:
@@ -94,10 +94,12 @@ def baseline(
         workload=workload,
         device=device,
         model=model.to(device),
-        loss=loss,
-        targets=targets,
+        loss=counted or output_loss,
+        targets=counting_labels(model) if workload.text is None and counted is None else None,
+        counted=counted,
         compute=compute,
-        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=workload.learning_rate),
+        optimizer=workload.optimizer or functools.partial(torch.optim.AdamW, lr=workload.learning_rate),
+        accumulate=workload.accumulate,
         rank=rank,
         world_size=world_size,
         replica=rank * replicas // world_size,

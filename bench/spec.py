@@ -30,7 +30,8 @@ class Phase(StrEnum):
 class WorkloadSpec:
     """Which model, data and shape. `batch` is samples per optimizer update over all ranks; `sequence` is in tokens.
 
-    `None` stands for the default of the model. `corpus` is a path, or None for the standard library's own sources.
+    `None` stands for the default of the model. `corpus` is a path or what else bench.corpus reads, None for the
+    standard library's own sources. Of a table `text_column` has the text and `label_column` what a classifier tells.
     """
 
     model: str
@@ -38,6 +39,8 @@ class WorkloadSpec:
     batch: int | None = None
     sequence: int | None = None
     corpus: str | None = None
+    text_column: str | None = None
+    label_column: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch", "sequence"):
@@ -49,6 +52,11 @@ class WorkloadSpec:
     def name(self) -> str:
         """What tells this workload from the others of a plan: the model, and the phase unless it is pretraining."""
         return self.model if self.phase is Phase.PRETRAIN else f"{self.model} {self.phase}"
+
+    @property
+    def source(self) -> tuple[str | None, str | None, str | None]:
+        """Where the text comes from: what bench.corpus.open_corpus takes."""
+        return self.corpus, self.text_column, self.label_column
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> WorkloadSpec:

@@ -23,6 +23,7 @@ from bench.causes import one_line, root_cause
 from bench.composition import compose
 from bench.corpus import Corpus
 from bench.resolve import resolve
+from bench.seeds import seed_all
 from bench.setup import TrainingSetup, Unsupported, baseline
 from bench.spec import WorkloadSpec
 from bench.workload import Workload
@@ -32,7 +33,6 @@ from harness.largest import largest_batch, ran_out_of_memory
 from harness.provenance import provenance
 from harness.record import Status
 from harness.score import score
-from harness.seeds import seed_all
 from harness.trainer import Trainer
 
 

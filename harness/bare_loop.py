@@ -98,7 +98,7 @@ def main() -> None:
         model = model.to(torch.bfloat16)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=options.technique == "adamw_fused" or None)
     loader: torch.utils.data.DataLoader[Any] = torch.utils.data.DataLoader(
-        workload.data(),  # type: ignore[arg-type]  # any map-style dataset will do
+        workload.data(),
         batch_size=workload.batch,
         shuffle=True,
         drop_last=True,

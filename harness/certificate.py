@@ -19,17 +19,18 @@ from torch import Tensor, nn
 from torch._C._autograd import DeviceType
 from torch._dynamo.eval_frame import OptimizedModule
 from torch.autograd.profiler_util import FunctionEvent
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
 
 from bench.samples import continuation
+from bench.seeds import states
 from bench.setup import TrainingSetup
 from bench.workload import Batch
 from harness.communication import over_ranks
 from harness.load import real_tokens, rows
-from harness.seeds import states
 
 SAMPLE = 1024
 """Elements of each parameter tensor whose movement is followed."""
@@ -37,6 +38,10 @@ SAMPLE = 1024
 
 GRADIENT_SAMPLE = 32
 """Elements of each gradient that are kept."""
+
+
+OF_RANKS = ("communication", "averages_gradients", "replica")
+"""What ranks tell of themselves that is no field of the certificate."""
 
 
 class Updates:
@@ -96,8 +101,8 @@ class Witness:
 def merge(ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The certificate's fields from what each rank saw. A parameter of several ranks, whole or in shards, is one.
 
-    Counts of updates, samples and tokens are the first rank's: all ranks make the same updates, and the first one sees
-    the model's input.
+    All ranks make the same updates. Samples and tokens are those of the first rank of each replica, which sees the
+    model's input.
     """
     held: dict[str, list[list[float]]] = defaultdict(list)
     for facts in ranks:
@@ -113,7 +118,8 @@ def merge(ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
     shares = [facts.get("communication") for facts in ranks]
     return {
-        **{name: value for name, value in ranks[0].items() if name not in ("communication", "averages_gradients")},
+        **{name: value for name, value in ranks[0].items() if name not in OF_RANKS},
+        **_over_replicas(ranks),
         "gradient_spread": _spread(ranks),
         **unions,
         **over_ranks(shares),
@@ -123,6 +129,14 @@ def merge(ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "moved_tensors": sum(any(seen[3] > 0 for seen in copies) for copies in held.values()),
         "movement_rms": math.sqrt(movement / max(1, sampled)),
     }
+
+
+def _over_replicas(ranks: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    """Samples and tokens of all replicas together; nothing where nothing was replayed."""
+    firsts = {facts["replica"]: facts for facts in reversed(ranks) if "replica" in facts}
+    names = ("samples_per_update", "tokens_per_update", "padded_tokens_per_update") if firsts else ()
+    seen = {name: [facts[name] for facts in firsts.values()] for name in names}
+    return {name: None if None in values else sum(values) for name, values in seen.items()}
 
 
 def _spread(ranks: Sequence[dict[str, Any]]) -> float | None:
@@ -208,8 +222,10 @@ class Observer:
         self._wrappers = {type(module) for module in setup.model.modules()} & {OptimizedModule, DistributedDataParallel}
         self._is_whole = setup.world_size == setup.replicas
         self._gradient: dict[str, Any] = {"gradient_norm": None, "gradient_sample": None}
-        self._called = self._stepped = False
-        self._replicas = setup.replicas
+        self._stepped = False
+        self._passes = 0
+        self._normalises = any(isinstance(module, _BatchNorm) and module.training for module in setup.model.modules())
+        self._replica = setup.replica
         self._expected = setup.share // setup.accumulate
         self._samples = self._tokens = self._padded = 0
         self._has_tokens = setup.workload.tokens_per_sample is not None
@@ -227,7 +243,7 @@ class Observer:
             optimizer.register_step_pre_hook(self._saw_step)
 
     def _saw_forward(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._called = True
+        self._passes += 1
         if args and isinstance(args[0], dict):
             kwargs = args[0]  # A batch as it is, for a model that computes its own loss.
         named: Batch = kwargs.get("input_ids")
@@ -258,15 +274,17 @@ class Observer:
         self._stepped = True
 
     def facts(self, steps: int) -> dict[str, Any]:
-        """The certificate's fields that a replay of `steps` updates shows; replicas have equal shares."""
-        scale = self._replicas / steps
+        """The certificate's fields that a replay of `steps` updates shows; of samples and tokens this replica's."""
         return {
-            "samples_per_update": self._samples * scale,
-            "tokens_per_update": self._tokens * scale if self._has_tokens else None,
-            "padded_tokens_per_update": self._padded * scale if self._has_tokens else None,
+            "replica": self._replica,
+            "samples_per_update": self._samples / steps,
+            "tokens_per_update": self._tokens / steps if self._has_tokens else None,
+            "padded_tokens_per_update": self._padded / steps if self._has_tokens else None,
             "gradient_dtypes": sorted(self._gradient_dtypes),
             "draws": self._draws,
-            "model_called": self._called,
+            "model_called": self._passes > 0,
+            "samples_per_pass": self._samples / self._passes if self._passes else None,
+            "normalises_batch": self._normalises,
             "compiled_nothing": OptimizedModule in self._wrappers and compile_seconds() is None,
             **self._gradient,
             "averages_gradients": DistributedDataParallel in self._wrappers,

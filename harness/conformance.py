@@ -121,5 +121,5 @@ def _loss_difference(record: Record, reference: Record) -> float | None:
         return None
     losses, others = record.certificate.first_losses or [], reference.certificate.first_losses or []
     return max(
-        (abs(loss - other) / max(1.0, abs(other)) for loss, other in zip(losses, others, strict=True)), default=None
+        (abs(loss - other) / (abs(other) or 1.0) for loss, other in zip(losses, others, strict=True)), default=None
     )

@@ -111,8 +111,12 @@ def losses_unknown(
             f"the baseline's own losses differ by {_noise(reference):.2g} of themselves when it is replayed: it draws "
             "from what no seed reaches"
         )
-    if reference.draws and not draws_alike and _unlike(arm, reference, allowed, tolerance):
+    if not _unlike(arm, reference, allowed, tolerance):
+        return None
+    if reference.draws and not draws_alike:
         return "the forward pass draws random numbers, other ones for the parts of a batch than for the whole"
+    if reference.normalises_batch and (arm.samples_per_pass or math.inf) < (reference.samples_per_pass or 0.0):
+        return "the model normalises over the samples of each forward pass, of which a part of a batch has fewer"
     return None
 
 

@@ -57,12 +57,17 @@ def rows(tensors: Iterable[Tensor], expected: int) -> int:
 
 @dataclass(slots=True)
 class Counted:
-    """Index lists for a loader, which keep how long each was: `sizes`, oldest first, for whoever takes the batches."""
+    """Index lists for a loader, which keep how long each was, for whoever takes the batches."""
 
     order: Iterable[list[int]]
-    sizes: deque[int] = field(default_factory=deque)
+    _sizes: deque[int] = field(default_factory=deque)
 
     def __iter__(self) -> Iterator[list[int]]:
         for indices in self.order:
-            self.sizes.append(len(indices))
+            self._sizes.append(len(indices))
             yield indices
+
+    def taken(self) -> Iterator[int]:
+        """The lengths, in order, each once its list was asked for."""
+        while True:
+            yield self._sizes.popleft()

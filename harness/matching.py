@@ -68,16 +68,16 @@ def match(
     }
     protocol = protocol.on(where)
     plans = {home.side.name: _plan(home.side, specs, where, protocol, seed) for home in homes}
-    corpora = {path: open_corpus(path) for path in {spec.corpus for spec in specs}}
+    corpora = {source: open_corpus(*source) for source in {spec.source for spec in specs}}
     entries: dict[str, Entry] = {}
     missing: dict[str, str] = {}
     for spec in specs:
         # Another interpreter may have another standard library: the text is to be read by this one first.
         by_kin = sorted(homes, key=lambda home: home.side.python != sys.executable)
-        found = {home.side.name: _entry(home, spec, corpora[spec.corpus]) for home in by_kin}
+        found = {home.side.name: _entry(home, spec, corpora[spec.source]) for home in by_kin}
         if stored is not None:
             other = stored.differences(machines["head"])
-            found["base"] = "; ".join(other) or stored.entry(spec, corpora[spec.corpus], protocol)
+            found["base"] = "; ".join(other) or stored.entry(spec, corpora[spec.source], protocol)
         reason = _why_missing(found)
         if reason:
             missing[spec.name] = reason

@@ -107,7 +107,7 @@ def need_bytes(nursery: Nursery, device: str) -> Callable[[WorkloadSpec], int | 
     def need(spec: WorkloadSpec) -> int | None:
         # The checkpoint that fine-tuning starts from may not be there yet; it takes as much to train.
         plain = dataclasses.replace(spec, phase=Phase.PRETRAIN) if spec.phase is Phase.FINETUNE else spec
-        arguments = {"workload": dataclasses.asdict(plain), "corpus": dataclasses.asdict(open_corpus(spec.corpus))}
+        arguments = {"workload": dataclasses.asdict(plain), "corpus": dataclasses.asdict(open_corpus(*spec.source))}
         with contextlib.suppress(ArmFailed):
             found: int = nursery.run("harness.foresee:need_bytes", arguments | {"device": device}, TASK_TIMEOUT_S)
             return found
@@ -121,8 +121,8 @@ def prepare(plan: Plan, nursery: Nursery) -> Prepared:
     composed = {trial.label: compose(trial.techniques) for trial in plan.trials(plan.workloads[0])}
     facts = device_facts(nursery, plan.device)
     here: Host = host(plan.device, facts)
-    corpora = {path: open_corpus(path) for path in {spec.corpus for spec in plan.workloads}}
-    entries = tuple(entry(nursery, spec, corpora[spec.corpus]) for spec in plan.workloads)
+    corpora = {source: open_corpus(*source) for source in {spec.source for spec in plan.workloads}}
+    entries = tuple(entry(nursery, spec, corpora[spec.source]) for spec in plan.workloads)
     reasons = {
         (item.spec.name, label): unmet(chosen, here, item.spec.phase)
         for item in entries

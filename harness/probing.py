@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.brought import TEMPLATE
 from bench.causes import root_cause
 from bench.setup import baseline
 from bench.spec import Phase, WorkloadSpec
@@ -130,13 +131,13 @@ def _counted(workload: Workload, real: Batch, device: torch.device) -> _Seen:
     """
     with FakeTensorMode(allow_non_fake_inputs=True), in_place_conversion(), device, sdpa_kernel(SDPBackend.MATH):
         batch = tree_map_only(Tensor, lambda item: torch.empty(item.shape, dtype=item.dtype), real)
-        model = baseline(workload, device).model
-        calls_model = _calls_model(workload, model, batch)
+        setup = baseline(workload, device)
+        calls_model = _calls_model(workload, setup.model, batch)
         with _Flops(display=False) as counter:
-            loss = workload.loss(model, batch)
+            loss = setup.loss(setup.model, batch)
             if workload.phase is not Phase.INFER:
                 loss.backward()
-    parameters = sum(item.numel() for item in model.parameters())
+    parameters = sum(item.numel() for item in setup.model.parameters())
     return _Seen(parameters=parameters, flops=float(counter.get_total_flops()) or None, calls_model=calls_model)
 
 
@@ -167,7 +168,7 @@ def _on_data(workload: Workload) -> _Seen:
     except AttributeError as error:
         raise ValueError(
             f"model {workload.name!r} gives no loss ({error}): its forward takes input_ids, labels and returns an "
-            "object with .loss, or its function returns a Workload with a loss of its own"
+            f"object with .loss, or its function says what the loss is, as in\n\n{TEMPLATE}"
         ) from error
     except Exception as error:
         raise ValueError(f"model {workload.name!r} fails on a batch: {root_cause(error)}") from error

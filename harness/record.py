@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 
 class Status(StrEnum):
@@ -151,7 +151,8 @@ class WorkCertificate:
     of the first update, None where ranks hold parts of the parameters; `gradient_sample` has some elements of it, and
     `gradient_spread` is by how much of their norm those of ranks that average gradients are apart. Of the baseline,
     `repeated_losses` are those of a second replay, which show how exactly losses can be compared, and `draws` says
-    whether the forward pass draws random numbers. `losses_unknown` says why the losses are not compared.
+    whether the forward pass draws random numbers. `samples_per_pass` are those of one forward pass on one rank, and
+    `normalises_batch`: layers of the model look across them. `losses_unknown` says why the losses are not compared.
     """
 
     parameters: int
@@ -183,6 +184,8 @@ class WorkCertificate:
     first_losses: list[float] | None = None
     repeated_losses: list[float] | None = None
     draws: bool | None = None
+    samples_per_pass: float | None = None
+    normalises_batch: bool | None = None
     model_called: bool | None = None
     compiled_nothing: bool | None = None
     gradient_norm: float | None = None

@@ -323,7 +323,9 @@ def command(plan: Plan, workload: str, label: str) -> str:
         "--device": plan.device,
         "--batch": spec.batch,
         "--sequence": spec.sequence,
-        "--corpus": spec.corpus,
+        "--data": spec.corpus,
+        "--text-column": spec.text_column,
+        "--label-column": spec.label_column,
         "--repetitions": plan.repetitions,
     }
     base = plan.name.removesuffix(CUSTOM)

@@ -12,7 +12,8 @@ from bench.spec import Phase
 from harness.brake import brake_for
 from harness.channel import Message
 from harness.clock import clock_for
-from harness.step import Batches, Taking, infer_step, train_step
+from harness.feed import Batches, Taking
+from harness.step import infer_step, train_step
 
 
 class Trainer:

@@ -70,7 +70,8 @@ def sweep(
     def run(*compositions: tuple[str, ...], **options: Any) -> tuple[Prepared, list[Record]]:
         models = options.pop("models", ("gpt2/nano",))
         shape: dict[str, Any] = options.pop("shape", {"batch": 8, "sequence": 32})
-        shape = shape | {"corpus": str(options.pop("corpus", text_folder))}
+        chosen = options.pop("corpus", text_folder)
+        shape = shape | {"corpus": None if chosen is None else str(chosen)}
         phase = options.pop("phase", Phase.PRETRAIN)
         specs = tuple(WorkloadSpec(model=model, phase=phase, **shape) for model in models)
         settings: dict[str, Any] = {"name": "test", "repetitions": 1, "protocol": SHORT} | options

@@ -94,6 +94,16 @@ def test_what_the_baseline_does_not_repeat_nobody_has_to() -> None:
     assert unequal_work(dataclasses.replace(arm, samples_per_update=4.0), wild, set())
 
 
+def test_parts_of_a_batch_are_excused_where_a_model_normalises_over_it() -> None:
+    assert HONEST.first_losses is not None
+    arm = dataclasses.replace(HONEST, first_losses=[loss * 1.1 for loss in HONEST.first_losses], samples_per_pass=4.0)
+    normal = dataclasses.replace(HONEST, normalises_batch=True, samples_per_pass=8.0)
+    assert "normalises over" in str(losses_unknown(arm, normal, set()))
+    # Who sees the whole batch has no excuse, and none has a model that looks at each sample by itself.
+    assert losses_unknown(dataclasses.replace(arm, samples_per_pass=8.0), normal, set()) is None
+    assert losses_unknown(arm, dataclasses.replace(normal, normalises_batch=False), set()) is None
+
+
 def test_a_forward_pass_that_draws_excuses_other_losses_only_of_other_techniques() -> None:
     arm = dataclasses.replace(HONEST, first_losses=[5.5, 5.2, 5.1])
     drawing = dataclasses.replace(HONEST, repeated_losses=HONEST.first_losses, draws=True)

@@ -131,7 +131,7 @@ def test_a_finished_run_resumes_to_itself(smoke: Path) -> None:
         (["run", *SMALL, "--technique", "adam+adamax"], "'adam' and 'adamax' exclude each other"),
         (["run", "--model", "gpt2/tinny", "--device", "cpu"], "model 'gpt2/tinny' is unknown"),
         (["run", "--model", "none.py:f", "--device", "cpu"], "model file 'none.py' does not exist"),
-        (["run", *SMALL, "--corpus", "/nowhere"], "corpus '/nowhere' does not exist"),
+        (["run", *SMALL, "--data", "/nowhere"], "data '/nowhere' does not exist"),
         (["run", "--model", "gpt2/nano", "--sequence", "4096", "--device", "cpu"], "longer than the 1024 positions"),
         (["run", "--resume", "/nowhere"], "no readable plan.json"),
         (["run", "quick", "--resume", "/nowhere"], "leave out the plan"),

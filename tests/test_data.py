@@ -16,9 +16,9 @@ import torch
 from bench.corpus import BYTES, Corpus
 from bench.setup import TrainingSetup, Unsupported, baseline
 from bench.workload import Workload
+from harness.feed import Batches
 from harness.largest import largest_batch
 from harness.load import Load, load
-from harness.step import Batches
 from harness.trainer import Trainer
 from tests.training import apply, build, own
 

@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bench.composition import compose
 from bench.corpus import Corpus
 from bench.setup import Unsupported
-from harness.step import Batches, accumulate
+from harness.feed import Batches
+from harness.step import accumulate
 from harness.trainer import Trainer
 from tests.training import build, own
 

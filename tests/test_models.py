@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -10,13 +12,16 @@ import torch
 from bench.corpus import Corpus
 from bench.resolve import resolve
 from bench.setup import baseline
-from bench.spec import WorkloadSpec
-from bench.workload import Workload, families, parameter_count
+from bench.spec import Phase, WorkloadSpec
+from bench.workload import Size, Workload, families, parameter_count
 from harness.certificate import without_dropout
 from harness.probing import probe_workload
+from harness.record import Record, Status
 from harness.trainer import Trainer
 
-NAMES = sorted(families())
+NAMES = sorted(name for name, family in families().items() if family.samples is None)
+"""Of those that read text."""
+OTHERS = sorted(set(families()) - set(NAMES))
 
 
 def nano(corpus: Corpus, name: str) -> Workload:
@@ -37,6 +42,53 @@ def test_nano_learns_and_repeats_itself(corpus: Corpus, name: str) -> None:
     assert answer["losses"] == trainer(workload).steps(10)["losses"]
     assert answer["samples"] == [8] * 10
     assert answer["tokens"] == [8 * 128] * 10
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_reads_no_text_learns_and_repeats_itself(corpus: Corpus, name: str) -> None:
+    workload = dataclasses.replace(nano(corpus, name), learning_rate=1e-3)
+    answer = trainer(workload).steps(30)
+    assert sum(answer["losses"][-3:]) < sum(answer["losses"][:3])
+    assert answer["losses"] == trainer(workload).steps(30)["losses"]
+    assert (answer["samples"], answer["tokens"]) == ([8] * 30, [])
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_work_of_what_reads_no_text_is_counted(corpus: Corpus, name: str) -> None:
+    counted = probe_workload(dataclasses.asdict(WorkloadSpec(model=f"{name}/nano")), dataclasses.asdict(corpus))
+    # Each parameter works at least once on each sample: forward and twice backward.
+    assert counted["step_flops"] > 6 * counted["parameters"] * 8
+    assert counted["sequence"] is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [
+        ({"sequence": 64}, "--sequence 64 does not apply"),
+        ({"corpus": "text"}, "--data text does not apply"),
+        ({"phase": Phase.FINETUNE}, "fine-tuned on no text"),
+    ],
+)
+def test_what_reads_no_text_has_none_of_its_options(corpus: Corpus, shape: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        resolve(WorkloadSpec(model="vit/nano", **shape), corpus)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_techniques_run_on_what_reads_no_text(sweep: Callable[..., tuple[Any, list[Record]]], name: str) -> None:
+    exact = ("accumulate_2", "adamw_fused", "checkpoint_activations", "ddp_2", "workers_2")
+    chosen = (*exact, "amp_bf16", "pure_bf16", "fewer_layers", "narrower", "sgd_momentum", "pad_lines", "distill")
+    _, records = sweep(*((item,) for item in chosen), models=(f"{name}/nano",), shape={}, corpus=None)
+    found = {record.techniques: record for record in records}
+    for label in chosen:
+        record = found[label]
+        if record.status is Status.UNSUPPORTED:
+            assert label not in ("adamw_fused", "accumulate_2", "amp_bf16", "sgd_momentum") and record.reason
+        else:
+            assert record.status is Status.OK, (label, record.reason)
+    for label in ("pad_lines", "distill"):
+        assert found[label].status is Status.UNSUPPORTED
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -74,7 +126,13 @@ def test_silenced_dropout_leaves_nothing_to_chance(corpus: Corpus, name: str) ->
         ("llama/8b", 8.03e9),
         ("moe/8x7b", 46.7e9),
         ("roberta/base", 125e6),
+        ("resnet/18", 11.7e6),
         ("t5/small", 60e6),
+        ("vit/base", 86.6e6),
+        ("vit/small", 22.1e6),
+        # As in the published checkpoints; the paper counts 39 and 244 million.
+        ("whisper/tiny", 37.8e6),
+        ("whisper/small", 241.7e6),
     ],
 )
 def test_parameters_are_the_published_ones(model: str, published: float) -> None:
@@ -88,6 +146,7 @@ def test_parameters_are_the_published_ones(model: str, published: float) -> None
 def test_classifier_takes_over_the_base_and_tells_classes(name: str) -> None:
     family = families()[name]
     size = family.sizes["nano"]
+    assert isinstance(size, Size) and family.classifier is not None
     model, pretrained = family.classifier(size, 3), family.model(size)
     found = model.base_model.load_state_dict(pretrained.base_model.state_dict(), strict=False)  # type: ignore[union-attr]
     # What makes one vector of a sequence is all that a language model may lack.

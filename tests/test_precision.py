@@ -18,7 +18,7 @@ from bench.setup import TrainingSetup, baseline
 from bench.spec import Phase, WorkloadSpec
 from bench.techniques.sparsity import half_format, semi_sparse
 from harness.certificate import dtypes, without_dropout
-from harness.step import Batches
+from harness.feed import Batches
 from harness.trainer import Trainer
 from tests.training import apply, build
 

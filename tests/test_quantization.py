@@ -21,7 +21,7 @@ from bench.setup import TrainingSetup, Unsupported, baseline
 from bench.spec import WorkloadSpec
 from bench.techniques._conv1d import conv1d_to_linear, linear_layers
 from harness.certificate import without_dropout
-from harness.step import Batches
+from harness.feed import Batches
 from harness.trainer import Trainer
 from tests.training import apply, build, first_loss, own, train_three_steps
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bench import seeds
 from bench.setup import baseline
 from bench.workload import Workload
-from harness import seeds
 from harness.certificate import Observer
-from harness.step import Batches
+from harness.feed import Batches
 from harness.trainer import Trainer
 from tests.training import apply
 

@@ -12,7 +12,7 @@ from bench.corpus import Corpus
 from bench.setup import TrainingSetup, Unsupported
 from bench.techniques._blocks import blocks, stacks
 from bench.techniques.shape import SKIPPED
-from harness.step import Batches
+from harness.feed import Batches
 from harness.trainer import Trainer
 from tests.training import apply, build, own, train_three_steps
 

@@ -318,7 +318,7 @@ def test_the_command_reproduces_the_arm() -> None:
     plan = Plan(name="p", workloads=(spec,), compositions=(), repetitions=5)
     shown = command(plan, "gpt2/nano", "adam+compile")
     assert shown.startswith("trainpace run --model gpt2/nano --technique adam+compile --device cpu --batch 4 ")
-    assert shown.endswith(" --corpus '/a b' --repetitions 5")
+    assert shown.endswith(" --data '/a b' --repetitions 5")
 
 
 def test_an_arm_that_keeps_a_core_busy_while_parked_is_ended(

@@ -20,8 +20,8 @@ from bench.spec import WorkloadSpec
 from bench.techniques._blocks import blocks
 from bench.techniques.distillation import TEMPERATURE, distance, larger, teacher
 from bench.techniques.transfer import RANK
+from harness.feed import Batches
 from harness.pretrain import make
-from harness.step import Batches
 from harness.trainer import Trainer
 from tests.training import apply, build, first_loss, own, train_three_steps
 

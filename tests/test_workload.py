@@ -116,7 +116,7 @@ def test_user_workload_is_taken_as_it_is(corpus: Corpus, user_file: Path) -> Non
         ("{file}:nothing", "has no function 'nothing'"),
         ("{file}", "has no function ''"),
         ("/no/such.py:f", "does not exist"),
-        ("{file}:number", "returned int: return a torch module or a Workload"),
+        ("{file}:number", "returned int: return a torch module, a Workload"),
         ("{file}:broken", "failed to build: KeyError"),
         ("{folder}", "no usable config.json"),
     ],

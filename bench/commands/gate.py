@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -20,7 +20,17 @@ import typer
 
 from bench import plugins
 from bench.commands import gating
-from bench.commands.console import INTERRUPTED, Device, Plugins, fail, unwritten, usage_errors
+from bench.commands.console import (
+    INTERRUPTED,
+    Data,
+    Device,
+    LabelColumn,
+    Plugins,
+    TextColumn,
+    fail,
+    unwritten,
+    usage_errors,
+)
 from bench.commands.gating import Job
 from bench.composition import compose
 from bench.spec import BASELINE, Phase, WorkloadSpec, parse_composition
@@ -65,7 +75,9 @@ def gate(
     plugin: Plugins = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Samples of one update over all ranks.")] = None,
     sequence: Annotated[int | None, typer.Option(min=1, help="Tokens of one sample.")] = None,
-    corpus: Annotated[str | None, typer.Option(help="A text file or folder. Default: Python's own sources.")] = None,
+    data: Data = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     setup: Annotated[str | None, typer.Option(help="A shell command to run first in each checkout.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of all that is drawn. Default: a new one.")] = None,
     out: Annotated[Path, typer.Option(help="Where the folder of this gate is made.")] = Path("runs"),
@@ -74,11 +86,17 @@ def gate(
     with usage_errors(ExitCode.INVALID):
         asked = settings.find(Path.cwd())
         # Both sides have the same text, wherever their checkouts lie.
-        text = str(Path(corpus).absolute()) if corpus else None
-        specs = tuple(
-            WorkloadSpec(model=name, phase=phase, batch=batch, sequence=sequence, corpus=text)
-            for name in settings.merged_models(asked, model or ())
+        there = str(Path(data).absolute()) if data and Path(data).exists() else data
+        shape = WorkloadSpec(
+            model="",
+            phase=phase,
+            batch=batch,
+            sequence=sequence,
+            corpus=there,
+            text_column=text_column,
+            label_column=label_column,
         )
+        specs = tuple(replace(shape, model=name) for name in settings.merged_models(asked, model or ()))
         for file in plugin or ():
             plugins.load_file(file)
         ends = _ends((base, head), (base_python, head_python), (base_technique, head_technique))

@@ -7,18 +7,16 @@ from typing import Any
 
 from torch import nn
 
-from bench.workload import Size
-
-Config = Callable[[Size], dict[str, Any]]
+Config = Callable[[Any], dict[str, Any]]
 """From a size to what the configuration of the class is made of."""
 
 
-def untrained(name: str, config: Config) -> Callable[[Size], nn.Module]:
+def untrained(name: str, config: Config) -> Callable[[Any], nn.Module]:
     """What builds freshly initialised models of this class."""
     return lambda size: _build(name, config(size))
 
 
-def untrained_classifier(name: str, config: Config) -> Callable[[Size, int], nn.Module]:
+def untrained_classifier(name: str, config: Config) -> Callable[[Any, int], nn.Module]:
     """What builds freshly initialised sequence classifiers of this class for a number of labels."""
     return lambda size, labels: _build(name, config(size) | {"num_labels": labels})
 

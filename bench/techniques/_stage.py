@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 from torch.utils._pytree import tree_map_only
-from torch.utils.data import DataLoader
 
 from bench.setup import TrainingSetup, Unsupported
 from bench.techniques._blocks import stacks
+from bench.workload import first_batch
 
 
 class Left(Exception):
@@ -133,7 +133,7 @@ def _called_before(setup: TrainingSetup, model: nn.Module, first: nn.Module) -> 
     handles.append(first.register_forward_hook(leave))
     devices = [setup.device] if setup.device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.no_grad():
-        sample = next(iter(DataLoader(setup.workload.data(), batch_size=1)))  # type: ignore[arg-type]
+        sample = first_batch(setup.workload, 1)
         try:
             setup.loss(model, tree_map_only(Tensor, lambda item: item.to(setup.device), sample))
         except Left as left:

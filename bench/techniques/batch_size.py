@@ -25,6 +25,7 @@ RAMP = ((4, 8), (2, 8))
 )
 def largest_batch(setup: TrainingSetup) -> TrainingSetup:
     """The batch is doubled before training while it fits in memory and a step stays under a second."""
+    _check_free(setup, "largest_batch")
     return replace(setup, find_largest_batch=True)
 
 
@@ -38,10 +39,17 @@ def largest_batch(setup: TrainingSetup) -> TrainingSetup:
 )
 def batch_ramp(setup: TrainingSetup) -> TrainingSetup:
     """The batch starts at a quarter of its size and grows to a half and to the whole, eight updates each."""
+    _check_free(setup, "batch_ramp")
     full = setup.workload.batch
     if full % RAMP[0][0]:
         raise Unsupported(f"batch_ramp starts at a quarter of the batch and needs a multiple of 4; it is {full}")
     return replace(setup, order=lambda samples, seed: _ramped(samples, full, seed))
+
+
+def _check_free(setup: TrainingSetup, name: str) -> None:
+    """Raises Unsupported where samples come in an order, or in batches, of the workload's own."""
+    if setup.workload.order is not None or setup.workload.is_stream:
+        raise Unsupported(f"{name} makes batches of samples in any order; this workload has an order of its own")
 
 
 def _ramped(samples: int, full: int, seed: int) -> Order:

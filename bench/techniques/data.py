@@ -28,13 +28,19 @@ POOL = 64
 @technique(stage=Stage.DATA, values=(2, 4), slot="feed", source=LOADER_DOCS)
 def workers(setup: TrainingSetup, count: int) -> TrainingSetup:
     """{value} processes make the batches beside the training process; the baseline makes them itself."""
-    return replace(setup, loader={**setup.loader, "num_workers": count})
+    return _loaded_by(setup, f"workers_{count}", num_workers=count)
+
+
+def _loaded_by(setup: TrainingSetup, name: str, **options: int) -> TrainingSetup:
+    if setup.workload.is_stream:
+        raise Unsupported(f"{name} has several processes read the data, each of which would read the whole stream")
+    return replace(setup, loader={**setup.loader, **options})
 
 
 @technique(stage=Stage.DATA, slot="feed", source=LOADER_DOCS)
 def workers_2_prefetch_8(setup: TrainingSetup) -> TrainingSetup:
     """Two processes make the batches, each up to eight ahead, so that a slow sample does not stop the training."""
-    return replace(setup, loader={**setup.loader, "num_workers": 2, "prefetch_factor": 8})
+    return _loaded_by(setup, "workers_2_prefetch_8", num_workers=2, prefetch_factor=8)
 
 
 @technique(stage=Stage.DATA, slot="feed", source="https://docs.python.org/3/library/queue.html")

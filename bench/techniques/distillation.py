@@ -24,6 +24,8 @@ def larger(workload: Workload) -> Workload:
 
     A student that was made smaller has the teacher of its full size.
     """
+    if workload.family is not None and workload.text is None:
+        raise Unsupported(f"distill has a teacher that learnt from text; {workload.name} reads none")
     family = workload.family
     size = family.sizes.get(workload.name.partition("/")[2]) if family else None
     if family is None or size is None:

@@ -25,6 +25,7 @@ on_all_ranks = partial(distribute, ranks=ALL)
 def data_parallel(setup: TrainingSetup, **options: Any) -> TrainingSetup:
     """The setup whose model is wrapped by DistributedDataParallel."""
     devices = [setup.device] if setup.device.type == "cuda" else None
+    options = {"find_unused_parameters": setup.workload.find_unused_parameters, **options}
     model = DistributedDataParallel(setup.model, device_ids=devices, **options)
     return replace(setup, model=model, no_sync=model.no_sync)
 

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from bench.host import compiler, package
 from bench.registry import Change, Stage, technique
 from bench.setup import TrainingSetup, Unsupported
+from bench.techniques._adamw import check_plain
 
 SMALLEST = 4096
 """Elements under which torchao keeps the state of a tensor as it is."""
@@ -26,9 +27,10 @@ low_bit = partial(
 
 def _low_bit(setup: TrainingSetup, kind: Callable[..., Optimizer], block: int) -> TrainingSetup:
     """The setup with this optimizer. Raises Unsupported where torchao would pass over every tensor without a word."""
+    name = f"adamw_{kind.__name__.removeprefix('AdamW').lower()}"
+    check_plain(setup, name)
     trained = [item for item in setup.model.parameters() if item.requires_grad]
     if not any(item.numel() >= SMALLEST and item.numel() % block == 0 for item in trained):
-        name = f"adamw_{kind.__name__.removeprefix('AdamW').lower()}"
         raise Unsupported(f"{name} needs a trained tensor of {SMALLEST} elements or more, in whole blocks of {block}")
     return replace(setup, optimizer=partial(kind, lr=setup.workload.learning_rate, block_size=block))
 

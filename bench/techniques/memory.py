@@ -16,6 +16,7 @@ from torch.utils.checkpoint import create_selective_checkpoint_contexts
 from bench.host import gpu, package
 from bench.registry import Change, Stage, technique
 from bench.setup import TrainingSetup, Unsupported
+from bench.techniques._adamw import check_plain
 from bench.techniques._joint import Group, Joint, as_groups, as_parameters, part_of
 from bench.workload import Batch
 
@@ -146,6 +147,8 @@ class _Offloaded(Joint):
 def offload_optimizer(setup: TrainingSetup) -> TrainingSetup:
     """AdamW's state stays in host memory; the host takes the gradients, updates the weights and sends them back."""
     from torchao.optim import CPUOffloadOptimizer
+
+    check_plain(setup, "offload_optimizer")
 
     def offloaded(parameters: Iterable[Tensor] | Iterable[Group]) -> Optimizer:
         return _Offloaded(

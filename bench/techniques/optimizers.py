@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from bench.host import not_the_baseline_on, package
 from bench.registry import Change, Stage, technique
 from bench.setup import TrainingSetup, Unsupported
+from bench.techniques._adamw import by_other_means
 from bench.techniques._joint import Group, Joint, as_groups, part_of
 
 OPTIM_DOCS = "https://docs.pytorch.org/docs/stable/generated/torch.optim"
@@ -75,7 +76,7 @@ def adam(setup: TrainingSetup) -> TrainingSetup:
 )
 def adamw_loop(setup: TrainingSetup) -> TrainingSetup:
     """AdamW with its update in a Python loop, one parameter after the other."""
-    return _optimizer(setup, torch.optim.AdamW, foreach=False)
+    return by_other_means(setup, "adamw_loop")
 
 
 @adamw_by_other_means(
@@ -84,13 +85,13 @@ def adamw_loop(setup: TrainingSetup) -> TrainingSetup:
 )
 def adamw_foreach(setup: TrainingSetup) -> TrainingSetup:
     """AdamW with its update batched over all parameters (foreach kernels)."""
-    return _optimizer(setup, torch.optim.AdamW, foreach=True)
+    return by_other_means(setup, "adamw_foreach", foreach=True)
 
 
 @adamw_by_other_means(source=f"{OPTIM_DOCS}.AdamW.html")
 def adamw_fused(setup: TrainingSetup) -> TrainingSetup:
     """AdamW with its whole update in one fused kernel."""
-    return _optimizer(setup, torch.optim.AdamW, fused=True)
+    return by_other_means(setup, "adamw_fused", fused=True)
 
 
 @other_rule(source="https://arxiv.org/abs/1412.6980")

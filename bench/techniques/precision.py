@@ -8,10 +8,12 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from bench.host import gpu
 from bench.registry import Change, Stage, technique
 from bench.setup import TrainingSetup, Unsupported
+from bench.techniques._adamw import check_plain
 from bench.workload import Batch
 
 AMP_SOURCE = "https://docs.pytorch.org/docs/stable/amp.html"
@@ -67,7 +69,19 @@ def pure_bf16(setup: TrainingSetup) -> TrainingSetup:
     """Parameters, gradients, activations and optimizer state are all bfloat16."""
     _check_changes(setup, "pure_bf16", "bfloat16")
     compute = unless_narrower(setup, "bfloat16")
-    return replace(setup, model=setup.model.to(torch.bfloat16), compute=compute)
+    return replace(
+        setup,
+        model=setup.model.to(torch.bfloat16),
+        loss=partial(_of_batch_in, torch.bfloat16, setup.loss),
+        compute=compute,
+    )
+
+
+def _of_batch_in(
+    dtype: torch.dtype, loss: Callable[[nn.Module, Batch], Tensor], model: nn.Module, batch: Batch
+) -> Tensor:
+    """The loss on a batch whose pixels, sounds and the like have the format of the weights that they meet."""
+    return loss(model, tree_map_only(Tensor, lambda item: item.to(dtype) if item.is_floating_point() else item, batch))
 
 
 @technique(
@@ -87,11 +101,12 @@ def pure_fp16(setup: TrainingSetup) -> TrainingSetup:
     the gradients would be lost in float16; its epsilon, lost too, is raised to 1e-4, a tenth of a millionth unscaled.
     """
     _check_changes(setup, "pure_fp16", "float16")
+    check_plain(setup, "pure_fp16")
     compute = unless_narrower(setup, "float16")
     return replace(
         setup,
         model=setup.model.to(torch.float16),
-        loss=partial(_with_larger_gradients, setup.loss),
+        loss=partial(_with_larger_gradients, partial(_of_batch_in, torch.float16, setup.loss)),
         optimizer=partial(torch.optim.AdamW, lr=setup.workload.learning_rate, eps=1e-4),
         compute=compute,
     )

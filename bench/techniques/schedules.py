@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
-from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR
 
+from bench.clipping import clip
 from bench.registry import Change, Stage, technique
 from bench.setup import TrainingSetup, with_hooks
 from bench.techniques._joint import as_groups, as_parameters, part_of
@@ -102,26 +100,4 @@ def weight_decay(setup: TrainingSetup) -> TrainingSetup:
 )
 def clip_gradients(setup: TrainingSetup) -> TrainingSetup:
     """Before each update the gradients are scaled down, all alike, to a total norm of at most 1."""
-    return with_hooks(setup, before=_clip)
-
-
-def _clip(optimizer: Optimizer) -> None:
-    trained = [item for group in optimizer.param_groups for item in group["params"] if item.grad is not None]
-    # GradScaler leaves it to a fused optimizer to divide by the scale, in its step: too late for the norm.
-    scale = getattr(optimizer, "grad_scale", None)
-    if scale is not None:
-        for parameter in trained:
-            parameter.grad.div_(scale)
-        optimizer.grad_scale = None  # type: ignore[attr-defined]  # GradScaler sets it on any optimizer
-    # Tensors of different meshes, or of none, do not mix in one operation.
-    alike: dict[DeviceMesh | None, list[Tensor]] = {}
-    for parameter in trained:
-        alike.setdefault(parameter.device_mesh if isinstance(parameter, DTensor) else None, []).append(parameter)
-    norms = [_whole(get_total_norm([item.grad for item in items if item.grad is not None])) for items in alike.values()]
-    total = get_total_norm(norms)
-    for items in alike.values():
-        clip_grads_with_norm_(items, LARGEST_NORM, total)
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return with_hooks(setup, before=partial(clip, largest_norm=LARGEST_NORM))

@@ -14,7 +14,7 @@ from bench.registry import TRAINING, Change, Stage, technique
 from bench.setup import TrainingSetup, Unsupported
 from bench.spec import Phase
 from bench.techniques._blocks import blocks, stacks
-from bench.workload import Size
+from bench.workload import Dimensions
 
 SKIPPED = 0.2
 """The probability of skipping a layer that Fan et al. recommend."""
@@ -41,19 +41,20 @@ def narrower(setup: TrainingSetup) -> TrainingSetup:
     return _rebuilt(setup, dataclasses.replace(size, width=size.width // 2))
 
 
-def _size(setup: TrainingSetup, name: str) -> Size:
+def _size(setup: TrainingSetup, name: str) -> Dimensions:
     if setup.workload.family is None or setup.workload.size is None:
         raise Unsupported(f"{name} needs a model of a family, FAMILY/SIZE; {setup.workload.name} is of none")
     return setup.workload.size
 
 
-def _rebuilt(setup: TrainingSetup, size: Size) -> TrainingSetup:
+def _rebuilt(setup: TrainingSetup, size: Dimensions) -> TrainingSetup:
     """The setup with a fresh model of another size of the same family, in place of the one that is there."""
     family = setup.workload.family
     assert family is not None
     build: Callable[[], nn.Module] = partial(family.model, size)
     if setup.workload.phase is Phase.FINETUNE:
         config: Any = setup.model.config
+        assert family.classifier is not None
         build = partial(family.classifier, size, config.num_labels)
     with setup.device:
         model = build().to(setup.device).train(setup.model.training)

@@ -7,14 +7,13 @@ itself when it is replayed.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
-
-from bench.workload import Samples
 
 
 def seed_all(seed: int) -> None:
@@ -48,14 +47,42 @@ def own_draws(seed: int) -> Iterator[None]:
 
 
 class SeededSamples:
-    """Map-style dataset: each sample as `samples` gives it, drawn from a seed of its own."""
+    """Map-style dataset: each sample as `samples` gives it, drawn from a seed of its own, with its index."""
 
-    def __init__(self, samples: Samples, seed: int) -> None:
+    def __init__(self, samples: Any, seed: int) -> None:
         self._samples, self._seed = samples, seed
 
     def __len__(self) -> int:
         return len(self._samples)
 
-    def __getitem__(self, index: int) -> Any:
-        with own_draws(hash((self._seed, index)) & (2**63 - 1)):
-            return self._samples[index]
+    def __getitem__(self, index: int) -> tuple[int, Any]:
+        with own_draws(_joint(self._seed, index)):
+            return index, self._samples[index]
+
+
+def seeded_stream(samples: Iterable[Any], seed: int) -> Iterator[tuple[int, Any]]:
+    """The samples of a stream, each drawn from a seed of its own, with their numbers."""
+    with own_draws(seed):
+        stream = iter(samples)
+    for index in itertools.count():
+        with own_draws(_joint(seed, index)):
+            try:
+                sample = next(stream)
+            except StopIteration:
+                return
+        yield index, sample
+
+
+class SeededCollate:
+    """Makes a batch of samples of SeededSamples; what is drawn on the way, as masks are, depends on the samples."""
+
+    def __init__(self, collate: Callable[[list[Any]], Any], seed: int) -> None:
+        self._collate, self._seed = collate, seed
+
+    def __call__(self, found: list[tuple[int, Any]]) -> Any:
+        with own_draws(_joint(self._seed, *(index for index, _ in found))):
+            return self._collate([sample for _, sample in found])
+
+
+def _joint(*numbers: int) -> int:
+    return hash(numbers) & (2**63 - 1)

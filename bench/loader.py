@@ -1,0 +1,110 @@
+"""What a workload takes of a DataLoader that a user has made."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, default_collate
+
+from bench.seeds import own_draws
+from bench.workload import Workload
+
+
+class Made:
+    """What a function makes: whoever asks first gets what was made to be looked at, later ones get their own."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make, self._first = make, make()
+
+    def look(self) -> Any:
+        """What was made first; only before anybody has asked."""
+        return self._first
+
+    def __call__(self) -> Any:
+        first, self._first = self._first, None
+        return self._make() if first is None else first
+
+
+def with_loader(workload: Workload, batch: int | None = None) -> Workload:
+    """The workload whose `data` gives a dataset alone, where it gave a DataLoader, and the batch that is asked for.
+
+    Raises ValueError where a loader says nothing of its batch, or leaves no choice of it.
+    """
+    made = Made(workload.data)
+    loader = made.look()
+    if not isinstance(loader, DataLoader):
+        is_stream = isinstance(loader, IterableDataset)
+        return replace(workload, data=made, batch=batch or workload.batch, is_stream=is_stream)
+    is_stream = isinstance(loader.dataset, IterableDataset)
+    own = not is_stream and loader.batch_sampler is not None and type(loader.batch_sampler) is not BatchSampler
+    if own and batch is not None:
+        raise ValueError(f"batch {batch} does not apply: the DataLoader makes batches by a batch_sampler of its own")
+    if loader.batch_size is None and loader.batch_sampler is None:
+        raise ValueError(
+            "the DataLoader has batch_size=None, so that its data set makes whole batches, which cannot be shared out: "
+            "give one of samples, with a batch_size"
+        )
+    size = batch or workload.batch or loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
+    if size is None:
+        raise ValueError("the DataLoader's batch_sampler has no batch_size: give the Workload a batch")
+    return replace(
+        workload,
+        data=lambda: made().dataset,
+        batch=size,
+        collate=_collate(loader.collate_fn) if workload.collate is default_collate else workload.collate,
+        order=None if is_stream else workload.order or _order(loader, own),
+        is_stream=is_stream,
+    )
+
+
+def _collate(own: Callable[[list[Any]], Any]) -> Callable[[list[Any]], Any]:
+    return own if own is default_collate else functools.partial(_plain, own)
+
+
+def _plain(collate: Callable[[list[Any]], Any], samples: list[Any]) -> Any:
+    """A batch as torch's tools know it: what tokenizers make is a mapping and no dict."""
+    made = collate(samples)
+    return dict(made) if isinstance(made, Mapping) else made
+
+
+def _order(loader: DataLoader[Any], own_batches: bool) -> Callable[[int, int], Iterable[list[int]]] | None:
+    """Endless index lists of global batches as the loader's samplers have them, drawn from a seed; None: the loader
+    shuffles as anybody does."""
+    if own_batches:
+        return lambda batch, seed: _epochs(loader.batch_sampler, loader, seed)
+    sampler = loader.sampler
+    if isinstance(sampler, RandomSampler) and not sampler.replacement:
+        return None
+    if getattr(sampler, "num_replicas", 1) > 1:
+        raise ValueError(
+            f"the DataLoader's {type(sampler).__name__} takes a share of the data for one of several ranks: leave it "
+            "out, trainpace gives each rank its own"
+        )
+    return lambda batch, seed: _cut(_epochs(sampler, loader, seed), batch)
+
+
+def _epochs(sampler: Any, loader: DataLoader[Any], seed: int) -> Iterator[Any]:
+    """What the sampler gives, epoch after epoch, each drawn from a seed of its own."""
+    for epoch in itertools.count():
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)
+        generator = getattr(sampler, "generator", None)
+        if isinstance(generator, torch.Generator):
+            generator.manual_seed(seed + epoch)
+        # Some samplers never end.
+        most = len(sampler) if hasattr(sampler, "__len__") else len(loader.dataset)  # type: ignore[arg-type]
+        with own_draws(seed + epoch):
+            found = list(itertools.islice(sampler, most))
+        if not found:
+            raise ValueError(f"the DataLoader's {type(sampler).__name__} gives nothing in epoch {epoch}")
+        yield from found
+
+
+def _cut(indices: Iterator[int], batch: int) -> Iterator[list[int]]:
+    while True:
+        yield list(itertools.islice(indices, batch))

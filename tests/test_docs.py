@@ -1,0 +1,100 @@
+"""What the documents tell users to write and to run is written and run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from bench.__main__ import app
+from bench.spec import Phase, parse_composition
+from harness.record import Record, Status
+
+ROOT = Path(__file__).parent.parent
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+NAMED = re.compile(r"# (\w+\.py)\n")
+
+
+@dataclass(frozen=True)
+class Example:
+    """Files to write, and the command lines that follow them."""
+
+    files: dict[str, str]
+    commands: list[str]
+
+    @property
+    def name(self) -> str:
+        return "+".join(self.files)
+
+
+def examples(document: str) -> list[Example]:
+    """Each block of Python that begins with its file's name, with the commands of the next block."""
+    found: list[Example] = []
+    for language, text in BLOCK.findall((ROOT / document).read_text(encoding="utf-8")):
+        named = NAMED.match(text)
+        if language == "python" and named:
+            found.append(Example({named[1]: text}, []))
+        elif language == "" and found and any(name in text for name in found[-1].files):
+            found[-1].commands.extend(text.splitlines())
+    return found
+
+
+EXAMPLES = [(document, example) for document in ("README.md", "docs/your-own.md") for example in examples(document)]
+
+
+@pytest.mark.parametrize(("document", "example"), EXAMPLES, ids=lambda item: getattr(item, "name", item))
+def test_an_example_runs_as_it_is(
+    document: str,
+    example: Example,
+    sweep: Callable[..., tuple[Any, list[Record]]],
+    tmp_path: Path,
+) -> None:
+    for name, text in example.files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    assert example.commands, document
+    for line in example.commands:
+        words = shlex.split(line)
+        if words[0] == "python":
+            subprocess.run([sys.executable, *words[1:]], cwd=tmp_path, check=True)
+            continue
+        assert words[:2] == ["trainpace", "run"], line
+        pairs = list(zip(words[2::2], words[3::2], strict=True))
+        techniques = [parse_composition(value) for name, value in pairs if name == "--technique"]
+        options = dict(pairs)
+        model = options.pop("--model")
+        phase = Phase(options.pop("--phase", "pretrain"))
+        shape: dict[str, Any] = {
+            name.removeprefix("--").replace("-", "_"): value
+            for name, value in options.items()
+            if name in ("--text-column", "--label-column")
+        }
+        if "--sequence" in options:
+            shape["sequence"] = int(options["--sequence"])
+        data = {"corpus": str(tmp_path / options["--data"])} if "--data" in options else {}
+        if ".py:" in model:
+            model = str(tmp_path / model)
+        _, records = sweep(*techniques, models=(model,), shape=shape, phase=phase, **data)
+        assert {record.status for record in records} == {Status.OK}, [record.reason for record in records]
+
+
+def commands(document: str) -> list[list[str]]:
+    """The lines of blocks without a language that call trainpace on no file of an example."""
+    blocks = BLOCK.findall((ROOT / document).read_text(encoding="utf-8"))
+    lines = [line for language, text in blocks if not language for line in text.splitlines()]
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [item for item in words if item[:1] == ["trainpace"] and not any(".py:" in word for word in item)]
+
+
+@pytest.mark.parametrize("words", commands("README.md"), ids=" ".join)
+def test_a_command_is_understood(words: list[str]) -> None:
+    asked = words[1:] + (["--dry-run"] if words[1] == "run" else [])
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.output
