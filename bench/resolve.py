@@ -145,7 +145,7 @@ def _own_language_model(spec: WorkloadSpec, corpus: Corpus, function: Callable[[
     # know that.
     text = workload.text
     samples = functools.partial(_next_tokens, text)
-    return dataclasses.replace(workload, data=samples, loss=loss, text=None)
+    return dataclasses.replace(workload, data=samples, loss=loss, text=None, tokens_per_sample=text.sequence)
 
 
 def _next_tokens(text: TextSource) -> Samples:

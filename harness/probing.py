@@ -30,6 +30,11 @@ ENOUGH_SAMPLES = 2
 """A model is tried on so many real samples: on one, layers that look across a batch fail."""
 
 
+LARGE = 200_000_000
+"""Parameters from which on a model is not built to be tried, if fake tensors have shown that it trains: it would take
+the memory and the seconds that the measured processes take too."""
+
+
 def probe_workload(workload: Message, corpus: Message) -> Message:
     """Task: build the workload and take its loss once; count parameters and the FLOP of one update.
 
@@ -37,9 +42,11 @@ def probe_workload(workload: Message, corpus: Message) -> Message:
     """
     chosen = requested_workload({"workload": workload, "corpus": corpus})
     seen = _on_fakes(chosen, first_batch(chosen))
-    # The models of families are known to train, and a fine-tuned one may not have its checkpoint yet.
-    if seen is None and chosen.family is None:
-        seen = _on_data(chosen)
+    # The models of families are known to train, and a fine-tuned one may not have its checkpoint yet. Of others fake
+    # tensors show no token that a model does not know.
+    if chosen.family is None and (seen is None or (seen.parameters or 0) < LARGE):
+        found = _on_data(chosen)
+        seen = seen or found
     seen = seen or _Seen()
     return {
         "batch": chosen.batch,
@@ -141,6 +148,13 @@ def _counted(workload: Workload, real: Batch, device: torch.device) -> _Seen:
     return _Seen(parameters=parameters, flops=float(counter.get_total_flops()) or None, calls_model=calls_model)
 
 
+def _of_what(workload: Workload) -> str:
+    text = workload.text
+    if text is None:
+        return f" of {workload.tokens_per_sample} tokens a sample" if workload.tokens_per_sample else ""
+    return f" of text, whose tokens are below {text.vocabulary.size} and {text.sequence} a sample (see --sequence)"
+
+
 def _calls_model(workload: Workload, model: nn.Module, batch: Batch) -> bool:
     """Whether the loss needs nothing of a model but to call it: `model.training_step(batch)` passes a wrapper by."""
     if workload.loss is output_loss:
@@ -171,9 +185,12 @@ def _on_data(workload: Workload) -> _Seen:
             f"object with .loss, or its function says what the loss is, as in\n\n{TEMPLATE}"
         ) from error
     except Exception as error:
-        raise ValueError(f"model {workload.name!r} fails on a batch: {root_cause(error)}") from error
-    if not isinstance(loss, Tensor) or loss.dim() or not loss.requires_grad:
-        raise ValueError(f"model {workload.name!r} gives {type(loss).__name__} as loss: give a scalar with a gradient")
+        raise ValueError(
+            f"model {workload.name!r} fails on a batch{_of_what(workload)}: {root_cause(error)}"
+        ) from error
+    if loss.dim() or not (loss.requires_grad or workload.phase is Phase.INFER):
+        what = f"a tensor of shape {tuple(loss.shape)}" if loss.dim() else "a number without gradient"
+        raise ValueError(f"model {workload.name!r} gives {what} as loss: give a scalar with a gradient")
     return _Seen(
         parameters=sum(item.numel() for item in setup.model.parameters()),
         calls_model=_calls_model(workload, setup.model, batch),

@@ -280,6 +280,22 @@ def in_a_dict() -> nn.Module:
     return InADict()
 
 
+def knows_too_few_tokens() -> nn.Module:
+    model = InADict()
+    model.embedding = nn.Embedding(65, 32)
+    return model
+
+
+class OneForEachToken(NanoGPT):
+    def forward(self, input_ids: Tensor, labels: Tensor) -> Any:  # type: ignore[override]
+        logits, _ = super().forward(input_ids)
+        return nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+
+
+def a_loss_for_each_token() -> nn.Module:
+    return OneForEachToken()
+
+
 def cannot_be_guessed() -> nn.Module:
     return net()
 

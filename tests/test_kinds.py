@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from bench.setup import baseline
 from bench.spec import Phase, WorkloadSpec, parse_composition
 from bench.workload import Workload
 from harness.certificate import without_dropout
+from harness.probing import probe_workload
 from harness.record import Record, Status
 from harness.step import accumulate
 from harness.trainer import Trainer
@@ -208,6 +210,19 @@ def test_what_cannot_be_used_is_told(corpus: Corpus, name: str, shape: dict[str,
     with pytest.raises(ValueError, match=r".") as caught:
         made(corpus, name, **shape)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("knows_too_few_tokens", r"whose tokens are below 260 and 128 a sample \(see --sequence\): IndexError"),
+        ("a_loss_for_each_token", r"gives a tensor of shape \(256,\) as loss: give a scalar"),
+    ],
+)
+def test_what_fails_on_a_batch_is_told_before_anything_runs(corpus: Corpus, name: str, says: str) -> None:
+    spec = WorkloadSpec(model=f"{FILE}:{name}")
+    with pytest.raises(ValueError, match=says):
+        probe_workload(dataclasses.asdict(spec), dataclasses.asdict(corpus))
 
 
 def test_a_classifier_of_ones_own_is_fine_tuned_and_scored(sweep: Run) -> None:
