@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 
 from bench.corpus import Corpus, open_corpus
 from bench.spec import Phase, Plan, Protocol, WorkloadSpec
-from harness import conditions
+from harness import conditions, conformance
 from harness.nursery import Nursery
 from harness.prepare import Prepared, prepare
 from harness.record import Record
@@ -20,6 +21,9 @@ from harness.sweep import Sweep
 from results import store
 from results.compare import most_telling
 from tests import nvml
+
+LEAST = dataclasses.replace(conformance.PROTOCOL, certify_steps=3)
+"""For tests of what is trained, not of how long it takes."""
 
 SHORT = Protocol(warmup_s=0.3, sustained_s=0.1, rounds=4, rounds_s=0.3, sample_interval_s=0.05, timeout_s=180)
 

@@ -18,6 +18,7 @@ from reports.advice import warnings
 from reports.terminal import plain
 from reports.view import arm_name
 from results.compare import compare
+from tests.conftest import LEAST
 
 Run = Callable[..., tuple[Any, list[Record]]]
 
@@ -26,7 +27,7 @@ FILE = "tests/brought.py"
 
 def measured(sweep: Run, name: str, *techniques: str) -> tuple[Any, dict[str, Record]]:
     prepared, records = sweep(
-        *((technique,) for technique in techniques), models=(f"{FILE}:{name}",), shape={}, repetitions=1
+        *((technique,) for technique in techniques), models=(f"{FILE}:{name}",), shape={}, protocol=LEAST
     )
     return prepared, {record.techniques: record for record in records if not record.copy}
 

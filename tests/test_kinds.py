@@ -21,6 +21,7 @@ from harness.record import Record, Status
 from harness.step import accumulate
 from harness.trainer import Trainer
 from tests import kinds
+from tests.conftest import LEAST
 
 Run = Callable[..., tuple[Any, list[Record]]]
 
@@ -33,7 +34,7 @@ def made(corpus: Corpus, name: str, **shape: Any) -> Workload:
 
 def measured(sweep: Run, name: str, *techniques: str, phase: Phase = Phase.PRETRAIN) -> dict[str, Record]:
     compositions = [parse_composition(item) for item in techniques]
-    _, records = sweep(*compositions, models=(f"{FILE}:{name}",), shape={}, phase=phase, repetitions=1)
+    _, records = sweep(*compositions, models=(f"{FILE}:{name}",), shape={}, phase=phase, protocol=LEAST)
     return {record.techniques: record for record in records if not record.copy}
 
 

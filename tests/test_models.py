@@ -18,6 +18,7 @@ from harness.certificate import without_dropout
 from harness.probing import probe_workload
 from harness.record import Record, Status
 from harness.trainer import Trainer
+from tests.conftest import LEAST
 
 NAMES = sorted(name for name, family in families().items() if family.samples is None)
 """Of those that read text."""
@@ -79,7 +80,7 @@ def test_what_reads_no_text_has_none_of_its_options(corpus: Corpus, shape: dict[
 def test_techniques_run_on_what_reads_no_text(sweep: Callable[..., tuple[Any, list[Record]]], name: str) -> None:
     exact = ("accumulate_2", "adamw_fused", "checkpoint_activations", "ddp_2", "workers_2")
     chosen = (*exact, "amp_bf16", "pure_bf16", "fewer_layers", "narrower", "sgd_momentum", "pad_lines", "distill")
-    _, records = sweep(*((item,) for item in chosen), models=(f"{name}/nano",), shape={}, corpus=None)
+    _, records = sweep(*((item,) for item in chosen), models=(f"{name}/nano",), shape={}, corpus=None, protocol=LEAST)
     found = {record.techniques: record for record in records}
     for label in chosen:
         record = found[label]
