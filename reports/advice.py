@@ -151,7 +151,8 @@ def _uncertified(_: Sequence[Comparison], records: Sequence[Record]) -> Warning 
     reasons = [record.certificate.losses_unknown for record in found if record.certificate]
     return Warning(
         text=f"Whether they learn what the baseline learns could not be seen for {_arms(found)}: {reasons[0]}.",
-        advice="Draw from random, numpy.random or torch, which are seeded, and outside the model's forward pass.",
+        advice="Draw from random, numpy.random or torch, which are seeded, and outside the model's forward pass. Where "
+        "layers normalise over a batch, parts of one train otherwise than the whole: look at what is learnt.",
     )
 
 
