@@ -190,7 +190,8 @@ def _on_data(workload: Workload) -> _Seen:
         ) from error
     if loss.dim() or not (loss.requires_grad or workload.phase is Phase.INFER):
         what = f"a tensor of shape {tuple(loss.shape)}" if loss.dim() else "a number without gradient"
-        raise ValueError(f"model {workload.name!r} gives {what} as loss: give a scalar with a gradient")
+        otherwise = f", or say what the loss is, as in\n\n{TEMPLATE}" if workload.loss is output_loss else ""
+        raise ValueError(f"model {workload.name!r} gives {what} as loss: give a scalar with a gradient{otherwise}")
     return _Seen(
         parameters=sum(item.numel() for item in setup.model.parameters()),
         calls_model=_calls_model(workload, setup.model, batch),

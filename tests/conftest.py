@@ -63,13 +63,17 @@ def nursery(own_cache: None) -> Iterator[Nursery]:
 
 
 @pytest.fixture
-def sweep(
-    nursery: Nursery, text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., tuple[Prepared, list[Record]]]:
-    """Run a small plan to the end and return its records, as they were kept on disk. Others may use the machine of a
-    test: that disturbs nothing here."""
+def undisturbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others may use the machine of a test, or its hypervisor give it to others: that is no disturbance here."""
     monkeypatch.setattr(conditions, "FOREIGN_SHARE", 1.0)
     monkeypatch.setattr(conditions, "STEAL_SHARE", 1.0)
+
+
+@pytest.fixture
+def sweep(
+    undisturbed: None, nursery: Nursery, text_folder: Path, tmp_path: Path
+) -> Callable[..., tuple[Prepared, list[Record]]]:
+    """Run a small plan to the end and return its records, as they were kept on disk."""
 
     def run(*compositions: tuple[str, ...], **options: Any) -> tuple[Prepared, list[Record]]:
         models = options.pop("models", ("gpt2/nano",))
