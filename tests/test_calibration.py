@@ -106,6 +106,17 @@ def test_the_page_is_what_its_outcomes_add_up_to(name: str) -> None:
     assert shown in (DOCS / "calibration.md").read_text(), f"put into it what `trainpace calibration {file}` prints"
 
 
+def test_the_page_adds_up_both_machines() -> None:
+    heats = [heat for name in ("run-epyc", "run-xeon") for heat in idle.read(DOCS / "calibration" / f"{name}.jsonl")]
+    held, intervals = (sum(getattr(heat, name) for heat in heats) for name in ("held", "intervals"))
+    false = sum(heat.false_directions > 0 for heat in heats)
+    words = " ".join((DOCS / "calibration.md").read_text().split())
+    assert (
+        f"{len(heats)} heats, of which {false} had a false direction, and {held} of {intervals} single intervals "
+        f"({100 * held / intervals:.1f} %) held 1."
+    ) in words
+
+
 @pytest.mark.parametrize("name", ["run-epyc", "run-xeon"])
 def test_the_page_is_what_the_heats_of_runs_add_up_to(name: str) -> None:
     file = DOCS / "calibration" / f"{name}.jsonl"

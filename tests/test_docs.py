@@ -51,6 +51,13 @@ def examples(document: str) -> list[Example]:
 EXAMPLES = [(document, example) for document in ("README.md", "docs/your-own.md") for example in examples(document)]
 
 
+def test_no_example_is_passed_over() -> None:
+    text = (ROOT / "docs/your-own.md").read_text(encoding="utf-8")
+    found = [document for document, _ in EXAMPLES]
+    assert found.count("docs/your-own.md") == text.count("\n```python\n") > 0
+    assert "README.md" in found
+
+
 @pytest.mark.parametrize(("document", "example"), EXAMPLES, ids=lambda item: getattr(item, "name", item))
 def test_an_example_runs_as_it_is(
     document: str,
