@@ -133,6 +133,18 @@ def planted_out_of_memory(setup: TrainingSetup) -> TrainingSetup:
     return setup
 
 
+@technique(stage=Stage.STEP, source=SOURCE)
+def planted_takes_memory(setup: TrainingSetup) -> TrainingSetup:
+    """Takes all memory there is at the first loss, until it is stopped."""
+
+    def greedy(model: nn.Module, batch: Batch) -> Tensor:
+        taken = []
+        while True:
+            taken.append(torch.ones(1 << 24))
+
+    return replace(setup, loss=greedy)
+
+
 @technique(stage=Stage.COMPILE, changes={Change.NUMERICS}, source=SOURCE)
 def planted_idle_compile(setup: TrainingSetup) -> TrainingSetup:
     """Compiles the model, and calls the one that is not compiled."""

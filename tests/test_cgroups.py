@@ -3,6 +3,9 @@ group where this machine lets one be made."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from bench.corpus import Corpus
+from bench.spec import WorkloadSpec
 from harness import cgroups
+
+ROOT = Path(__file__).parent.parent
 
 V2 = "0::/user.slice/job.scope\n"
 V1 = "4:memory:/job/step\n3:cpu,cpuacct:/job\n0::/\n"
@@ -98,30 +105,106 @@ def test_version_1_says_no_limit_by_a_number(tmp_path: Path, monkeypatch: pytest
 LIMIT_BYTES = 3 << 30
 
 
-@pytest.fixture
-def limited() -> Iterator[Path]:
-    """A group below our own whose memory is limited."""
-    own = cgroups.groups("memory")
+@contextlib.contextmanager
+def made(controller: str) -> Iterator[Path]:
+    """A group of a controller below our own, for processes that write themselves into it."""
+    own = cgroups.groups(controller)
     if not own or not os.access(own[0], os.W_OK):
-        pytest.skip("no memory group can be made here: it takes a root's rights and a mounted controller")
+        pytest.skip(f"no {controller} group can be made here: it takes a root's rights and a mounted controller")
     folder = own[0] / f"trainpace-test-{uuid.uuid4().hex[:8]}"
     folder.mkdir()
-    limit = "memory.limit_in_bytes" if (folder / "memory.limit_in_bytes").exists() else "memory.max"
-    (folder / limit).write_text(str(LIMIT_BYTES))
     yield folder
     folder.rmdir()
 
 
+@pytest.fixture
+def limited() -> Iterator[Path]:
+    """One whose memory is limited."""
+    with made("memory") as folder:
+        limit = "memory.limit_in_bytes" if (folder / "memory.limit_in_bytes").exists() else "memory.max"
+        (folder / limit).write_text(str(LIMIT_BYTES))
+        yield folder
+
+
+@pytest.fixture
+def nested() -> Iterator[Path]:
+    """One without a limit of its own, within one that may use half a core."""
+    with made("cpu") as outer:
+        if (outer / "cpu.cfs_quota_us").exists():
+            (outer / "cpu.cfs_quota_us").write_text("50000")
+        else:
+            (outer / "cpu.max").write_text("50000 100000")
+        inner = outer / "inner"
+        inner.mkdir()
+        yield inner
+        inner.rmdir()
+
+
+def inside(group: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run code as a process of the group, to its end."""
+    joined = f"import os; open({str(group / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))\n{code}"
+    command = [sys.executable, "-c", joined, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+
+
 def test_a_real_group_limits_what_is_inside_it(limited: Path) -> None:
-    code = (
-        "import os, sys; open(sys.argv[1], 'w').write(str(os.getpid()));"
-        "from harness import cgroups; print(cgroups.memory_bytes(), cgroups.available_memory_bytes())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(limited / "cgroup.procs")], capture_output=True, text=True, check=True
+    done = inside(
+        limited, "from harness import cgroups; print(cgroups.memory_bytes(), cgroups.available_memory_bytes())"
     )
     total, available = map(int, done.stdout.split())
     assert total == LIMIT_BYTES and 0 < available < LIMIT_BYTES
+
+
+THROTTLED = """
+import time
+from harness import cgroups
+before_s, begun_s = cgroups.throttled_s(), time.process_time()
+while time.process_time() - begun_s < 0.5:
+    pass
+print(cgroups.cores(), cgroups.throttled_s() - before_s)
+"""
+
+
+def test_the_quota_of_a_real_group_above_is_seen(nested: Path) -> None:
+    cores, throttled_s = inside(nested, THROTTLED).stdout.split()
+    assert int(cores) == 1 and float(throttled_s) > 0.1
+
+
+KILLED = """
+import json, os, select, sys
+from harness.nursery import ArmFailed, Nursery
+
+def end(arm):
+    try:
+        arm.call({"do": "steps", "with": {"count": 1}}, 60)
+    except ArmFailed as failure:
+        return f"{failure.status}: {failure.reason}"
+
+with Nursery(modules=["tests.planted"]) as nursery:
+    nursery.wait_ready()
+    request = json.loads(sys.argv[1])
+    arms = [nursery.fork(request | {"techniques": [name]}) for name in ("planted_takes_memory",) * 2 + ("adam",)]
+    for arm in arms:
+        arm.call({"do": "build"}, 60)
+    for arm in arms[:2]:
+        arm._channels[0].send({"do": "steps", "with": {"count": 1}})
+    for arm in arms[:2]:
+        select.select([os.pidfd_open(arm.pid)], [], [])
+    print(json.dumps([end(arm) for arm in arms]))
+"""
+
+
+def test_every_arm_that_a_full_group_takes_has_run_out_of_memory(limited: Path, corpus: Corpus) -> None:
+    """Two are killed before anyone looks, and the one beside them goes on."""
+    request = {
+        "workload": dataclasses.asdict(WorkloadSpec(model="gpt2/nano", batch=8, sequence=32)),
+        "corpus": dataclasses.asdict(corpus),
+        "device": "cpu",
+        "replicas": 1,
+        "seed": 0,
+    }
+    said = json.loads(inside(limited, KILLED, json.dumps(request)).stdout)
+    assert said == ["oom: killed by the kernel: out of memory"] * 2 + [None]
 
 
 def test_a_process_bound_to_one_core_has_one() -> None:
