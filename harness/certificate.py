@@ -11,7 +11,7 @@ import math
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch._C._autograd import DeviceType
 from torch._dynamo.eval_frame import OptimizedModule
 from torch.autograd.profiler_util import FunctionEvent
+from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
@@ -40,7 +41,7 @@ GRADIENT_SAMPLE = 32
 """Elements of each gradient that are kept."""
 
 
-OF_RANKS = ("communication", "averages_gradients", "replica")
+OF_RANKS = ("communication", "averages_gradients", "replica", "gradient_squares", "gradient_sample")
 """What ranks tell of themselves that is no field of the certificate."""
 
 
@@ -120,7 +121,7 @@ def merge(ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         **{name: value for name, value in ranks[0].items() if name not in OF_RANKS},
         **_over_replicas(ranks),
-        "gradient_spread": _spread(ranks),
+        **_gradients(ranks),
         **unions,
         **over_ranks(shares),
         "parameters": sum(sizes.values()),
@@ -139,11 +140,21 @@ def _over_replicas(ranks: Sequence[dict[str, Any]]) -> dict[str, float | None]:
     return {name: None if None in values else sum(values) for name, values in seen.items()}
 
 
-def _spread(ranks: Sequence[dict[str, Any]]) -> float | None:
-    """By how much of themselves the norms of gradients are apart that ranks have averaged; None if they have not."""
-    norms = [facts.get("gradient_norm") for facts in ranks if facts.get("averages_gradients")]
-    known = [norm for norm in norms if norm is not None]
-    return (max(known) - min(known)) / (max(known) or 1.0) if len(known) > 1 else None
+def _gradients(ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The first gradient of all ranks together, and by how much of themselves the norms are apart that ranks have
+    averaged. Unknown where a rank cannot tell; where none has all parameters, there is no sample of all."""
+    told = [facts.get("gradient_squares") for facts in ranks]
+    known = [squares for squares in told if squares]
+    if not known or len(known) < len(told):
+        return {"gradient_norm": None, "gradient_sample": None, "gradient_spread": None}
+    # A parameter of several ranks is one; where only one rank makes the updates, that is the first.
+    together = {name: square for squares in reversed(known) for name, square in squares.items()}
+    averaged = [math.sqrt(sum(facts["gradient_squares"].values())) for facts in ranks if facts["averages_gradients"]]
+    return {
+        "gradient_norm": math.sqrt(sum(together.values())),
+        "gradient_sample": ranks[0]["gradient_sample"] if len(together) == len(known[0]) else None,
+        "gradient_spread": (max(averaged) - min(averaged)) / (max(averaged) or 1.0) if len(averaged) > 1 else None,
+    }
 
 
 def _union(ranks: Sequence[list[str] | None]) -> list[str] | None:
@@ -158,7 +169,7 @@ def _sampled(tensor: Tensor, most: int = SAMPLE) -> Tensor:
     return flat[:: max(1, flat.numel() // most)][:most].clone()
 
 
-def dtypes(tensors: Collection[Tensor]) -> list[str]:
+def dtypes(tensors: Iterable[Tensor]) -> list[str]:
     """The distinct element types that are really stored, as in `["bfloat16", "float32"]`."""
     return sorted({str(stored.dtype).removeprefix("torch.") for tensor in tensors for stored in _stored(tensor)})
 
@@ -218,10 +229,9 @@ class Observer:
 
     def __init__(self, setup: TrainingSetup, optimizer: Optimizer | None, *, watch_draws: bool = False) -> None:
         """`watch_draws`: whether the forward pass draws random numbers, of a model that is not wrapped."""
-        self._parameters = list(setup.model.parameters())
+        self._parameters = dict(setup.model.named_parameters())
         self._wrappers = {type(module) for module in setup.model.modules()} & {OptimizedModule, DistributedDataParallel}
-        self._is_whole = setup.world_size == setup.replicas
-        self._gradient: dict[str, Any] = {"gradient_norm": None, "gradient_sample": None}
+        self._gradient: dict[str, Any] = {"gradient_squares": None, "gradient_sample": None}
         self._stepped = False
         self._passes = 0
         self._normalises = any(isinstance(module, _BatchNorm) and module.training for module in setup.model.modules())
@@ -267,9 +277,9 @@ class Observer:
         self._draws = self._draws or self._states != states()
 
     def _saw_step(self, optimizer: Optimizer, *_: object) -> None:
-        gradients = [item.grad for item in self._parameters if item.grad is not None]
-        self._gradient_dtypes.update(dtypes(gradients))
-        if not self._stepped and self._is_whole:
+        gradients = {name: item.grad for name, item in self._parameters.items() if item.grad is not None}
+        self._gradient_dtypes.update(dtypes(gradients.values()))
+        if not self._stepped:
             self._gradient = _gradient(gradients, getattr(optimizer, "grad_scale", None))
         self._stepped = True
 
@@ -292,16 +302,23 @@ class Observer:
         }
 
 
-def _gradient(gradients: Sequence[Tensor], scale: Tensor | None) -> dict[str, Any]:
-    """The norm of all gradients together, and some evenly spaced elements of each, without the factor that a loss
-    scaler has left in them. Unknown where they are in parts or sparse."""
-    if not gradients or any(is_traceable_wrapper_subclass(item) or item.is_sparse for item in gradients):
-        return {"gradient_norm": None, "gradient_sample": None}
+def _gradient(gradients: Mapping[str, Tensor], scale: Tensor | None) -> dict[str, Any]:
+    """The squared norm of each gradient by the parameter's name, and some evenly spaced elements of each, without the
+    factor that a loss scaler has left in them. Those in shards are put together, which need not give the order that
+    elements had; unknown where one is sparse or of another kind."""
     factor = 1.0 if scale is None else float(scale)
-    squared = sum(float(item.detach().abs().double().square().sum()) for item in gradients)
-    # Of a complex number the real part does.
-    sample = torch.cat([_sampled(item, GRADIENT_SAMPLE).real.double() for item in gradients]) / factor
-    return {"gradient_norm": math.sqrt(squared) / factor, "gradient_sample": sample.tolist()}
+    squares: dict[str, float] = {}
+    samples: list[Tensor] = []
+    for name, part in gradients.items():
+        # A collective: every rank takes its steps with the others, and has the same parameters in the same order.
+        gradient = (part.full_tensor() if isinstance(part, DTensor) else part).detach()
+        if is_traceable_wrapper_subclass(gradient) or gradient.is_sparse:
+            return {"gradient_squares": None, "gradient_sample": None}
+        squares[name] = float(gradient.abs().double().square().sum()) / factor**2
+        # Of a complex number the real part does.
+        samples.append(_sampled(gradient, GRADIENT_SAMPLE).real.double() / factor)
+    is_whole = not any(isinstance(part, DTensor) for part in gradients.values())
+    return {"gradient_squares": squares, "gradient_sample": torch.cat(samples).tolist() if is_whole else None}
 
 
 ATTENTION = (

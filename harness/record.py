@@ -148,11 +148,12 @@ class WorkCertificate:
     classifier's on `scored_samples` held out, after the replay's updates.
     `replayed_updates` falls short of the replay's steps where loss scaling skipped some. `model_called`: the model was
     called with what wraps it; `compiled_nothing`: torch.compile wraps it, and was never called. `gradient_norm` is that
-    of the first update, None where ranks hold parts of the parameters; `gradient_sample` has some elements of it, and
-    `gradient_spread` is by how much of their norm those of ranks that average gradients are apart. Of the baseline,
-    `repeated_losses` are those of a second replay, which show how exactly losses can be compared, and `draws` says
-    whether the forward pass draws random numbers. `samples_per_pass` are those of one forward pass on one rank, and
-    `normalises_batch`: layers of the model look across them. `losses_unknown` says why the losses are not compared.
+    of the first update, of all ranks together, and None where a gradient is sparse; `gradient_sample` has some elements
+    of it where one rank has all parameters, and `gradient_spread` is by how much of their norm those of ranks that
+    average gradients are apart. Of the baseline, `repeated_losses` are those of a second replay, which show how exactly
+    losses can be compared, and `draws` says whether the forward pass draws random numbers. `samples_per_pass` are those
+    of one forward pass on one rank, and `normalises_batch`: layers of the model look across them. `losses_unknown` says
+    why the losses are not compared.
     """
 
     parameters: int
