@@ -115,8 +115,9 @@ class Arm:
         """The work certificate's fields; with `replay_steps` the timed trainer is let go and a replay follows.
 
         `at_once` arms do so beside each other: were each to use every core, their threads would wait for one another.
+        What is compiled is compiled for a number of threads, and would be compiled again for another.
         """
-        if at_once > 1:
+        if at_once > 1 and certificate.compile_seconds() is None:
             torch.set_num_threads(max(1, torch.get_num_threads() // at_once))
         facts = self._witness.facts(self._trainer.steps_done)
         return facts | (self._replay(replay_steps) if replay_steps else {})

@@ -317,7 +317,8 @@ def _gradient(gradients: Mapping[str, Tensor], scale: Tensor | None) -> dict[str
         squares[name] = float(gradient.abs().double().square().sum()) / factor**2
         # Of a complex number the real part does.
         samples.append(_sampled(gradient, GRADIENT_SAMPLE).real.double() / factor)
-    is_whole = not any(isinstance(part, DTensor) for part in gradients.values())
+    # None are left where they are used up within the backward pass.
+    is_whole = bool(gradients) and not any(isinstance(part, DTensor) for part in gradients.values())
     return {"gradient_squares": squares, "gradient_sample": torch.cat(samples).tolist() if is_whole else None}
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.composition import compose
+from bench.corpus import cache_folder
 from bench.spec import BASELINE, Plan, Protocol, WorkloadSpec
 from harness.nursery import Nursery
 from harness.prepare import prepare
@@ -80,7 +81,10 @@ def run(
     corpus: str | None = None,
     device: str = "cpu",
 ) -> list[Finding]:
-    """Each composition once on each model, beside the baseline."""
+    """Each composition once on each model, beside the baseline.
+
+    What is compiled is kept: nobody asks here how long that takes, and the next check of the same does not wait for it.
+    """
     specs = tuple(WorkloadSpec(model=model, batch=batch, sequence=sequence, corpus=corpus) for model in models)
     plan = Plan(
         name="check",
@@ -97,6 +101,7 @@ def run(
             run_id="check",
             keep=records.append,
             choose=lambda _: [],
+            shared_cache=cache_folder() / "compiled",
             log=Path(folder) / "arms.log",
         )
         sweep.run(nursery)

@@ -37,7 +37,8 @@ CERTIFIED_AT_ONCE = 2
 class Heat:
     """What the arms of one repetition of one workload share. `request` and `record` lack only what tells arms apart.
 
-    `compile_caches` is a folder with one for each arm, and `toolchain` the cache that they start as a copy of.
+    `compile_caches` is a folder with one for each arm, and `toolchain` the cache that they start as a copy of;
+    `shared_cache`, where it is given, is one for all of them.
     `found_batches` has the batch of each arm that has looked for one of its own in an earlier repetition. `alone` are
     the labels of the arms that cannot be in memory beside others. `lead_steps` is how many steps of a turn are known
     not to count, None if that is not known yet. `start_s` is how long arms may take to be warm, by label. After
@@ -52,6 +53,7 @@ class Heat:
     record: Record
     compile_caches: Path
     toolchain: Path | None
+    shared_cache: Path | None
     found_batches: Mapping[str, int]
     alone: Collection[str]
     lead_steps: int | None
@@ -60,10 +62,12 @@ class Heat:
     progress: Callable[[str, str], object]
 
     def enter(self, trial: Trial) -> Entrant:
-        """A new entrant with a compile cache of its own, so that no arm profits from what another compiled."""
+        """A new entrant with a compile cache of its own, so that no arm profits from what another compiled, unless
+        nobody asks how long that takes."""
         # As a name they could be too long for a folder.
         identity = f"{self.record.workload} {trial.label}"
-        cache = self.compile_caches / hashlib.sha256(identity.encode()).hexdigest()[:16]
+        own = self.compile_caches / hashlib.sha256(identity.encode()).hexdigest()[:16]
+        cache = self.shared_cache or own
         is_cold = not cache.exists()
         if is_cold and self.toolchain is not None and self.toolchain.exists():
             shutil.copytree(self.toolchain, cache)

@@ -58,15 +58,17 @@ class Sweep:
         show: Callable[[Progress], object] = lambda progress: None,
         paused: Callable[[], object] = lambda: None,
         finished: Sequence[Record] = (),
+        shared_cache: Path | None = None,
         log: Path,
     ) -> None:
         """`finished` are the records of an earlier, unfinished go at the same run, which are not measured again.
-        `paused` is called between two repetitions, while no arm is there. What the arms print is appended to `log`."""
+        `paused` is called between two repetitions, while no arm is there. What the arms print is appended to `log`.
+        `shared_cache` is a folder for all that is compiled, which is then no longer measured as a user meets it."""
         self._prepared, self._plan = prepared, prepared.plan
         self._run_id, self._keep, self._choose, self._show, self._paused = run_id, keep, choose, show, paused
         self._records = list(finished)
         self._gpus = Gpus(self._plan.device, prepared.host.gpu_uuids)
-        self._log = log
+        self._log, self._shared_cache = log, shared_cache
         self._toolchain: Path | None = None
         self._unable = {key: (Status.UNSUPPORTED, reason) for key, reason in prepared.unsupported.items()}
 
@@ -206,6 +208,7 @@ class Sweep:
             record=dataclasses.replace(self._template(entry), repetition=repetition, heat_part=part, seed=seed),
             compile_caches=self._caches,
             toolchain=self._toolchain,
+            shared_cache=self._shared_cache,
             found_batches={
                 record.techniques: record.batch
                 for record in self._of(entry.spec.name)

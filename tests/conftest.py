@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.corpus import Corpus, open_corpus
+from bench.corpus import Corpus, cache_folder, open_corpus
 from bench.spec import Phase, Plan, Protocol, WorkloadSpec
 from harness import conditions, conformance
 from harness.nursery import Nursery
@@ -25,7 +25,9 @@ from tests import nvml
 LEAST = dataclasses.replace(conformance.PROTOCOL, certify_steps=3)
 """For tests of what is trained, not of how long it takes."""
 
-SHORT = Protocol(warmup_s=0.3, sustained_s=0.1, rounds=4, rounds_s=0.3, sample_interval_s=0.05, timeout_s=180)
+SHORT = Protocol(
+    warmup_s=0.2, sustained_s=0.1, rounds=3, rounds_s=0.1, turn_s=0.02, sample_interval_s=0.05, timeout_s=180
+)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -90,6 +92,7 @@ def sweep(
             run_id="test",
             keep=lambda record: store.write(record, tmp_path, machine=prepared.machine, plan=plan),
             choose=lambda records: most_telling(records, prepared.machine),
+            shared_cache=cache_folder() / "compiled",
             log=tmp_path / "arms.log",
         )
         made.run(nursery)

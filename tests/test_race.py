@@ -134,6 +134,7 @@ def run(world: World) -> Run:
             record=dataclasses.replace(record("fp32", 0, []), measurement=Measurement(), seed=seed),
             compile_caches=Path(),
             toolchain=None,
+            shared_cache=None,
             found_batches={},
             alone=alone,
             lead_steps=1,

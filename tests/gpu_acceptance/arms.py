@@ -80,6 +80,7 @@ def raced(stand: Stand, made: Prepared) -> list[Record]:
         compile_caches=stand.folder / "caches",
         # Not made: what the compiler finds out about the machine is in a first step, of which nothing is told here.
         toolchain=None,
+        shared_cache=None,
         found_batches={},
         alone=(),
         lead_steps=None,
