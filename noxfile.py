@@ -12,6 +12,9 @@ nox.options.sessions = ["tests", "lint", "typecheck"]
 
 CONSTRAINTS = ("--constraint", "constraints.txt")
 
+PYTEST = ("python", "-m", "pytest", "--numprocesses", "logical", "--maxprocesses", "4", "--dist", "worksteal")
+"""Several tests at a time, each on one thread: those of two processes that use every core would wait for each other."""
+
 
 def install(session: nox.Session, *groups: str) -> None:
     """The package with all extras, editable, and dependency groups, at the pinned versions."""
@@ -42,9 +45,16 @@ def report(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the test suite; arguments after -- go to pytest."""
+    """Run the tests that a change waits for; arguments after -- go to pytest."""
     install(session, "tests")
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run(*PYTEST, "-m", "not long", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
+def long(session: nox.Session) -> None:
+    """Run the tests that are long by nature: every technique, whole gates; arguments after -- go to pytest."""
+    install(session, "tests")
+    session.run(*PYTEST, "-m", "long", *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session

@@ -227,6 +227,9 @@ def run_ranks(request: Message, connections: list[socket.socket]) -> None:
 
     # All ranks are on this machine: the loopback interface needs no name resolution.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    # The first rank has the store, not this process: a thread of the store's looks up the name of whoever connects, and
+    # a rank that is forked meanwhile inherits the lock of that, and waits for it for ever.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
