@@ -12,8 +12,9 @@ nox.options.sessions = ["tests", "lint", "typecheck"]
 
 CONSTRAINTS = ("--constraint", "constraints.txt")
 
-PYTEST = ("python", "-m", "pytest", "--numprocesses", "logical", "--maxprocesses", "4", "--dist", "worksteal")
-"""Several tests at a time, each on one thread: those of two processes that use every core would wait for each other."""
+BESIDE = ("--numprocesses", "logical", "--maxprocesses", "4", "--dist", "loadfile")
+"""Files of tests beside each other, on one thread each: two processes that use every core wait for each other."""
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
 def install(session: nox.Session, *groups: str) -> None:
@@ -47,14 +48,15 @@ def report(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests that a change waits for; arguments after -- go to pytest."""
     install(session, "tests")
-    session.run(*PYTEST, "-m", "not long", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+    session.run("python", "-m", "pytest", *BESIDE, "-m", "not long", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
 def long(session: nox.Session) -> None:
     """Run the tests that are long by nature: every technique, whole gates; arguments after -- go to pytest."""
     install(session, "tests")
-    session.run(*PYTEST, "-m", "long", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+    session.run("python", "-m", "pytest", *BESIDE, "-m", "long and not alone", *session.posargs, env=ONE_THREAD)
+    session.run("python", "-m", "pytest", "-m", "alone", *session.posargs)
 
 
 @nox.session

@@ -72,7 +72,10 @@ def test_compare_in_every_format(smoke: Path) -> None:
     assert {"workload", "status", "speedup", "speedup_low", "verdict", "energy_j_per_token", "reason"} <= rows[0].keys()
     assert all(row["energy_j_per_token"] is None for row in rows)
     table = list(csv.DictReader(io.StringIO(inside("compare", smoke, "--format", "csv").stdout)))
-    assert [float(row["step_time_s"]) for row in table] == pytest.approx([row["step_time_s"] for row in rows])
+    # Where others use the machine it is not known.
+    assert [row["step_time_s"] and float(row["step_time_s"]) for row in table] == [
+        row["step_time_s"] or "" for row in rows
+    ]
     assert "| " in inside("compare", smoke, "--format", "markdown").stdout
     assert "accumulate_4" in inside("compare", smoke).stdout
     both = json.loads(inside("compare", smoke, smoke, "--format", "json").stdout)
@@ -90,7 +93,7 @@ def test_a_locale_of_few_letters_loses_nothing(smoke: Path, tmp_path: Path) -> N
     locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = trainpace("report", smoke, "--out", page, variables=locale)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "\N{RIGHTWARDS ARROW}" in page.read_text(encoding="utf-8")
+    assert "\N{HORIZONTAL ELLIPSIS}" in page.read_text(encoding="utf-8")
     assert trainpace("compare", smoke, variables=locale).returncode == 0
 
 

@@ -72,6 +72,7 @@ def told_when_built(names: tuple[str, ...]) -> str | None:
     return None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("names", TRAINED, ids="+".join)
 def test_a_composition_trains(findings: dict[str, Finding], names: tuple[str, ...]) -> None:
     finding = findings["+".join(names)]
@@ -82,6 +83,7 @@ def test_a_composition_trains(findings: dict[str, Finding], names: tuple[str, ..
         assert finding.status is Status.UNSUPPORTED and reason in str(finding.reason), finding
 
 
+@pytest.mark.long
 def test_compiled_compositions_train(nursery: Nursery, text_folder: Path) -> None:
     compositions = [
         ("compile", "amp_bf16", "accumulate_2", "adamw_fused"),

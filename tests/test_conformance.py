@@ -24,11 +24,14 @@ RUNNABLE = [name for name in OWN if not unmet(compose([name]), HERE)]
 ANY_MODEL = {"optimizers", "low_bit_optimizers", "schedules", "accumulation", "batch_size", "local_sgd"}
 """Families that see parameters and batches alone: what one model shows of them, another does too."""
 
+ANY_GRAPH = {"compile_dynamic", "compile_max_autotune"}
+"""Ways of compiling that differ in what becomes of a graph: one model does again, and takes a minute for each."""
+
 CASES = [
     (model, name)
     for model in conformance.MODELS
     for name in RUNNABLE
-    if model == conformance.MODELS[0] or techniques()[name].family not in ANY_MODEL
+    if model == conformance.MODELS[0] or not (techniques()[name].family in ANY_MODEL or name in ANY_GRAPH)
 ]
 
 REFUSED = {
@@ -51,6 +54,7 @@ def findings(nursery: Nursery, text_folder: Path) -> dict[tuple[str, str], Findi
     return {(finding.workload, finding.techniques): finding for finding in found}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("model", "name"), CASES)
 def test_a_technique_keeps_its_word(findings: dict[tuple[str, str], Finding], model: str, name: str) -> None:
     finding = findings[model, "+".join(composition(name))]

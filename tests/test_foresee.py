@@ -130,6 +130,7 @@ TAKEN_BYTES = 600 << 20
 """By the driver, and by whatever else is on the card."""
 
 
+@pytest.mark.long
 def test_what_plans_choose_on_each_card(nursery: Nursery) -> None:
     need = need_bytes(nursery, "cuda")
     chosen = {}

@@ -48,6 +48,8 @@ def kept(out: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
+@pytest.mark.alone
 def test_a_technique_that_costs_time_is_a_regression_and_everything_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,6 +76,8 @@ def test_a_technique_that_costs_time_is_a_regression_and_everything_is_kept(
     assert compared.exit_code == 0 and json.loads(compared.output)[0]["workload"] == "gpt2/nano"
 
 
+@pytest.mark.long
+@pytest.mark.alone
 def test_a_calibration_keeps_what_it_finds_and_what_was_put_in(tmp_path: Path) -> None:
     done = gate(*NANO, "--calibrate", 1, "--slowdown", 0.8, "--out", tmp_path / "runs", "--budget", 150)
     assert done.exit_code == 0, done.output
@@ -89,6 +93,8 @@ def test_a_calibration_keeps_what_it_finds_and_what_was_put_in(tmp_path: Path) -
     assert CliRunner().invoke(app, ["calibration"]).output == shown.output
 
 
+@pytest.mark.long
+@pytest.mark.alone
 def test_a_stored_run_can_be_the_base_but_only_advises(tmp_path: Path) -> None:
     first = gate(*NANO, "--head-technique", "accumulate_4", "--out", tmp_path / "first")
     assert first.exit_code == 1, first.output
@@ -111,6 +117,8 @@ def test_a_stored_run_can_be_the_base_but_only_advises(tmp_path: Path) -> None:
     assert unwatched.exit_code == 4 and "not measured as a gate does" in unwatched.output
 
 
+@pytest.mark.long
+@pytest.mark.alone
 def test_what_was_disturbed_is_kept_apart_and_is_no_base(tmp_path: Path) -> None:
     asleep = mutations.machine(boot_s=60.0)
     with asleep(), mock.patch.object(gate_rules, "MOST_DROPPED", 2):

@@ -11,6 +11,8 @@ from results.judgement import ExitCode
 from tests import mutations
 from tests.mutations import MUTANTS, Mutant
 
+pytestmark = [pytest.mark.long, pytest.mark.alone]
+
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
 def test_a_fault_never_passes(mutant: Mutant, tmp_path: Path) -> None:

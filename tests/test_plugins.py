@@ -25,6 +25,7 @@ def test_the_documented_example_is_short_and_whole() -> None:
     assert len(lines) < 30
 
 
+@pytest.mark.long
 def test_the_example_is_listed_and_keeps_its_word() -> None:
     listed = trainpace("list", "techniques", "--plugin", str(EXAMPLE), "--json")
     found = [item for item in json.loads(listed.stdout) if item["name"] == "adadelta"]
@@ -34,6 +35,7 @@ def test_the_example_is_listed_and_keeps_its_word() -> None:
     assert "adadelta+amp_bf16" in checked.stdout
 
 
+@pytest.mark.long
 def test_the_examples_plan_runs(tmp_path: Path, text_folder: Path) -> None:
     words = ("--repetitions", "1", "--corpus", str(text_folder), "--out", str(tmp_path))
     ran = trainpace("run", "mine", "--plugin", str(EXAMPLE), *words)
@@ -41,6 +43,7 @@ def test_the_examples_plan_runs(tmp_path: Path, text_folder: Path) -> None:
     assert "adadelta" in ran.stdout and "wide/nano" in ran.stdout
 
 
+@pytest.mark.long
 def test_a_technique_that_breaks_its_word_fails_the_check() -> None:
     planted = Path(__file__).with_name("planted.py")
     checked = trainpace("check-technique", "planted_half_batch", "--plugin", str(planted))
