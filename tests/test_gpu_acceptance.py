@@ -59,6 +59,8 @@ def test_without_a_gpu_that_can_be_used_it_says_why_in_one_line_and_exits_2(tmp_
     assert ("too old (580.95.05, CUDA 12.8)" if built else "is built without CUDA") in outdated.stderr
 
 
+@pytest.mark.long
+@pytest.mark.alone
 def test_every_part_comes_to_its_figures(tmp_path: Path) -> None:
     """They may be off: what a CPU takes for a step depends on who else is there. The budget is far beyond the need."""
     out = tmp_path / "table.md"

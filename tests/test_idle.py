@@ -71,6 +71,8 @@ def test_calibrations_of_runs_and_of_gates_are_shown_side_by_side(
     assert "base against itself: 1 of 1 passed" in shown.output
 
 
+@pytest.mark.long
+@pytest.mark.alone
 def test_a_calibration_races_idle_copies_and_keeps_what_it_finds(tmp_path: Path, text_folder: Path) -> None:
     command = [sys.executable, "-m", "bench", "run", "smoke", "--calibrate", "1", "--repetitions", "2"]
     options = ["--batch", "4", "--sequence", "16", "--corpus", str(text_folder), "--out", str(tmp_path / "runs")]
