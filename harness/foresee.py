@@ -74,7 +74,7 @@ def foresee(workload: Workload, techniques: Sequence[str] = (), *, device: str) 
     real = first_batch(workload)
     live = _Live(ALLOCATION_BYTES[device])
     manners = _gpu_manners() if device == "cuda" else contextlib.nullcontext()
-    with FakeTensorMode(allow_non_fake_inputs=True), live, in_place_conversion(), manners:
+    with FakeTensorMode(allow_non_fake_inputs=True), live, in_place_conversion(), _no_redrawing(), manners:
         setup = baseline(workload, torch.device("cpu"))
         for technique in compose(techniques):
             setup = technique.apply(setup)
@@ -136,6 +136,14 @@ def in_place_conversion() -> Iterator[None]:
         torch._C._swap_tensor_impl(first, second)
 
     with _replaced(torch.utils, "swap_tensors", exchange):
+        yield
+
+
+@contextlib.contextmanager
+def _no_redrawing() -> Iterator[None]:
+    """Let weights be drawn from a truncated normal distribution: torch looks at what it drew, and draws again what lies
+    outside, and fake tensors have nothing to look at."""
+    with _replaced(torch.nn.init, "_no_grad_trunc_normal_", lambda tensor, *_, **__: tensor):
         yield
 
 

@@ -110,9 +110,8 @@ def test_autocast_is_foreseen_as_a_gpu_does_it(corpus: Corpus) -> None:
 def test_every_family_is_foreseen_or_said_to_be_unknown(nursery: Nursery, name: str) -> None:
     smallest = next(iter(families()[name].sizes))
     need = need_bytes(nursery, "cuda")(WorkloadSpec(model=f"{name}/{smallest}"))
-    # torch's grouped product of experts takes no float32 from fake tensors, and a truncated normal distribution looks
-    # at what it has drawn.
-    assert (need is None) == (name in ("moe", "vit"))
+    # torch's grouped product of experts takes no float32 from fake tensors.
+    assert (need is None) == (name == "moe")
     host = Host(device="cuda", gpus=1, memory_bytes=8 << 30, capability=(9, 0), need_bytes=lambda spec: need)
     assert host.fits(WorkloadSpec(model=f"{name}/{smallest}"))
 
