@@ -1,20 +1,96 @@
-"""What there is to choose from, as plain rows: techniques, models and plans."""
+"""What there is to choose from, as plain rows: techniques, models and plans.
+
+The registry itself is asked only where it may know more than catalogue.json does: it imports torch, which takes
+seconds. `python -m bench.catalogue` writes that file anew, and a test holds it against the registry.
+"""
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import importlib.metadata
+import json
+import sys
+from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
-from bench.composition import declared
-from bench.plans import plans
-from bench.registry import techniques
-from bench.workload import Size, families, parameter_count
+from bench.facts import Facts, Stage, arrange
+from bench.plugins import GROUPS
+
+HERE = Path(__file__).parent
+KEPT = HERE / "catalogue.json"
+SOURCES = ("plans.py", "models/*.py", "techniques/*.py")
+"""Where techniques, models and plans are added."""
 
 DETAILS = {"stage", "slot", "excludes", "ranks", "phases"}
 """Facts of a technique that a table has no room for."""
 
+Rows = list[dict[str, Any]]
 
-def technique_rows() -> list[dict[str, Any]]:
+
+class Kind(StrEnum):
+    TECHNIQUES = "techniques"
+    MODELS = "models"
+    PLANS = "plans"
+
+
+def rows(kind: Kind) -> Rows:
+    """One row for each technique, each size of a family, or each plan."""
+    # Whatever has been imported since may have registered more: a plugin, or a test.
+    kept = None if "bench.workload" in sys.modules else _kept()
+    return kept[kind] if kept else _registered(kind)
+
+
+def captions() -> dict[str, str]:
+    """What each technique does, in a line."""
+    return {row["name"]: row["caption"] for row in rows(Kind.TECHNIQUES)}
+
+
+def check(compositions: Iterable[tuple[str, ...]], plan: str | None = None) -> None:
+    """Raises ValueError for a technique or plan that is unknown, and for techniques that exclude each other."""
+    known = {row["name"]: _facts(row) for row in rows(Kind.TECHNIQUES)}
+    for names in compositions:
+        arrange(names, known)
+    plans = [row["name"] for row in rows(Kind.PLANS)]
+    if plan is not None and plan not in plans:
+        raise ValueError(f"plan {plan!r} is unknown: give one of {', '.join(plans)}")
+
+
+def _facts(row: dict[str, Any]) -> Facts:
+    return Facts(
+        name=row["name"],
+        stage=Stage[row["stage"].upper()],
+        excludes=frozenset(row["excludes"]),
+        slot=row["slot"],
+    )
+
+
+@functools.cache
+def _kept() -> dict[str, Rows] | None:
+    """What the file says; None where the sources are others than it was made of, or packages declare further ones."""
+    if not KEPT.exists() or any(importlib.metadata.entry_points(group=group) for group in GROUPS):
+        return None
+    kept: dict[str, Any] = json.loads(KEPT.read_text(encoding="utf-8"))
+    return kept if kept.pop("sources") == _digest() else None
+
+
+def _digest() -> str:
+    files = sorted(file for pattern in SOURCES for file in HERE.glob(pattern))
+    parts = [part for file in files for part in (file.name.encode(), file.read_bytes())]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def _registered(kind: Kind) -> Rows:
+    return {Kind.TECHNIQUES: _technique_rows, Kind.MODELS: _model_rows, Kind.PLANS: _plan_rows}[kind]()
+
+
+def _technique_rows() -> Rows:
     """What is declared of each technique."""
+    from bench.composition import declared
+    from bench.registry import techniques
+
     return [
         {
             "name": item.name,
@@ -33,8 +109,10 @@ def technique_rows() -> list[dict[str, Any]]:
     ]
 
 
-def model_rows() -> list[dict[str, Any]]:
+def _model_rows() -> Rows:
     """Every size of every family, and the shape it is measured at."""
+    from bench.workload import Size, families, parameter_count
+
     return [
         {
             "name": f"{family.name}/{name}",
@@ -48,6 +126,18 @@ def model_rows() -> list[dict[str, Any]]:
     ]
 
 
-def plan_rows() -> list[dict[str, Any]]:
+def _plan_rows() -> Rows:
     """Every plan and its caption."""
+    from bench.plans import plans
+
     return [{"name": name, "caption": (plan.__doc__ or "").partition("\n")[0]} for name, plan in plans().items()]
+
+
+def main() -> None:
+    """Write the file anew."""
+    made = {"sources": _digest()} | {kind.value: _registered(kind) for kind in Kind}
+    KEPT.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from bench.facts import Change, arrange
 from bench.host import Host
-from bench.registry import SAME_NUMERICS, Change, Technique, techniques
+from bench.registry import SAME_NUMERICS, Technique, techniques
 from bench.spec import Phase
 
 
@@ -16,28 +16,7 @@ def compose(names: Iterable[str]) -> list[Technique]:
 
     Raises ValueError for an unknown name (with the nearest ones) or for two that exclude each other.
     """
-    known = techniques()
-    chosen = []
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else "see `trainpace list techniques`"
-            raise ValueError(f"technique {name!r} is unknown: {hint}")
-        chosen.append(known[name])
-    chosen.sort(key=lambda item: (item.stage, item.name))
-    for index, first in enumerate(chosen):
-        for second in chosen[index + 1 :]:
-            if _in_conflict(first, second):
-                raise ValueError(f"techniques {first.name!r} and {second.name!r} exclude each other: use one of them")
-    return chosen
-
-
-def _in_conflict(first: Technique, second: Technique) -> bool:
-    if first.slot is not None and first.slot == second.slot:
-        return True
-    return any(
-        not one.excludes.isdisjoint({other.name, other.slot}) for one, other in ((first, second), (second, first))
-    )
+    return arrange(names, techniques())
 
 
 def unmet(chosen: Iterable[Technique], host: Host, phase: Phase = Phase.PRETRAIN) -> str | None:

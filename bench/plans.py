@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from bench import plugins
 from bench.host import Host
 from bench.registry import techniques
-from bench.spec import Phase, Plan, Protocol, WorkloadSpec
+from bench.spec import Overrides, Phase, Plan, Protocol, WorkloadSpec
 from bench.workload import families, parameter_count
 
 __all__ = [
@@ -209,42 +209,14 @@ def sizes_of(name: str, host: Host, shape: WorkloadSpec) -> list[WorkloadSpec]:
     return host.fitting([dataclasses.replace(shape, model=f"{name}/{size}") for size in bearable or ordered[:1]])
 
 
-def customise(
-    plan: Plan,
-    host: Host,
-    *,
-    models: tuple[str, ...] = (),
-    compositions: tuple[tuple[str, ...], ...] = (),
-    phase: Phase | None = None,
-    batch: int | None = None,
-    sequence: int | None = None,
-    corpus: str | None = None,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    repetitions: int | None = None,
-    budget_s: float | None = None,
-) -> Plan:
-    """The plan with what the user asked for in place of its own; what was left out stays.
-
-    The name of a family stands for all its sizes that can be trained here.
-    """
-    shaped = tuple(
-        dataclasses.replace(
-            spec,
-            phase=phase or spec.phase,
-            batch=batch or spec.batch,
-            sequence=sequence or spec.sequence,
-            corpus=corpus or spec.corpus,
-            text_column=text_column or spec.text_column,
-            label_column=label_column or spec.label_column,
-        )
-        for spec in plan.workloads
-    )
-    if models:
+def customise(plan: Plan, host: Host, overrides: Overrides) -> Plan:
+    """The plan with what the user asked for in place of its own."""
+    shaped = tuple(map(overrides.shaped, plan.workloads))
+    if overrides.models:
         # What shape all of the plan's workloads have is the plan's, whatever the model.
         expanded = [
             spec
-            for model in models
+            for model in overrides.models
             for spec in (
                 sizes_of(model, host, shaped[0])
                 if model in families()
@@ -252,14 +224,16 @@ def customise(
             )
         ]
         shaped = tuple(dict.fromkeys(expanded))
+    is_custom = overrides.models or overrides.compositions or overrides.phase
+    # Naming repetitions without a budget means just those.
+    keeps_budget = overrides.budget_s is None and overrides.repetitions is None
     return dataclasses.replace(
         plan,
-        name=plan.name if not (models or compositions or phase) else f"{plan.name}{CUSTOM}",
+        name=f"{plan.name}{CUSTOM}" if is_custom else plan.name,
         workloads=shaped,
-        compositions=tuple(dict.fromkeys(compositions)) or plan.compositions,
-        repetitions=repetitions or plan.repetitions,
-        # Naming repetitions without a budget means just those.
-        budget_s=budget_s if budget_s is not None or repetitions is not None else plan.budget_s,
+        compositions=tuple(dict.fromkeys(overrides.compositions)) or plan.compositions,
+        repetitions=overrides.repetitions or plan.repetitions,
+        budget_s=plan.budget_s if keeps_budget else overrides.budget_s,
     )
 
 

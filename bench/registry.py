@@ -8,52 +8,30 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from enum import Enum, IntEnum
 from typing import Any
 
 import bench.techniques
 from bench import plugins
+from bench.facts import Change, Facts, Stage
 from bench.host import Need
 from bench.setup import TrainingSetup
 from bench.spec import Phase
 from bench.workload import Workload
 
+__all__ = [
+    "ALL",
+    "EVERY_PHASE",
+    "OTHER_NUMERICS",
+    "SAME_NUMERICS",
+    "TRAINING",
+    "Change",
+    "Stage",
+    "Technique",
+    "technique",
+    "techniques",
+]
+
 Apply = Callable[[TrainingSetup], TrainingSetup]
-
-
-class Stage(IntEnum):
-    """When a technique is applied; the order holds whatever order the user typed.
-
-    SHAPE builds another model in place of the baseline's, MODEL changes the one that is there. OPTIMIZER chooses what
-    is made of the parameters, which DISTRIBUTE and STEP may wrap.
-    """
-
-    SHAPE = 1
-    MODEL = 2
-    NUMERICS = 3
-    MEMORY = 4
-    COMPILE = 5
-    OPTIMIZER = 6
-    DISTRIBUTE = 7
-    STEP = 8
-    DATA = 9
-
-
-class Change(Enum):
-    """What a technique is allowed to change. Any other difference from the baseline is unequal work."""
-
-    NUMERICS = "numerics"
-    TRAINED_PARAMETERS = "trained parameters"
-    ARCHITECTURE = "architecture"
-    OBJECTIVE = "objective"
-    DATA_ORDER = "data order"
-    SCHEDULE = "schedule"
-    UPDATE_RULE = "update rule"
-    BATCH_SIZE = "batch size"
-
-
-CHANGES_MODEL = frozenset({Change.ARCHITECTURE, Change.OBJECTIVE, Change.TRAINED_PARAMETERS})
-"""What makes another training job of it: such an arm is never called faster without saying so."""
 
 SAME_NUMERICS = 1e-3
 OTHER_NUMERICS = 5e-2
@@ -67,16 +45,12 @@ EVERY_PHASE = frozenset(Phase)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Technique:
+class Technique(Facts):
     """One registered speed-up: the function and its declared facts."""
 
-    name: str
     caption: str
     apply: Apply
-    stage: Stage
     changes: frozenset[Change]
-    excludes: frozenset[str]
-    slot: str | None
     needs: tuple[Need, ...]
     phases: frozenset[Phase]
     ranks: int

@@ -180,6 +180,30 @@ class Plan:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overrides:
+    """What a user asks for in place of what a plan has; what is None or empty stays the plan's.
+
+    The name of a family among `models` stands for all its sizes that can be trained here.
+    """
+
+    models: tuple[str, ...] = ()
+    compositions: tuple[tuple[str, ...], ...] = ()
+    phase: Phase | None = None
+    batch: int | None = None
+    sequence: int | None = None
+    corpus: str | None = None
+    text_column: str | None = None
+    label_column: str | None = None
+    repetitions: int | None = None
+    budget_s: float | None = None
+
+    def shaped(self, spec: WorkloadSpec) -> WorkloadSpec:
+        """The workload in the phase and shape, and with the data, that were asked for."""
+        names = ("phase", "batch", "sequence", "corpus", "text_column", "label_column")
+        return dataclasses.replace(spec, **{name: value for name in names if (value := getattr(self, name))})
+
+
 def parse_composition(text: str) -> tuple[str, ...]:
     """`"compile+amp_bf16"` to `("compile", "amp_bf16")`; the baseline's own name adds nothing."""
     names = tuple(part.strip() for part in text.split("+"))

@@ -87,7 +87,9 @@ def main() -> None:
     from bench.corpus import open_corpus
     from bench.resolve import resolve
     from bench.spec import WorkloadSpec
+    from harness.quiet import quieten
 
+    quieten()
     torch.manual_seed(0)
     spec = WorkloadSpec(model=options.model, batch=options.batch, sequence=options.sequence)
     workload = resolve(spec, open_corpus(None))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.causes import one_line
-from harness.machine import git_state
+from harness.surroundings import git_state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

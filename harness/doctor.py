@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import psutil
-
 from bench.composition import unmet
 from bench.registry import techniques
 from harness.driver import overlooked
@@ -13,15 +9,7 @@ from harness.gpus import POLICIES, Gpus
 from harness.machine import describe_machine, host
 from harness.nursery import Nursery
 from harness.prepare import device_facts
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that was looked at. `verdict` is yes or no; `detail` is what was seen, or why not."""
-
-    what: str
-    verdict: str
-    detail: str
+from harness.surroundings import Finding, quiet
 
 
 def diagnose(nursery: Nursery, device: str) -> list[Finding]:
@@ -34,24 +22,23 @@ def diagnose(nursery: Nursery, device: str) -> list[Finding]:
     except ValueError as error:
         if device == "cpu":
             raise
-        return [_finding("device", False, str(error)), *diagnose(nursery, "cpu")]
+        return [Finding.of("device", False, str(error)), *diagnose(nursery, "cpu")]
     machine = describe_machine(nursery, device, facts)
     here = host(device, facts)
-    busy_pct = psutil.cpu_percent(interval=1.0)
     peaks = ", ".join(f"{name} {peak / 1e9:.0f} GFLOP/s" for name, peak in machine.matmul_flops_per_s.items())
     findings = [
-        _finding("device", True, f"{device}: {machine.device_name}, {machine.cpu_cores} cores"),
-        _finding("step time", True, "device events" if device == "cuda" else "the host's clock"),
-        _finding("matmul peak", True, peaks),
-        _finding("MFU", not machine.unknown.get("mfu"), machine.unknown.get("mfu", machine.published_source or "")),
+        Finding.of("device", True, f"{device}: {machine.device_name}, {machine.cpu_cores} cores"),
+        Finding.of("step time", True, "device events" if device == "cuda" else "the host's clock"),
+        Finding.of("matmul peak", True, peaks),
+        Finding.of("MFU", not machine.unknown.get("mfu"), machine.unknown.get("mfu", machine.published_source or "")),
         *gpu_findings(Gpus(device, here.gpu_uuids)),
-        _finding("quiet machine", busy_pct < 10, f"other processes use {busy_pct:.0f} % of the CPU now"),
+        quiet(),
     ]
     if device == "cpu" and (reason := overlooked()):
-        findings.append(_finding("GPU", False, reason))
+        findings.append(Finding.of("GPU", False, reason))
     for name, technique in techniques().items():
         reason = unmet([technique], here)
-        findings.append(_finding(f"technique {name}", reason is None, reason or technique.caption))
+        findings.append(Finding.of(f"technique {name}", reason is None, reason or technique.caption))
     return findings
 
 
@@ -62,15 +49,13 @@ def gpu_findings(gpus: Gpus) -> list[Finding]:
     energy = energies_j if isinstance(energies_j, str) else "the chips' energy counters"
     held = [f"{policy} {_seconds(held_s[policy])}" for policy in POLICIES]
     return [
-        _finding("GPU figures", not unknown, gpus.reason or "; ".join(unknown) or "NVML answers"),
-        _finding("GPU energy", not isinstance(energies_j, str), energy),
-        _finding("GPU heat", not isinstance(held_s["thermal"], str), gpus.reason or f"held back by {', '.join(held)}"),
+        Finding.of("GPU figures", not unknown, gpus.reason or "; ".join(unknown) or "NVML answers"),
+        Finding.of("GPU energy", not isinstance(energies_j, str), energy),
+        Finding.of(
+            "GPU heat", not isinstance(held_s["thermal"], str), gpus.reason or f"held back by {', '.join(held)}"
+        ),
     ]
 
 
 def _seconds(held_s: float | str) -> str:
     return f"unknown ({held_s})" if isinstance(held_s, str) else f"{held_s:.3f} s"
-
-
-def _finding(what: str, holds: bool, detail: str) -> Finding:
-    return Finding(what=what, verdict="yes" if holds else "no", detail=detail)

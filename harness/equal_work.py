@@ -7,7 +7,8 @@ from collections.abc import Collection
 
 import torch
 
-from bench.registry import SAME_NUMERICS, Change
+from bench.facts import Change
+from bench.registry import SAME_NUMERICS
 from harness.record import WorkCertificate
 
 NOISE_MARGIN = 3.0

@@ -27,6 +27,7 @@ from harness import cgroups
 from harness.channel import Message
 from harness.hidden_gpus import check_forkable, without_gpus
 from harness.nursery import MESSAGE_BYTES
+from harness.quiet import quieten
 
 PRELOAD = (
     "torch",
@@ -181,6 +182,7 @@ def main(descriptor: int, modules: Sequence[str]) -> None:
     ctypes.CDLL(None).prctl(set_child_subreaper, 1)
     # The owner's Ctrl-C is the owner's to handle; it ends the nursery by closing the socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    quieten()
     try:
         _preload(modules)
     except Exception as error:

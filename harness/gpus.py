@@ -228,5 +228,21 @@ class Gpus:
         raise self._nvml.NVMLError(self._nvml.NVML_ERROR_FUNCTION_NOT_FOUND)
 
 
+def installed() -> list[str] | str:
+    """The GPUs that NVML lists, whatever CUDA is let see of them, each with its memory; or why none is known."""
+    import pynvml as nvml
+
+    found = []
+    try:
+        nvml.nvmlInit()
+        for index in range(nvml.nvmlDeviceGetCount()):
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            memory = nvml.nvmlDeviceGetMemoryInfo(handle).total
+            found.append(f"{nvml.nvmlDeviceGetName(handle)}, {memory / 2**30:.0f} GiB")
+    except nvml.NVMLError as error:
+        return _says(error)
+    return found or "the driver lists none"
+
+
 def _says(error: Exception) -> str:
     return f"NVML says {error}"

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import torch
 
-from bench import __version__
 from bench.host import Host
 from bench.spec import WorkloadSpec
 from bench.techniques.precision import let_products_round_to_tf32
@@ -26,8 +23,7 @@ from harness.gpus import Gpus
 from harness.nursery import Nursery
 from harness.peaks import published_peaks, why_no_peaks
 from harness.record import Machine
-
-PACKAGES = ("torch", "transformers", "tokenizers", "torchao", "torch-pruning", "numpy", "nvidia-ml-py")
+from harness.surroundings import cpu_name, git_state
 
 
 def probe_device(device: str) -> Message:
@@ -35,7 +31,7 @@ def probe_device(device: str) -> Message:
     if device == "cuda" and (reason := why_unusable()):
         raise ValueError(f"device 'cuda' is not available: {reason}; or use --device cpu")
     facts: Message = {
-        "device_name": _cpu_name(),
+        "device_name": cpu_name(),
         "gpus": 0,
         "capability": None,
         "gpu_memory_bytes": None,
@@ -57,13 +53,6 @@ def probe_device(device: str) -> Message:
             "cuda": torch.version.cuda,
         }
     return facts
-
-
-def software() -> Message:
-    """Task: the versions of Python and of the packages that the arms run on."""
-    versions = {name: _version(name) for name in PACKAGES}
-    packages = {"trainpace": __version__} | {name: version for name, version in versions.items() if version}
-    return {"python": platform.python_version(), "packages": packages}
 
 
 def default_device() -> str:
@@ -133,10 +122,10 @@ def describe_machine(
     commit, dirty = git_state(folder)
     if commit is None:
         unknown["git_commit"] = "the run was not started in a git checkout"
-    installed = nursery.run("harness.machine:software", {}, 60.0)
+    installed = nursery.run("harness.surroundings:software", {}, 60.0)
     identity = {
         "device": device,
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "node": hashlib.sha256(platform.node().encode()).hexdigest()[:8],
@@ -151,7 +140,7 @@ def describe_machine(
         capability=facts["capability"],
         driver=driver,
         cuda=facts.get("cuda"),
-        cpu=_cpu_name(),
+        cpu=cpu_name(),
         cpu_cores=cgroups.cores(),
         threads=facts["threads"],
         memory_bytes=cgroups.memory_bytes(),
@@ -164,31 +153,3 @@ def describe_machine(
         git_dirty=dirty,
         unknown=unknown,
     )
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
-
-
-def git_state(folder: Path | None = None) -> tuple[str | None, bool | None]:
-    """Commit of a folder, of this process's if None, and whether tracked files differ from it; None outside git."""
-    command = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
-    try:
-        shown = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False, cwd=folder)
-    except (OSError, subprocess.TimeoutExpired):
-        return None, None
-    lines = shown.stdout.splitlines()
-    commits = [line.split()[-1] for line in lines if line.startswith("# branch.oid")]
-    if shown.returncode or not commits or commits[0] == "(initial)":
-        return None, None
-    return commits[0], any(not line.startswith("#") for line in lines)

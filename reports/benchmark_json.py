@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 
 from bench import __version__
-from harness.machine import git_state
 from harness.stopwatch import Timing
+from harness.surroundings import git_state
 from reports import quantity
 
 FORMAT_VERSION = "5.0.0"

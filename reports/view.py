@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from bench.registry import Change
+from bench.facts import Change
 from bench.spec import BASELINE
 from harness.record import Machine, Record, Status
 from reports import quantity

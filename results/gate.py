@@ -7,12 +7,16 @@ import math
 import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from harness.duel import Bout
 from harness.record import Measurement, Record, Status
 from results.decision import LOOKS, Decision, Margins, Verdict, decide, p_above
 from results.pace import centre, turns
 from results.statistics import interval
+
+if TYPE_CHECKING:
+    # It imports torch, which takes a second, and what is kept is read without it.
+    from harness.duel import Bout
 
 MOST_DROPPED = 8
 """Disturbed repetitions of a workload that are replaced, before it is given up."""

@@ -6,22 +6,12 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 
 from results.calibration import Calibration
 from results.decision import Verdict
+from results.exit_code import ExitCode
 from results.gate import Finding
-
-
-class ExitCode(IntEnum):
-    """What the command ends with. 0 is a proof of no harm and nothing else is."""
-
-    PASS = 0
-    REGRESSION = 1
-    USAGE = 2
-    INCONCLUSIVE = 3
-    INVALID = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,12 +22,12 @@ from unittest import mock
 
 from typer.testing import CliRunner
 
-from bench.__main__ import app
+from bench.cli.app import app
 from bench.spec import Protocol
 from harness import conditions, contest
 from harness.duel import Bout, duel
 from results import gate
-from results.judgement import ExitCode
+from results.exit_code import ExitCode
 
 SHORT = Protocol(
     warmup_s=0.2,

@@ -25,6 +25,7 @@ import torch
 
 from bench.host import Host
 from bench.plans import customise, plans
+from bench.spec import Overrides
 from bench.workload import families
 from harness import forkserver
 from harness.hidden_gpus import check_forkable
@@ -98,7 +99,7 @@ def _import_in_sight(_: list[str]) -> None:
 def _make_plans(_: list[str]) -> None:
     host = Host(device="cuda", gpus=1, memory_bytes=80 << 30, capability=(9, 0), need_bytes=lambda spec: 1 << 30)
     for make in plans().values():
-        customise(make(host), host, models=tuple(families()))
+        customise(make(host), host, Overrides(models=tuple(families())))
     check_forkable("making plans")
 
 

@@ -19,7 +19,7 @@ import psutil
 import pytest
 from typer.testing import CliRunner, Result
 
-from bench.__main__ import app
+from bench.cli.app import app
 from bench.corpus import cache_folder
 from results import store
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bench.__main__ import app
+from bench.cli.app import app
 from bench.spec import Phase, parse_composition
 from harness.record import Record, Status
 from tests.conftest import LEAST

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
-from bench.__main__ import app
+from bench.cli.app import app
 from harness import conditions, contest
 from results import calibration, store
 from results import gate as gate_rules

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from bench.__main__ import app
+from bench.cli.app import app
 from harness.record import Record
 from reports import history as page
 from results import store

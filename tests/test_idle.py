@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bench.__main__ import app
+from bench.cli.app import app
 from results import calibration, idle
 from results.compare import compare
 from tests.samples import MACHINE, record

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bench.__main__ import app
-from bench.commands.init import Kind, read
+from bench.cli.app import app
+from bench.cli.init import Kind, read
 from harness.record import Record, Status
 from tests.conftest import LEAST
 

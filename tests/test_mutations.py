@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness import conditions
-from results.judgement import ExitCode
+from results.exit_code import ExitCode
 from tests import mutations
 from tests.mutations import MUTANTS, Mutant
 

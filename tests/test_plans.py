@@ -6,7 +6,7 @@ from bench.composition import compose
 from bench.host import Host
 from bench.plans import customise, known_plan, plans, sizes_of
 from bench.registry import techniques
-from bench.spec import WorkloadSpec
+from bench.spec import Overrides, WorkloadSpec
 from bench.workload import families
 
 GIB = 2**30
@@ -30,11 +30,12 @@ def test_plans_name_what_exists(name: str) -> None:
 
 def test_what_the_user_names_takes_the_plans_place() -> None:
     plan = known_plan("quick")(HERE)
-    made = customise(plan, HERE, models=("gpt2/nano", "gpt2/nano"), compositions=(("adam",),), batch=4, repetitions=5)
+    asked = Overrides(models=("gpt2/nano", "gpt2/nano"), compositions=(("adam",),), batch=4, repetitions=5)
+    made = customise(plan, HERE, asked)
     assert [(spec.model, spec.batch) for spec in made.workloads] == [("gpt2/nano", 4)]
     assert (made.compositions, made.repetitions, made.budget_s) == ((("adam",),), 5, None)
-    assert customise(plan, HERE, budget_s=60.0).budget_s == 60.0
-    assert customise(plan, HERE).budget_s == plan.budget_s
+    assert customise(plan, HERE, Overrides(budget_s=60.0)).budget_s == 60.0
+    assert customise(plan, HERE, Overrides()).budget_s == plan.budget_s
 
 
 def test_unknown_plans_name_the_known() -> None:
@@ -52,7 +53,7 @@ def test_a_family_stands_for_its_sizes_that_can_be_trained() -> None:
         WorkloadSpec(model=f"gpt2/{size}", batch=4) for size in ("nano", "tiny", "mini")
     ]
     assert "gpt2/large" in {spec.model for spec in sizes_of("gpt2", gpu_host(80 * GIB), shape)}
-    made = customise(known_plan("crossover")(HERE), HERE, models=("bert",))
+    made = customise(known_plan("crossover")(HERE), HERE, Overrides(models=("bert",)))
     assert [spec.model for spec in made.workloads][:2] == ["bert/nano", "bert/tiny"]
     assert len({(spec.batch, spec.sequence) for spec in made.workloads}) == 1
 

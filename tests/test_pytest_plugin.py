@@ -60,7 +60,7 @@ def test_twice(trainpace):
 
 def pytest_in(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     (folder / "test_mine.py").write_text(TESTS)
-    (folder / "conftest.py").write_text('pytest_plugins = ["bench.pytest_plugin"]\n')
+    (folder / "conftest.py").write_text('pytest_plugins = ["reports.pytest_plugin"]\n')
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, "test_mine.py"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

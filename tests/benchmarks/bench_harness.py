@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from reports import html
 from results import store
 from results.compare import compare
 from tests.reports.synthetic import PLAN, machine, run
+
+ROOT = Path(__file__).parents[2]
 
 REQUEST = {
     "workload": dataclasses.asdict(WorkloadSpec(model="gpt2/nano", batch=4, sequence=32)),
@@ -75,3 +79,40 @@ def test_render_report(benchmark: Any) -> None:
     benchmark.pedantic(
         lambda: html.render(compare(made, machine()), made, machine(), PLAN, captions={}), rounds=5, warmup_rounds=1
     )
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of fifteen arms."""
+    folder = tmp_path_factory.mktemp("kept")
+    for record in run():
+        store.write(record, folder, machine=machine(), plan=PLAN)
+    return folder
+
+
+@pytest.mark.benchmark(group="start-up")
+@pytest.mark.parametrize("command", ["-c pass", "--help", "--version", "run --techniques", "list techniques"])
+def test_start_up(benchmark: Any, command: str) -> None:
+    """Whole processes. The table shows each as a multiple of the fastest, which is Python with nothing to do."""
+    start(benchmark, command.split() if command.startswith("-c") else ["-m", "bench", *command.split()])
+
+
+@pytest.mark.benchmark(group="start-up")
+@pytest.mark.parametrize("command", ["compare", "report", "history"])
+def test_start_up_on_a_run(benchmark: Any, kept: Path, tmp_path: Path, command: str) -> None:
+    out = [] if command == "compare" else ["--out", str(tmp_path / "page.html")]
+    start(benchmark, ["-m", "bench", command, str(kept), *out])
+
+
+@pytest.mark.benchmark(group="start-up")
+def test_start_up_of_the_doctor(benchmark: Any) -> None:
+    """A second of it is spent on watching what other programs do."""
+    start(benchmark, ["-m", "bench", "doctor", "--machine"])
+
+
+def start(benchmark: Any, arguments: list[str]) -> None:
+    def process() -> None:
+        # A usage error is one of the things that are timed.
+        subprocess.run([sys.executable, *arguments], capture_output=True, cwd=ROOT, check=False)
+
+    benchmark.pedantic(process, rounds=5, warmup_rounds=1)

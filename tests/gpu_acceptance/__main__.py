@@ -17,9 +17,9 @@ import tests.gpu_acceptance
 from bench import __version__, plugins
 from bench.corpus import write_atomically
 from harness.gpus import Gpus
-from harness.machine import git_state
 from harness.nursery import ArmFailed, NurseryFailed
 from harness.prepare import TASK_TIMEOUT_S
+from harness.surroundings import git_state
 from tests.gpu_acceptance import chip, commands, each, ladder, memory, truth
 from tests.gpu_acceptance.rows import Row, exit_code, failed, markdown, not_run, plain
 from tests.gpu_acceptance.stand import OutOfTime, Stand

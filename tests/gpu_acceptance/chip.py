@@ -10,7 +10,8 @@ import torch
 
 from bench.spec import Protocol
 from harness.channel import Message
-from harness.doctor import Finding, diagnose
+from harness.doctor import diagnose
+from harness.surroundings import Finding
 from reports.quantity import energy as joules
 from reports.quantity import flops, share, significant
 from tests.gpu_acceptance.arms import check, warm_arm

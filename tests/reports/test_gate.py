@@ -14,8 +14,9 @@ from reports import ci, gate
 from results import judgement
 from results.calibration import calibrated
 from results.decision import Verdict
+from results.exit_code import ExitCode
 from results.gate import Finding, Limits, Referee, overall
-from results.judgement import ExitCode, Judgement
+from results.judgement import Judgement
 from tests.bouts import bout
 from tests.reports.synthetic import HOSTILE
 

@@ -10,10 +10,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import jinja2
 import typer
 
-from bench.commands.console import fail, usage_errors
+from bench.cli.console import fail, usage_errors
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 USUAL = ("train.py", "main.py", "finetune.py", "run.py", "training.py")
@@ -76,6 +75,8 @@ def init(
 
 def render(found: Found, script: Path | None, out: Path) -> str:
     """The text of the workload's file."""
+    import jinja2
+
     source = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), keep_trailing_newline=True)
     made = source.get_template(f"{found.kind}.py.jinja").render(
         script=script.name if script else None,

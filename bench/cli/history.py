@@ -7,12 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bench.commands.console import usage_errors
-from reports import history as page
-from results import store
-from results.history import Run
-from results.history import history as paces
-from results.runs import incomparable
+from bench.cli.console import usage_errors
 
 
 def history(
@@ -24,6 +19,12 @@ def history(
     force: Annotated[bool, typer.Option("--force", help="Put runs of different machines or data together.")] = False,
 ) -> None:
     """Draw each workload's pace over time relative to a reference, and nominate changes."""
+    from reports import history as page
+    from results import store
+    from results.history import Run
+    from results.history import history as paces
+    from results.runs import incomparable
+
     with usage_errors():
         loaded = [Run(records=store.read(folder), commit=store.read_machine(folder).git_commit) for folder in runs]
         differences = incomparable([run.records for run in loaded])

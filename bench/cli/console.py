@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
 import typer
 
@@ -15,24 +13,6 @@ from harness.nursery import ArmFailed, NurseryFailed
 USAGE_ERROR = 2
 NOTHING_MEASURED = 1
 INTERRUPTED = 130
-
-Plugins = Annotated[list[Path] | None, typer.Option(help="A Python file with techniques, models or plans. May repeat.")]
-Data = Annotated[
-    str | None,
-    typer.Option(
-        "--data",
-        "--corpus",
-        help="Text: a file or folder, JSONL, CSV, parquet, a folder saved by datasets, or its hub id. "
-        "Default: Python's own sources.",
-    ),
-]
-TextColumn = Annotated[str | None, typer.Option(help="Where a table has its text.")]
-LabelColumn = Annotated[str | None, typer.Option(help="What a classifier is fine-tuned to tell.")]
-
-
-class Device(StrEnum):
-    CPU = "cpu"
-    CUDA = "cuda"
 
 
 def fail(message: object, code: int = USAGE_ERROR) -> NoReturn:

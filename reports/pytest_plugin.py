@@ -4,9 +4,9 @@
         trainpace(step)        # a function that takes one training step
         trainpace(workload())  # or a bench.workload.Workload, trained as the baseline trains it
 
-A conftest.py says `pytest_plugins = ["bench.pytest_plugin"]`; pytest does not load it unasked, because a repository may
-have a `bench` of its own. `pytest --trainpace-json=FILE` writes the times of all such tests in pytest-benchmark's JSON,
-for `pytest-benchmark compare FILE...` and whatever else reads it.
+A conftest.py says `pytest_plugins = ["reports.pytest_plugin"]`; pytest does not load it unasked, because a repository
+may have a `reports` of its own. `pytest --trainpace-json=FILE` writes the times of all such tests in
+pytest-benchmark's JSON, for `pytest-benchmark compare FILE...` and whatever else reads it.
 """
 
 from __future__ import annotations

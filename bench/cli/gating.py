@@ -17,19 +17,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench import __version__
+from bench.cli.ends import Ends
 from bench.spec import Protocol, WorkloadSpec
 from harness.checkout import Checkout, here, worktree
-from harness.contest import Contest
+from harness.contest import PROTOCOL, Contest
 from harness.duel import Bout
 from harness.matching import Matched
 from harness.sides import Side
 from harness.stored import DISTURBED, Stored
 from reports import ci
 from reports import gate as gate_report
-from results import calibration, judgement, store
+from results import calibration, judgement, settings, store
 from results.calibration import Outcome, calibrated, why_advisory
 from results.gate import Finding, Limits, Referee, log_ratio, overall
 from results.judgement import Judgement
+from results.settings import Settings
+
+BUDGET_S = 300.0
+"""For each workload, unless the user says otherwise."""
 
 SLOWDOWNS = (0.02, 0.03, 0.05)
 """What a calibration puts in, beside nothing."""
@@ -60,6 +65,35 @@ class Job:
     acknowledged: tuple[str, ...]
     protocol: Protocol
     stored: Stored | None = None
+
+
+def job_of(
+    asked: Settings,
+    specs: Sequence[WorkloadSpec],
+    *,
+    shares: Mapping[str, float | None],
+    budget_s: float | None,
+    device: str | None,
+    modules: tuple[str, ...],
+    ends: Ends,
+    is_calibration: bool,
+) -> Job:
+    """What is compared, by the team's settings and what was said on the command line, which comes first. `budget_s` is
+    for each workload."""
+    today = datetime.now(UTC).date()
+    # A workload with limits of its own has to be found: else whoever renames it would escape them.
+    named = dict.fromkeys([*(spec.name for spec in specs), *(() if is_calibration else asked.workloads)])
+    return Job(
+        specs=tuple(specs),
+        device=device,
+        limits={name: asked.limits(name, shares, today) for name in named},
+        budget_s=(budget_s or asked.budget or BUDGET_S) * len(specs),
+        modules=modules,
+        needs_checkout=any(ends.revisions) and not is_calibration,
+        acknowledged=tuple(settings.described(asked, today)),
+        protocol=PROTOCOL,
+        stored=ends.stored,
+    )
 
 
 @contextlib.contextmanager

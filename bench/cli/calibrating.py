@@ -28,13 +28,13 @@ from results.compare import compare
 
 BARE_S = 2.0
 
-RIVALS = "bench.idle"
-"""The module of the idle techniques, which are not there unless it is imported."""
+MODULES = ("bench.idle",)
+"""Where the idle techniques are, which are not there unless it is imported."""
 
 
 def rivals(plan: Plan) -> Plan:
     """The plan with idle copies of the baseline in place of its techniques, on its first model."""
-    idle = importlib.import_module(RIVALS)
+    (idle,) = map(importlib.import_module, MODULES)
     return dataclasses.replace(
         plan, name="calibration", workloads=plan.workloads[:1], compositions=idle.COMPOSITIONS, budget_s=None
     )

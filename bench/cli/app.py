@@ -1,0 +1,61 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Annotated
+
+import typer
+
+from bench import __version__
+from bench.cli.calibration import calibration
+from bench.cli.check_technique import check_technique
+from bench.cli.compare import compare
+from bench.cli.doctor import doctor
+from bench.cli.gate import gate
+from bench.cli.history import history
+from bench.cli.init import init
+from bench.cli.list import list_
+from bench.cli.report import report
+from bench.cli.run import run
+from harness.quiet import quieten
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"trainpace {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Which training speed-up is worth turning on for my model on my machine, and what does it cost?"""
+
+
+app.command()(run)
+app.command("list")(list_)
+app.command()(compare)
+app.command()(report)
+app.command()(check_technique)
+app.command()(doctor)
+app.command()(gate)
+app.command()(calibration)
+app.command()(history)
+app.command()(init)
+
+
+def main() -> None:
+    """The entry point of the `trainpace` command."""
+    for stream in (sys.stdout, sys.stderr):
+        # A locale that lacks a letter shows another one, and ends nothing.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    quieten()
+    app()

@@ -1,0 +1,52 @@
+"""`trainpace compare`: the comparisons of a run, or of two."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli.console import usage_errors
+
+
+class Format(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+    MARKDOWN = "markdown"
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="One run, or two: the second is compared with the first.")],
+    output: Annotated[Format, typer.Option("--format", help="table, json, csv or markdown.")] = Format.TABLE,
+    force: Annotated[bool, typer.Option("--force", help="Compare runs of different machines or data.")] = False,
+) -> None:
+    """Print the comparisons of a run, or of one run with another."""
+    from bench.cli import comparing
+    from reports import export, markdown
+    from results import store
+    from results.compare import compare
+    from results.runs import compare_runs, incomparable
+
+    with usage_errors():
+        if len(runs) > 2:
+            raise ValueError(f"compare takes one run or two, not {len(runs)}: name a base and a head")
+        loaded = [store.read(folder) for folder in runs]
+        differences = incomparable(loaded)
+        if differences and not force:
+            raise ValueError(f"{'; '.join(differences)}: use --force to compare them all the same")
+        for difference in differences:
+            typer.echo(f"warning: {difference}", err=True)
+        machine = store.read_machine(runs[-1])
+        comparisons = compare(loaded[0], machine) if len(runs) == 1 else compare_runs(loaded[0], loaded[1], machine)
+    match output:
+        case Format.TABLE:
+            comparing.print_table(comparisons)
+        case Format.JSON:
+            typer.echo(export.to_json(comparisons))
+        case Format.CSV:
+            typer.echo(export.to_csv(comparisons), nl=False)
+        case Format.MARKDOWN:
+            typer.echo(markdown.render(comparisons))

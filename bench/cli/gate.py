@@ -1,0 +1,187 @@
+"""`trainpace gate`: its options, and what they ask for."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from bench import catalogue, plugins
+from bench.cli.console import INTERRUPTED, fail, unwritten, usage_errors
+from bench.cli.options import Batch, Data, DeviceName, LabelColumn, Models, Plugins, TextColumn
+from bench.cli.options import Sequence as Tokens
+from bench.spec import BASELINE, Phase, WorkloadSpec, parse_composition
+from harness.nursery import ArmFailed, NurseryFailed
+from results.exit_code import ExitCode
+
+if TYPE_CHECKING:
+    from bench.cli.gating import Job
+    from harness.sides import Side
+    from results.judgement import Judgement
+
+
+def gate(
+    model: Models = None,
+    base: Annotated[str | None, typer.Option(help="A git revision, or the folder of a run from before.")] = None,
+    head: Annotated[str | None, typer.Option(help="A git revision. Default: the working tree.")] = None,
+    base_python: Annotated[str | None, typer.Option(help="The interpreter of an environment.")] = None,
+    head_python: Annotated[str | None, typer.Option(help="The interpreter of an environment.")] = None,
+    base_technique: Annotated[str | None, typer.Option(help="A technique, or several joined by +.")] = None,
+    head_technique: Annotated[str | None, typer.Option(help="A technique, or several joined by +.")] = None,
+    tolerance: Annotated[float | None, typer.Option(help="Slower by more than this is a regression [0.01].")] = None,
+    harm: Annotated[float | None, typer.Option(help="A pass is a proof of less than this [0.03].")] = None,
+    memory: Annotated[float | None, typer.Option(help="By how much peak memory may grow [0.005].")] = None,
+    budget: Annotated[float | None, typer.Option(min=1, help="Seconds for each model [300].")] = None,
+    calibrate: Annotated[
+        int | None, typer.Option(min=1, help="Compare the base with itself so often, and with slow-downs put in.")
+    ] = None,
+    slowdown: Annotated[
+        list[float] | None, typer.Option(min=0.0, help="With --calibrate: just these, such as 0.05. May repeat.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="A pass that only advises exits with 3.")] = False,
+    device: DeviceName = None,
+    phase: Annotated[Phase, typer.Option(help="Pretrain, finetune or infer.")] = Phase.PRETRAIN,
+    plugin: Plugins = None,
+    batch: Batch = None,
+    sequence: Tokens = None,
+    data: Data = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    setup: Annotated[str | None, typer.Option(help="A shell command to run first in each checkout.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of all that is drawn. Default: a new one.")] = None,
+    out: Annotated[Path, typer.Option(help="Where the folder of this gate is made.")] = Path("runs"),
+) -> None:
+    """Base against head, side by side: exit 0 pass, 1 regression, 2 usage, 3 inconclusive, 4 invalid."""
+    with usage_errors(ExitCode.INVALID):
+        base_names, head_names = (parse_composition(text or BASELINE) for text in (base_technique, head_technique))
+        if slowdown and not calibrate:
+            raise ValueError("--slowdown goes with --calibrate: it says what is put in")
+        if not plugin:
+            # What a plugin adds, only the registry knows.
+            catalogue.check([base_names, head_names])
+        from bench.cli import ends, gating
+        from reports import gate as gate_report
+        from results import settings
+
+        for file in plugin or ():
+            plugins.load_file(file)
+        # Both sides have the same text, wherever their checkouts lie.
+        there = str(Path(data).absolute()) if data and Path(data).exists() else data
+        shape = WorkloadSpec(
+            model="",
+            phase=phase,
+            batch=batch,
+            sequence=sequence,
+            corpus=there,
+            text_column=text_column,
+            label_column=label_column,
+        )
+        asked = settings.find(Path.cwd())
+        two = ends.read((base, head), (base_python, head_python), (base_names, head_names))
+        job = gating.job_of(
+            asked,
+            [replace(shape, model=name) for name in settings.merged_models(asked, model or ())],
+            shares={"tolerance": tolerance, "harm": harm, "memory": memory},
+            budget_s=budget,
+            device=device.value if device else None,
+            modules=tuple(map(str, plugin or ())),
+            ends=two,
+            is_calibration=bool(calibrate),
+        )
+        seed = random.SystemRandom().randrange(2**31) if seed is None else seed
+        folder = _new_folder(out, "calibrate" if calibrate else "gate")
+        two = ends.twins(two) if calibrate else two
+        with _no_other_exit(folder), gating.checkouts(two.revisions, setup or asked.setup) as checkouts:
+            sides = ends.sides(two, checkouts)
+            if calibrate:
+                _calibrate(job, sides, gating.drawn_order(calibrate, slowdown, seed), seed, folder)
+                return
+            ends.check_different(two, sides)
+            verdict = gating.decide(job, sides, seed, folder, _show)
+            _show("")
+            typer.echo(f"{gate_report.text(verdict)}\n\ngate: {folder}")
+            _tell_actions(verdict)
+    raise typer.Exit(verdict.exit_code(strict=strict or asked.strict))
+
+
+def _new_folder(out: Path, kind: str) -> Path:
+    """One that is not there yet, whoever began in the same second."""
+    begun = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{kind}"
+    names = (out / (begun if count == 1 else f"{begun}-{count}") for count in itertools.count(1))
+    return next(folder for folder in names if not folder.exists())
+
+
+@contextmanager
+def _no_other_exit(folder: Path) -> Iterator[None]:
+    """Whatever else happens is no verdict: Python's own exit code for an error would say that one side is slower."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except (typer.Exit, ValueError, ArmFailed, NurseryFailed):
+        raise
+    except KeyboardInterrupt:
+        fail(f"interrupted: no verdict{f'; what was measured is in {folder}' if folder.exists() else ''}", INTERRUPTED)
+    except OSError as error:
+        fail(f"{error}: no verdict", ExitCode.USAGE)
+    except Exception as error:
+        traceback.print_exc()
+        fail(f"the gate itself failed: {type(error).__name__}: {error}", ExitCode.INVALID)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _calibrate(job: Job, sides: tuple[Side, Side], shares: Sequence[float], seed: int, folder: Path) -> None:
+    from bench.cli import gating
+    from reports import calibrated
+
+    found = []
+    for file, outcome in gating.calibrate(job, sides, shares, seed=seed, folder=folder, show=_show):
+        found.append((file, outcome))
+        _show("")
+        ratio = "unknown" if outcome.ratio is None else f"{outcome.ratio:.3f}x"
+        typer.echo(
+            f"{len(found)}/{len(shares) * len(job.limits)}  {outcome.workload}  slow-down {outcome.slowdown:.1%}: "
+            f"{outcome.verdict}  {ratio}  {outcome.repetitions} repetitions  {outcome.seconds:.0f} s"
+        )
+    for line in calibrated.totals([outcome for _, outcome in found]):
+        typer.echo(line)
+    typer.echo(f"kept in {found[-1][0]}, the steps in {folder}")
+
+
+def _tell_actions(verdict: Judgement) -> None:
+    """On GitHub Actions, the annotations and the summary of the step."""
+    from reports import ci
+    from reports import gate as gate_report
+
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        for line in ci.github(verdict):
+            typer.echo(line)
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        try:
+            with open(summary, "a", encoding="utf-8") as file:
+                file.write(gate_report.markdown(verdict))
+        except OSError as error:
+            # The verdict is reached, and its exit code is what counts.
+            typer.echo(f"trainpace: the step summary is missing: {unwritten(error)}", err=True)
+
+
+def _show(text: str) -> None:
+    """What is being done, on one line of a terminal; programs and logs are spared."""
+    if sys.stderr.isatty():
+        typer.echo(f"\r\033[K{text}", err=True, nl=False)

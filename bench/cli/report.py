@@ -1,0 +1,31 @@
+"""`trainpace report`: the page of finished runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli.console import usage_errors
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Finished runs.")],
+    out: Annotated[Path | None, typer.Option(help="The HTML file; default: report.html in the first run.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Put runs of different machines or data together.")] = False,
+) -> None:
+    """Render the HTML report of one run, or of several of one machine as if they were one."""
+    from bench.cli import comparing
+    from results import store
+    from results.runs import incomparable
+
+    with usage_errors():
+        loaded = [store.read(folder) for folder in runs]
+        differences = incomparable(loaded, as_one=True)
+        if differences and not force:
+            raise ValueError(f"{'; '.join(differences)}: use --force to put them together all the same")
+        shown = comparing.page(store.join(loaded), store.read_machine(runs[0]), store.read_plan(runs[0]))
+        page = out or runs[0] / "report.html"
+        page.write_text(shown, encoding="utf-8")
+    typer.echo(f"report: {page}")
