@@ -77,7 +77,7 @@ def run(
     *,
     models: Sequence[str] = MODELS,
     batch: int = 8,
-    sequence: int = 32,
+    sequence: int | None = 32,
     corpus: str | None = None,
     device: str = "cpu",
 ) -> list[Finding]:

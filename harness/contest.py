@@ -22,8 +22,9 @@ PROTOCOL = Protocol(
     warmup_min_steps=12,
     rounds=2000,
     rounds_min=12,
-    rounds_s=3.0,
-    turn_s=0.1,
+    rounds_s=2.2,
+    turn_s=0.05,
+    turn_steps=1,
     watch_s=3600,
     spare=0.0,
     certify_steps=10,
@@ -31,8 +32,9 @@ PROTOCOL = Protocol(
     telemetry=False,
     timeout_s=300,
 )
-"""Six seconds of alternation. Twice as long lowers the spread of a repetition by a fifth, no more: what remains is
-between processes, and more of those tell more in the same time."""
+"""Six to nine seconds of alternation. On a quiet machine twice as long lowers the spread of a repetition by a fifth, no
+more: what remains is between processes, and more of those tell more in the same time. Short turns, because what
+disturbs a busy machine lasts longer than a turn: many of them tell more than long ones (docs/decisions/0010)."""
 
 Referee = Callable[[Sequence[Bout]], Collection[str]]
 """From all repetitions so far to the workloads that need more."""

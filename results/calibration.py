@@ -15,7 +15,7 @@ from results import kept
 from results.decision import LOOKS, Margins, Verdict
 from results.gate import Limits
 
-METHOD = 4
+METHOD = 5
 """Of measuring and deciding. Outcomes of another method say nothing about this one."""
 
 BOUND_CONFIDENCE = 0.95

@@ -63,6 +63,18 @@ def test_a_technique_keeps_its_word(findings: dict[tuple[str, str], Finding], mo
         assert finding.loss_difference is not None
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("model", ["vit/nano", "resnet/nano", "whisper/nano"])
+def test_images_and_speech_are_trained_too_or_refused_with_a_reason(nursery: Nursery, model: str) -> None:
+    """Without what sees parameters and batches alone, and without compilation, which takes minutes here."""
+    chosen = [name for name in RUNNABLE if techniques()[name].family not in ANY_MODEL | {"compile", "planted"}]
+    found = conformance.run([composition(name) for name in chosen], nursery, models=[model], sequence=None)
+    wrong = [finding for finding in found if not finding.passed]
+    assert not wrong
+    assert all(finding.reason for finding in found if finding.status is Status.UNSUPPORTED)
+    assert sum(finding.status is Status.OK for finding in found) > len(found) / 2
+
+
 def test_only_a_reason_that_was_known_excuses_an_arm() -> None:
     ok = Finding(workload="gpt2/nano", techniques="x", status=Status.OK, loss_difference=None, reason=None)
     refused = replace(ok, status=Status.UNSUPPORTED, reason="x needs a GPU; this run is on cpu")

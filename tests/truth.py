@@ -39,9 +39,12 @@ from results.statistics import interval
 MODELS = ("gpt2/nano", "gpt2/tiny", "bert/mini", "tests/convolutional.py:make_model")
 RIVALS = {2: 1, 17: 16}
 LOOPS = 4
-WINDOW_S = 0.6
+WINDOW_S = 0.15
+"""Of a bare loop, once in every round. What disturbs a shared machine lasts longer than that: four windows of this
+length tell more than one of 0.6 s."""
+
 ROUNDS_S = 1.6
-"""Of counted steps for each arm: longer than in `quick`, for every round makes room for a few windows of bare loops."""
+"""Of counted steps for each arm: longer than in `quick`, so that there are many rounds to compare in."""
 
 
 def compositions(model: str, arms: int, repetition: int) -> tuple[tuple[str, ...], ...]:
@@ -63,15 +66,10 @@ def heat(
     """One repetition: ln of what is reported over what the bare loops show, by figure."""
     windows: dict[tuple[str, int], list[float]] = defaultdict(list)
     loops = {(name, index): loop for name, copies in bare.items() for index, loop in enumerate(copies)}
-    waiting: list[tuple[str, int]] = []
 
     def between_rounds(progress: Progress) -> None:
         if progress.phase.startswith("round"):
-            # A few loops at a time: a machine drifts by several per cent while all of them have a window.
-            for _ in range(math.ceil(len(loops) / LOOPS)):
-                if not waiting:
-                    waiting.extend(draw.sample(list(loops), len(loops)))
-                key = waiting.pop()
+            for key in draw.sample(list(loops), len(loops)):
                 windows[key].append(loops[key].window(WINDOW_S).step_s)
 
     with tempfile.TemporaryDirectory(prefix="trainpace-truth-") as folder:

@@ -46,7 +46,8 @@ class _Exit(nn.Module):
 
 
 class _Absent(nn.Module):
-    """In place of an embedding or head of another stage: what it gives is not used, but its shape may be looked at."""
+    """In place of an embedding or head of another stage: what it gives is not used, but its shape may be looked at, and
+    the shapes and types of what it is made of."""
 
     def __init__(self, layer: nn.Module, kept: Collection[Tensor]) -> None:
         super().__init__()
@@ -55,6 +56,10 @@ class _Absent(nn.Module):
         for name, parameter in layer.named_parameters(recurse=False):
             if parameter in kept:
                 self.register_parameter(name, parameter)
+            else:
+                setattr(self, name, parameter.new_zeros(()).expand(parameter.shape))
+        for name, child in layer.named_children():
+            self.add_module(name, _Absent(child, kept))
 
     def forward(self, tensor: Tensor, *_: Any, **__: Any) -> Tensor:
         if self._embedding is None:
@@ -142,7 +147,7 @@ def _called_before(setup: TrainingSetup, model: nn.Module, first: nn.Module) -> 
     for handle in handles:
         handle.remove()
     inside = set(first.modules())
-    return [module for module in called if module not in inside and next(module.children(), None) is None]
+    return [module for module in called if module not in inside and first not in module.modules()]
 
 
 def _groups(users: Mapping[nn.Parameter, Collection[int]], rank: int) -> Tied:

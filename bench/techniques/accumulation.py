@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from torch.nn.modules.batchnorm import _BatchNorm
+
 from bench.registry import Stage, technique
 from bench.setup import TrainingSetup, Unsupported
 
@@ -18,4 +20,6 @@ def accumulate(setup: TrainingSetup, count: int) -> TrainingSetup:
     if setup.share % count:
         ranks = f" on each of {setup.replicas} ranks" if setup.replicas > 1 else ""
         raise Unsupported(f"accumulate_{count} needs a batch that divides by {count}; it is {setup.share}{ranks}")
+    if setup.share == count and any(isinstance(module, _BatchNorm) for module in setup.model.modules()):
+        raise Unsupported(f"accumulate_{count} leaves one sample to a pass; this model normalises over several")
     return replace(setup, accumulate=count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from functools import partial
@@ -69,6 +70,12 @@ def share_layers(setup: TrainingSetup) -> TrainingSetup:
     if not found:
         raise Unsupported("share_layers needs a stack of two layers or more that do not share weights yet")
     for stack in found:
+        shapes = {name: item.shape for name, item in stack[0].named_parameters()}
+        # A first layer may have more than the others, as T5's has the bias of positions.
+        if any(
+            shapes.get(name, item.shape) != item.shape for layer in stack for name, item in layer.named_parameters()
+        ):
+            raise Unsupported("share_layers needs layers of one shape; those of the model are not alike")
         for index in range(1, len(stack)):
             stack[index] = stack[0]
     return setup
@@ -128,7 +135,12 @@ def pad_vocabulary(setup: TrainingSetup) -> TrainingSetup:
     model: Any = setup.model
     if not hasattr(model, "resize_token_embeddings"):
         raise Unsupported("pad_vocabulary needs a model with resize_token_embeddings(), as transformers")
-    rows = model.get_input_embeddings().weight.shape[0]
+    embedding = None
+    with contextlib.suppress(NotImplementedError):
+        embedding = model.get_input_embeddings()
+    if not isinstance(embedding, nn.Embedding):
+        raise Unsupported(f"pad_vocabulary needs a model that reads tokens; not {type(model).__name__}")
+    rows = embedding.num_embeddings
     if rows % PADDED_TO == 0:
         raise Unsupported(f"pad_vocabulary needs a vocabulary that is no multiple of {PADDED_TO}; it is {rows}")
     # The default draws the new rows from the old ones' covariance, minutes of work at full width.
