@@ -15,6 +15,7 @@ import re
 import types
 import typing
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,8 @@ def parts(folder: Path) -> list[Path]:
 
 def read(folder: Path) -> list[Record]:
     """All records of a run. Raises ValueError if there are none, or if another schema version wrote them."""
-    return [from_row(_read_part(part).to_pylist()[0]) for part in parts(folder)]
+    with ThreadPoolExecutor() as pool:
+        return [from_row(table.to_pylist()[0]) for table in pool.map(_read_part, parts(folder))]
 
 
 def _read_part(part: Path) -> pa.Table:
