@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import statistics
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
-
-import psutil
 
 from bench.composition import allowance, compose, declared, ranks
 from bench.host import Host
@@ -20,8 +16,10 @@ from bench.spec import Phase, Protocol, Trial
 from harness.certificate import merge
 from harness.channel import Message
 from harness.equal_work import losses_unknown, unequal_work
+from harness.gathering import add_peaks, add_turn, add_window, rank_means, steps_together
 from harness.gpus import Gpus
 from harness.nursery import ArmFailed, Nursery, Process
+from harness.parked import PARKED_CORES, Parked
 from harness.record import GPU_FIGURES, Measurement, Record, Status, WorkCertificate, note
 from harness.telemetry import BetweenTurns, Sampler
 
@@ -31,13 +29,6 @@ STEADY_WINDOW = 3
 
 SUSTAINED_LEAST = 3
 """Steps of the window for telemetry."""
-
-PARKED_CORES = 0.2
-"""A parked arm that uses more of a core than this keeps the others from what they need, and is ended for it."""
-PARKED_LEAST_S = 0.3
-"""Threads spin for some milliseconds after a step, and CPU time is counted in hundredths of a second."""
-PARKED_LONG_S = 1.0
-"""From this time in all on, many short waits show as much as a long one."""
 
 
 def is_steady(times_s: list[float]) -> bool:
@@ -67,8 +58,7 @@ class Entrant:
         self._certificate: WorkCertificate | None = None
         self._process: Process | None = None
         self._between_turns: BetweenTurns | None = None
-        self._parked_since_s = self._parked_cpu_s = 0.0
-        self._parked_s = self._parked_used_s = 0.0
+        self._parked = Parked()
         self.free_bytes: dict[int, int] = {}
         """What was left of each device that the arm is on, when its memory was last asked for."""
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -133,29 +123,11 @@ class Entrant:
         """End the arm if it has not left the cores alone since its last phase: its neighbours' times would be wrong."""
         if not self.alive:
             return
-        parked_s = time.perf_counter() - self._parked_since_s
-        used_s = self._cpu_s() - self._parked_cpu_s
-        self._parked_s, self._parked_used_s = self._parked_s + parked_s, self._parked_used_s + used_s
-        now = used_s / parked_s if parked_s > PARKED_LEAST_S else 0.0
-        # Each wait may be too short to see anything in it.
-        in_all = self._parked_used_s / self._parked_s if self._parked_s > PARKED_LONG_S else 0.0
-        cores = max(now, in_all)
+        cores = self._parked.cores()
         if cores > PARKED_CORES:
             self.status = Status.CRASHED
             self._reason = f"parked, it kept {cores:.1f} cores busy: every other arm would have been timed too slow"
             self.end()
-
-    def _cpu_s(self) -> float:
-        """CPU time so far of the arm's processes, in seconds."""
-        assert self._process is not None
-        spent_s = 0.0
-        with contextlib.suppress(psutil.NoSuchProcess):
-            arm = psutil.Process(self._process.pid)
-            for process in (arm, *arm.children(recursive=True)):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    times = process.cpu_times()
-                    spent_s += times.user + times.system
-        return spent_s
 
     def end(self) -> None:
         """End the process; harmless if it is gone."""
@@ -204,8 +176,8 @@ class Entrant:
             self.end()
         finally:
             self.measurement.active_s += time.perf_counter() - started
-        if self.alive:
-            self._parked_since_s, self._parked_cpu_s = time.perf_counter(), self._cpu_s()
+        if self._process is not None and self.alive:
+            self._parked.begin(self._process.pid)
 
     def _start(self, nursery: Nursery) -> None:
         self._process = nursery.fork(self._request, self._ranks.count)
@@ -237,12 +209,7 @@ class Entrant:
             sampler.start()
             answer = self._steps(count, on_tick=sampler.sample)
             sampler.stop().store(self.measurement)
-        self.measurement.sustained_step_times_s = answer["step_times_s"]
-        self.measurement.sustained_data_wait_s = answer["data_wait_s"]
-        self.measurement.sustained_copy_s = answer["copy_s"]
-        self.measurement.sustained_s = answer["host_s"]
-        self.measurement.sustained_samples = sum(answer["samples"])
-        self.measurement.sustained_tokens = sum(answer["tokens"]) if answer["tokens"] else None
+        add_window(self.measurement, answer)
 
     def _turn(self, index: int) -> None:
         assert self._process is not None
@@ -254,30 +221,12 @@ class Entrant:
         answer = self._steps(self.turn_steps)
         if self._between_turns is not None:
             self._between_turns.end()
-        self.measurement.round_index += [index] * self.turn_steps
-        self.measurement.round_step_times_s += answer["step_times_s"]
-        self.measurement.round_samples += answer["samples"]
-        self.measurement.round_tokens += answer["tokens"]
-        self.measurement.round_data_wait_s += answer["data_wait_s"]
-        self.measurement.round_copy_s += answer["copy_s"]
-        self.measurement.round_host_times_s.append(answer["host_s"])
+        add_turn(self.measurement, index, answer)
 
     def _read_peaks(self) -> None:
         answers = self._call({"do": "peaks"})
-        for name in (
-            "rss_start_bytes",
-            "rss_peak_bytes",
-            "rss_file_growth_bytes",
-            "allocated_peak_bytes",
-            "reserved_peak_bytes",
-        ):
-            if name in answers[0]:
-                setattr(self.measurement, name, sum(answer[name] for answer in answers))
-        self.measurement.peak_memory_bytes = self.measurement.allocated_peak_bytes or sum(map(_own_growth, answers))
+        add_peaks(self.measurement, answers, is_cold=self._is_cold)
         self.free_bytes = {item["device"]: item["device_free_bytes"] for item in answers if "device" in item}
-        self.measurement.compile_s = answers[0]["compile_s"]
-        if self.measurement.compile_s is not None:
-            self.measurement.compile_cache = "cold" if self._is_cold else "warm"
 
     def _attest(self, replay_steps: int, at_once: int) -> None:
         self._read_peaks()
@@ -286,7 +235,7 @@ class Entrant:
         answers = self._call({"do": "certify", "with": {"replay_steps": replay_steps, **beside}})
         facts = merge(answers)
         if facts.get("first_losses"):
-            facts["first_losses"] = _rank_means([answer["first_losses"] for answer in answers])
+            facts["first_losses"] = rank_means([answer["first_losses"] for answer in answers])
         self._certificate = WorkCertificate(**facts)
 
     def _replay_steps(self, reference: Entrant) -> int:
@@ -317,38 +266,18 @@ class Entrant:
         return found
 
     def _steps(self, count: int, on_tick: Callable[[], object] | None = None) -> Message:
-        """Steps on all ranks: a step lasts as long as on the slowest, its loss is the mean over equal shares."""
+        """So many contiguous steps. Raises ArmFailed if a loss is not finite."""
         answers = self._call({"do": "steps", "with": {"count": count}}, on_tick)
-        losses = _rank_means([answer["losses"] for answer in answers])
+        taken = steps_together(answers, self._ranks.replicas)
+        losses: list[float] = taken["losses"]
         self.measurement.losses += losses
         bad = next((loss for loss in losses if not math.isfinite(loss)), None)
         if bad is not None:
             at = len(self.measurement.losses) - len(losses) + losses.index(bad) + 1
             raise ArmFailed(Status.DIVERGED, f"the loss is {bad} at step {at}")
-        slowest = {
-            # In a checkout of another revision an arm may not tell them all.
-            name: [max(ranks) for ranks in zip(*(answer.get(name, []) for answer in answers), strict=True)]
-            for name in ("step_times_s", "data_wait_s", "copy_s")
-        }
-        # Ranks that hold parts of one model see the same share of the batch.
-        distinct = answers[:: self._ranks.count // self._ranks.replicas]
-        loads = {
-            name: [sum(ranks) for ranks in zip(*(answer[name] for answer in distinct), strict=True)]
-            for name in ("samples", "tokens")
-        }
-        return {**slowest, **loads, "host_s": max(answer["host_s"] for answer in answers)}
+        return taken
 
     def _call(self, command: Message, on_tick: Callable[[], object] | None = None) -> list[Message]:
         assert self._process is not None
         tick_s = self.protocol.sample_interval_s
         return self._process.call(command, self.protocol.timeout_s, tick_s=tick_s, on_tick=on_tick)
-
-
-def _own_growth(peaks: Message) -> int:
-    """Bytes by which a rank's resident set grew at its highest, without the pages of files."""
-    growth: int = peaks["rss_peak_bytes"] - peaks["rss_start_bytes"] - peaks["rss_file_growth_bytes"]
-    return growth
-
-
-def _rank_means(per_rank: list[list[Any]]) -> list[float]:
-    return [statistics.fmean(values) for values in zip(*per_rank, strict=True)]
