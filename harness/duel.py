@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import random
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from harness.gpus import Gpus
 from harness.record import Record, Status
 from harness.sides import Home
 from harness.stored import held_against
-from harness.turns import Rounds, round_count, take_turns
+from harness.turns import Rounds, run_rounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +85,7 @@ def duel(
     for home in draw.sample(list(homes), len(homes)):
         entrants[home.side.name].start(home.nursery)
         time.sleep(ring.protocol.pause_s)
-    found = _rounds(ring, list(entrants.values()), draw) or Rounds()
+    found = _rounds(ring, list(entrants.values()), draw)
     seen = {home.side.name: _seen(entrants[home.side.name], home) for home in homes}
     reference = entrants[homes[0].side.name]
     records = {}
@@ -125,27 +124,15 @@ def _entrant(ring: Ring, home: Home, seed: int) -> Entrant:
     return Entrant(trial, request=request, protocol=ring.protocol, host=ring.host, is_cold=is_cold)
 
 
-def _rounds(ring: Ring, entrants: Sequence[Entrant], draw: random.Random) -> Rounds | None:
-    """Both sides step in turn, as often as the protocol's share of time allows, in rounds that both take part in.
-
-    None if a side fails: the repetition will not be counted, and there is nothing to be disturbed.
-    """
+def _rounds(ring: Ring, entrants: Sequence[Entrant], draw: random.Random) -> Rounds:
+    """Both sides step in turn. Where one fails the repetition will not be counted, and there is nothing to be
+    disturbed."""
     if not all(entrant.alive for entrant in entrants):
-        return None
-    step_s = statistics.fmean(entrant.step_s for entrant in entrants)
-    count = round_count(ring.protocol, step_s)
-    found = take_turns(
-        entrants,
-        [count] * len(entrants),
-        protocol=ring.protocol,
-        # Ranks run on the first devices: what goes on on the others is no concern of theirs.
-        gpus=ring.gpus.first(max(entrant.world_size for entrant in entrants)),
-        draw=draw,
-        lead_steps=ring.lead_steps,
-        # Both take as many steps.
-        step_s=step_s,
+        return Rounds()
+    found = run_rounds(
+        entrants, protocol=ring.protocol, gpus=ring.gpus, draw=draw, lead_steps=ring.lead_steps, alike=True
     )
-    return found if all(entrant.alive for entrant in entrants) else None
+    return found if all(entrant.alive for entrant in entrants) else Rounds()
 
 
 def _seen(entrant: Entrant, home: Home) -> Seen:

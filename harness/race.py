@@ -27,7 +27,7 @@ from harness.entrant import Entrant
 from harness.gpus import Gpus
 from harness.nursery import Nursery
 from harness.record import Record, Status
-from harness.turns import Rounds, round_count, take_turns
+from harness.turns import Rounds, run_rounds
 
 CERTIFIED_AT_ONCE = 2
 """Replays beside each other on a CPU, each with its share of the threads."""
@@ -254,18 +254,10 @@ def _one_at_a_time(
 
 
 def _rounds(heat: Heat, entrants: list[Entrant], order: random.Random) -> Rounds:
-    """The turns of all arms that have started. A slow arm sits out some rounds."""
-    alive = [entrant for entrant in entrants if entrant.alive]
-    if not alive:
-        return Rounds()
-    # The baseline, which every rival is set against, takes part in all rounds.
-    total = round_count(heat.protocol, alive[0].step_s)
-    counts = [min(total, round_count(heat.protocol, entrant.step_s)) for entrant in alive]
-    return take_turns(
-        alive,
-        counts,
+    return run_rounds(
+        entrants,
         protocol=heat.protocol,
-        gpus=heat.gpus.first(max(entrant.world_size for entrant in alive)),
+        gpus=heat.gpus,
         draw=order,
         lead_steps=heat.lead_steps,
         show=lambda text: heat.progress("", text),

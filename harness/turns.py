@@ -68,6 +68,40 @@ def spread(count: int, total: int) -> set[int]:
     return {(2 * turn + 1) * total // (2 * count) for turn in range(count)}
 
 
+def run_rounds(
+    entrants: Sequence[Entrant],
+    *,
+    protocol: Protocol,
+    gpus: Gpus,
+    draw: random.Random,
+    lead_steps: int | None,
+    alike: bool = False,
+    show: Callable[[str], object] = lambda text: None,
+) -> Rounds:
+    """The turns of all arms that live, as many as the protocol's share of time allows each.
+
+    The first of them, which the others are set against, takes part in all rounds, and a slow arm sits out some; arms
+    that are `alike` take as many steps each, in every round. `gpus` are all that the host has; for the rest see
+    `take_turns`.
+    """
+    alive = [entrant for entrant in entrants if entrant.alive]
+    if not alive:
+        return Rounds()
+    step_s = statistics.fmean(entrant.step_s for entrant in alive) if alike else None
+    counts = [round_count(protocol, step_s or entrant.step_s) for entrant in alive]
+    return take_turns(
+        alive,
+        [min(counts[0], count) for count in counts],
+        protocol=protocol,
+        # Ranks run on the first devices: what goes on on the others is no concern of theirs.
+        gpus=gpus.first(max(entrant.world_size for entrant in alive)),
+        draw=draw,
+        lead_steps=lead_steps,
+        step_s=step_s,
+        show=show,
+    )
+
+
 def take_turns(
     entrants: Sequence[Entrant],
     counts: Sequence[int],
