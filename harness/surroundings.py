@@ -42,7 +42,7 @@ def look() -> list[Finding]:
     driver, no_driver = Gpus("cuda", ()).driver()
     chips = installed()
     versions: dict[str, str] = software()["packages"]
-    missing = [name for name in PACKAGES if name not in versions]
+    packages = [f"{name} {versions.get(name, 'missing')}" for name in dict.fromkeys((*versions, *PACKAGES))]
     return [
         Finding.of("CPU", True, f"{cpu_name()}: {cores} of {seen} cores may be used here"),
         Finding.of("memory", True, f"{memory / 2**30:.1f} GiB, {left / 2**30:.1f} of them free"),
@@ -50,8 +50,7 @@ def look() -> list[Finding]:
         Finding.of("GPU", not isinstance(chips, str), chips if isinstance(chips, str) else "; ".join(chips)),
         quiet(),
         Finding.of("Python", True, f"{platform.python_version()} on {platform.system()} {platform.release()}"),
-        Finding.of("packages", "torch" not in missing, ", ".join(f"{name} {own}" for name, own in versions.items())),
-        *[Finding.of("packages", False, f"not installed: {', '.join(missing)}") for _ in missing[:1]],
+        Finding.of("packages", set(PACKAGES) <= set(versions), ", ".join(packages)),
     ]
 
 

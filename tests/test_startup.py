@@ -11,8 +11,7 @@ import pytest
 
 from bench import catalogue
 from bench.catalogue import Kind
-from results import store
-from tests.reports.synthetic import PLAN, machine, run
+from tests.reports.synthetic import keep
 
 ROOT = Path(__file__).parents[1]
 WITHOUT = """
@@ -38,10 +37,7 @@ def without(blocked: tuple[str, ...], *arguments: object) -> subprocess.Complete
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run."""
-    folder = tmp_path_factory.mktemp("kept")
-    for record in run():
-        store.write(record, folder, machine=machine(), plan=PLAN)
-    return folder
+    return keep(tmp_path_factory.mktemp("kept"))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from harness.nursery import Nursery, Process
 from reports import html
 from results import store
 from results.compare import compare
-from tests.reports.synthetic import PLAN, machine, run
+from tests.reports.synthetic import PLAN, keep, machine, run
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,10 +84,7 @@ def test_render_report(benchmark: Any) -> None:
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of fifteen arms."""
-    folder = tmp_path_factory.mktemp("kept")
-    for record in run():
-        store.write(record, folder, machine=machine(), plan=PLAN)
-    return folder
+    return keep(tmp_path_factory.mktemp("kept"))
 
 
 @pytest.mark.benchmark(group="start-up")

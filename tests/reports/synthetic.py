@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
+from pathlib import Path
 
 from bench.spec import Plan, WorkloadSpec
 from harness.record import Machine, Measurement, Record, Status, WorkCertificate
 from reports import charts, view
+from results import store
 from results.compare import Comparison
 
 Draw = Callable[[Sequence[Comparison], str], charts.Chart | None]
@@ -182,6 +184,13 @@ def run(workload: str = "gpt2/tiny", repetitions: int = 3, device: str = "cpu", 
 
 
 PLAN = Plan(name="quick", workloads=(WorkloadSpec(model="gpt2/tiny"),), compositions=(("compile",),))
+
+
+def keep(folder: Path) -> Path:
+    """The records of one heat, kept in a folder as a run keeps them."""
+    for made in run():
+        store.write(made, folder, machine=machine(), plan=PLAN)
+    return folder
 
 
 class Page(HTMLParser):
