@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import nox
 
@@ -60,6 +61,31 @@ def long(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """Try the report in a Chromium: what its script does, every width, light and dark, accessibility."""
+    install(session, "tests", "browser")
+    session.run("python", "-m", "pytest", "tests/reports/in_browser.py", *session.posargs)
+
+
+@nox.session
+def catalogue(session: nox.Session) -> None:
+    """Write anew what is made of the registry: bench/catalogue.json and the table in docs/techniques.md."""
+    install(session)
+    session.run("python", "-m", "bench.catalogue")
+    table = session.run("python", "-m", "bench", "list", "techniques", "--markdown", silent=True)
+    page = Path("docs/techniques.md")
+    head, _, _ = page.read_text(encoding="utf-8").partition("| name |")
+    page.write_text(f"{head}{str(table).strip()}\n", encoding="utf-8")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation site from docs/, the registry and the docstrings, into site/; warnings are errors."""
+    install(session, "docs")
+    session.run("python", "-m", "mkdocs", "build", "--strict", "--quiet", *session.posargs)
+
+
+@nox.session
 def cuda_build(session: nox.Session) -> None:
     """The tests that say more under a build of torch for CUDA, which needs no GPU to be installed and imported."""
     # PyPI's own build, whatever other one pip is configured to find on this machine.
@@ -67,7 +93,12 @@ def cuda_build(session: nox.Session) -> None:
     requirements = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "tests")
     session.install(*CONSTRAINTS, "--editable", ".[all]", *requirements, env=env)
     session.run("python", "-c", "import torch; assert torch.version.cuda, 'this build of torch is one without CUDA'")
-    files = [f"tests/test_{name}.py" for name in ("preload", "driver", "gpus", "fake_gpu", "precision", "nursery")]
+    files = [
+        *(f"tests/harness/telemetry/test_{name}.py" for name in ("driver", "gpus")),
+        *(f"tests/harness/processes/test_{name}.py" for name in ("preload", "fork_server")),
+        "tests/bench/techniques/test_precision.py",
+        "tests/test_fake_gpu.py",
+    ]
     session.run("python", "-m", "pytest", *(session.posargs or files))
 
 
@@ -120,3 +151,10 @@ def typecheck(session: nox.Session) -> None:
     """Check types strictly."""
     install(session, "typecheck")
     session.run("python", "-m", "mypy")
+
+
+@nox.session
+def check(session: nox.Session) -> None:
+    """All that a change must pass, in one environment: lint, types, documentation and every test."""
+    for part in (lint, typecheck, docs, tests, browser, long):
+        part(session)

@@ -16,6 +16,15 @@ _RAISED = re.compile(r"^(?:\w+\.)*[A-Z]\w*(?:Error|Exception|Warning|Interrupt|E
 """The last line of a traceback, with what an exception said."""
 
 
+_ECHO = re.compile(r"closed by peer|reset by peer|Broken pipe|remote (worker|process)", re.IGNORECASE)
+"""What gloo and NCCL say in a rank whose partner is gone."""
+
+
+def is_echo(reason: str) -> bool:
+    """Whether a rank only tells that another one has failed."""
+    return _ECHO.search(reason) is not None
+
+
 def root_cause(error: BaseException) -> str:
     """`Type: message` of the exception at the bottom; one of a loader's worker comes with the worker's traceback."""
     text = str(error)
@@ -37,3 +46,9 @@ def one_line(text: str) -> str:
         kept.append(line.strip())
     joined = " ".join(filter(None, kept))
     return joined if len(joined) <= LONGEST else f"{joined[: LONGEST - 1].rstrip()}…"
+
+
+def unwritten(error: OSError) -> str:
+    """What could not be read or written, and why."""
+    where = f"{str(error.filename)!r} " if error.filename is not None else ""
+    return f"{where}could not be read or written: {error.strerror or error}"

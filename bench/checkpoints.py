@@ -1,4 +1,4 @@
-"""Weights that the suite has trained itself: harness.pretrain makes them, workloads and teachers load them."""
+"""Weights that the suite has trained itself, by harness.preparation.pretrain; workloads and teachers load them."""
 
 from __future__ import annotations
 

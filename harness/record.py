@@ -62,19 +62,20 @@ class Measurement:
     """Raw times (one entry a step unless said otherwise) and peaks of one arm in one repetition.
 
     `ready_s` runs from asking for the arm to the end of its first step. `first_step_s` is that step alone, with any
-    compilation in it. `round_index` gives the round of each entry of `round_step_times_s`: entries of one round are
-    one turn of contiguous steps, with the uncounted ones at its beginning (`Record.lead_steps`). On a GPU the step
-    times are device events and `round_host_times_s`, one entry a turn, is the host's clock around the same
-    synchronised steps; on a CPU both are the host's clock. `*_data_wait_s` is what the training thread waited for the
-    next batch, and `*_copy_s` what it then took to copy it to the device: from pageable memory that waits for the
-    step before. A copy in another thread, which a technique may make, is neither. `*_samples` and `*_tokens` count
-    what was fed, over all ranks, padding left out; tokens are missing where samples are not text. `sustained_*` are
-    of a window of contiguous steps for telemetry, where there was one, and `sample_*` were read in it; else between
-    turns, and `sample_t_s` is the time in turns so far. `rss_*` add up the processes of the arm; `peak_memory_bytes`
-    is the allocator's peak on a GPU. On a CPU it is the growth of the resident set over the freshly forked process,
-    less the pages of files that were mapped on the way (libraries, the corpus): how many of those are resident
-    depends on the page cache, not the arm. `throttle_reasons` is empty where the GPU was asked and nothing held it
-    back, and None where it could not be asked. `unknown` has one `note` for each figure that could not be read.
+    compilation in it, and the first of `warmup_step_times_s` too. `losses` has every step's. `round_index` gives the
+    round of each entry of `round_step_times_s`: entries of one round are one turn of contiguous steps, with the
+    uncounted ones at its beginning (`Record.lead_steps`). On a GPU the step times are device events and
+    `round_host_times_s`, one entry a turn, is the host's clock around the same synchronised steps; on a CPU both are
+    the host's clock. `*_data_wait_s` is what the training thread waited for the next batch, and `*_copy_s` what it then
+    took to copy it to the device: from pageable memory that waits for the step before. A copy in another thread, which
+    a technique may make, is neither. `*_samples` and `*_tokens` count what was fed, over all ranks, padding left out;
+    tokens are missing where samples are not text. `sustained_*` are of a window of contiguous steps for telemetry,
+    where there was one, and `sample_*` were read in it; else between turns, and `sample_t_s` is the time in turns so
+    far. `rss_*` add up the processes of the arm; `peak_memory_bytes` is the allocator's peak on a GPU. On a CPU it is
+    the growth of the resident set over the freshly forked process, less the pages of files that were mapped on the way
+    (libraries, the corpus): how many of those are resident depends on the page cache, not the arm. `throttle_reasons`
+    is empty where the GPU was asked and nothing held it back, and None where it could not be asked. `unknown` has one
+    `note` for each figure that could not be read.
     """
 
     build_s: float | None = None
@@ -138,22 +139,21 @@ def why_unknown(measurement: Measurement, figure: str) -> str | None:
 class WorkCertificate:
     """What the arm really did. Counts are for one optimizer update over all ranks unless said otherwise.
 
-    `movement_rms` is the root mean square change of a fixed sample of parameters over the timed life.
-    `first_losses` comes from a replay of the first updates from the same seed, without dropout, so that it can be
-    compared with the baseline's; `samples_per_update` and the tokens are counted there, at the model's own input.
-    `attention_kernels` are the fused ones of the last replayed step: none means plain matrix products, and unknown that
-    something was compiled and may hide them. `cudagraph_skips` counts how often torch.compile gave up a CUDA graph that
-    it was asked for (on a CPU it always does), and `cuda_graph_launches` those launched in the last replayed step.
-    The shares of communication are of the same step (harness.communication). `accuracy` and macro `f1` are a fine-tuned
-    classifier's on `scored_samples` held out, after the replay's updates.
-    `replayed_updates` falls short of the replay's steps where loss scaling skipped some. `model_called`: the model was
-    called with what wraps it; `compiled_nothing`: torch.compile wraps it, and was never called. `gradient_norm` is that
-    of the first update, of all ranks together, and None where a gradient is sparse; `gradient_sample` has some elements
-    of it where one rank has all parameters, and `gradient_spread` is by how much of their norm those of ranks that
-    average gradients are apart. Of the baseline, `repeated_losses` are those of a second replay, which show how exactly
-    losses can be compared, and `draws` says whether the forward pass draws random numbers. `samples_per_pass` are those
-    of one forward pass on one rank, and `normalises_batch`: layers of the model look across them. `losses_unknown` says
-    why the losses are not compared.
+    `movement_rms` is the root mean square change of a fixed sample of parameters over the timed life. `first_losses`
+    comes from a replay of the first updates from the same seed, without dropout, so that it can be compared with the
+    baseline's; `samples_per_update` and the tokens are counted there, at the model's own input. `attention_kernels` are
+    the fused ones of the last replayed step: none means plain matrix products, and unknown that something was compiled
+    and may hide them. `cudagraph_skips` counts how often torch.compile gave up a CUDA graph that it was asked for (on a
+    CPU it always does), and `cuda_graph_launches` those launched in the last replayed step. The shares of communication
+    are of the same step. `accuracy` and macro `f1` are a fine-tuned classifier's on `scored_samples` held out, after
+    the replay's updates. `replayed_updates` falls short of the replay's steps where loss scaling skipped some.
+    `model_called`: the model was called with what wraps it; `compiled_nothing`: torch.compile wraps it, and was never
+    called. `gradient_norm` is that of the first update, of all ranks together, and None where a gradient is sparse;
+    `gradient_sample` has some elements of it where one rank has all parameters, and `gradient_spread` is by how much of
+    their norm those of ranks that average gradients are apart. Of the baseline, `repeated_losses` are those of a second
+    replay, which show how exactly losses can be compared, and `draws` says whether the forward pass draws random
+    numbers. `samples_per_pass` are those of one forward pass on one rank, and `normalises_batch`: layers of the model
+    look across them. `losses_unknown` says why the losses are not compared.
     """
 
     parameters: int

@@ -1,1 +1,1 @@
-"""What is SHOWN: tables, charts and the offline HTML report."""
+"""What is SHOWN, in rooms: wording, charts, text, formats, page. Each may import those before it."""

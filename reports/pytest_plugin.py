@@ -21,7 +21,7 @@ import pytest
 
 if TYPE_CHECKING:
     from bench.workload import Workload
-    from harness.stopwatch import Timing
+    from harness.timing.stopwatch import Timing
 
 RESULTS = pytest.StashKey[list[dict[str, Any]]]()
 
@@ -48,8 +48,8 @@ def trainpace(request: pytest.FixtureRequest) -> Callable[..., Timing]:
     calls: list[Timing] = []
 
     def measure(what: Callable[[], object] | Workload, *, device: str = "cpu", seconds: float = 2.0) -> Timing:
-        from harness.stopwatch import time_steps
-        from reports import benchmark_json
+        from harness.timing.stopwatch import time_steps
+        from reports.formats import benchmark_json
 
         if calls:
             raise ValueError(f"{request.node.nodeid} calls trainpace twice: a test is one benchmark, so split it")
@@ -68,7 +68,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     found = session.config.stash[RESULTS]
     if target is None:
         return
-    from reports import benchmark_json
+    from reports.formats import benchmark_json
 
     document = benchmark_json.document(found, datetime.now(UTC))
     target.write_text(json.dumps(document, indent=4), encoding="utf-8")
@@ -78,7 +78,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     found = config.stash[RESULTS]
     if not found:
         return
-    from reports import benchmark_json, listing
+    from reports.formats import benchmark_json
+    from reports.text import listing
 
     terminalreporter.section("trainpace")
     terminalreporter.write_line(listing.aligned(benchmark_json.rows(found)))

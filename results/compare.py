@@ -12,8 +12,9 @@ from enum import StrEnum
 from bench.spec import BASELINE
 from harness.record import Machine, Record, Status
 from results.contrasts import Contrast, contrasts
-from results.metrics import METRICS, final_loss
+from results.metrics import METRICS, Figures, final_loss
 from results.pace import log_pace, log_paces_together, step_time_s
+from results.payback import Payback, Pays, payback
 from results.statistics import Interval, interval
 
 SAME_WITHIN = 0.02
@@ -28,7 +29,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class Comparison(Figures):
     """One arm of one heat over its repetitions. None is unknown; `reason` says why where an arm is not `ok`.
 
     `compute` is the number format of the large matrix products. Times are in seconds; `speedup` is the baseline's time
@@ -36,9 +37,11 @@ class Comparison:
     hold for all arms of the workload together with 95 %, and the verdict follows them. Of an arm whose verdict is open,
     `seconds_to_know` is about how long more repetitions of it and the baseline would take until it is known. `dropped`
     counts the repetitions that something disturbed; they are not among the `repetitions`, and nothing shown is made of
-    them. `changes` are what the techniques declare that they change. `alone`: not interleaved with the baseline, beside
-    which it does not fit in memory, but measured before or after it in each repetition. `smallest_effect` is the least
-    relative change of the time a token that these repetitions could have seen (80 % power, beside all other arms).
+    them. `pays` and `pays_after_updates` say when what it takes longer to start is earned back (results.payback), by
+    the bounds for all arms. `changes` are what the techniques declare that they change. `alone`: not interleaved with
+    the baseline, beside which it does not fit in memory, but measured before or after it in each repetition.
+    `smallest_effect` is the least relative change of the time a token that these repetitions could have seen (80 %
+    power, beside all other arms).
     """
 
     workload: str
@@ -50,8 +53,6 @@ class Comparison:
     step_time_s: float | None
     step_time_low_s: float | None
     step_time_high_s: float | None
-    tokens_per_s: float | None
-    samples_per_s: float | None
     speedup: float | None
     speedup_low: float | None
     speedup_high: float | None
@@ -59,28 +60,14 @@ class Comparison:
     claim_high: float | None
     verdict: Verdict | None
     seconds_to_know: float | None
+    pays: Pays | None
+    pays_after_updates: float | None
+    pays_after_updates_low: float | None
+    pays_after_updates_high: float | None
     method: str | None
     smallest_effect: float | None
-    peak_memory_bytes: float | None
-    gpu_util_pct: float | None
-    cpu_util_pct: float | None
-    energy_j_per_token: float | None
-    mfu: float | None
-    matmul_share: float | None
-    data_wait_pct: float | None
-    copy_pct: float | None
-    ready_s: float | None
-    first_step_s: float | None
-    compile_s: float | None
     ranks: int
     scaling_efficiency: float | None
-    exposed_communication_share: float | None
-    slowest_rank: float | None
-    cuda_graph_launches: float | None
-    cudagraph_skips: float | None
-    accuracy: float | None
-    f1: float | None
-    final_loss: float | None
     loss_delta: float | None
     parameters: int | None
     changes: list[str]
@@ -140,9 +127,9 @@ def _comparison(records: list[Record], baselines: list[Record], found: Contrast 
     repetitions = len({record.repetition for record in good})
     bounds = (None, None) if found is None else (_exp(found.claim_low), _exp(found.claim_high))
     said = None if found is None else verdict(*bounds)
-    metrics = {metric.name: _median(metric.derive(record, machine) for record in good) for metric in METRICS}
+    metrics = {name: _median(item.derive(record, machine) for record in good) for name, item in METRICS.items()}
     baseline_loss = _median(final_loss(record) for record in baselines)
-    cold = [record.measurement for record in good if record.measurement.compile_cache in (None, "cold")]
+    paid = _payback(found, metrics["start_s"], baselines, machine)
     return Comparison(
         workload=first.workload,
         techniques=first.techniques,
@@ -161,10 +148,11 @@ def _comparison(records: list[Record], baselines: list[Record], found: Contrast 
         verdict=said,
         seconds_to_know=_seconds_to_know(found, good, baselines) if found and said is Verdict.UNCLEAR else None,
         method=found.method if found else None,
+        pays=paid.pays,
+        pays_after_updates=paid.updates,
+        pays_after_updates_low=paid.updates_low,
+        pays_after_updates_high=paid.updates_high,
         smallest_effect=math.expm1(found.smallest_effect) if found and found.smallest_effect is not None else None,
-        ready_s=_median(record.measurement.ready_s for record in good),
-        first_step_s=_median(item.first_step_s for item in cold),
-        compile_s=_median(item.compile_s for item in cold),
         loss_delta=None if is_baseline else difference(metrics["final_loss"], baseline_loss),
         parameters=next((item.certificate.parameters for item in good if item.certificate), first.parameters),
         ranks=first.world_size,
@@ -174,6 +162,21 @@ def _comparison(records: list[Record], baselines: list[Record], found: Contrast 
         reason=failed.reason if failed else _why_disturbed(records),
         command=first.command,
         **metrics,
+    )
+
+
+def _payback(found: Contrast | None, start_s: float | None, baselines: list[Record], machine: Machine) -> Payback:
+    """By the bounds for all arms together, as the verdict."""
+    if found is None or found.claim_low is None or found.claim_high is None:
+        return Payback()
+    reference_s = _median(METRICS["start_s"].derive(record, machine) for record in baselines)
+    step = _log_interval(_step_times_s(baselines))
+    return payback(
+        difference(start_s, reference_s),
+        step.estimate if step else None,
+        math.exp(found.estimate),
+        math.exp(found.claim_low),
+        math.exp(found.claim_high),
     )
 
 

@@ -16,7 +16,7 @@ from results.statistics import interval
 
 if TYPE_CHECKING:
     # It imports torch, which takes a second, and what is kept is read without it.
-    from harness.duel import Bout
+    from harness.ab.pair import Pair
 
 MOST_DROPPED = 8
 """Disturbed repetitions of a workload that are replaced, before it is given up."""
@@ -85,26 +85,26 @@ class Referee:
         self._limits, self._needs_checkout = limits, needs_checkout
         self._settled = {name: self._finding(name, [], Verdict.INVALID, reason) for name, reason in missing.items()}
 
-    def __call__(self, bouts: Sequence[Bout]) -> list[str]:
+    def __call__(self, pairs: Sequence[Pair]) -> list[str]:
         """The workloads that need more repetitions, after a look at those that have enough for one."""
-        self._reject_unfit(bouts)
-        good = {name: self._good(bouts, name) for name in self._open}
+        self._reject_unfit(pairs)
+        good = {name: self._good(pairs, name) for name in self._open}
         due = [name for name, found in good.items() if len(found) in LOOKS]
         # Workloads that are still open have their looks together.
         if due and len(due) == len(good):
-            self._look(bouts, good)
+            self._look(pairs, good)
         return [name for name in self._open if len(good[name]) < max(LOOKS)]
 
-    def conclude(self, bouts: Sequence[Bout]) -> list[Finding]:
+    def conclude(self, pairs: Sequence[Pair]) -> list[Finding]:
         """What came out for every workload, when there will be no more repetitions."""
-        self(bouts)
-        good = {name: self._good(bouts, name) for name in self._open}
+        self(pairs)
+        good = {name: self._good(pairs, name) for name in self._open}
         # Where the time ran out in the middle, the surplus is left out, which looks at no time.
         size = min((len(found) for found in good.values()), default=0)
         if size and self._open:
-            self._look(bouts, {name: found[:size] for name, found in good.items()}, is_last=True)
+            self._look(pairs, {name: found[:size] for name, found in good.items()}, is_last=True)
         for name in self._open:
-            own = self._of(bouts, name)
+            own = self._of(pairs, name)
             verdict, reason = (Verdict.INVALID, "all repetitions were disturbed") if own else TOO_LATE
             self._settled[name] = self._finding(name, own, verdict, reason)
         return [self._settled[name] for name in self._limits]
@@ -114,40 +114,40 @@ class Referee:
         return [name for name in self._limits if name not in self._settled]
 
     @staticmethod
-    def _of(bouts: Sequence[Bout], name: str) -> list[Bout]:
-        return [bout for bout in bouts if bout.workload == name]
+    def _of(pairs: Sequence[Pair], name: str) -> list[Pair]:
+        return [pair for pair in pairs if pair.workload == name]
 
-    def _good(self, bouts: Sequence[Bout], name: str) -> list[Bout]:
-        return [bout for bout in self._of(bouts, name) if not bout.disturbed]
+    def _good(self, pairs: Sequence[Pair], name: str) -> list[Pair]:
+        return [pair for pair in self._of(pairs, name) if not pair.disturbed]
 
-    def _reject_unfit(self, bouts: Sequence[Bout]) -> None:
+    def _reject_unfit(self, pairs: Sequence[Pair]) -> None:
         for name in self._open:
-            own = self._of(bouts, name)
-            reason = next((reason for bout in own for reason in unfit(bout, self._needs_checkout)), None)
-            dropped = sum(bool(bout.disturbed) for bout in own)
+            own = self._of(pairs, name)
+            reason = next((reason for pair in own for reason in unfit(pair, self._needs_checkout)), None)
+            dropped = sum(bool(pair.disturbed) for pair in own)
             if reason is None and dropped > MOST_DROPPED:
                 reason = f"{dropped} of {len(own)} repetitions were disturbed"
             if reason is not None:
                 self._settled[name] = self._finding(name, own, Verdict.INVALID, reason)
 
-    def _look(self, bouts: Sequence[Bout], good: Mapping[str, Sequence[Bout]], *, is_last: bool = False) -> None:
-        ratios = {name: [log_ratio(bout) for bout in found] for name, found in good.items()}
+    def _look(self, pairs: Sequence[Pair], good: Mapping[str, Sequence[Pair]], *, is_last: bool = False) -> None:
+        ratios = {name: [log_ratio(pair) for pair in found] for name, found in good.items()}
         convicted = sum(finding.verdict is Verdict.REGRESSION for finding in self._settled.values())
         family = len(self._limits) - convicted
         margins = {name: self._limits[name].time for name in good}
         for name, decision in decide(ratios, margins, family=family).items():
-            finding = self._judged(name, self._of(bouts, name), good[name], decision, family)
+            finding = self._judged(name, self._of(pairs, name), good[name], decision, family)
             if is_last or len(good[name]) == max(LOOKS) or finding.verdict in (Verdict.PASS, Verdict.REGRESSION):
                 self._settled[name] = finding
 
-    def _judged(self, name: str, own: Sequence[Bout], good: Sequence[Bout], decision: Decision, family: int) -> Finding:
+    def _judged(self, name: str, own: Sequence[Pair], good: Sequence[Pair], decision: Decision, family: int) -> Finding:
         memory = compare_memory(good, self._limits[name].memory, LOOKS.get(len(good), min(LOOKS.values())) / family)
         reasons = side_gates(good, memory, self._limits[name])
         verdict = Verdict.REGRESSION if reasons else decision.verdict
         if verdict is Verdict.PASS and (memory is None or memory.may_have_grown(self._limits[name].memory)):
             verdict = Verdict.INCONCLUSIVE
             reasons = ["peak memory is unknown" if memory is None else "peak memory may have grown"]
-        dropped = len(own) - sum(not bout.disturbed for bout in own)
+        dropped = len(own) - sum(not pair.disturbed for pair in own)
         if dropped > DROPPED_SHARE * len(own):
             # It may still become a smaller share; until then nothing is decided.
             verdict, reasons = Verdict.INVALID, [f"{dropped} of {len(own)} repetitions were disturbed"]
@@ -157,18 +157,18 @@ class Referee:
             repetitions=len(good),
             time=decision,
             memory=memory,
-            base_step_time_s=statistics.median(_step_time_s(bout.base) for bout in good),
-            head_step_time_s=statistics.median(_step_time_s(bout.head) for bout in good),
+            base_step_time_s=statistics.median(_step_time_s(pair.base) for pair in good),
+            head_step_time_s=statistics.median(_step_time_s(pair.head) for pair in good),
         )
 
-    def _finding(self, name: str, own: Sequence[Bout], verdict: Verdict, *reasons: str) -> Finding:
-        causes = [cause for bout in own for cause in bout.disturbed]
+    def _finding(self, name: str, own: Sequence[Pair], verdict: Verdict, *reasons: str) -> Finding:
+        causes = [cause for pair in own for cause in pair.disturbed]
         return Finding(
             workload=name,
             verdict=verdict,
             limits=self._limits[name],
-            repetitions=sum(not bout.disturbed for bout in own),
-            dropped=sum(bool(bout.disturbed) for bout in own),
+            repetitions=sum(not pair.disturbed for pair in own),
+            dropped=sum(bool(pair.disturbed) for pair in own),
             disturbances={cause: causes.count(cause) for cause in dict.fromkeys(causes)},
             reasons=reasons,
         )
@@ -179,11 +179,11 @@ def overall(findings: Collection[Finding]) -> Verdict:
     return min((finding.verdict for finding in findings), key=WORST_FIRST.index, default=Verdict.INVALID)
 
 
-def log_ratio(bout: Bout) -> float:
+def log_ratio(pair: Pair) -> float:
     """ln(head / base) of the time a token (a sample, where samples are not text): the centre over the rounds, or where
     these were not taken together the ratio of the centres."""
-    base, head = ({turn.round: turn.log_pace for turn in turns(record)} for record in (bout.base, bout.head))
-    if not bout.together:
+    base, head = ({turn.round: turn.log_pace for turn in turns(record)} for record in (pair.base, pair.head))
+    if not pair.together:
         return _centre(head.values()) - _centre(base.values())
     return _centre(head[index] - base[index] for index in base)
 
@@ -198,10 +198,10 @@ def _step_time_s(record: Record) -> float:
     return _centre(turn.step_time_s for turn in turns(record))
 
 
-def unfit(bout: Bout, needs_checkout: bool) -> list[str]:
+def unfit(pair: Pair, needs_checkout: bool) -> list[str]:
     """In words, why a repetition can decide nothing, whatever its times: another would be no better."""
-    at = f"in repetition {bout.repetition + 1}"
-    sides = (("base", bout.base, bout.base_seen), ("head", bout.head, bout.head_seen))
+    at = f"in repetition {pair.repetition + 1}"
+    sides = (("base", pair.base, pair.base_seen), ("head", pair.head, pair.head_seen))
     failed = [
         f"{name} ended as {record.status} {at}: {record.reason}"
         for name, record, _ in sides
@@ -217,13 +217,13 @@ def unfit(bout: Bout, needs_checkout: bool) -> list[str]:
     ]
     if needs_checkout and not any(seen.modules for _, _, seen in sides):
         found.append("neither side ran any code of its checkout: name a model of yours, as in --model FILE.py:FUNCTION")
-    base, head = bout.base.measurement, bout.head.measurement
+    base, head = pair.base.measurement, pair.head.measurement
     counts = {
         "steps": (len(base.round_step_times_s), len(head.round_step_times_s)),
         "samples": (sum(base.round_samples), sum(head.round_samples)),
         "tokens": (sum(base.round_tokens), sum(head.round_tokens)),
     }
-    if bout.together:
+    if pair.together:
         found += [f"base took {own} {what}, head {other} {at}" for what, (own, other) in counts.items() if own != other]
     return found
 
@@ -239,13 +239,13 @@ def _bad_numbers(measured: Measurement) -> list[str]:
     return problems
 
 
-def compare_memory(bouts: Sequence[Bout], limit: float, alpha: float) -> Memory | None:
+def compare_memory(pairs: Sequence[Pair], limit: float, alpha: float) -> Memory | None:
     """Peak memory of the sides; None where a repetition does not know it. Exact on a GPU; on a CPU it has a spread, so
     the test for time decides here too."""
-    pairs = [(bout.base.measurement.peak_memory_bytes, bout.head.measurement.peak_memory_bytes) for bout in bouts]
-    if any(base is None or head is None or base <= 0 or head <= 0 for base, head in pairs):
+    peaks = [(pair.base.measurement.peak_memory_bytes, pair.head.measurement.peak_memory_bytes) for pair in pairs]
+    if any(base is None or head is None or base <= 0 or head <= 0 for base, head in peaks):
         return None
-    logs = [math.log(head / base) for base, head in pairs if base and head]
+    logs = [math.log(head / base) for base, head in peaks if base and head]
     found = interval(logs)
     return Memory(
         ratio=math.exp(found.estimate),
@@ -255,20 +255,20 @@ def compare_memory(bouts: Sequence[Bout], limit: float, alpha: float) -> Memory 
     )
 
 
-def side_gates(bouts: Sequence[Bout], memory: Memory | None, limits: Limits) -> list[str]:
+def side_gates(pairs: Sequence[Pair], memory: Memory | None, limits: Limits) -> list[str]:
     """In words, what has become worse beside the time."""
     found = []
     if memory is not None and memory.is_regression:
         found.append(f"peak memory grew by {memory.ratio - 1:.1%}, more than {limits.memory:.1%}")
     for name in ("graph_breaks", "recompiles"):
-        base, head = (_counted(bouts, side, name) for side in ("base", "head"))
+        base, head = (_counted(pairs, side, name) for side in ("base", "head"))
         if base is not None and head is not None and head > base:
             found.append(f"{name.replace('_', ' ')} went from {base:g} to {head:g}")
     return found
 
 
-def _counted(bouts: Sequence[Bout], side: str, name: str) -> float | None:
+def _counted(pairs: Sequence[Pair], side: str, name: str) -> float | None:
     """The median count over the repetitions; None where nothing was compiled, which has no such count."""
-    counts = [getattr(getattr(bout, side).certificate, name, None) for bout in bouts]
+    counts = [getattr(getattr(pair, side).certificate, name, None) for pair in pairs]
     known = [count for count in counts if count is not None]
     return statistics.median(known) if len(known) == len(counts) else None

@@ -1,29 +1,50 @@
-"""The table of metrics: what is derived from a record, in which unit, and which way is better."""
+"""The metrics: figures that are derived from a record. `Figures` is the list of them."""
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from enum import StrEnum
+from typing import Any
 
 from harness.record import Machine, Record
 from results import pace
 from results.pace import step_time_s
 
-Better = Literal["higher", "lower", "neither"]
+Derive = Callable[[Record, Machine], float | None]
+"""One figure of a repetition; None where it is not known."""
+
+
+class Form(StrEnum):
+    """How a figure is written: by the function of that name in reports/wording/quantity.py."""
+
+    DURATION = "duration"
+    ENERGY = "energy"
+    MEMORY = "memory"
+    PERCENT = "percent"
+    RATE = "rate"
+    SHARE = "share"
+    SIGNIFICANT = "significant"
+    WHOLE = "whole"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One figure a repetition. `derive` returns None where it is not known; a comparison shows the median over
-    repetitions."""
+    """How a figure is derived, written and named, and why it may be unknown if nothing more is said of it."""
 
-    name: str
-    unit: str
-    better: Better
+    derive: Derive
+    form: Form
+    title: str
     caption: str
-    derive: Callable[[Record, Machine], float | None]
+    unknown: str
+
+
+def metric(derive: Derive, form: Form, title: str, caption: str, unknown: str = "not recorded") -> Any:
+    """A field of Figures."""
+    made = Metric(derive=derive, form=form, title=title, caption=caption, unknown=unknown)
+    return dataclasses.field(metadata={"metric": made})
 
 
 def mean(values: Sequence[float]) -> float | None:
@@ -80,126 +101,145 @@ def final_loss(record: Record) -> float | None:
     return losses[-1] if losses else None
 
 
-METRICS: tuple[Metric, ...] = (
-    Metric(
-        name="tokens_per_s",
-        unit="1/s",
-        better="higher",
-        caption="tokens a second, padding left out: what a step handles, over the step time",
-        derive=lambda record, _: pace.rate_per_s(record, "tokens"),
-    ),
-    Metric(
-        name="samples_per_s",
-        unit="1/s",
-        better="higher",
-        caption="samples a second: what a step handles, over the step time",
-        derive=lambda record, _: pace.rate_per_s(record, "samples"),
-    ),
-    Metric(
-        name="peak_memory_bytes",
-        unit="B",
-        better="lower",
-        caption="peak memory: the allocator's on a GPU, the growth of the process's own memory on a CPU",
-        derive=lambda record, _: record.measurement.peak_memory_bytes,
-    ),
-    Metric(
-        name="gpu_util_pct",
-        unit="%",
-        better="higher",
-        caption="mean GPU utilisation over the sustained window, as NVML samples it",
-        derive=lambda record, _: mean(record.measurement.sample_gpu_util_pct),
-    ),
-    Metric(
-        name="cpu_util_pct",
-        unit="%",
-        better="neither",
-        caption="mean CPU use of the arm's processes while it steps; 100 % is all cores",
-        derive=lambda record, _: mean(record.measurement.sample_cpu_pct),
-    ),
-    Metric(
-        name="energy_j_per_token",
-        unit="J",
-        better="lower",
-        caption="GPU energy a token over the sustained window, from the chip's energy counter",
-        derive=lambda record, _: _energy_per_token(record),
-    ),
-    Metric(
-        name="mfu",
-        unit="",
-        better="higher",
-        caption="model FLOP utilisation: share of the chip's published peak",
-        derive=lambda record, machine: _flops_share(record, machine.published_flops_per_s),
-    ),
-    Metric(
-        name="matmul_share",
-        unit="",
-        better="higher",
-        caption="share of the matrix product peak that was measured on this machine",
-        derive=lambda record, machine: _flops_share(record, machine.matmul_flops_per_s),
-    ),
-    Metric(
-        name="final_loss",
-        unit="",
-        better="lower",
-        caption="loss at the last replayed update (same updates and data in every arm, no dropout)",
-        derive=lambda record, _: final_loss(record),
-    ),
-    Metric(
-        name="exposed_communication_share",
-        unit="",
-        better="lower",
-        caption="share of a replayed step in which ranks exchange data and nothing is computed, mean over ranks",
-        derive=lambda record, _: record.certificate.exposed_communication_share if record.certificate else None,
-    ),
-    Metric(
-        name="slowest_rank",
-        unit="",
-        better="neither",
-        caption="the rank that the others wait for, by the least exposed communication",
-        derive=lambda record, _: record.certificate.slowest_rank if record.certificate else None,
-    ),
-    Metric(
-        name="cuda_graph_launches",
-        unit="",
-        better="neither",
-        caption="CUDA graphs launched in the last replayed step",
-        derive=lambda record, _: record.certificate.cuda_graph_launches if record.certificate else None,
-    ),
-    Metric(
-        name="cudagraph_skips",
-        unit="",
-        better="lower",
-        caption="CUDA graphs that torch.compile was asked for and gave up: their kernels were launched one by one",
-        derive=lambda record, _: _cudagraph_skips(record),
-    ),
-    Metric(
-        name="accuracy",
-        unit="",
-        better="higher",
-        caption="share of held-out samples that the fine-tuned classifier gets right after the replayed updates",
-        derive=lambda record, _: record.certificate.accuracy if record.certificate else None,
-    ),
-    Metric(
-        name="f1",
-        unit="",
-        better="higher",
-        caption="F1 of the same, the mean over labels",
-        derive=lambda record, _: record.certificate.f1 if record.certificate else None,
-    ),
-    Metric(
-        name="data_wait_pct",
-        unit="%",
-        better="lower",
-        caption="share of the counted steps' time in which the training thread waited for the next batch",
-        derive=lambda record, _: _share_pct(record, "data_wait_s"),
-    ),
-    Metric(
-        name="copy_pct",
-        unit="%",
-        better="lower",
-        caption="share of the counted steps' time in which the training thread copied batches to the device; from "
-        "pageable memory a copy waits for the step before",
-        derive=lambda record, _: _share_pct(record, "copy_s"),
-    ),
-)
-"""What `compare` derives besides step time and speed-up, which carry intervals."""
+def _certified(name: str) -> Derive:
+    return lambda record, _: getattr(record.certificate, name) if record.certificate else None
+
+
+def _is_cold(record: Record) -> bool:
+    """Where compilation was found in a cache, what it costs was not seen."""
+    return record.measurement.compile_cache in (None, "cold")
+
+
+def _cold(name: str) -> Derive:
+    return lambda record, _: getattr(record.measurement, name) if _is_cold(record) else None
+
+
+def _start_s(record: Record) -> float | None:
+    """From asking for the arm until it is warm, less what its steps until then would have taken at its pace."""
+    measured, steady_s = record.measurement, step_time_s(record)
+    if measured.ready_s is None or steady_s is None or not _is_cold(record):
+        return None
+    steps = measured.warmup_step_times_s
+    start_s = measured.ready_s + sum(steps[1:]) - len(steps) * steady_s
+    # Where steps became slower after the warm-up, this pace says nothing of those before.
+    return start_s if start_s >= 0 else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """The metrics of an arm: of each the median over its repetitions, None where it is not known."""
+
+    tokens_per_s: float | None = metric(
+        lambda record, _: pace.rate_per_s(record, "tokens"), Form.RATE, "Tokens", "tokens a second, over the same steps"
+    )
+    samples_per_s: float | None = metric(
+        lambda record, _: pace.rate_per_s(record, "samples"),
+        Form.RATE,
+        "Samples",
+        "samples a second, over the same steps",
+    )
+    peak_memory_bytes: float | None = metric(
+        lambda record, _: record.measurement.peak_memory_bytes,
+        Form.MEMORY,
+        "Peak memory",
+        "the allocator's on a GPU, growth of own memory on a CPU",
+    )
+    first_step_s: float | None = metric(
+        _cold("first_step_s"), Form.DURATION, "First step", "the first step alone, with any compilation in it"
+    )
+    ready_s: float | None = metric(
+        lambda record, _: record.measurement.ready_s,
+        Form.DURATION,
+        "Ready after",
+        "from asking for it to its first step's end",
+    )
+    start_s: float | None = metric(
+        lambda record, _: _start_s(record),
+        Form.DURATION,
+        "Start",
+        "until it is warm, beyond what these steps take once it is",
+        unknown="no pace was measured, or steps became slower later, or compiled code was found in a cache",
+    )
+    compile_s: float | None = metric(
+        _cold("compile_s"), Form.DURATION, "Compilation", "as the compiler counts it", unknown="nothing was compiled"
+    )
+    cpu_util_pct: float | None = metric(
+        lambda record, _: mean(record.measurement.sample_cpu_pct),
+        Form.PERCENT,
+        "CPU",
+        "use by the arm's processes; 100 % is all cores",
+    )
+    gpu_util_pct: float | None = metric(
+        lambda record, _: mean(record.measurement.sample_gpu_util_pct),
+        Form.PERCENT,
+        "GPU",
+        "mean utilisation, as NVML samples it",
+    )
+    energy_j_per_token: float | None = metric(
+        lambda record, _: _energy_per_token(record),
+        Form.ENERGY,
+        "Energy per token",
+        "from the GPU's energy counter",
+    )
+    mfu: float | None = metric(
+        lambda record, machine: _flops_share(record, machine.published_flops_per_s),
+        Form.SHARE,
+        "MFU",
+        "model FLOP utilisation: share of the chip's published peak",
+    )
+    matmul_share: float | None = metric(
+        lambda record, machine: _flops_share(record, machine.matmul_flops_per_s),
+        Form.SHARE,
+        "Of matmul peak",
+        "share of the peak measured on this machine",
+    )
+    data_wait_pct: float | None = metric(
+        lambda record, _: _share_pct(record, "data_wait_s"), Form.PERCENT, "Data wait", "share of the steps' time"
+    )
+    copy_pct: float | None = metric(
+        lambda record, _: _share_pct(record, "copy_s"),
+        Form.PERCENT,
+        "Copy",
+        "of batches to the device, share of the steps' time",
+    )
+    exposed_communication_share: float | None = metric(
+        _certified("exposed_communication_share"),
+        Form.SHARE,
+        "Exposed communication",
+        "of a step, hidden by no computation",
+    )
+    slowest_rank: float | None = metric(
+        _certified("slowest_rank"), Form.WHOLE, "Slowest rank", "the one that the others wait for"
+    )
+    cuda_graph_launches: float | None = metric(
+        _certified("cuda_graph_launches"), Form.WHOLE, "CUDA graphs", "launched in the last replayed step"
+    )
+    cudagraph_skips: float | None = metric(
+        lambda record, _: _cudagraph_skips(record),
+        Form.WHOLE,
+        "CUDA graphs skipped",
+        "given up by torch.compile, their kernels launched one by one",
+    )
+    accuracy: float | None = metric(
+        _certified("accuracy"),
+        Form.SHARE,
+        "Accuracy",
+        "on held-out text after the replayed updates",
+        unknown="measured in the phase finetune only",
+    )
+    f1: float | None = metric(
+        _certified("f1"),
+        Form.SIGNIFICANT,
+        "F1",
+        "mean over labels, on held-out text",
+        unknown="measured in the phase finetune only",
+    )
+    final_loss: float | None = metric(
+        lambda record, _: final_loss(record),
+        Form.SIGNIFICANT,
+        "Loss",
+        "at the last replayed update, without dropout",
+    )
+
+
+METRICS: dict[str, Metric] = {item.name: item.metadata["metric"] for item in dataclasses.fields(Figures)}

@@ -44,18 +44,21 @@ class Turn:
 
 def turns(record: Record) -> list[Turn]:
     """The counted turns of a record, in the order of their rounds; none where the whole repetition was disturbed."""
+    return [_turn(record, index, counted) for index, counted in counted_steps(record)]
+
+
+def counted_steps(record: Record) -> list[tuple[int, list[int]]]:
+    """The rounds of the counted turns, each with where its counted steps are in the measurement's lists."""
     if record.disturbed:
         return []
-    measured, dropped = record.measurement, set(record.dropped_rounds)
-    numbered = range(len(measured.round_index))
-    made = []
-    for index, entries in itertools.groupby(numbered, key=measured.round_index.__getitem__):
+    rounds = record.measurement.round_index
+    found = []
+    for index, entries in itertools.groupby(range(len(rounds)), key=rounds.__getitem__):
         whole = list(entries)
         # A turn of which nothing would be left keeps its last step.
-        counted = whole[min(record.lead_steps, len(whole) - 1) :]
-        if index not in dropped:
-            made.append(_turn(record, index, counted))
-    return made
+        if index not in record.dropped_rounds:
+            found.append((index, whole[min(record.lead_steps, len(whole) - 1) :]))
+    return found
 
 
 def _turn(record: Record, index: int, counted: Sequence[int]) -> Turn:

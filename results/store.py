@@ -162,7 +162,9 @@ def _read_part(part: Path) -> pa.Table:
 
 def read_machine(folder: Path) -> Machine:
     """The machine that a run was measured on, from the metadata of its first part."""
-    return Machine(**_metadata(folder, "trainpace.machine"))
+    read = _metadata(folder, "trainpace.machine")
+    # JSON has no tuples.
+    return Machine(**read | {"capability": read["capability"] and tuple(read["capability"])})
 
 
 def read_plan(folder: Path) -> Plan:

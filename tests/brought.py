@@ -70,6 +70,22 @@ def part_called() -> Workload:
     return Workload(model=Lightning, data=_points, loss=loss, batch=16)
 
 
+class Truncated(Dataset[tuple[Tensor, int]]):
+    """One of its samples cannot be read."""
+
+    def __len__(self) -> int:
+        return 64
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if index == 40:
+            raise OSError("image /data/40.jpg is truncated")
+        return torch.zeros(64), index % CLASSES
+
+
+def one_is_truncated() -> Workload:
+    return Workload(model=_net, data=Truncated, loss=_cross_entropy, batch=16)
+
+
 class Noisy(Dataset[tuple[Tensor, int]]):
     """Augments by one of the generators there are."""
 

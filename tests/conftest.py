@@ -1,10 +1,11 @@
-"""Shared by all tests: a cache of their own, one nursery, and short protocols."""
+"""Shared by all tests: a cache of their own, one fork server, and short protocols."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,17 @@ import torch
 
 from bench.corpus import Corpus, cache_folder, open_corpus
 from bench.spec import Phase, Plan, Protocol, WorkloadSpec
-from harness import conditions, conformance
-from harness.nursery import Nursery
-from harness.prepare import Prepared, prepare
-from harness.record import Record
-from harness.sweep import Sweep
+from harness.heats import conformance
+from harness.heats.sweep import Sweep
+from harness.message import Message
+from harness.preparation.machine import describe_machine
+from harness.preparation.prepared import Prepared, prepare
+from harness.processes.fork_server import ForkServer
+from harness.record import Machine, Record
+from harness.telemetry import conditions
 from results import store
 from results.compare import most_telling
-from tests import nvml
+from tests import ROOT, nvml
 
 LEAST = dataclasses.replace(conformance.PROTOCOL, certify_steps=3)
 """For tests of what is trained, not of how long it takes."""
@@ -32,16 +36,34 @@ SHORT = Protocol(
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Tokens and tokenizers of the tests stay out of the user's cache. Set before the nursery inherits it."""
-    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    """Tokens, checkpoints and what is compiled stay out of the user's cache, and all processes that run tests share
+    them. Set before the fork server inherits it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+    shared.mkdir(exist_ok=True)
+    os.environ["XDG_CACHE_HOME"] = str(shared)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_folder() / "compiled")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def known_machine() -> Iterator[None]:
+    """What the machine is does not change from test to test, and to time its matrix products takes a second."""
+    known: dict[str, Machine] = {}
+
+    def once(fork_server: ForkServer, device: str, facts: Message) -> Machine:
+        return known.get(device) or known.setdefault(device, describe_machine(fork_server, device, facts))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("harness.preparation.prepared.describe_machine", once)
+        yield
 
 
 @pytest.fixture(scope="session")
 def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small corpus of real text: this project's own test sources."""
     folder = tmp_path_factory.mktemp("text")
-    for source in Path(__file__).parent.glob("*.py"):
-        (folder / source.name).write_bytes(source.read_bytes())
+    for source in (ROOT / "tests").rglob("*.py"):
+        (folder / str(source.relative_to(ROOT)).replace(os.sep, "-")).write_bytes(source.read_bytes())
     return folder
 
 
@@ -57,23 +79,46 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def nursery(own_cache: None) -> Iterator[Nursery]:
-    """One nursery for all tests, which knows the planted techniques too."""
-    with Nursery(modules=["tests.planted"]) as started:
+def fork_server(own_cache: None) -> Iterator[ForkServer]:
+    """One fork server for all tests, which knows the planted techniques too."""
+    with ForkServer(modules=["tests.planted"]) as started:
         started.wait_ready()
         yield started
 
 
+def lend(fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands and functions in this process ask the tests' own fork server: to start another takes seconds."""
+
+    @contextlib.contextmanager
+    def borrowed(*, modules: Sequence[str] = ()) -> Iterator[ForkServer]:
+        if modules:
+            with ForkServer(modules=modules) as own:
+                yield own
+        else:
+            yield fork_server
+
+    monkeypatch.setattr("bench.api.runs.ForkServer", borrowed)
+
+
 @pytest.fixture
-def undisturbed(monkeypatch: pytest.MonkeyPatch) -> None:
+def lent(fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    lend(fork_server, monkeypatch)
+
+
+def let_be(monkeypatch: pytest.MonkeyPatch) -> None:
     """Others may use the machine of a test, or its hypervisor give it to others: that is no disturbance here."""
     monkeypatch.setattr(conditions, "FOREIGN_SHARE", 1.0)
     monkeypatch.setattr(conditions, "STEAL_SHARE", 1.0)
 
 
 @pytest.fixture
+def undisturbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    let_be(monkeypatch)
+
+
+@pytest.fixture
 def sweep(
-    undisturbed: None, nursery: Nursery, text_folder: Path, tmp_path: Path
+    undisturbed: None, fork_server: ForkServer, text_folder: Path, tmp_path: Path
 ) -> Callable[..., tuple[Prepared, list[Record]]]:
     """Run a small plan to the end and return its records, as they were kept on disk."""
 
@@ -86,7 +131,7 @@ def sweep(
         specs = tuple(WorkloadSpec(model=model, phase=phase, **shape) for model in models)
         settings: dict[str, Any] = {"name": "test", "repetitions": 1, "protocol": SHORT} | options
         plan = Plan(workloads=specs, compositions=compositions, **settings)
-        prepared = prepare(plan, nursery)
+        prepared = prepare(plan, fork_server)
         made = Sweep(
             prepared,
             run_id="test",
@@ -95,7 +140,7 @@ def sweep(
             shared_cache=cache_folder() / "compiled",
             log=tmp_path / "arms.log",
         )
-        made.run(nursery)
+        made.run(fork_server)
         return prepared, store.read(tmp_path)
 
     return run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.conformance import Finding
+from harness.heats.conformance import Finding
 from harness.record import Status
 
 BESIDE = {"batch_per_rank": ("ddp_2", "batch_per_rank")}

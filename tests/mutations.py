@@ -24,8 +24,9 @@ from typer.testing import CliRunner
 
 from bench.cli.app import app
 from bench.spec import Protocol
-from harness import conditions, contest
-from harness.duel import Bout, duel
+from harness.ab import comparison
+from harness.ab.pair import Pair, measure_pair
+from harness.telemetry import conditions
 from results import gate
 from results.exit_code import ExitCode
 
@@ -185,19 +186,19 @@ def machine(**increases: Any) -> Callable[[], contextlib.AbstractContextManager[
 def head_times(change: Callable[[list[float]], list[float]]) -> Callable[[], contextlib.AbstractContextManager[object]]:
     """The head's times are not what its arm has answered."""
 
-    def changed(*arguments: Any, **named: Any) -> Bout:
-        bout = duel(*arguments, **named)
-        measured = bout.head.measurement
+    def changed(*arguments: Any, **named: Any) -> Pair:
+        pair = measure_pair(*arguments, **named)
+        measured = pair.head.measurement
         times_s = change(measured.round_step_times_s)
         cut = {
             name: getattr(measured, name)[: len(times_s)] for name in ("round_index", "round_samples", "round_tokens")
         }
         head = dataclasses.replace(
-            bout.head, measurement=dataclasses.replace(measured, round_step_times_s=times_s, **cut)
+            pair.head, measurement=dataclasses.replace(measured, round_step_times_s=times_s, **cut)
         )
-        return dataclasses.replace(bout, head=head)
+        return dataclasses.replace(pair, head=head)
 
-    return lambda: mock.patch.object(contest, "duel", changed)
+    return lambda: mock.patch.object(comparison, "measure_pair", changed)
 
 
 MUTANTS = (
@@ -289,9 +290,9 @@ def run(mutant: Mutant, folder: Path) -> tuple[int, str]:
     repository(mutant, folder)
     shape = ("--device", "cpu", "--batch", "4", "--sequence", "32", "--seed", "1", "--out", str(folder / "runs"))
     patches = (
-        mock.patch.object(contest, "PROTOCOL", SHORT),
+        mock.patch.object(comparison, "PROTOCOL", SHORT),
         # How many repetitions are replaced is no part of what is tried here.
-        mock.patch.object(gate, "MOST_DROPPED", 2),
+        mock.patch.object(gate, "MOST_DROPPED", 0),
     )
     with contextlib.chdir(folder), contextlib.ExitStack() as stack:
         for patch in (*patches, mutant.during()):

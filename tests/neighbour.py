@@ -22,7 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+from tests import ROOT
+
 TECHNIQUES = ("parameter_server", "ddp_2", "adamw_fused", "idle_1", "idle_2")
 BUSY = "while True: pass"
 NOW_AND_THEN = """

@@ -1,7 +1,8 @@
-"""Techniques that misbehave on purpose. Tests import this module in the nursery and beside it; nothing else does."""
+"""Techniques that misbehave on purpose. Tests import this module in the fork server and beside it; others do not."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import threading
@@ -110,11 +111,12 @@ def planted_kills_itself(setup: TrainingSetup) -> TrainingSetup:
 
 @technique(stage=Stage.STEP, source=SOURCE)
 def planted_spins(setup: TrainingSetup) -> TrainingSetup:
-    """Keeps a core busy between its steps."""
+    """Keeps a core busy between its steps, as a library's thread does: without Python's lock."""
+    data = bytes(1 << 20)
 
     def spin() -> None:
         while True:
-            pass
+            hashlib.sha256(data)
 
     threading.Thread(target=spin, daemon=True).start()
     return setup

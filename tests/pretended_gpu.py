@@ -2,10 +2,10 @@
 
     python -m tests.pretended_gpu hidden|visible|plans [MODULE]...
 
-Imports what the nursery preloads, as it does (hidden) or without hiding the devices (visible), or makes all plans for a
-GPU as the run itself does, and prints as JSON what came of it. With the CPU build of torch its answers are replaced;
-with a CUDA build torch's own are taken, which find the GPUs that the NVML at hand tells of, and fail in earnest when
-they start CUDA.
+Imports what the fork server preloads, as it does (hidden) or without hiding the devices (visible), or makes all plans
+for a GPU as the run itself does, and prints as JSON what came of it. With the CPU build of torch its answers are
+replaced; with a CUDA build torch's own are taken, which find the GPUs that the NVML at hand tells of, and fail in
+earnest when they start CUDA.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from bench.host import Host
 from bench.plans import customise, plans
 from bench.spec import Overrides
 from bench.workload import families
-from harness import forkserver
-from harness.hidden_gpus import check_forkable
+from harness.processes import serving
+from harness.processes.hidden_gpus import check_forkable
 
 HARMLESS = {
     "is_available",
@@ -91,7 +91,7 @@ class Calls:
 
 
 def _import_in_sight(_: list[str]) -> None:
-    for name in forkserver.PRELOAD:
+    for name in serving.PRELOAD:
         importlib.import_module(name)
     check_forkable("an import")
 
@@ -104,7 +104,7 @@ def _make_plans(_: list[str]) -> None:
 
 
 WAYS: dict[str, Callable[[list[str]], None]] = {
-    "hidden": forkserver._preload,
+    "hidden": serving._preload,
     "visible": _import_in_sight,
     "plans": _make_plans,
 }

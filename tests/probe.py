@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import plugins
-from harness.provenance import provenance
+from harness.evidence.provenance import provenance
 
 
 def imported(whereabouts: dict[str, Any]) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from bench.cli.app import app
 from bench.spec import Phase, parse_composition
 from harness.record import Record, Status
+from tests import ROOT
 from tests.conftest import LEAST
 
-ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NAMED = re.compile(r"# (\w+\.py)\n")
 
@@ -58,7 +58,13 @@ def test_no_example_is_passed_over() -> None:
     assert "README.md" in found
 
 
-@pytest.mark.parametrize(("document", "example"), EXAMPLES, ids=lambda item: getattr(item, "name", item))
+@pytest.mark.parametrize(
+    ("document", "example"),
+    [
+        pytest.param(*found, id=f"{found[0]}-{found[1].name}", marks=[pytest.mark.long] * (found[0] != "README.md"))
+        for found in EXAMPLES
+    ],
+)
 def test_an_example_runs_as_it_is(
     document: str,
     example: Example,
@@ -102,7 +108,7 @@ def commands(document: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("words", commands("README.md"), ids=" ".join)
-def test_a_command_is_understood(words: list[str]) -> None:
+def test_a_command_is_understood(words: list[str], lent: None) -> None:
     asked = words[1:] + (["--dry-run"] if words[1] == "run" else [])
     done = CliRunner().invoke(app, asked)
     assert done.exit_code == 0, done.output

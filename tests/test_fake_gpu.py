@@ -179,7 +179,10 @@ def take_steps(corpus: Corpus, name: str, device: str, last: Step) -> TrainingSe
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.long] * any(name == own for own, _ in ENDS_THE_PROCESS)) for name in NAMES],
+)
 def test_an_update_goes_as_far_as_torch_lets_it(corpus: Corpus, name: str, device: str) -> None:
     if reason := unmet(compose([name] if name else []), EIGHT_GPUS):
         pytest.skip(reason)

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,14 +15,12 @@ import torch
 
 from bench.registry import techniques
 from bench.spec import GPU_TURN_STEPS, Protocol, WorkloadSpec
-from tests import nvml
+from tests import ROOT, nvml
 from tests.gpu_acceptance import chip, each, memory
-from tests.gpu_acceptance.__main__ import BUDGET_S, PARTS, Part, granted_s, run_part
+from tests.gpu_acceptance.__main__ import BUDGET_S, PARTS, Part, granted_s, main, run_part
 from tests.gpu_acceptance.arms import prepared
 from tests.gpu_acceptance.rows import Row, Verdict, exit_code, failed, judged, markdown, not_run, plain
 from tests.gpu_acceptance.stand import Stand
-
-TOP = Path(__file__).parents[1]
 
 CRASHES = '''
 from bench.registry import Stage, technique
@@ -37,7 +35,22 @@ def own_crash(setup):
 
 def acceptance(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tests.gpu_acceptance", *words]
-    return subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False, env=os.environ | environment)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ | environment)
+
+
+@pytest.fixture
+def inside(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """The same in this process: how it ends, and what it writes to both streams."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["gpu_acceptance", *words])
+        try:
+            code = main()
+        except SystemExit as left:
+            code = int(left.code or 0)
+        return code, *capsys.readouterr()
+
+    return run
 
 
 def cells(table: str) -> list[Row]:
@@ -48,15 +61,15 @@ def cells(table: str) -> list[Row]:
 
 
 def test_without_a_gpu_that_can_be_used_it_says_why_in_one_line_and_exits_2(tmp_path: Path) -> None:
-    hidden = acceptance(CUDA_VISIBLE_DEVICES="")
-    paths = os.pathsep.join([str(nvml.build_old(tmp_path)), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])])
-    outdated = acceptance(LD_LIBRARY_PATH=paths)
-    for done in (hidden, outdated):
+    built = torch.version.cuda is not None
+    told = [(acceptance(CUDA_VISIBLE_DEVICES=""), "CUDA does not start" if built else "is built without CUDA")]
+    if built:
+        paths = os.pathsep.join([str(nvml.build_old(tmp_path)), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])])
+        told.append((acceptance(LD_LIBRARY_PATH=paths), "too old (580.95.05, CUDA 12.8)"))
+    for done, reason in told:
         assert done.returncode == 2 and not done.stdout
         assert done.stderr.startswith("no GPU that can be used: ") and done.stderr.count("\n") == 1
-    built = torch.version.cuda is not None
-    assert ("CUDA does not start" if built else "is built without CUDA") in hidden.stderr
-    assert ("too old (580.95.05, CUDA 12.8)" if built else "is built without CUDA") in outdated.stderr
+        assert reason in done.stderr
 
 
 @pytest.mark.long
@@ -104,15 +117,17 @@ def test_a_technique_that_fails_is_a_row(tmp_path: Path) -> None:
     assert done.returncode == 1
 
 
-def test_a_part_that_fails_is_a_row_and_what_has_no_time_is_no_failure() -> None:
-    done = acceptance("--device", "cpu", "--parts", "techniques", "--techniques", "no_such", "--markdown")
-    assert [row.verdict for row in cells(done.stdout)] == [Verdict.FAILED], done.stderr
-    assert "'no_such' is unknown" in done.stdout and done.returncode == 1
-    done = acceptance("--device", "cpu", "--budget", "1", "--markdown")
-    assert {row.verdict for row in cells(done.stdout)} == {Verdict.NOT_RUN}, done.stdout
-    assert [row.what for row in cells(done.stdout)] == [part.name for part in PARTS] and done.returncode == 0
-    done = acceptance("--parts", "doctor,nothing")
-    assert done.returncode == 2 and "'nothing' is unknown" in done.stderr
+def test_a_part_that_fails_is_a_row_and_what_has_no_time_is_no_failure(
+    inside: Callable[..., tuple[int, str, str]],
+) -> None:
+    code, table, told = inside("--device", "cpu", "--parts", "techniques", "--techniques", "no_such", "--markdown")
+    assert [row.verdict for row in cells(table)] == [Verdict.FAILED], told
+    assert "'no_such' is unknown" in table and code == 1
+    code, table, _ = inside("--device", "cpu", "--budget", "1", "--markdown")
+    assert {row.verdict for row in cells(table)} == {Verdict.NOT_RUN}, table
+    assert [row.what for row in cells(table)] == [part.name for part in PARTS] and code == 0
+    code, _, told = inside("--parts", "doctor,nothing")
+    assert code == 2 and "'nothing' is unknown" in told
 
 
 @pytest.fixture
@@ -165,7 +180,7 @@ H100 = {
     "cuda": "13.0",
     "threads": 16,
 }
-"""What `harness.machine.probe_device` says of one."""
+"""What `harness.preparation.machine.probe_device` says of one."""
 
 
 def test_a_gpu_is_looked_at_once_and_its_arms_take_turns_of_several_steps(told: list[Row]) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests import ROOT
 
 FLOORS = ("bench", "harness", "results", "reports")
 """Each may import those before it."""
 
-ROOF = "bench.cli"
-"""The command line, which sees all of them and is seen by none."""
+ROOF = ("bench.cli", "bench.api")
+"""The command line and what it offers to Python: they see all of them, and are seen by none."""
 
 
 def imported(file: Path) -> Iterator[str]:
@@ -33,8 +33,9 @@ def is_in(name: str, package: str) -> bool:
 
 @pytest.mark.parametrize("floor", FLOORS)
 def test_imports_run_one_way(floor: str) -> None:
-    above = [*FLOORS[FLOORS.index(floor) + 1 :], ROOF]
-    files = [file for file in (ROOT / floor).rglob("*.py") if not file.is_relative_to(ROOT / "bench" / "cli")]
+    above = [*FLOORS[FLOORS.index(floor) + 1 :], *ROOF]
+    roof = [ROOT / name.replace(".", "/") for name in ROOF]
+    files = [file for file in (ROOT / floor).rglob("*.py") if not any(map(file.is_relative_to, roof))]
     assert files
     wrong = {
         f"{file.relative_to(ROOT)} imports {name}"
@@ -52,3 +53,32 @@ def test_every_command_has_a_file_of_its_name() -> None:
     names = [command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands]
     files = {file.stem.replace("_", "-") for file in (ROOT / "bench" / "cli").glob("*.py")}
     assert names and {name.replace("_", "-") for name in names} <= files
+
+
+ROOMS = {
+    "harness": ("telemetry", "evidence", "timing", "processes", "preparation", "heats", "ab"),
+    "reports": ("wording", "charts", "text", "formats", "page"),
+}
+"""Of packages: each room may import those before it."""
+
+
+@pytest.mark.parametrize(("package", "room"), [(package, room) for package in ROOMS for room in ROOMS[package]])
+def test_rooms_import_one_way(package: str, room: str) -> None:
+    rooms = ROOMS[package]
+    later = rooms[rooms.index(room) + 1 :]
+    files = list((ROOT / package / room).glob("*.py"))
+    assert files
+    wrong = {
+        f"{file.relative_to(ROOT)} imports {name}"
+        for file in files
+        for name in imported(file)
+        if any(is_in(name, f"{package}.{other}") for other in later)
+    }
+    assert not wrong
+
+
+def test_every_room_is_known() -> None:
+    for package, rooms in ROOMS.items():
+        assert {folder.parent.name for folder in (ROOT / package).glob("*/__init__.py")} == set(rooms)
+    assert {file.name for file in (ROOT / "harness").glob("*.py")} == {"__init__.py", "message.py", "record.py"}
+    assert {file.name for file in (ROOT / "reports").glob("*.py")} == {"__init__.py", "pytest_plugin.py"}

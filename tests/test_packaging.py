@@ -5,7 +5,8 @@ import sys
 import zipfile
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from tests import ROOT
+
 PACKAGES = {"bench", "harness", "results", "reports"}
 
 

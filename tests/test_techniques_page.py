@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
-PAGE = Path(__file__).parents[1] / "docs" / "techniques.md"
+from tests import ROOT
+
+PAGE = ROOT / "docs" / "techniques.md"
 
 
 def test_the_page_is_what_the_command_prints() -> None:

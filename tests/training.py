@@ -14,8 +14,8 @@ from bench.resolve import resolve
 from bench.setup import TrainingSetup, baseline
 from bench.spec import WorkloadSpec
 from bench.workload import Workload
-from harness.feed import Batches
-from harness.step import train_step
+from harness.timing.feed import Batches
+from harness.timing.step import train_step
 
 
 def apply(setup: TrainingSetup, *names: str) -> TrainingSetup:

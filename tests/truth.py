@@ -2,12 +2,12 @@
 
     python -m tests.truth [--model gpt2/nano] [--arms 2] [--arms 17] [--repetitions N]
 
-In every repetition, between rounds of the heat, bare loops of the same model (harness/bare_loop.py), plain and under
-the three techniques, step alone for a while each, all in processes of their own, while every arm is parked. What the
-sweep then reports is divided by what the bare loops showed in the same minute: step time and tokens a second of the
-baseline, and the speed-ups. Two processes of the same program differ by some percent, and for as long as they live: so
-there are several bare loops of a kind, a large heat has each technique several times, and every repetition has fresh
-processes. Each figure comes with its 95 % interval over repetitions.
+In every repetition, between rounds of the heat, bare loops of the same model (harness/processes/bare_loop.py), plain
+and under the three techniques, step alone for a while each, all in processes of their own, while every arm is parked.
+What the sweep then reports is divided by what the bare loops showed in the same minute: step time and tokens a second
+of the baseline, and the speed-ups. Two processes of the same program differ by some percent, and for as long as they
+live: so there are several bare loops of a kind, a large heat has each technique several times, and every repetition has
+fresh processes. Each figure comes with its 95 % interval over repetitions.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from bench import idle
 from bench.host import Host
 from bench.plans import quick
 from bench.spec import BASELINE, Plan, WorkloadSpec, parse_composition
-from harness.bare_loop import TECHNIQUES, BareLoop
-from harness.nursery import Nursery
-from harness.prepare import Prepared, prepare
+from harness.heats.sweep import Progress, Sweep
+from harness.preparation.prepared import Prepared, prepare
+from harness.processes.bare_loop import TECHNIQUES, BareLoop
+from harness.processes.fork_server import ForkServer
 from harness.record import Record, Status
-from harness.sweep import Progress, Sweep
 from results.compare import compare
 from results.pace import rate_per_s, step_time_s
 from results.statistics import interval
@@ -61,7 +61,7 @@ def techniques_of(model: str) -> list[str]:
 
 
 def heat(
-    prepared: Prepared, nursery: Nursery, bare: Mapping[str, Sequence[BareLoop]], draw: random.Random
+    prepared: Prepared, fork_server: ForkServer, bare: Mapping[str, Sequence[BareLoop]], draw: random.Random
 ) -> dict[str, float]:
     """One repetition: ln of what is reported over what the bare loops show, by figure."""
     windows: dict[tuple[str, int], list[float]] = defaultdict(list)
@@ -81,7 +81,7 @@ def heat(
             show=between_rounds,
             log=Path(folder) / "arms.log",
         )
-        sweep.run(nursery)
+        sweep.run(fork_server)
     means_s: dict[str, list[float]] = defaultdict(list)
     for (name, _), times_s in windows.items():
         means_s[name].append(statistics.fmean(times_s))
@@ -108,7 +108,7 @@ def against(records: Sequence[Record], bare_s: Mapping[str, float], prepared: Pr
     return found
 
 
-def measure(nursery: Nursery, model: str, arms: int, repetitions: int) -> dict[str, list[float]]:
+def measure(fork_server: ForkServer, model: str, arms: int, repetitions: int) -> dict[str, list[float]]:
     """All repetitions of one model in heats of so many arms. In a heat of two the speed-ups are those of too few
     processes to be told from chance, and are left out."""
     found: dict[str, list[float]] = defaultdict(list)
@@ -124,15 +124,15 @@ def measure(nursery: Nursery, model: str, arms: int, repetitions: int) -> dict[s
             seed=repetition,
             protocol=protocol,
         )
-        prepared = prepare(plan, nursery)
+        prepared = prepare(plan, fork_server)
         with contextlib.ExitStack() as stack:
-            bare = {
-                name: [stack.enter_context(BareLoop(model, "--technique", name)) for _ in range(LOOPS)]
-                for name in wanted
-            }
-            for loop in (loop for copies in bare.values() for loop in copies):
+            loops = [(name, stack.enter_context(BareLoop(model, "--technique", name))) for name in wanted * LOOPS]
+            # In drawn order: what trains first may find other memory, and be faster for it, than what comes later.
+            draw.shuffle(loops)
+            for _, loop in loops:
                 loop.warm_up()
-            for figure, value in heat(prepared, nursery, bare, draw).items():
+            bare = {name: [loop for other, loop in loops if other == name] for name in wanted}
+            for figure, value in heat(prepared, fork_server, bare, draw).items():
                 found[figure].append(value)
                 print(f"  {model} {arms} arms {repetition}: {figure} {math.exp(value):.3f}", flush=True)
     return found
@@ -144,10 +144,10 @@ def main() -> None:
     parser.add_argument("--arms", type=int, action="append", choices=RIVALS)
     parser.add_argument("--repetitions", type=int, default=6)
     options = parser.parse_args()
-    with Nursery(modules=[idle.__name__]) as nursery:
+    with ForkServer(modules=[idle.__name__]) as fork_server:
         for model in options.model or MODELS:
             for arms in options.arms or RIVALS:
-                for figure, logs in measure(nursery, model, arms, options.repetitions).items():
+                for figure, logs in measure(fork_server, model, arms, options.repetitions).items():
                     show(f"{model}, {arms} arms: {figure} / bare loop", logs)
 
 

@@ -23,8 +23,8 @@ import numpy as np
 from bench.corpus import open_corpus
 from bench.host import Host
 from bench.spec import Protocol, Trial, WorkloadSpec
-from harness.entrant import Entrant
-from harness.nursery import Nursery
+from harness.heats.arm import Arm
+from harness.processes.fork_server import ForkServer
 from results.pace import centre
 
 LEAD = 2
@@ -32,7 +32,7 @@ CONTIGUOUS_S = 2.0
 PAUSE_S = Protocol().pause_s
 
 
-def arms(nursery: Nursery, spec: WorkloadSpec, count: int) -> list[Entrant]:
+def arms(fork_server: ForkServer, spec: WorkloadSpec, count: int) -> list[Arm]:
     """So many warm arms of the baseline."""
     corpus = open_corpus(spec.corpus)
     request = {
@@ -45,28 +45,28 @@ def arms(nursery: Nursery, spec: WorkloadSpec, count: int) -> list[Entrant]:
     made = []
     for _ in range(count):
         protocol = Protocol(telemetry=False)
-        arm = Entrant(Trial(workload=spec), request=request, protocol=protocol, host=Host(device="cpu"), is_cold=True)
-        arm.start(nursery)
+        arm = Arm(Trial(workload=spec), request=request, protocol=protocol, host=Host(device="cpu"), is_cold=True)
+        arm.start(fork_server)
         assert arm.alive, arm
         made.append(arm)
     return made
 
 
-def steps(arm: Entrant, count: int) -> list[float]:
+def steps(arm: Arm, count: int) -> list[float]:
     """The times of so many contiguous steps."""
     arm.turn_steps = count
     arm.turn(0)
     return arm.measurement.round_step_times_s[-count:]
 
 
-def contiguous(arm: Entrant) -> float:
+def contiguous(arm: Arm) -> float:
     """The step time of an arm that steps for seconds without a pause, in seconds."""
     count = math.ceil(CONTIGUOUS_S / arm.step_s)
     times_s = steps(arm, count)[count // 4 :]
     return statistics.fmean(times_s)
 
 
-def rounds(found: list[Entrant], length: int, seconds: float, draw: random.Random) -> tuple[np.ndarray, float]:
+def rounds(found: list[Arm], length: int, seconds: float, draw: random.Random) -> tuple[np.ndarray, float]:
     """Step times by round, arm and place in the turn, and the seconds of a round."""
     begun = time.monotonic()
     taken: list[list[list[float]]] = []
@@ -88,8 +88,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0)
     options = parser.parse_args()
     draw = random.Random(0)
-    with Nursery() as nursery:
-        found = arms(nursery, WorkloadSpec(model=options.model), options.arms)
+    with ForkServer() as fork_server:
+        found = arms(fork_server, WorkloadSpec(model=options.model), options.arms)
         print(f"{options.model}, {options.arms} arms", flush=True)
         for length in options.steps:
             some = draw.sample(found, min(4, len(found)))

@@ -12,6 +12,7 @@ from bench import __version__
 from bench.cli.calibration import calibration
 from bench.cli.check_technique import check_technique
 from bench.cli.compare import compare
+from bench.cli.console import USAGE_ERROR
 from bench.cli.doctor import doctor
 from bench.cli.gate import gate
 from bench.cli.history import history
@@ -19,9 +20,9 @@ from bench.cli.init import init
 from bench.cli.list import list_
 from bench.cli.report import report
 from bench.cli.run import run
-from harness.quiet import quieten
+from harness.processes.quiet import quieten
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(pretty_exceptions_enable=False)
 
 
 def _show_version(wanted: bool) -> None:
@@ -58,4 +59,14 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     quieten()
-    app()
+    if len(sys.argv) == 1:
+        sys.argv.append("--help")
+    # typer's own words on what cannot be parsed are a box of several lines, and what draws it takes long to import.
+    try:
+        sys.exit(app(standalone_mode=False))
+    except typer.TyperException as error:
+        said = getattr(error, "format_message", error.__str__)()
+        context: typer.Context | None = getattr(error, "ctx", None)
+        more = f"; `{context.command_path} --help` lists what there is" if context else ""
+        typer.echo(f"trainpace: {' '.join(said.split()).rstrip('.')}{more}", err=True)
+        sys.exit(getattr(error, "exit_code", USAGE_ERROR))

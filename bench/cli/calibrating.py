@@ -16,12 +16,12 @@ import typer
 
 from bench import __version__
 from bench.spec import BASELINE, Plan, WorkloadSpec
-from harness.bare_loop import BareLoop
-from harness.nursery import Nursery
-from harness.prepare import Prepared, prepare
+from harness.heats.sweep import Sweep
+from harness.preparation.prepared import Prepared, prepare
+from harness.processes.bare_loop import BareLoop
+from harness.processes.fork_server import ForkServer
 from harness.record import Record
-from harness.sweep import Sweep
-from reports import sentences
+from reports.wording import sentences
 from results import idle as outcomes
 from results import store
 from results.compare import compare
@@ -40,14 +40,14 @@ def rivals(plan: Plan) -> Plan:
     )
 
 
-def calibrate(plan: Plan, nursery: Nursery, heats: int, folder: Path) -> None:
+def calibrate(plan: Plan, fork_server: ForkServer, heats: int, folder: Path) -> None:
     """Measure so many heats of the plan, keep what they come to, and say what all of this machine's add up to."""
     for number in range(heats):
         chosen = dataclasses.replace(plan, seed=plan.seed + number * plan.repetitions * 2)
-        prepared = prepare(chosen, nursery)
+        prepared = prepare(chosen, fork_server)
         begun, at = time.monotonic(), f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S+00:00}"
         bare_s = _bare_s(chosen.workloads[0], chosen.device)
-        records = _heat(prepared, nursery, folder / f"heat-{number + 1:03}")
+        records = _heat(prepared, fork_server, folder / f"heat-{number + 1:03}")
         bare_s += _bare_s(chosen.workloads[0], chosen.device)
         rows = compare(records, prepared.machine)
         step_s = next(row.step_time_s for row in rows if row.techniques == BASELINE)
@@ -67,12 +67,12 @@ def calibrate(plan: Plan, nursery: Nursery, heats: int, folder: Path) -> None:
     typer.echo(sentences.error_rate(outcomes.error_rate(outcomes.load(prepared.machine.machine_id))))
 
 
-def _heat(prepared: Prepared, nursery: Nursery, folder: Path) -> list[Record]:
+def _heat(prepared: Prepared, fork_server: ForkServer, folder: Path) -> list[Record]:
     folder.mkdir(parents=True)
     (folder / "plan.json").write_text(json.dumps(prepared.plan.to_json(), indent=2), encoding="utf-8")
     keep = functools.partial(store.write, folder=folder, machine=prepared.machine, plan=prepared.plan)
     sweep = Sweep(prepared, run_id=folder.name, keep=keep, choose=lambda records: [], log=folder / "arms.log")
-    sweep.run(nursery)
+    sweep.run(fork_server)
     return sweep.records
 
 

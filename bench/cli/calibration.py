@@ -14,7 +14,7 @@ def calibration(
     file: Annotated[Path | None, typer.Argument(help="A file of outcomes. Default: all that this user has.")] = None,
 ) -> None:
     """Print what calibrations have found out about the gate and about runs, as Markdown."""
-    from reports import calibrated
+    from reports.text import calibrated
     from results import calibration, idle, kept
 
     with usage_errors():

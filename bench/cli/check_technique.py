@@ -9,7 +9,7 @@ import typer
 
 from bench.cli.console import NOTHING_MEASURED, fail, usage_errors
 from bench.cli.options import Plugins
-from reports import listing
+from reports.text import listing
 
 
 def check_technique(
@@ -18,11 +18,11 @@ def check_technique(
     plugin: Plugins = None,
 ) -> None:
     """Run the conformance tests on a technique: it applies, trains, composes and changes only what it declares."""
-    from bench.cli import running
-    from harness import conformance
+    from bench.api.runs import fork_server as started
+    from harness.heats import conformance
 
-    with usage_errors(), running.nursery(plugin) as nursery:
-        findings = conformance.check(name, nursery, models=tuple(model or conformance.MODELS))
+    with usage_errors(), started(plugin or ()) as fork_server:
+        findings = conformance.check(name, fork_server, models=tuple(model or conformance.MODELS))
     typer.echo(listing.aligned([dataclasses.asdict(finding) for finding in findings]))
     if not all(finding.passed for finding in findings):
         fail(f"{name} does not keep its word: the reasons are above", NOTHING_MEASURED)

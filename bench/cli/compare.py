@@ -25,7 +25,8 @@ def compare(
 ) -> None:
     """Print the comparisons of a run, or of one run with another."""
     from bench.cli import comparing
-    from reports import export, markdown
+    from reports.formats import export
+    from reports.text import markdown
     from results import store
     from results.compare import compare
     from results.runs import compare_runs, incomparable

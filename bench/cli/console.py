@@ -8,7 +8,8 @@ from typing import NoReturn
 
 import typer
 
-from harness.nursery import ArmFailed, NurseryFailed
+from bench.causes import unwritten
+from harness.processes.fork_server import ArmFailed, ForkServerFailed
 
 USAGE_ERROR = 2
 NOTHING_MEASURED = 1
@@ -28,13 +29,7 @@ def usage_errors(failed: int = NOTHING_MEASURED) -> Iterator[None]:
         yield
     except ValueError as error:
         fail(error)
-    except (ArmFailed, NurseryFailed) as error:
+    except (ArmFailed, ForkServerFailed) as error:
         fail(error, failed)
     except OSError as error:
         fail(unwritten(error), failed)
-
-
-def unwritten(error: OSError) -> str:
-    """What could not be read or written, and why."""
-    where = f"{str(error.filename)!r} " if error.filename is not None else ""
-    return f"{where}could not be read or written: {error.strerror or error}"

@@ -10,7 +10,7 @@ import typer
 from bench.cli.console import usage_errors
 
 if TYPE_CHECKING:
-    from harness.surroundings import Finding
+    from harness.telemetry.surroundings import Finding
 
 
 def doctor(
@@ -19,8 +19,8 @@ def doctor(
     ] = False,
 ) -> None:
     """Say what this machine can and cannot measure, and why."""
-    from harness import surroundings
-    from reports import listing
+    from harness.telemetry import surroundings
+    from reports.text import listing
 
     with usage_errors():
         findings = surroundings.look() if machine else _diagnosed()
@@ -28,9 +28,9 @@ def doctor(
 
 
 def _diagnosed() -> list[Finding]:
-    from harness.doctor import diagnose
-    from harness.nursery import Nursery
-    from harness.prepare import TASK_TIMEOUT_S
+    from harness.preparation.doctor import diagnose
+    from harness.preparation.prepared import TASK_TIMEOUT_S
+    from harness.processes.fork_server import ForkServer
 
-    with Nursery() as nursery:
-        return diagnose(nursery, nursery.run("harness.machine:default_device", {}, TASK_TIMEOUT_S))
+    with ForkServer() as fork_server:
+        return diagnose(fork_server, fork_server.run("harness.preparation.machine:default_device", {}, TASK_TIMEOUT_S))

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import random
 import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from bench import catalogue, plugins
-from bench.cli.console import INTERRUPTED, fail, unwritten, usage_errors
+from bench import catalogue
+from bench.causes import unwritten
+from bench.cli.console import INTERRUPTED, fail, usage_errors
 from bench.cli.options import Batch, Data, DeviceName, LabelColumn, Models, Plugins, TextColumn
 from bench.cli.options import Sequence as Tokens
 from bench.spec import BASELINE, Phase, WorkloadSpec, parse_composition
-from harness.nursery import ArmFailed, NurseryFailed
+from harness.processes.fork_server import ArmFailed, ForkServerFailed
 from results.exit_code import ExitCode
 
 if TYPE_CHECKING:
-    from bench.cli.gating import Job
-    from harness.sides import Side
+    from bench.api.gates import Asked
     from results.judgement import Judgement
 
 
@@ -64,62 +60,47 @@ def gate(
 ) -> None:
     """Base against head, side by side: exit 0 pass, 1 regression, 2 usage, 3 inconclusive, 4 invalid."""
     with usage_errors(ExitCode.INVALID):
-        base_names, head_names = (parse_composition(text or BASELINE) for text in (base_technique, head_technique))
+        techniques = parse_composition(base_technique or BASELINE), parse_composition(head_technique or BASELINE)
         if slowdown and not calibrate:
             raise ValueError("--slowdown goes with --calibrate: it says what is put in")
         if not plugin:
-            # What a plugin adds, only the registry knows.
-            catalogue.check([base_names, head_names])
-        from bench.cli import ends, gating
-        from reports import gate as gate_report
-        from results import settings
+            # Before anything that takes seconds to import.
+            catalogue.check(techniques)
+        from bench.api.gates import Asked, judged, new_folder
+        from reports.text import gate as gate_report
 
-        for file in plugin or ():
-            plugins.load_file(file)
-        # Both sides have the same text, wherever their checkouts lie.
-        there = str(Path(data).absolute()) if data and Path(data).exists() else data
-        shape = WorkloadSpec(
-            model="",
-            phase=phase,
-            batch=batch,
-            sequence=sequence,
-            corpus=there,
-            text_column=text_column,
-            label_column=label_column,
-        )
-        asked = settings.find(Path.cwd())
-        two = ends.read((base, head), (base_python, head_python), (base_names, head_names))
-        job = gating.job_of(
-            asked,
-            [replace(shape, model=name) for name in settings.merged_models(asked, model or ())],
+        asked = Asked(
+            models=tuple(model or ()),
+            shape=WorkloadSpec(
+                model="",
+                phase=phase,
+                batch=batch,
+                sequence=sequence,
+                corpus=data,
+                text_column=text_column,
+                label_column=label_column,
+            ),
+            revisions=(base, head),
+            pythons=(base_python, head_python),
+            techniques=techniques,
             shares={"tolerance": tolerance, "harm": harm, "memory": memory},
             budget_s=budget,
             device=device.value if device else None,
-            modules=tuple(map(str, plugin or ())),
-            ends=two,
-            is_calibration=bool(calibrate),
+            plugins=tuple(plugin or ()),
+            setup=setup,
+            seed=seed,
+            strict=strict,
         )
-        seed = random.SystemRandom().randrange(2**31) if seed is None else seed
-        folder = _new_folder(out, "calibrate" if calibrate else "gate")
-        two = ends.twins(two) if calibrate else two
-        with _no_other_exit(folder), gating.checkouts(two.revisions, setup or asked.setup) as checkouts:
-            sides = ends.sides(two, checkouts)
+        folder = new_folder(out, "calibrate" if calibrate else "gate")
+        with _no_other_exit(folder):
             if calibrate:
-                _calibrate(job, sides, gating.drawn_order(calibrate, slowdown, seed), seed, folder)
+                _calibrate(asked, calibrate, slowdown, folder)
                 return
-            ends.check_different(two, sides)
-            verdict = gating.decide(job, sides, seed, folder, _show)
+            made = judged(asked, folder, _show)
             _show("")
-            typer.echo(f"{gate_report.text(verdict)}\n\ngate: {folder}")
-            _tell_actions(verdict)
-    raise typer.Exit(verdict.exit_code(strict=strict or asked.strict))
-
-
-def _new_folder(out: Path, kind: str) -> Path:
-    """One that is not there yet, whoever began in the same second."""
-    begun = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{kind}"
-    names = (out / (begun if count == 1 else f"{begun}-{count}") for count in itertools.count(1))
-    return next(folder for folder in names if not folder.exists())
+            typer.echo(f"{gate_report.text(made.judgement)}\n\ngate: {folder}")
+            _tell_actions(made.judgement)
+    raise typer.Exit(made.exit_code)
 
 
 @contextmanager
@@ -132,7 +113,7 @@ def _no_other_exit(folder: Path) -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
-    except (typer.Exit, ValueError, ArmFailed, NurseryFailed):
+    except (typer.Exit, ValueError, ArmFailed, ForkServerFailed):
         raise
     except KeyboardInterrupt:
         fail(f"interrupted: no verdict{f'; what was measured is in {folder}' if folder.exists() else ''}", INTERRUPTED)
@@ -145,28 +126,29 @@ def _no_other_exit(folder: Path) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _calibrate(job: Job, sides: tuple[Side, Side], shares: Sequence[float], seed: int, folder: Path) -> None:
-    from bench.cli import gating
-    from reports import calibrated
+def _calibrate(asked: Asked, count: int, slowdowns: Sequence[float] | None, folder: Path) -> None:
+    from bench.api.gates import calibrated_by
+    from reports.text import calibrated
 
-    found = []
-    for file, outcome in gating.calibrate(job, sides, shares, seed=seed, folder=folder, show=_show):
-        found.append((file, outcome))
+    found, kept = [], folder
+    for file, outcome, total in calibrated_by(asked, count, slowdowns, folder, _show):
+        kept = file
+        found.append(outcome)
         _show("")
         ratio = "unknown" if outcome.ratio is None else f"{outcome.ratio:.3f}x"
         typer.echo(
-            f"{len(found)}/{len(shares) * len(job.limits)}  {outcome.workload}  slow-down {outcome.slowdown:.1%}: "
+            f"{len(found)}/{total}  {outcome.workload}  slow-down {outcome.slowdown:.1%}: "
             f"{outcome.verdict}  {ratio}  {outcome.repetitions} repetitions  {outcome.seconds:.0f} s"
         )
-    for line in calibrated.totals([outcome for _, outcome in found]):
+    for line in calibrated.totals(found):
         typer.echo(line)
-    typer.echo(f"kept in {found[-1][0]}, the steps in {folder}")
+    typer.echo(f"kept in {kept}, the steps in {folder}")
 
 
 def _tell_actions(verdict: Judgement) -> None:
     """On GitHub Actions, the annotations and the summary of the step."""
-    from reports import ci
-    from reports import gate as gate_report
+    from reports.formats import ci
+    from reports.text import gate as gate_report
 
     if os.environ.get("GITHUB_ACTIONS") == "true":
         for line in ci.github(verdict):

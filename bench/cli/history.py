@@ -19,7 +19,7 @@ def history(
     force: Annotated[bool, typer.Option("--force", help="Put runs of different machines or data together.")] = False,
 ) -> None:
     """Draw each workload's pace over time relative to a reference, and nominate changes."""
-    from reports import history as page
+    from reports.page import history as page
     from results import store
     from results.history import Run
     from results.history import history as paces

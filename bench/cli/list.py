@@ -11,7 +11,7 @@ from bench import catalogue, plugins
 from bench.catalogue import Kind
 from bench.cli.console import usage_errors
 from bench.cli.options import Plugins
-from reports import listing
+from reports.text import listing
 
 
 def list_(

@@ -16,7 +16,7 @@ def report(
     force: Annotated[bool, typer.Option("--force", help="Put runs of different machines or data together.")] = False,
 ) -> None:
     """Render the HTML report of one run, or of several of one machine as if they were one."""
-    from bench.cli import comparing
+    from bench.api.finished import page as rendered
     from results import store
     from results.runs import incomparable
 
@@ -25,7 +25,7 @@ def report(
         differences = incomparable(loaded, as_one=True)
         if differences and not force:
             raise ValueError(f"{'; '.join(differences)}: use --force to put them together all the same")
-        shown = comparing.page(store.join(loaded), store.read_machine(runs[0]), store.read_plan(runs[0]))
+        shown = rendered(store.join(loaded), store.read_machine(runs[0]), store.read_plan(runs[0]))
         page = out or runs[0] / "report.html"
         page.write_text(shown, encoding="utf-8")
     typer.echo(f"report: {page}")

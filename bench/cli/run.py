@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench import catalogue
-from bench.cli.console import usage_errors
+from bench.cli.console import INTERRUPTED, NOTHING_MEASURED, fail, usage_errors
 from bench.cli.options import Batch, Data, DeviceName, LabelColumn, Models, Plugins, Sequence, TextColumn
 from bench.spec import Overrides, Phase, parse_composition
+
+if TYPE_CHECKING:
+    from bench.api import Run
 
 
 def run(
@@ -56,22 +59,46 @@ def run(
         if calibrate is not None and (technique or resume is not None):
             raise ValueError("--calibrate races idle copies of the baseline: leave out --technique and --resume")
         if not plugin:
-            # What a plugin adds, only the registry knows.
+            # Before anything that takes seconds to import.
             catalogue.check(overrides.compositions, plan)
-        from bench.cli import calibrating, running
-        from harness.prepare import prepare
-        from reports import dry_run as shown
+        from bench import api
+        from bench.api import runs
+        from bench.cli import calibrating
+        from reports.text import dry_run as shown
 
-        # The fork server imports torch while this process does: both need it, and neither waits for the other.
-        with running.nursery(plugin, calibrating.MODULES if calibrate else ()) as nursery:
-            chosen = running.plan_of(resume) if resume else running.choose(nursery, plan or "quick", device, overrides)
-            prepared = prepare(calibrating.rivals(chosen) if calibrate else chosen, nursery)
+        with runs.prepared(
+            plan or "quick",
+            overrides,
+            device=device.value if device else None,
+            plugins=plugin or (),
+            modules=calibrating.MODULES if calibrate else (),
+            change=calibrating.rivals if calibrate else lambda plan: plan,
+            resume=resume,
+        ) as (fork_server, prepared):
             if dry_run:
                 typer.echo(shown.dry_run(prepared))
                 return
-            folder = resume or running.new_folder(out, prepared.plan.name)
+            folder = resume or runs.new_folder(out, prepared.plan.name)
             if calibrate:
-                calibrating.calibrate(prepared.plan, nursery, calibrate, folder)
+                calibrating.calibrate(prepared.plan, fork_server, calibrate, folder)
                 return
-            running.measure(nursery, prepared, folder)
-        running.conclude(folder)
+            try:
+                made = runs.measure(fork_server, prepared, folder)
+            except api.Unfinished as unfinished:
+                fail(unfinished, INTERRUPTED if unfinished.interrupted else NOTHING_MEASURED)
+        _conclude(made)
+
+
+def _conclude(made: Run) -> None:
+    """Print the comparison and say where it and the report are."""
+    from bench.cli import comparing
+    from harness.record import Status
+    from reports.wording import sentences
+
+    comparisons = made.comparisons
+    comparing.print_table(comparisons)
+    typer.echo(f"{sentences.answer(comparisons)}\n\nrun:    {made.folder}\nreport: {made.folder / 'report.html'}")
+    if any(row.status in (Status.CRASHED, Status.OOM, Status.DIVERGED, Status.TIMEOUT) for row in comparisons):
+        typer.echo(f"log:    {made.folder / 'arms.log'}, with the whole tracebacks")
+    if not any(row.status is Status.OK for row in comparisons):
+        fail("no arm finished: the report says why", NOTHING_MEASURED)

@@ -91,6 +91,8 @@ def adamw_foreach(setup: TrainingSetup) -> TrainingSetup:
 @adamw_by_other_means(source=f"{OPTIM_DOCS}.AdamW.html")
 def adamw_fused(setup: TrainingSetup) -> TrainingSetup:
     """AdamW with its whole update in one fused kernel."""
+    if any(item.is_complex() for item in setup.model.parameters()):
+        raise Unsupported("adamw_fused takes no complex weights, and this model has some: use adamw_foreach")
     return by_other_means(setup, "adamw_fused", fused=True)
 
 

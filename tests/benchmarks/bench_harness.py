@@ -14,13 +14,12 @@ import pytest
 
 from bench.corpus import open_corpus
 from bench.spec import WorkloadSpec
-from harness.nursery import Nursery, Process
-from reports import html
+from harness.processes.fork_server import ForkServer, Process
+from reports.page import html
 from results import store
 from results.compare import compare
+from tests import ROOT
 from tests.reports.synthetic import PLAN, keep, machine, run
-
-ROOT = Path(__file__).parents[2]
 
 REQUEST = {
     "workload": dataclasses.asdict(WorkloadSpec(model="gpt2/nano", batch=4, sequence=32)),
@@ -32,19 +31,19 @@ REQUEST = {
 
 
 @pytest.fixture(scope="module")
-def started() -> Iterator[Nursery]:
-    with Nursery() as found:
+def started() -> Iterator[ForkServer]:
+    with ForkServer() as found:
         found.wait_ready()
         yield found
 
 
-def built(nursery: Nursery) -> Process:
-    arm = nursery.fork(REQUEST | {"corpus": dataclasses.asdict(open_corpus(None))})
+def built(fork_server: ForkServer) -> Process:
+    arm = fork_server.fork(REQUEST | {"corpus": dataclasses.asdict(open_corpus(None))})
     arm.call({"do": "build"}, 60)
     return arm
 
 
-def test_arm_start(benchmark: Any, started: Nursery) -> None:
+def test_arm_start(benchmark: Any, started: ForkServer) -> None:
     """From asking for an arm to the end of its first step."""
 
     def start() -> None:
@@ -55,7 +54,7 @@ def test_arm_start(benchmark: Any, started: Nursery) -> None:
     benchmark.pedantic(start, rounds=10, warmup_rounds=1)
 
 
-def test_command_round_trip(benchmark: Any, started: Nursery) -> None:
+def test_command_round_trip(benchmark: Any, started: ForkServer) -> None:
     """A command that an arm answers with its memory peaks."""
     arm = built(started)
     benchmark(lambda: arm.call({"do": "peaks"}, 60))

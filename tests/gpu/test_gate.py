@@ -9,10 +9,10 @@ from bench.corpus import Corpus
 from bench.resolve import resolve
 from bench.setup import baseline
 from bench.spec import WorkloadSpec
-from harness import conditions
-from harness.gpus import Gpus
-from harness.machine import probe_device
-from harness.trainer import Trainer
+from harness.preparation.machine import probe_device
+from harness.telemetry import conditions
+from harness.telemetry.gpus import Gpus
+from harness.timing.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU on this machine")
 

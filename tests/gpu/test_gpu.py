@@ -12,18 +12,18 @@ from bench.composition import compose, unmet
 from bench.host import Host
 from bench.registry import techniques
 from bench.spec import Plan, Protocol, WorkloadSpec
-from harness import conformance
-from harness.machine import host
-from harness.nursery import Nursery
-from harness.prepare import prepare
+from harness.heats import conformance
+from harness.heats.sweep import Sweep
+from harness.preparation.machine import host
+from harness.preparation.prepared import prepare
+from harness.processes.fork_server import ForkServer
 from harness.record import Record
-from harness.sweep import Sweep
 from tests.findings import composition, hold
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU on this machine")
 
 
-def measure(nursery: Nursery, text_folder: Path, log: Path, names: list[str]) -> list[Record]:
+def measure(fork_server: ForkServer, text_folder: Path, log: Path, names: list[str]) -> list[Record]:
     spec = WorkloadSpec(model="gpt2/mini", batch=8, sequence=128, corpus=str(text_folder))
     compositions = tuple((name,) for name in names)
     protocol = dataclasses.replace(Protocol(), timeout_s=300)
@@ -35,8 +35,10 @@ def measure(nursery: Nursery, text_folder: Path, log: Path, names: list[str]) ->
         repetitions=1,
         protocol=protocol,
     )
-    sweep = Sweep(prepare(plan, nursery), run_id="gpu", keep=lambda record: None, choose=lambda records: [], log=log)
-    sweep.run(nursery)
+    sweep = Sweep(
+        prepare(plan, fork_server), run_id="gpu", keep=lambda record: None, choose=lambda records: [], log=log
+    )
+    sweep.run(fork_server)
     return sweep.records
 
 
@@ -66,20 +68,20 @@ if not torch.backends.cusparselt.is_available():
 
 
 @pytest.fixture(scope="module")
-def here(nursery: Nursery) -> Host:
-    return host("cuda", nursery.run("harness.machine:probe_device", {"device": "cuda"}, 60.0))
+def here(fork_server: ForkServer) -> Host:
+    return host("cuda", fork_server.run("harness.preparation.machine:probe_device", {"device": "cuda"}, 60.0))
 
 
 @pytest.mark.parametrize("name", [name for name, item in techniques().items() if item.family != "planted"])
-def test_a_technique_keeps_its_word_on_a_gpu(nursery: Nursery, text_folder: Path, here: Host, name: str) -> None:
+def test_a_technique_keeps_its_word_on_a_gpu(fork_server: ForkServer, text_folder: Path, here: Host, name: str) -> None:
     names = composition(name)
     unmet_reason = unmet(compose(names), here)
-    for finding in conformance.run([names], nursery, batch=16, corpus=str(text_folder), device="cuda"):
+    for finding in conformance.run([names], fork_server, batch=16, corpus=str(text_folder), device="cuda"):
         hold(finding, unmet_reason, REFUSED.get((finding.workload, name)))
 
 
-def test_gpu_figures_are_known(nursery: Nursery, text_folder: Path, tmp_path: Path) -> None:
-    for record in measure(nursery, text_folder, tmp_path / "log", ["tf32"]):
+def test_gpu_figures_are_known(fork_server: ForkServer, text_folder: Path, tmp_path: Path) -> None:
+    for record in measure(fork_server, text_folder, tmp_path / "log", ["tf32"]):
         measured = record.measurement
         assert measured.sample_gpu_util_pct
         assert measured.sample_gpu_power_w

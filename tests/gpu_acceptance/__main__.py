@@ -16,10 +16,10 @@ from pathlib import Path
 import tests.gpu_acceptance
 from bench import __version__, plugins
 from bench.corpus import write_atomically
-from harness.gpus import Gpus
-from harness.nursery import ArmFailed, NurseryFailed
-from harness.prepare import TASK_TIMEOUT_S
-from harness.surroundings import git_state
+from harness.preparation.prepared import TASK_TIMEOUT_S
+from harness.processes.fork_server import ArmFailed, ForkServerFailed
+from harness.telemetry.gpus import Gpus
+from harness.telemetry.surroundings import git_state
 from tests.gpu_acceptance import chip, commands, each, ladder, memory, truth
 from tests.gpu_acceptance.rows import Row, exit_code, failed, markdown, not_run, plain
 from tests.gpu_acceptance.stand import OutOfTime, Stand
@@ -114,14 +114,14 @@ def main() -> int:
 
 
 def _why_no_gpu(stand: Stand) -> str | None:
-    """None if torch can use one. A process of the nursery tries it: this one is to be on no GPU."""
+    """None if torch can use one. A process of the fork server tries it: this one is to be on no GPU."""
     try:
-        reason: str | None = stand.nursery().run("harness.driver:why_unusable", {}, TASK_TIMEOUT_S)
+        reason: str | None = stand.fork_server().run("harness.telemetry.driver:why_unusable", {}, TASK_TIMEOUT_S)
     except ArmFailed as failure:
         return f"starting CUDA failed: {failure}"
-    except NurseryFailed:
+    except ForkServerFailed:
         # That is no word on the GPU: the head and every part will tell it.
-        stand.end_nursery()
+        stand.end_fork_server()
         return None
     return reason
 
@@ -181,7 +181,7 @@ def run_part(part: Part, stand: Stand, limit_s: float | None) -> None:
         stand.tell(not_run(part.name, f"no time left: cut off after {limit_s:.0f} s, its share"))
     except Exception as error:
         stand.tell(failed(part.name, f"{type(error).__name__}: {' '.join(str(error).split())}"))
-    stand.end_nursery()
+    stand.end_fork_server()
 
 
 def _head(stand: Stand) -> list[str]:
@@ -193,7 +193,7 @@ def _head(stand: Stand) -> list[str]:
         card = stand.facts["device_name"]
     except Exception as error:
         card = f"unknown card ({error})"
-        stand.end_nursery()
+        stand.end_fork_server()
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers")]
     return [
         f"{card}, driver {_driver(stand.device)}, {', '.join(versions)}, Python {sys.version.split()[0]}",

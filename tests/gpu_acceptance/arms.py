@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import random
 from collections.abc import Callable, Sequence
 
 from bench.composition import compose, unmet
 from bench.corpus import open_corpus
 from bench.spec import Plan, Protocol, Trial, WorkloadSpec
-from harness.channel import Message
-from harness.entrant import Entrant
-from harness.prepare import Prepared, entry, template
-from harness.race import Heat, race
+from harness.heats.arm import Arm
+from harness.heats.heat import Heat
+from harness.heats.race import Lineup, Race
+from harness.heats.sweep import Sweep
+from harness.message import Message
+from harness.preparation.prepared import Prepared, entry, template
 from harness.record import Record, Status
-from harness.sweep import Sweep
 from tests.gpu_acceptance.stand import Stand
 
 NAME = "acceptance"
@@ -34,7 +35,7 @@ def prepared(
         repetitions=1,
         protocol=protocol.on(stand.device),
     )
-    entries = tuple(entry(stand.nursery(), spec, open_corpus(spec.corpus)) for spec in specs)
+    entries = tuple(entry(stand.fork_server(), spec, open_corpus(spec.corpus)) for spec in specs)
     reasons = {
         (item.spec.name, trial.label): unmet(compose(trial.techniques), stand.host, item.spec.phase)
         for item in entries
@@ -60,7 +61,7 @@ def only(
 def measured(stand: Stand, made: Prepared, keep: Callable[[Record], object] = lambda record: None) -> list[Record]:
     """The records of one repetition in fresh processes; `keep` receives each as soon as it is there."""
     sweep = Sweep(made, run_id=NAME, keep=keep, choose=lambda records: [], log=stand.log)
-    sweep.run(stand.nursery())
+    sweep.run(stand.fork_server())
     return sweep.records
 
 
@@ -71,28 +72,20 @@ def raced(stand: Stand, made: Prepared) -> list[Record]:
     blank = template(made.plan, made.machine, item, NAME)
     baseline, *rivals = made.trials(item)
     heat = Heat(
-        nursery=stand.nursery(),
         host=made.host,
         protocol=made.plan.protocol,
         gpus=stand.gpus,
         request=_request(stand, item.spec) | {"seed": made.plan.seed},
-        record=blank,
-        compile_caches=stand.folder / "caches",
-        # Not made: what the compiler finds out about the machine is in a first step, of which nothing is told here.
-        toolchain=None,
-        shared_cache=None,
-        found_batches={},
-        alone=(),
         lead_steps=None,
-        start_s={},
-        deadline_s=math.inf,
-        progress=lambda techniques, phase: None,
+        draw=random.Random(made.plan.seed),
     )
+    # Without a toolchain: what the compiler finds out about the machine is in a first step, of which nothing is told.
+    lineup = Lineup(fork_server=stand.fork_server(), record=blank, compile_caches=stand.folder / "caches", replay=False)
     refused = [
         dataclasses.replace(blank, techniques=label, status=Status.UNSUPPORTED, reason=reason)
         for (_, label), reason in made.unsupported.items()
     ]
-    return [*refused, *race(heat, baseline, rivals, replay=False)]
+    return [*refused, *Race(heat, lineup).run(baseline, rivals)]
 
 
 def _request(stand: Stand, spec: WorkloadSpec) -> Message:
@@ -104,17 +97,17 @@ def _request(stand: Stand, spec: WorkloadSpec) -> Message:
     }
 
 
-def warm_arm(stand: Stand, techniques: tuple[str, ...], protocol: Protocol) -> Entrant:
+def warm_arm(stand: Stand, techniques: tuple[str, ...], protocol: Protocol) -> Arm:
     """An arm of the usual workload, built and warmed up. Raises RuntimeError, saying why, if it does not live."""
     request = _request(stand, stand.spec) | {"techniques": list(techniques), "seed": 0}
     trial = Trial(workload=stand.spec, techniques=techniques, device=stand.device)
-    arm = Entrant(trial, request=request, protocol=protocol.on(stand.device), host=stand.host, is_cold=True)
-    arm.start(stand.nursery())
+    arm = Arm(trial, request=request, protocol=protocol.on(stand.device), host=stand.host, is_cold=True)
+    arm.start(stand.fork_server())
     check(arm)
     return arm
 
 
-def check(arm: Entrant) -> None:
+def check(arm: Arm) -> None:
     """Raises RuntimeError, saying why, if the arm has ended."""
     if not arm.alive:
         raise RuntimeError(f"the arm {arm.trial.label} ended as {arm.status}: {arm._reason}")

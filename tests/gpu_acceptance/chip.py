@@ -9,11 +9,11 @@ from collections import Counter
 import torch
 
 from bench.spec import Protocol
-from harness.channel import Message
-from harness.doctor import diagnose
-from harness.surroundings import Finding
-from reports.quantity import energy as joules
-from reports.quantity import flops, share, significant
+from harness.message import Message
+from harness.preparation.doctor import diagnose
+from harness.telemetry.surroundings import Finding
+from reports.wording.quantity import energy as joules
+from reports.wording.quantity import flops, share, significant
 from tests.gpu_acceptance.arms import check, warm_arm
 from tests.gpu_acceptance.rows import failed, judged, needs_gpu, not_run, within
 from tests.gpu_acceptance.stand import Stand
@@ -43,7 +43,7 @@ COPIES = 10
 
 def doctor(stand: Stand) -> None:
     """How many of the doctor's findings are yes; one that is no must be about a technique, or be no wonder here."""
-    findings = diagnose(stand.nursery(), stand.device)
+    findings = diagnose(stand.fork_server(), stand.device)
     lacking = [finding for finding in findings if finding.verdict == "no"]
     about_techniques = [finding for finding in lacking if finding.what.startswith(TECHNIQUE)]
     others = [finding for finding in lacking if finding not in about_techniques]
@@ -122,9 +122,11 @@ def tell_policy(stand: Stand, policy: str, before_s: float | str, after_s: float
 
 def rates(stand: Stand) -> None:
     """Matrix products beside the published peaks, and copies beside what bus and memory can do."""
-    nursery = stand.nursery()
+    fork_server = stand.fork_server()
     machine = stand.machine
-    found: dict[str, float] = nursery.run("harness.machine:matmul_peaks", {"device": stand.device}, 120.0)
+    found: dict[str, float] = fork_server.run(
+        "harness.preparation.machine:matmul_peaks", {"device": stand.device}, 120.0
+    )
     for name, rate in found.items():
         what, peak = f"matmul rate, {name}", machine.published_flops_per_s.get(name)
         if peak is None:
@@ -136,7 +138,7 @@ def rates(stand: Stand) -> None:
         stand.tell(needs_gpu("copies on the device"))
         stand.tell(needs_gpu("copies from pinned memory"))
         return
-    copied: Message = nursery.run(f"{__name__}:copy_rates", {}, 120.0)
+    copied: Message = fork_server.run(f"{__name__}:copy_rates", {}, 120.0)
     _tell_copies(stand, "copies on the device", copied["device_bytes_per_s"], copied["memory_bytes_per_s"])
     _tell_copies(stand, "copies from pinned memory", copied["pinned_bytes_per_s"], _bus_bytes_per_s(stand))
 

@@ -7,17 +7,15 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 from bench.spec import WorkloadSpec
 from harness.record import Status
-from reports.quantity import ratio_interval
+from reports.wording.quantity import ratio_interval
 from results import calibration, store
 from results.decision import LOOKS, Verdict
+from tests import ROOT
 from tests.gpu_acceptance.rows import failed, judged, not_run
 from tests.gpu_acceptance.stand import Stand
-
-TOP = Path(__file__).parents[2]
 
 SPEC = WorkloadSpec(model="gpt2/mini", batch=32, sequence=512)
 """What the gate trains: so small that a repetition, which has six seconds of steps in turn, takes few beside them."""
@@ -38,7 +36,7 @@ GATE_S = OUTSIDE_S + WITHIN_S + min(LOOKS) * REPETITION_S
 def trainpace(stand: Stand, *words: str, **environment: str) -> tuple[int, str]:
     """The exit code of a command and what it printed. Whatever ends this ends the command, too."""
     command = [sys.executable, "-m", "bench", *words, *(word for file in stand.modules for word in ("--plugin", file))]
-    options = {"cwd": TOP, "env": os.environ | environment, "text": True, "start_new_session": True}
+    options = {"cwd": ROOT, "env": os.environ | environment, "text": True, "start_new_session": True}
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, **options) as process:  # type: ignore[call-overload]
         try:

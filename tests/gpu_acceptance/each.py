@@ -9,10 +9,10 @@ from bench.composition import compose, unmet
 from bench.host import compiler
 from bench.registry import techniques
 from bench.spec import BASELINE, WorkloadSpec
-from harness.conformance import MODELS, PROTOCOL
-from harness.prepare import Prepared
+from harness.heats.conformance import MODELS, PROTOCOL
+from harness.preparation.prepared import Prepared
 from harness.record import Record, Status
-from reports.quantity import several
+from reports.wording.quantity import several
 from tests.gpu_acceptance.arms import measured, only, prepared
 from tests.gpu_acceptance.rows import Row, Verdict, failed, not_run
 from tests.gpu_acceptance.stand import Stand

@@ -5,9 +5,9 @@ from __future__ import annotations
 from bench.composition import unmet
 from bench.registry import techniques
 from bench.spec import BASELINE, Protocol, WorkloadSpec
-from harness.prepare import Prepared
+from harness.preparation.prepared import Prepared
 from harness.record import Record, Status
-from reports.quantity import count, percent, share
+from reports.wording.quantity import count, percent, share
 from results.metrics import METRICS, why_no_flops
 from results.pace import rate_per_s
 from tests.gpu_acceptance.arms import only, prepared, raced
@@ -81,7 +81,7 @@ def row(made: Prepared, rung: tuple[str, ...], record: Record, found: dict[tuple
     if record.status is not Status.OK:
         return failed(what, f"{record.status}: {record.reason}")
     speed = _tokens_per_s(record)
-    mfu = {metric.name: metric for metric in METRICS}["mfu"].derive(record, made.machine)
+    mfu = METRICS["mfu"].derive(record, made.machine)
     why = why_no_flops(record) or made.machine.unknown.get("mfu", "no peak of its number format is on file")
     used = f"MFU {share(mfu)}" if mfu is not None else f"MFU unknown: {why}"
     shape = f"batch {record.batch}, sequence {record.sequence}"

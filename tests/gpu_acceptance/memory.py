@@ -6,9 +6,9 @@ import dataclasses
 
 from bench.corpus import open_corpus
 from bench.spec import BASELINE, Protocol
-from harness.nursery import ArmFailed
-from harness.prepare import TASK_TIMEOUT_S
-from reports import quantity
+from harness.preparation.prepared import TASK_TIMEOUT_S
+from harness.processes.fork_server import ArmFailed
+from reports.wording import quantity
 from tests.gpu_acceptance.arms import check, warm_arm
 from tests.gpu_acceptance.rows import Row, failed, judged, needs_gpu, within
 from tests.gpu_acceptance.stand import Stand
@@ -38,7 +38,7 @@ def of_arm(stand: Stand, techniques: tuple[str, ...]) -> Row:
         "device": stand.device,
     }
     try:
-        foreseen: int = stand.nursery().run("harness.foresee:peak_bytes", asked, TASK_TIMEOUT_S)
+        foreseen: int = stand.fork_server().run("harness.preparation.foresee:peak_bytes", asked, TASK_TIMEOUT_S)
     except (ArmFailed, ValueError) as failure:
         return failed(what, f"no forecast: {' '.join(str(failure).split())}")
     try:

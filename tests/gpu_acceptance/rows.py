@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from reports import listing
+from reports.text import listing
 
 WIDTHS = {"what": 36, "seen": 64, "expected": 40, "verdict": 7}
 """Of the columns of the plain table, in letters; what is longer goes on in the next line."""

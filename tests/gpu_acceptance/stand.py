@@ -1,4 +1,4 @@
-"""What all parts of the acceptance share: the device, what is known of it, the time that is left, and a nursery."""
+"""What all parts of the acceptance share: the device, what is known of it, the time that is left, and a fork server."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 
 from bench.host import Host
 from bench.spec import WorkloadSpec
-from harness.channel import Message
-from harness.gpus import Gpus
-from harness.machine import describe_machine, host
-from harness.nursery import Nursery
-from harness.prepare import device_facts, need_bytes
+from harness.message import Message
+from harness.preparation.machine import describe_machine, host
+from harness.preparation.prepared import device_facts, need_bytes
+from harness.processes.fork_server import ForkServer
 from harness.record import Machine
+from harness.telemetry.gpus import Gpus
 from tests.gpu_acceptance.rows import Row
 
 AGAIN_S = 10.0
@@ -39,7 +39,7 @@ class Stand:
     ) -> None:
         self.device, self.tell, self.names = device, tell, tuple(names)
         self._modules = tuple(modules)
-        self._nursery: Nursery | None = None
+        self._fork_server: ForkServer | None = None
         self._deadline_s = time.monotonic()
         self._folder = tempfile.TemporaryDirectory(prefix="trainpace-acceptance-")
 
@@ -67,16 +67,16 @@ class Stand:
     def facts(self) -> Message:
         """What torch sees of the device, with what was free of its memory before there were arms. Raises ValueError if
         it is not there."""
-        return device_facts(self.nursery(), self.device)
+        return device_facts(self.fork_server(), self.device)
 
     @property
     def host(self) -> Host:
-        return host(self.device, self.facts, need_bytes(self.nursery(), self.device))
+        return host(self.device, self.facts, need_bytes(self.fork_server(), self.device))
 
     @cached_property
     def machine(self) -> Machine:
         """What a reader of the figures needs, without rates of matrix products: one part is about those."""
-        return describe_machine(self.nursery(), self.device, self.facts, peaks=False)
+        return describe_machine(self.fork_server(), self.device, self.facts, peaks=False)
 
     @cached_property
     def gpus(self) -> Gpus:
@@ -120,18 +120,18 @@ class Stand:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
 
-    def nursery(self) -> Nursery:
+    def fork_server(self) -> ForkServer:
         """One for all parts, until one of them ends in its middle."""
-        if self._nursery is None:
-            self._nursery = Nursery(modules=self._modules)
-        return self._nursery
+        if self._fork_server is None:
+            self._fork_server = ForkServer(modules=self._modules)
+        return self._fork_server
 
-    def end_nursery(self) -> None:
+    def end_fork_server(self) -> None:
         """End it with all arms: what a part leaves behind that was broken off would disturb the next."""
-        if self._nursery is not None:
-            self._nursery.close()
-            self._nursery = None
+        if self._fork_server is not None:
+            self._fork_server.close()
+            self._fork_server = None
 
     def close(self) -> None:
-        self.end_nursery()
+        self.end_fork_server()
         self._folder.cleanup()

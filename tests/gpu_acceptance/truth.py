@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from bench.spec import BASELINE, Protocol
-from harness.bare_loop import BareLoop, Window
+from harness.processes.bare_loop import BareLoop, Window
 from harness.record import Record, Status
-from reports.quantity import duration, share
+from reports.wording.quantity import duration, share
 from results import pace
 from results.pace import step_time_s
 from results.statistics import interval

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-import reports.html
+import reports.page.html
 from harness.record import Record
 from results.compare import Comparison, compare
 from tests.reports.synthetic import (
@@ -27,7 +27,7 @@ def comparisons(records: list[Record]) -> list[Comparison]:
 
 @pytest.fixture(scope="module")
 def text(records: list[Record], comparisons: list[Comparison]) -> str:
-    return reports.html.render(comparisons, records, machine(), PLAN, captions={"compile": "Compiles the model."})
+    return reports.page.html.render(comparisons, records, machine(), PLAN, captions={"compile": "Compiles the model."})
 
 
 @pytest.fixture(scope="module")

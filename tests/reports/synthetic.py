@@ -9,11 +9,12 @@ from pathlib import Path
 
 from bench.spec import Plan, WorkloadSpec
 from harness.record import Machine, Measurement, Record, Status, WorkCertificate
-from reports import charts, view
+from reports.charts.chart import Chart
+from reports.wording import view
 from results import store
 from results.compare import Comparison
 
-Draw = Callable[[Sequence[Comparison], str], charts.Chart | None]
+Draw = Callable[[Sequence[Comparison], str], Chart | None]
 
 HOSTILE = "<script>alert('x')</script>"
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from harness.record import Record, note
-from reports import view
+from reports.wording import view
 from results.compare import Comparison, compare
 from tests.reports.synthetic import (
     machine,

@@ -10,7 +10,9 @@ import matplotlib as mpl
 import pytest
 
 from harness.record import Record, Status
-from reports import charts, panels, quantity, scatter
+from reports.charts import curves, panels, scatter
+from reports.charts import forest as charts
+from reports.wording import quantity
 from results.compare import Comparison, Verdict, compare
 from results.pace import step_time_s
 from tests.reports.synthetic import (
@@ -50,13 +52,40 @@ def test_arm_with_an_unknown_figure_is_named_beside_the_chart(comparisons: list[
     lacking = [replace(item, peak_memory_bytes=None) if item.techniques == "compile" else item for item in arms]
     chart = scatter.throughput(lacking, "s")
     assert chart is not None
-    assert chart.note == "Not drawn, for a figure is unknown: compile."
+    assert chart.note.endswith("Not drawn, for a figure is unknown: compile.")
     assert scatter.throughput([replace(item, peak_memory_bytes=None) for item in arms], "s") is None
+
+
+def test_curves_hold_ranked_arms_and_cross_1_where_they_pay(comparisons: list[Comparison]) -> None:
+    arms = [item for item in comparisons if item.workload == "gpt2/tiny"]
+    chart = curves.total_time(arms, "c")
+    assert chart is not None and chart.svg.count('class="point"') == len(ranked(comparisons, "gpt2/tiny"))
+    drawn, _ = curves._curves(arms)
+    found = {curve.comparison.techniques: curve for curve in drawn}
+    # A curve is behind the baseline until it pays, and ahead from there on.
+    ahead = [curves._UPDATES[found[name].ratios < 1] for name in ("compile", "pure_bf16", "qat_int8")]
+    pays_after = found["compile"].comparison.pays_after_updates
+    assert pays_after is not None and min(ahead[0]) / 1.5 < pays_after < min(ahead[0])
+    assert len(ahead[1]) == len(curves._UPDATES) and len(ahead[2]) == 0
+
+
+def test_a_curve_without_a_known_start_is_named_beside_the_chart(comparisons: list[Comparison]) -> None:
+    arms = [item for item in comparisons if item.workload == "gpt2/tiny"]
+    chart = curves.total_time(
+        [replace(item, start_s=None) if item.techniques == "compile" else item for item in arms], "c"
+    )
+    assert chart is not None and chart.note.endswith("Not drawn, for its start is unknown: compile.")
+    assert curves.total_time([replace(item, start_s=None) for item in arms], "c") is None
 
 
 def test_charts_follow_the_theme_and_fit_any_width(comparisons: list[Comparison], records: list[Record]) -> None:
     arms = [item for item in comparisons if item.workload == "gpt2/tiny"]
-    drawn = [charts.forest(arms, "a"), scatter.throughput(arms, "b"), panels.traces(records, "c")]
+    drawn = [
+        charts.forest(arms, "a"),
+        scatter.throughput(arms, "b"),
+        panels.traces(records, "c"),
+        curves.total_time(arms, "d"),
+    ]
     for chart in drawn:
         assert chart is not None
         assert not re.search(r"#[0-9a-f]{6}\b", chart.svg.replace('xlink:href="#', ""))

@@ -12,8 +12,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from reports import export, markdown, terminal, view
-from reports.columns import speedup
+from reports.formats import export
+from reports.text import markdown, terminal
+from reports.wording import view
+from reports.wording.columns import speedup
 from results.compare import Comparison
 from tests.reports.synthetic import (
     FAILED,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from harness.record import Machine
-from reports.facts import machine_facts
+from reports.wording.facts import machine_facts
 from tests.reports.synthetic import machine
 
 

@@ -10,20 +10,21 @@ from xml.etree import ElementTree
 
 import pytest
 
-from reports import ci, gate
+from reports.formats import ci
+from reports.text import gate
 from results import judgement
 from results.calibration import calibrated
 from results.decision import Verdict
 from results.exit_code import ExitCode
 from results.gate import Finding, Limits, Referee, overall
 from results.judgement import Judgement
-from tests.bouts import bout
+from tests.pairs import pair
 from tests.reports.synthetic import HOSTILE
 
 
 def found(ratio: float, name: str = "gpt2/tiny") -> Finding:
-    bouts = [bout(index, ratio, workload=name) for index in range(8)]
-    (finding,) = Referee({name: Limits()}, {}, needs_checkout=False).conclude(bouts)
+    pairs = [pair(index, ratio, workload=name) for index in range(8)]
+    (finding,) = Referee({name: Limits()}, {}, needs_checkout=False).conclude(pairs)
     return finding
 
 

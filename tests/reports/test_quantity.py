@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reports import quantity
+from reports.wording import quantity
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-import reports.html
+import reports.page.html
 from bench.spec import BASELINE
 from harness.record import Record, Status
-from reports import markdown, sentences, terminal, view
-from reports.columns import speedup
+from reports.text import markdown, terminal
+from reports.wording import sentences, view
+from reports.wording.columns import speedup
 from results.compare import Comparison, compare
 from tests.reports.synthetic import (
     FAILED,
@@ -60,7 +61,7 @@ def over_sizes(speedups: Sequence[float]) -> list[Comparison]:
 def test_the_size_from_which_a_technique_pays_is_named(speedups: Sequence[float], expected: str) -> None:
     comparisons = over_sizes(speedups)
     assert expected in sentences.answer(comparisons)
-    page = reports.html.render(comparisons, [], machine(), PLAN)
+    page = reports.page.html.render(comparisons, [], machine(), PLAN)
     assert "Speed-up of compile over the sizes of gpt2" in page and expected in page
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-import reports.html
+import reports.page.html
 from bench.spec import BASELINE
 from harness.record import GPU_FIGURES, Record, note
-from reports import view
-from reports.columns import speedup
+from reports.wording import view
+from reports.wording.columns import speedup
 from results.compare import Comparison, compare
 from tests.reports.synthetic import (
     PLAN,
@@ -75,7 +75,7 @@ def changed(records: list[Record], **changes: Any) -> list[Record]:
 def test_gpu_figures_are_shown_on_a_gpu() -> None:
     records = run("gpt2/medium", 2, "cuda", 0.012)
     compared = compare(records, machine("cuda"))
-    shown = reports.html.render(compared, records, machine("cuda"), PLAN)
+    shown = reports.page.html.render(compared, records, machine("cuda"), PLAN)
     columns = {cell["data-key"] for cell in Page(shown).cells}
     assert {"gpu_util_pct", "energy_j_per_token", "mfu"} <= columns
     assert "989 TFLOP/s" in shown and "gtc22-whitepaper-hopper" in shown

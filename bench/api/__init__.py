@@ -1,0 +1,37 @@
+"""trainpace from Python: what the command line does, as functions that return plain data.
+
+    from bench import api
+
+    made = api.run(models=["gpt2/nano"], techniques=["amp_bf16", "compile"])
+    made.arms()          # a frame: one row for each arm, speed-ups with their intervals
+    made.steps()         # a frame: every step that was timed
+    made                 # in a notebook: the answer as a picture
+    api.compare("runs/before", "runs/after")
+    api.gate(models=["train.py:make_model"], base="main").verdict
+
+Bad input raises ValueError with the line that the command would print. Like the command line this room sees all
+packages, and nothing but the command line imports it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.api.finished import Run, compare
+    from bench.api.gates import Gate, gate
+    from bench.api.runs import Unfinished, run
+
+__all__ = ["Gate", "Run", "Unfinished", "compare", "gate", "run"]
+
+_PLACES = {
+    **dict.fromkeys(("Run", "compare"), "finished"),
+    **dict.fromkeys(("Gate", "gate"), "gates"),
+    **dict.fromkeys(("Unfinished", "run"), "runs"),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Measuring imports torch, which takes seconds; reading what was measured does without."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)

@@ -1,0 +1,99 @@
+"""Which two sides a gate is asked about: what is said of the base and of the head, and what that comes to."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.composition import compose
+from bench.spec import BASELINE
+from harness.ab.checkout import Checkout
+from harness.ab.sides import Side
+from harness.ab.stored import Stored
+from results import store
+
+Pair = tuple[str | None, str | None]
+"""What is said of the base and of the head."""
+
+Compositions = tuple[tuple[str, ...], tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ends:
+    """Base and head as the user names them. A revision that is None is the working tree; a `stored` run is the base."""
+
+    revisions: Pair
+    pythons: Pair
+    techniques: Compositions
+    stored: Stored | None
+
+
+def read(revisions: Pair, pythons: Pair, techniques: Compositions) -> Ends:
+    """Raises ValueError for techniques that are unknown or exclude each other, and for a run that cannot be read."""
+    for names in techniques:
+        compose(names)
+    stored = None
+    if revisions[0] and store.has_records(Path(revisions[0])):
+        folder = Path(revisions[0])
+        stored = Stored(
+            name=str(folder),
+            label="+".join(techniques[0]) or BASELINE,
+            records=store.read(folder),
+            machine=store.read_machine(folder),
+            plan=store.read_plan(folder),
+        )
+        revisions = (None, revisions[1])
+    return Ends(revisions=revisions, pythons=pythons, techniques=techniques, stored=stored)
+
+
+def twins(ends: Ends) -> Ends:
+    """The base twice. Raises ValueError if anything is said of the head, or the base is a run from before."""
+    if ends.stored or ends.revisions[1] or ends.pythons[1] or ends.techniques[1]:
+        raise ValueError("--calibrate compares a base with itself: leave out what is said of the head, and stored runs")
+    return Ends(
+        revisions=(ends.revisions[0],) * 2,
+        pythons=(ends.pythons[0],) * 2,
+        techniques=(ends.techniques[0],) * 2,
+        stored=None,
+    )
+
+
+def sides(ends: Ends, checkouts: Sequence[Checkout]) -> tuple[Side, Side]:
+    base, head = (
+        Side(name=name, python=_interpreter(name, python), checkout=checkout, techniques=chosen)
+        for name, python, checkout, chosen in zip(
+            ("base", "head"), ends.pythons, checkouts, ends.techniques, strict=True
+        )
+    )
+    return base, head
+
+
+def check_different(ends: Ends, two: tuple[Side, Side]) -> None:
+    """Raises ValueError where base and head are one: such a gate would pass whatever is wrong."""
+    base, head = (
+        (side.checkout.commit, side.checkout.dirty, _environment(side.python), set(side.techniques)) for side in two
+    )
+    if ends.stored is None and base == head:
+        raise ValueError(
+            f"base and head are the same ({two[0].checkout.describe()}, {two[0].label}, one interpreter): give "
+            "--base and --head, --base-python and --head-python or --base-technique and --head-technique; "
+            "--calibrate compares a base with itself"
+        )
+
+
+def _interpreter(side: str, python: str | None) -> str:
+    """The path of an interpreter, which a checkout's folder does not change. Raises ValueError if there is none."""
+    if python is None:
+        return sys.executable
+    found = shutil.which(python)
+    if found is None:
+        raise ValueError(f"{side} python {python!r} cannot be run: give the path of an interpreter")
+    return str(Path(found).absolute())
+
+
+def _environment(python: str) -> tuple[Path, Path]:
+    """What tells environments apart: several names in one folder for one program are one."""
+    return Path(python).parent, Path(python).resolve()

@@ -1,0 +1,124 @@
+"""Finished runs: their arms and steps as frames, their report, and one beside another. Without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench import catalogue
+from bench.spec import Plan
+from harness.record import Machine, Record
+from reports.formats import export
+from results import store
+from results.compare import Comparison
+from results.compare import compare as compared
+from results.idle import error_rate, load
+from results.pace import counted_steps
+from results.runs import compare_runs, incomparable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Where = str | Path
+
+STEP = ("workload", "techniques", "repetition", "heat_part", "copy", "phase", "round", "step_time_s", "counted")
+"""What is told of each step."""
+
+
+class Run:
+    """A folder that a run has made."""
+
+    def __init__(self, folder: Where) -> None:
+        """Raises ValueError if it holds no records, or those of another schema version."""
+        self.folder = Path(folder)
+        self.records: list[Record] = store.read(self.folder)
+        """One for each arm and repetition, with every raw step."""
+        self.machine: Machine = store.read_machine(self.folder)
+        self.plan: Plan = store.read_plan(self.folder)
+
+    @property
+    def comparisons(self) -> list[Comparison]:
+        """One for each arm, baselines first."""
+        return compared(self.records, self.machine)
+
+    def arms(self) -> pd.DataFrame:
+        """One row for each arm, with the fields of results.compare.Comparison; what is unknown is missing."""
+        return _frame([export.plain(item) for item in self.comparisons], export.FIELDS)
+
+    def steps(self) -> pd.DataFrame:
+        """One row for each timed step, in the order in which they were taken.
+
+        `phase` is first, warm-up, window or round; `round` is the number of the round, missing elsewhere. Steps are
+        `counted` if the speed-up is made of them: not the first ones of a turn, nor those of a round that was
+        disturbed.
+        """
+        return _frame([row for record in self.records for row in _steps(record)], STEP)
+
+    def render(self) -> Path:
+        """Write report.html anew, whole or not at all, and return where it is."""
+        fresh = self.folder / ".report.html"
+        fresh.write_text(page(self.records, self.machine, self.plan), encoding="utf-8")
+        return fresh.replace(self.folder / "report.html")
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the answer as a picture and in a line."""
+        from reports.page import notebook
+
+        return notebook.render(self.comparisons, self.folder / "report.html")
+
+
+def compare(run: Where | Run, head: Where | Run | None = None, *, force: bool = False) -> pd.DataFrame:
+    """The arms of a run, or those of `head` against the same arms of `run`, as `trainpace compare` has them.
+
+    Raises ValueError for runs of different machines or data, unless `force` is given.
+    """
+    runs = [item if isinstance(item, Run) else Run(item) for item in (run, head) if item is not None]
+    differences = incomparable([item.records for item in runs])
+    if differences and not force:
+        raise ValueError(f"{'; '.join(differences)}: use force=True to compare them all the same")
+    if head is None:
+        return runs[0].arms()
+    return _frame(
+        [export.plain(item) for item in compare_runs(runs[0].records, runs[1].records, runs[1].machine)], export.FIELDS
+    )
+
+
+def page(records: Sequence[Record], machine: Machine, plan: Plan) -> str:
+    """The report, with how often this machine's calibrations say that it is wrong."""
+    from reports.page import html  # It draws with matplotlib, which takes half a second to import.
+
+    return html.render(
+        compared(records, machine),
+        records,
+        machine,
+        plan,
+        captions=catalogue.captions(),
+        known=error_rate(load(machine.machine_id)),
+    )
+
+
+def _steps(record: Record) -> Iterator[dict[str, object]]:
+    arm = {
+        "workload": record.workload,
+        "techniques": record.techniques,
+        "repetition": record.repetition,
+        "heat_part": record.heat_part,
+        "copy": record.copy,
+    }
+    measured, before = record.measurement, {"round": None, "counted": False}
+    first, warmup = measured.warmup_step_times_s[:1], measured.warmup_step_times_s[1:]
+    for phase, times_s in (("first", first), ("warm-up", warmup), ("window", measured.sustained_step_times_s)):
+        yield from (arm | {"phase": phase, "step_time_s": time_s} | before for time_s in times_s)
+    counted = {place for _, places in counted_steps(record) for place in places}
+    for place, (index, time_s) in enumerate(zip(measured.round_index, measured.round_step_times_s, strict=True)):
+        yield arm | {"phase": "round", "step_time_s": time_s, "round": index, "counted": place in counted}
+
+
+def _frame(rows: Sequence[dict[str, object]], columns: Sequence[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(rows, columns=list(columns)).convert_dtypes()

@@ -1,0 +1,104 @@
+"""One repetition of one workload on two sides: fresh processes, each from its side's fork server, stepped in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.spec import Trial, WorkloadSpec
+from harness.ab.sides import Home
+from harness.ab.stored import held_against
+from harness.heats.arm import Arm
+from harness.heats.heat import Heat, own_cache
+from harness.heats.rounds import Rounds, run_rounds
+from harness.record import Record, Status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What one side's arm has shown beside its record: modules of its checkout that ran, those that hid them, and by
+    what share a brake made its steps longer."""
+
+    modules: int = 0
+    strays: tuple[str, ...] = ()
+    held_share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """One repetition of one workload.
+
+    `disturbed` says, without regard to the times, what makes them unfit, and `unseen` what of the kind the machine does
+    not show. A stored base was not stepped in turn with the head, and its steps are as many as they were: then
+    `together` is False.
+    """
+
+    workload: str
+    repetition: int
+    base: Record
+    head: Record
+    base_seen: Seen
+    head_seen: Seen
+    disturbed: tuple[str, ...]
+    unseen: tuple[str, ...] = ()
+    together: bool = True
+
+
+def measure_pair(
+    heat: Heat,
+    spec: WorkloadSpec,
+    homes: Sequence[Home],
+    records: Mapping[str, Record],
+    *,
+    caches: Path,
+    replay: bool,
+    stored: Record | None = None,
+) -> Pair:
+    """Measure one repetition of base and head, or of the head alone where the base's is `stored`.
+
+    `homes` are those of the sides that are measured; which of them starts first is drawn. `records` are what the
+    records of each side start as, by its name. `caches` is a folder for compile caches.
+    """
+    arms = {home.side.name: _arm(heat, spec, home, caches) for home in homes}
+    for home in heat.draw.sample(list(homes), len(homes)):
+        heat.start(arms[home.side.name], home.fork_server)
+    found = _rounds(heat, list(arms.values()))
+    seen = {home.side.name: _seen(arms[home.side.name], home) for home in homes}
+    heat.certify(list(arms.values()), replay=replay)
+    measured = {name: arm.record(records[name]) for name, arm in arms.items()}
+    if stored is not None:
+        measured = {"base": stored, "head": held_against(stored, measured["head"])}
+    return Pair(
+        workload=spec.name,
+        repetition=records["head"].repetition,
+        base=measured["base"],
+        head=measured["head"],
+        base_seen=seen.get("base", Seen()),
+        head_seen=seen["head"],
+        disturbed=tuple(found.disturbances),
+        unseen=tuple(found.unseen),
+        together=stored is None,
+    )
+
+
+def _arm(heat: Heat, spec: WorkloadSpec, home: Home, caches: Path) -> Arm:
+    side = home.side
+    trial = Trial(workload=spec, techniques=side.techniques, device=heat.host.device)
+    return heat.arm(trial, own_cache(caches / side.name, spec.name), slowdown=side.slowdown)
+
+
+def _rounds(heat: Heat, arms: Sequence[Arm]) -> Rounds:
+    """Both sides step in turn. Where one fails the repetition will not be counted, and there is nothing to be
+    disturbed."""
+    if not all(arm.alive for arm in arms):
+        return Rounds()
+    found = run_rounds(heat, arms, alike=True)
+    return found if all(arm.alive for arm in arms) else Rounds()
+
+
+def _seen(arm: Arm, home: Home) -> Seen:
+    found = arm.account(home.whereabouts())
+    if arm.status is not Status.OK:
+        return Seen()
+    return Seen(modules=found["modules"], strays=tuple(found["strays"]), held_share=found["held_share"])

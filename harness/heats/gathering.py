@@ -1,0 +1,73 @@
+"""An arm's measurement, gathered from what its ranks answer."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from harness.message import Message
+from harness.record import Measurement
+
+PEAKS = ("rss_start_bytes", "rss_peak_bytes", "rss_file_growth_bytes", "allocated_peak_bytes", "reserved_peak_bytes")
+
+
+def steps_together(answers: Sequence[Message], replicas: int) -> Message:
+    """Steps on all ranks: one lasts as long as on the slowest, and its loss is the mean over equal shares of the batch,
+    of which there are as many as `replicas`."""
+    slowest = {
+        # In a checkout of another revision an arm may not tell them all.
+        name: [max(ranks) for ranks in zip(*(answer.get(name, []) for answer in answers), strict=True)]
+        for name in ("step_times_s", "data_wait_s", "copy_s")
+    }
+    # Ranks that hold parts of one model see the same share of the batch.
+    distinct = answers[:: len(answers) // replicas]
+    loads = {
+        name: [sum(ranks) for ranks in zip(*(answer[name] for answer in distinct), strict=True)]
+        for name in ("samples", "tokens")
+    }
+    host_s = max(answer["host_s"] for answer in answers)
+    losses = rank_means([answer["losses"] for answer in answers])
+    return {**slowest, **loads, "losses": losses, "host_s": host_s}
+
+
+def add_window(measurement: Measurement, window: Message) -> None:
+    """The window for telemetry."""
+    measurement.sustained_step_times_s = window["step_times_s"]
+    measurement.sustained_data_wait_s = window["data_wait_s"]
+    measurement.sustained_copy_s = window["copy_s"]
+    measurement.sustained_s = window["host_s"]
+    measurement.sustained_samples = sum(window["samples"])
+    measurement.sustained_tokens = sum(window["tokens"]) if window["tokens"] else None
+
+
+def add_turn(measurement: Measurement, index: int, turn: Message) -> None:
+    """The arm's turn in the round of this index."""
+    measurement.round_index += [index] * len(turn["step_times_s"])
+    measurement.round_step_times_s += turn["step_times_s"]
+    measurement.round_samples += turn["samples"]
+    measurement.round_tokens += turn["tokens"]
+    measurement.round_data_wait_s += turn["data_wait_s"]
+    measurement.round_copy_s += turn["copy_s"]
+    measurement.round_host_times_s.append(turn["host_s"])
+
+
+def add_peaks(measurement: Measurement, answers: Sequence[Message], *, is_cold: bool) -> None:
+    """The most memory that the ranks took, and how long they compiled; `is_cold`: with nothing of theirs cached."""
+    for name in PEAKS:
+        if name in answers[0]:
+            setattr(measurement, name, sum(answer[name] for answer in answers))
+    measurement.peak_memory_bytes = measurement.allocated_peak_bytes or sum(map(_own_growth, answers))
+    measurement.compile_s = answers[0]["compile_s"]
+    if measurement.compile_s is not None:
+        measurement.compile_cache = "cold" if is_cold else "warm"
+
+
+def rank_means(per_rank: Sequence[Sequence[Any]]) -> list[float]:
+    return [statistics.fmean(values) for values in zip(*per_rank, strict=True)]
+
+
+def _own_growth(peaks: Message) -> int:
+    """Bytes by which a rank's resident set grew at its highest, without the pages of files."""
+    growth: int = peaks["rss_peak_bytes"] - peaks["rss_start_bytes"] - peaks["rss_file_growth_bytes"]
+    return growth

@@ -1,0 +1,238 @@
+"""One repetition of one workload in a sweep: which arms are in memory beside each other, and for which there is time.
+
+All rivals lean on the baseline, which is why it has several processes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+import sys
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.host import rival_bytes
+from bench.spec import Protocol, Trial
+from harness.heats.arm import Arm
+from harness.heats.heat import Heat, own_cache
+from harness.heats.rounds import Rounds, run_rounds
+from harness.processes.fork_server import ForkServer
+from harness.record import Record, Status
+from harness.telemetry import cgroups
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lineup:
+    """What a repetition is run with, beside the heat itself. `record` is what the records of its arms start as.
+
+    `compile_caches` is a folder with one for each arm, and `toolchain` the cache that they start as a copy of;
+    `shared_cache`, where it is given, is one for all of them. `found_batches` has the batch of each arm that has looked
+    for one of its own in an earlier repetition. `alone` are the labels of the arms that cannot be in memory beside
+    others. `start_s` is how long arms may take to be warm, by label. After `deadline_s`, on time.monotonic's clock, no
+    rival is started any more. With `replay` arms replay their first updates.
+    """
+
+    fork_server: ForkServer
+    record: Record
+    compile_caches: Path
+    toolchain: Path | None = None
+    shared_cache: Path | None = None
+    found_batches: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    alone: Collection[str] = ()
+    start_s: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    deadline_s: float = math.inf
+    replay: bool = True
+
+
+class Race:
+    """One repetition. `run` may be called once."""
+
+    def __init__(self, heat: Heat, lineup: Lineup) -> None:
+        self._heat, self._lineup = heat, lineup
+        self._time = _Time(heat, lineup)
+
+    def run(self, baseline: Trial, rivals: Sequence[Trial]) -> Iterator[Record]:
+        """Yield one record for each arm; the baseline's for each of its processes in each part that the heat is split
+        into.
+
+        A heat is split when its arms do not fit in memory at once, or are more than the protocol's `heat_arms`. An arm
+        that ran out of memory among others runs once more with the baseline alone; what does not fit beside that is
+        measured with one arm in memory at a time. Rivals that there is no time left for have no record.
+        """
+        waiting = [trial for trial in rivals if trial.label not in self._lineup.alone]
+        alone = [trial for trial in rivals if trial.label in self._lineup.alone]
+        crowded_out: list[Trial] = []
+        self._heat.draw.shuffle(waiting)
+        first = part = self._lineup.record.heat_part
+        while waiting or crowded_out or (part == first and not alone):
+            candidates = waiting if waiting or not crowded_out else [crowded_out.pop()]
+            if part > first and not self._time.allows([baseline, candidates[0]]):
+                return
+            arms = self._admit(baseline, candidates)
+            if len(arms) == 1 and candidates and self._time.allows(candidates[:1], arms):
+                # There was time, so what was lacking is room.
+                arms[0].end()
+                alone += candidates
+                candidates.clear()
+                continue
+            found = run_rounds(self._heat, arms)
+            self._heat.certify(arms, replay=self._lineup.replay)
+            for arm in arms:
+                if arm.status is Status.OOM and arm.trial.techniques:
+                    (crowded_out if len(arms) > 2 else alone).append(arm.trial)
+                elif arm.status is not Status.OOM or not arm.trial.copy:
+                    yield self._record(arm, found, heat_part=part)
+            part += 1
+            if len(arms) == 1 and candidates:
+                return
+        if alone and (part == first or self._time.allows([baseline, alone[0]])):
+            yield from self._one_at_a_time([baseline, *alone], part)
+
+    def arm(self, trial: Trial) -> Arm:
+        """A new arm with a compile cache of its own, so that no arm profits from what another compiled, unless nobody
+        asks how long that takes."""
+        lineup = self._lineup
+        cache = lineup.shared_cache or own_cache(lineup.compile_caches, f"{lineup.record.workload} {trial.label}")
+        batch = lineup.found_batches.get(trial.label)
+        return self._heat.arm(trial, cache, toolchain=lineup.toolchain, found_batch=batch)
+
+    def _admit(self, baseline: Trial, waiting: list[Trial]) -> list[Arm]:
+        """Start the baseline and as many of the waiting as memory and time allow; takes them off the list.
+
+        They start in random order, because it matters: the first was seen to be three per cent slower than the others
+        for as long as it lived. Only where that leaves no room for the baseline it comes first. Returns the baseline
+        first and its further processes last.
+        """
+        protocol = self._heat.protocol
+        most = max(2, protocol.heat_arms)
+        rivals = waiting[: most - baselines(protocol, min(len(waiting), most - 1))]
+        further = [baseline] * (baselines(protocol, len(rivals)) - 1)
+        line = [baseline, *rivals, *further]
+        arms = self._start(self._heat.draw.sample(line, len(line)))
+        reference = next((arm for arm in arms if arm.trial == baseline), None)
+        if reference is None or (reference.status is Status.OOM and arms.index(reference)):
+            for arm in arms:
+                arm.end()
+            arms = self._start(line)
+        started = [arm.trial for arm in arms]
+        waiting[:] = [trial for trial in waiting if trial not in started]
+        return sorted(arms, key=lambda arm: (arm.trial.copy > 0, arm.trial.techniques != ()))
+
+    def _start(self, line: Sequence[Trial]) -> list[Arm]:
+        """Start the trials in this order until memory or time is used up, or would be but for the baseline, which then
+        comes next and last. A further process of the baseline takes nothing that a rival in the line would need."""
+        arms: list[Arm] = []
+        largest_bytes, pending = 0, list(line)
+        while pending:
+            trial = pending.pop(0)
+            copies = sum(not arm.trial.techniques for arm in arms)
+            if not trial.techniques:
+                trial = dataclasses.replace(trial, copy=copies)
+                more = [trial, *(other for other in pending if other.techniques)] if copies else [trial]
+            else:
+                more = [trial] if copies else [trial, next(other for other in pending if not other.techniques)]
+            # What an arm needs is not known before one has started.
+            need_bytes = rival_bytes(self._heat.host.device, largest_bytes)
+            room = free_bytes(self._heat.host.device, arms) // need_bytes if need_bytes and arms else len(more)
+            if room < len(more) or not self._time.allows(more, arms):
+                if trial.copy:
+                    continue
+                if copies or not room:
+                    return arms
+                trial = next(other for other in (trial, *pending) if not other.techniques)
+                pending.clear()
+            self._heat.show(trial.label, "warm-up")
+            arms.append(self._started(trial, arms))
+            largest_bytes = max(largest_bytes, arms[-1].memory_bytes() // arms[-1].world_size)
+        return arms
+
+    def _started(self, trial: Trial, parked: Sequence[Arm]) -> Arm:
+        arm = self.arm(trial)
+        self._heat.start(arm, self._lineup.fork_server, parked, window=True)
+        self._time.spent(arm)
+        return arm
+
+    def _one_at_a_time(self, trials: Sequence[Trial], part: int) -> Iterator[Record]:
+        """Every arm from its start to its end while no other is there, in random order: the baseline is the first
+        trial."""
+        reference: Arm | None = None
+        done: list[tuple[Arm, Rounds]] = []
+        for trial in self._heat.draw.sample(list(trials), len(trials)):
+            if trial is not trials[0] and not self._time.allows([trial] if reference else [trial, trials[0]]):
+                continue
+            self._heat.show(trial.label, "by itself")
+            arm = self._started(trial, ())
+            found = run_rounds(self._heat, [arm])
+            arm.attest(arm.replay_steps if self._lineup.replay else 0)
+            arm.end()
+            done.append((arm, found))
+            if trial is trials[0]:
+                reference = arm
+            if reference is not None:
+                for finished, rounds in done:
+                    finished.hold_against(reference)
+                    yield self._record(finished, rounds, heat_part=part, alone=True)
+                done.clear()
+            time.sleep(self._heat.protocol.pause_s)
+
+    def _record(self, arm: Arm, found: Rounds, *, heat_part: int, alone: bool = False) -> Record:
+        """The arm's record, with what of the rounds is counted."""
+        return arm.record(
+            dataclasses.replace(
+                self._lineup.record,
+                heat_part=heat_part,
+                alone=alone,
+                dropped_rounds=found.dropped,
+                disturbances=found.disturbances,
+                disturbed=found.is_disturbed(self._heat.protocol.rounds_min),
+            )
+        )
+
+
+class _Time:
+    """What is left until no rival is started any more.
+
+    To be warm, an arm takes as long as in an earlier heat, or else as long as the mean of this one; for its replay it
+    takes as long again, but some replay at once.
+    """
+
+    def __init__(self, heat: Heat, lineup: Lineup) -> None:
+        self._deadline_s, self._rounds_s = lineup.deadline_s, heat.protocol.rounds_s
+        self._start_s, self._starts_s = lineup.start_s, list[float]()
+        self._replays = (1 / heat.certified_at_once) if lineup.replay else 0.0
+
+    def spent(self, arm: Arm) -> None:
+        """Learn from an arm that has started."""
+        if arm.alive:
+            self._starts_s.append(arm.measurement.active_s)
+
+    def allows(self, more: Sequence[Trial], begun: Sequence[Arm] = ()) -> bool:
+        """Whether these can be started too, and all be finished that have begun."""
+        mean_s = statistics.fmean(self._starts_s) if self._starts_s else 0.0
+        starts_s = [self._start_s.get(trial.label, mean_s) for trial in more]
+        begun_s = [arm.measurement.active_s for arm in begun if arm.alive]
+        owed_s = sum(self._rounds_s + self._replays * start_s for start_s in (*starts_s, *begun_s))
+        return time.monotonic() + sum(starts_s) + owed_s < self._deadline_s
+
+
+def baselines(protocol: Protocol, rivals: int) -> int:
+    """How many processes the baseline has in a heat: about the square root of the number of rivals is what makes the
+    comparisons with all of them sharpest in the same time (Dunnett 1955)."""
+    return protocol.baselines or max(1, round(math.sqrt(rivals)))
+
+
+def free_bytes(device: str, arms: Sequence[Arm]) -> int:
+    """Memory that one more arm could take: of the machine, or of the fullest GPU that the arms are on.
+
+    Of a GPU, what the arms said last: each was asked after it had warmed up, and none has come since. Where none lives
+    to be asked, none holds any.
+    """
+    if device == "cpu":
+        return cgroups.available_memory_bytes()
+    free: dict[int, int] = {}
+    for arm in arms:
+        free |= arm.free_bytes
+    return min(free.values(), default=sys.maxsize)

@@ -1,0 +1,348 @@
+"""A plan to heats to repetitions to records."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import random
+import shlex
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from bench.composition import compose, declared
+from bench.plans import CUSTOM, plans
+from bench.registry import Change, techniques
+from bench.spec import BASELINE, Phase, Plan, Trial, parse_composition
+from harness.heats import budget
+from harness.heats.heat import Heat
+from harness.heats.race import Lineup, Race
+from harness.preparation import toolchain
+from harness.preparation.prepared import Entry, Prepared, template
+from harness.preparation.pretrain import pretrain
+from harness.processes.fork_server import ArmFailed, ForkServer
+from harness.record import Machine, Record, Status
+from harness.telemetry.gpus import Gpus
+
+Choose = Callable[[Sequence[Record]], list[tuple[str, list[str]]]]
+"""From the records so far, workloads and labels in the order in which more repetitions would tell most."""
+
+
+PRETRAINING = "pre-training"
+"""The phase before any repetition, in which checkpoints are made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What the sweep is doing: for display alone. `done` and `total` count the arms of the least repetitions."""
+
+    workload: str
+    techniques: str
+    repetition: int
+    phase: str
+    done: int
+    total: int
+
+
+class Sweep:
+    """Carries out a prepared plan. `keep` receives each record as it is finished."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        *,
+        run_id: str,
+        keep: Callable[[Record], object],
+        choose: Choose,
+        show: Callable[[Progress], object] = lambda progress: None,
+        paused: Callable[[], object] = lambda: None,
+        finished: Sequence[Record] = (),
+        shared_cache: Path | None = None,
+        log: Path,
+    ) -> None:
+        """`finished` are the records that the same run has kept before it ended early; they are not measured again.
+        `paused` is called between two repetitions, while no arm is there. What the arms print is appended to `log`.
+        `shared_cache` is a folder for all that is compiled, which is then no longer measured as a user meets it."""
+        self._prepared, self._plan = prepared, prepared.plan
+        self._run_id, self._keep, self._choose, self._show, self._paused = run_id, keep, choose, show, paused
+        self._records = list(finished)
+        self._gpus = Gpus(self._plan.device, prepared.host.gpu_uuids)
+        self._log, self._shared_cache = log, shared_cache
+        self._toolchain: Path | None = None
+        self._unable = {key: (Status.UNSUPPORTED, reason) for key, reason in prepared.unsupported.items()}
+
+    @property
+    def records(self) -> list[Record]:
+        return self._records
+
+    def run(self, fork_server: ForkServer) -> None:
+        """Measure the least repetitions of every workload, then more where they tell most, while the budget lasts.
+
+        The first repetition of each workload has an equal share of the budget: what that leaves no time for is told by
+        `unmeasured`. A resumed run counts what it has spent, but has the whole budget again to complete the least.
+        Raises ArmFailed where the checkpoint that a workload starts from cannot be made.
+        """
+        self._pretrain(fork_server)
+        opened = time.monotonic()
+        started = opened - sum(record.measurement.active_s for record in self._records)
+        self._record_unable()
+        with tempfile.TemporaryDirectory(prefix="trainpace-") as folder:
+            self._fork_server, self._caches = fork_server, Path(folder)
+            if self._prepared.compiles:
+                self._toolchain = toolchain.learn(self._prepared, fork_server)
+            entries = self._prepared.entries
+            for repetition in itertools.count():
+                wanting = [entry for entry in entries if repetition < self._wanted(entry)]
+                if not wanting:
+                    break
+                for index, entry in enumerate(wanting):
+                    left_s = self._left_s(opened)
+                    if repetition == 0:
+                        self._heat(entry, self._trials(entry), repetition, left_s / (len(wanting) - index))
+                        continue
+                    trials = self._affordable(wanting[index:], repetition, left_s)
+                    if len(trials) > 1:
+                        self._heat(entry, trials, repetition, left_s)
+            while self._plan.budget_s is not None:
+                left_s = self._left_s(started)
+                chosen = self._next(left_s)
+                if chosen is None:
+                    return
+                entry, trials = chosen
+                self._heat(entry, trials, self._repetitions_of(entry), left_s)
+
+    def _wanted(self, entry: Entry) -> int:
+        """How many repetitions of a workload there are to be: the least, and one for each that was disturbed, up to
+        as many again; but no more where all were disturbed."""
+        taken = {record.repetition for record in self._of(entry.spec.name) if record.measurement.round_index}
+        disturbed = {record.repetition for record in self._of(entry.spec.name) if record.disturbed}
+        return self._plan.repetitions + (0 if disturbed == taken else min(len(disturbed), self._plan.repetitions))
+
+    def _left_s(self, started: float) -> float:
+        """Seconds of the budget that are left; infinite where there is none."""
+        return math.inf if self._plan.budget_s is None else self._plan.budget_s - (time.monotonic() - started)
+
+    @property
+    def unmeasured(self) -> list[Trial]:
+        """The arms that the budget has left no time for."""
+        known = {(record.workload, record.techniques) for record in self._records}
+        return [
+            trial
+            for entry in self._prepared.entries
+            for trial in self._trials(entry)
+            if (entry.spec.name, trial.label) not in known
+        ]
+
+    def _next(self, left_s: float) -> tuple[Entry, list[Trial]] | None:
+        """The most telling heat that fits the time left."""
+        entries = {entry.spec.name: entry for entry in self._prepared.entries}
+        for workload, labels in self._choose(self._records):
+            entry = entries[workload]
+            wanted = {BASELINE, *labels} - self._disqualified(workload)
+            trials = [trial for trial in self._trials(entry) if trial.label in wanted]
+            if len(trials) > 1 and self._expected_s(entry, trials) < left_s:
+                return entry, trials
+        return None
+
+    def _affordable(self, due: Sequence[Entry], repetition: int, left_s: float) -> list[Trial]:
+        """Of the first workload that is due for a repetition, the arms that it is spent on: all, if the time left does
+        for all that is due in this repetition and later ones of the least."""
+        entry, later = due[0], max(0, self._plan.repetitions - repetition - 1) * self._prepared.entries
+        trials = self._trials(entry)
+        if sum(self._expected_s(item, self._trials(item)) for item in (*due, *later)) < left_s:
+            return trials
+        costs_s = budget.arm_s(self._of(entry.spec.name))
+        rivals = {trial.label for trial in trials} - {BASELINE} - self._disqualified(entry.spec.name)
+        share_s = left_s / len(due) - budget.expected_s(costs_s, [BASELINE])
+        kept = {BASELINE, *budget.affordable(costs_s, sorted(rivals), share_s)}
+        return [trial for trial in trials if trial.label in kept]
+
+    def _expected_s(self, entry: Entry, trials: Sequence[Trial]) -> float:
+        """What a repetition of these arms takes, the baseline in each part."""
+        labels = {trial.label for trial in trials} - self._disqualified(entry.spec.name)
+        return budget.expected_s(budget.arm_s(self._of(entry.spec.name)), labels)
+
+    def _of(self, workload: str) -> list[Record]:
+        return [record for record in self._records if record.workload == workload]
+
+    def _repetitions_of(self, entry: Entry) -> int:
+        return 1 + max((record.repetition for record in self._of(entry.spec.name)), default=-1)
+
+    def _disqualified(self, workload: str) -> set[str]:
+        """Arms that failed before: another repetition would fail alike, and cost its timeout again."""
+        return {record.techniques for record in self._of(workload) if record.status is not Status.OK} - {BASELINE}
+
+    def _heat(self, entry: Entry, trials: Sequence[Trial], repetition: int, share_s: float) -> None:
+        """One repetition of these arms; no rival is started any more once the share of time is used up."""
+        workload = entry.spec.name
+        earlier = [record for record in self._of(workload) if record.repetition == repetition]
+        done = {record.techniques for record in earlier} | self._disqualified(workload)
+        baseline = next(trial for trial in trials if trial.label == BASELINE)
+        rivals = [trial for trial in trials if trial.label not in done and trial is not baseline]
+        if not rivals and BASELINE in done:
+            return
+        # What a resumed run has left to measure of a heat is a part of its own, with a baseline of its own.
+        part = len({record.heat_part for record in earlier if record.techniques == BASELINE})
+        seed = self._plan.seed + repetition
+        heat = Heat(
+            host=self._prepared.host,
+            protocol=self._plan.protocol,
+            gpus=self._gpus,
+            request=entry.request | {"device": self._plan.device, "seed": seed, "log": str(self._log)},
+            lead_steps=self._lead_steps(entry),
+            draw=random.Random(f"{seed}"),
+            show=lambda techniques, phase: self._progress(workload, phase, techniques, repetition),
+        )
+        lineup = self._lineup(
+            entry,
+            dataclasses.replace(self._template(entry), repetition=repetition, heat_part=part, seed=seed),
+            time.monotonic() + share_s,
+            # An arm that an earlier repetition had no time for has not replayed yet, and the baseline replays with it.
+            replay=not all(self._certified(workload, trial.label) for trial in (baseline, *rivals)),
+        )
+        for record in Race(heat, lineup).run(baseline, rivals):
+            self._finish(record)
+        self._paused()
+
+    def _certified(self, workload: str, label: str) -> bool:
+        """Whether the arm has replayed its first updates beside a baseline that did so too."""
+        replayed = [item for item in self._of(workload) if item.certificate and item.certificate.first_losses]
+        references = {(item.repetition, item.heat_part) for item in replayed if item.techniques == BASELINE}
+        return any(item.techniques == label and (item.repetition, item.heat_part) in references for item in replayed)
+
+    def _lineup(self, entry: Entry, record: Record, deadline_s: float, *, replay: bool) -> Lineup:
+        return Lineup(
+            fork_server=self._fork_server,
+            record=record,
+            compile_caches=self._caches,
+            toolchain=self._toolchain,
+            shared_cache=self._shared_cache,
+            found_batches={
+                record.techniques: record.batch
+                for record in self._of(entry.spec.name)
+                if record.status is Status.OK and Change.BATCH_SIZE.value in record.changes
+            },
+            alone=self._alone(entry),
+            start_s=budget.start_s(self._records, entry.spec.name),
+            deadline_s=deadline_s,
+            replay=replay,
+        )
+
+    def _lead_steps(self, entry: Entry) -> int | None:
+        """What the first undisturbed heat of the workload has found; None before there was one."""
+        found = [item for item in self._of(entry.spec.name) if item.measurement.round_index]
+        known = [item.lead_steps for item in found if not (item.disturbed or item.alone)]
+        # Arms with long steps have none.
+        return max(known) if known else None
+
+    def _alone(self, entry: Entry) -> set[str]:
+        """The arms that take all memory there is, and those that an earlier repetition found to need it."""
+        declared_so = {
+            trial.label for trial in self._trials(entry) if any(item.alone for item in compose(trial.techniques))
+        }
+        return declared_so | {record.techniques for record in self._of(entry.spec.name) if record.alone} - {BASELINE}
+
+    def _progress(self, workload: str, phase: str, techniques: str = "", repetition: int = 0) -> None:
+        least = self._plan.repetitions * sum(len(self._trials(entry)) for entry in self._prepared.entries)
+        done = sum((record.workload, record.techniques) not in self._unable for record in self._records)
+        self._show(
+            Progress(
+                workload=workload,
+                techniques=techniques,
+                repetition=repetition,
+                phase=phase,
+                done=done,
+                total=max(least, done),
+            )
+        )
+
+    def _finish(self, record: Record) -> None:
+        record = dataclasses.replace(record, command=command(self._plan, record.workload, record.techniques))
+        self._keep(record)
+        self._records.append(record)
+
+    def _trials(self, entry: Entry) -> list[Trial]:
+        """The arms of one heat that can run, baseline first."""
+        return [trial for trial in self._plan.trials(entry.spec) if (entry.spec.name, trial.label) not in self._unable]
+
+    def _pretrain(self, fork_server: ForkServer) -> None:
+        """Make the checkpoints that workloads start from, and those of techniques: an arm may have to do without."""
+        known = techniques()
+        for entry in self._prepared.entries:
+            make = partial(
+                pretrain,
+                entry,
+                device=self._plan.device,
+                fork_server=fork_server,
+                show=partial(self._progress, entry.spec.name, PRETRAINING),
+            )
+            if entry.spec.phase is Phase.FINETUNE:
+                make([])
+            for trial in self._trials(entry):
+                taught = [name for name in trial.techniques if known[name].pretrained]
+                try:
+                    if taught:
+                        make(taught)
+                except ArmFailed as failure:
+                    self._unable[entry.spec.name, trial.label] = (failure.status, failure.reason)
+
+    def _record_unable(self) -> None:
+        """The records of the arms that will not run."""
+        for entry in self._prepared.entries:
+            known = {record.techniques for record in self._of(entry.spec.name)}
+            for (workload, label), (status, reason) in self._unable.items():
+                if workload == entry.spec.name and label not in known:
+                    changes = declared(compose(parse_composition(label)))
+                    self._finish(
+                        dataclasses.replace(
+                            self._template(entry), techniques=label, status=status, reason=reason, changes=changes
+                        )
+                    )
+
+    def _template(self, entry: Entry) -> Record:
+        return template(self._plan, self._prepared.machine, entry, self._run_id)
+
+
+def check_resumable(prepared: Prepared, finished: Sequence[Record], before: Machine) -> None:
+    """Raises ValueError if the finished records are of another machine, software or data than would now be seen."""
+    if before.packages != prepared.machine.packages:
+        changed = sorted(set(before.packages.items()) ^ set(prepared.machine.packages.items()))
+        shown = ", ".join(f"{name} {version}" for name, version in changed)
+        raise ValueError(f"the run was begun with other versions of its packages ({shown}): start a new run")
+    corpora = {entry.spec.name: entry.corpus.sha256 for entry in prepared.entries}
+    workloads = {entry.spec.name: entry.sha256 for entry in prepared.entries}
+    for record in finished:
+        if record.machine_id != prepared.machine.machine_id:
+            raise ValueError(f"run {record.run_id!r} was begun on another machine: start a new run here")
+        if record.corpus_sha256 != corpora.get(record.workload):
+            raise ValueError(f"run {record.run_id!r} was begun with another corpus for {record.workload}: start anew")
+        if record.workload_sha256 != workloads.get(record.workload):
+            raise ValueError(
+                f"the code of {record.workload}, or the model that it builds, is not that with which run "
+                f"{record.run_id!r} was begun: start a new run"
+            )
+
+
+def command(plan: Plan, workload: str, label: str) -> str:
+    """The command line that measures this arm against its baseline again."""
+    spec = next(spec for spec in plan.workloads if spec.name == workload)
+    options: Mapping[str, object] = {
+        "--model": spec.model,
+        "--phase": None if spec.phase is Phase.PRETRAIN else spec.phase,
+        "--technique": label,
+        "--device": plan.device,
+        "--batch": spec.batch,
+        "--sequence": spec.sequence,
+        "--data": spec.corpus,
+        "--text-column": spec.text_column,
+        "--label-column": spec.label_column,
+        "--repetitions": plan.repetitions,
+    }
+    base = plan.name.removesuffix(CUSTOM)
+    words = [base] if base in plans() else []
+    words += [part for name, value in options.items() if value is not None for part in (name, str(value))]
+    return shlex.join(["trainpace", "run", *words])

@@ -1,0 +1,58 @@
+"""What torch.compile finds out about a machine's compiler, kept apart from what it compiles for an arm."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+
+from bench.corpus import cache_folder
+from harness.preparation.prepared import Prepared
+from harness.processes.fork_server import ArmFailed, ForkServer
+
+TIMEOUT_S = 120.0
+
+
+def learn(prepared: Prepared, fork_server: ForkServer) -> Path:
+    """A compile cache that holds what is the machine's: its vector instructions, say, found by trying.
+
+    An arm's cache starts as a copy of it. Were it empty, the first step of every compiling arm would hold some ten
+    seconds that a user waits for once on a machine, not once a model. It is found out once for each machine, version of
+    torch and compiler, and kept between runs. Where that fails there is no such folder.
+    """
+    identity = (prepared.machine.machine_id, prepared.plan.device, torch.__version__, _compiler())
+    kept = cache_folder() / f"toolchain-{hashlib.sha256(repr(identity).encode()).hexdigest()[:12]}"
+    if kept.exists():
+        return kept
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+        arguments = {"folder": folder, "device": prepared.plan.device}
+        try:
+            fork_server.run("harness.preparation.toolchain:compile_something", arguments, TIMEOUT_S)
+            # Whole or not at all: the arms of another run may be copying it. That one may also have come first.
+            shutil.copytree(folder, f"{folder}-whole")
+            os.rename(f"{folder}-whole", kept)
+        except (ArmFailed, OSError):
+            # The arms find out for themselves, or fail with their reasons.
+            shutil.rmtree(f"{folder}-whole", ignore_errors=True)
+    return kept
+
+
+def _compiler() -> str:
+    """What the compiler says of itself; a newer one finds other things."""
+    name = os.environ.get("CXX", "g++")
+    try:
+        return subprocess.run([name, "--version"], capture_output=True, text=True, check=False).stdout
+    except OSError:
+        return f"no {name}"
+
+
+def compile_something(folder: str, device: str) -> None:
+    """Task: compile a function, any function, with this folder for a cache."""
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+    torch.compile(lambda tensor: tensor.sin().sum(0))(torch.ones(8, 8, device=device))

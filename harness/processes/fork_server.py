@@ -1,0 +1,239 @@
+"""The owner's side of the fork server: asks for arms, calls them, and learns how they ended.
+
+The fork server itself is a process of its own: harness.processes.serving.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from bench.causes import is_echo
+from harness.message import Message
+from harness.processes.channel import Channel, Closed
+from harness.record import Status
+
+MESSAGE_BYTES = 1 << 16
+"""The largest request or answer on the control socket."""
+
+
+class ArmFailed(Exception):
+    """An arm could not go on; the status and the reason go into its record."""
+
+    def __init__(self, status: Status, reason: str) -> None:
+        super().__init__(reason)
+        self.status, self.reason = status, reason
+
+
+class ForkServerFailed(Exception):
+    """The fork server could not start, or died."""
+
+
+def _failure(answers: Sequence[Message]) -> ArmFailed:
+    """What has failed, by the rank that the others were let down by."""
+    failed = sorted((answer for answer in answers if "failed" in answer), key=lambda item: is_echo(item["reason"]))
+    return ArmFailed(Status(failed[0]["failed"]), failed[0]["reason"])
+
+
+class Process:
+    """A forked arm, seen from the run that asked for it: one channel a rank."""
+
+    def __init__(self, fork_server: ForkServer, pid: int, channels: list[Channel]) -> None:
+        self.pid = pid
+        self.asked_s = time.perf_counter()
+        self._fork_server, self._channels = fork_server, channels
+
+    def call(
+        self,
+        command: Message,
+        timeout_s: float,
+        *,
+        tick_s: float | None = None,
+        on_tick: Callable[[], object] | None = None,
+    ) -> list[Message]:
+        """Send one command to every rank and return each rank's answer.
+
+        Raises ArmFailed, and ends the arm, if a rank reports a failure, dies or does not answer in `timeout_s`.
+        """
+        deadline = time.monotonic() + timeout_s
+        try:
+            for channel in self._channels:
+                channel.send(command)
+            answers = [
+                channel.receive(deadline - time.monotonic(), tick_s=tick_s, on_tick=on_tick)
+                for channel in self._channels
+            ]
+        except Closed:
+            raise self._death() from None
+        except TimeoutError:
+            self.kill()
+            raise ArmFailed(Status.TIMEOUT, f"no answer to {command['do']!r} within {timeout_s:g} s") from None
+        if any("failed" in answer for answer in answers):
+            self.kill()
+            raise _failure(answers)
+        return answers
+
+    def _death(self) -> ArmFailed:
+        """Why the arm is gone: a rank's last words if it left any, else how the process ended."""
+        last: list[Message] = []
+        for channel in self._channels:
+            with contextlib.suppress(Closed, TimeoutError):
+                last.append(channel.receive(0.1))
+        if any("failed" in words for words in last):
+            self.kill()
+            return _failure(last)
+        ended = self._fork_server.reap(self.pid, grace_s=2.0)
+        self.close()
+        if ended.get("out_of_memory"):
+            return ArmFailed(Status.OOM, "killed by the kernel: out of memory")
+        code = ended["status"]
+        if os.WIFSIGNALED(code):
+            return ArmFailed(Status.CRASHED, f"the process was killed by {signal.Signals(os.WTERMSIG(code)).name}")
+        return ArmFailed(Status.CRASHED, f"the process ended on its own with exit code {os.WEXITSTATUS(code)}")
+
+    def kill(self) -> None:
+        """End the arm and everything it started, and wait until it is gone."""
+        self._fork_server.reap(self.pid, grace_s=0.0)
+        self.close()
+
+    def close(self) -> None:
+        for channel in self._channels:
+            channel.close()
+
+
+class ForkServer:
+    """The owner's side: starts the fork server process and asks it for arms. Use as a context manager."""
+
+    def __init__(
+        self,
+        *,
+        python: str = sys.executable,
+        modules: Sequence[str] = (),
+        environment: Mapping[str, str] = MappingProxyType({}),
+        folder: Path | None = None,
+    ) -> None:
+        """Start the fork server and return at once; the first fork waits until everything is imported.
+
+        `modules`, names or paths of files, are imported too: they may register techniques of their own. `environment`
+        is added to this process's, and `folder` is where the fork server and its arms work: here, if None.
+        """
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # One thread each: the arms' arithmetic is torch's, and a library's idle pool would survive into every fork.
+        # And torch must ask NVML, not CUDA, whether there is a GPU: a process that has asked CUDA cannot fork arms.
+        own_environment = {
+            "OPENBLAS_NUM_THREADS": "1",
+            "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            "TRANSFORMERS_VERBOSITY": "error",
+        }
+        self._last_words = tempfile.TemporaryFile()  # noqa: SIM115, it lives as long as the fork server
+        self._process = subprocess.Popen(
+            [python, "-m", "harness.processes.serving", str(theirs.fileno()), *modules],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._last_words,
+            env={**os.environ, **own_environment, **environment},
+            cwd=folder,
+        )
+        theirs.close()
+        self._ready = False
+        self._asking = threading.Lock()
+
+    def wait_ready(self) -> None:
+        """Block until everything is imported. Raises ForkServerFailed if it could not be."""
+        if self._ready:
+            return
+        answer = self._receive()
+        if "error" in answer:
+            raise ForkServerFailed(f"the fork server could not start: {answer['error']}")
+        self._ready = True
+
+    def fork(self, request: Message, ranks: int = 1) -> Process:
+        """Fork an arm of `ranks` processes. The request is that of `harness.processes.worker`, and where it has them
+        `environment` (variables) and `log` (a file to append output to)."""
+        self.wait_ready()
+        asked_s = time.perf_counter()
+        pid, channels = self._fork(request, ranks)
+        process = Process(self, pid, channels)
+        process.asked_s = asked_s
+        return process
+
+    def run(self, task: str, arguments: Message, timeout_s: float) -> Any:
+        """Call the function `task` (as `module:function`) with keyword arguments in a forked process.
+
+        Returns what it returns, as JSON carries it. Raises ValueError where it did, ArmFailed for any other failure.
+        """
+        self.wait_ready()
+        pid, (channel,) = self._fork({"task": task, "arguments": arguments}, 1)
+        process = Process(self, pid, [channel])
+        try:
+            answer = channel.receive(timeout_s)
+        except Closed:
+            raise process._death() from None
+        except TimeoutError:
+            raise ArmFailed(Status.TIMEOUT, f"no answer from {task} within {timeout_s:g} s") from None
+        finally:
+            process.kill()
+        if "invalid" in answer:
+            raise ValueError(answer["invalid"])
+        if "failed" in answer:
+            raise ArmFailed(Status(answer["failed"]), answer["reason"])
+        return answer["answer"]
+
+    def reap(self, pid: int, grace_s: float) -> Message:
+        """Wait until the arm has ended, at most `grace_s` on its own, then by force. Ended arms answer status 0."""
+        return self._ask({"reap": pid, "grace_s": grace_s}, [])
+
+    def _fork(self, request: Message, ranks: int) -> tuple[int, list[Channel]]:
+        pairs = [socket.socketpair() for _ in range(ranks)]
+        answer = self._ask({"fork": request}, [theirs.fileno() for _, theirs in pairs])
+        for _, theirs in pairs:
+            theirs.close()
+        return answer["pid"], [Channel(ours) for ours, _ in pairs]
+
+    def _ask(self, message: Message, descriptors: list[int]) -> Message:
+        # Arms that are certified beside each other end in threads.
+        with self._asking:
+            socket.send_fds(self._control, [json.dumps(message).encode()], descriptors)
+            return self._receive()
+
+    def _receive(self) -> Message:
+        data = self._control.recv(MESSAGE_BYTES)
+        if not data:
+            raise ForkServerFailed(f"the fork server died with exit code {self._process.wait()}{self._why()}")
+        message: Message = json.loads(data)
+        return message
+
+    def _why(self) -> str:
+        """The last line of what a dead fork server wrote, which of a Python process is the error that ended it."""
+        self._last_words.seek(0)
+        lines = self._last_words.read().decode(errors="replace").strip().splitlines()
+        return f": {lines[-1]}" if lines else ""
+
+    def close(self) -> None:
+        """End the fork server and all arms."""
+        self._control.close()
+        if not self._ready:
+            # It is still importing, has no arms, and would notice the closed socket only afterwards.
+            self._process.kill()
+        self._process.wait()
+        self._last_words.close()
+
+    def __enter__(self) -> ForkServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

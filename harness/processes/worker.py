@@ -1,0 +1,289 @@
+"""The process under test: build, take steps on command, certify.
+
+It decides nothing: each block of steps is commanded. Between commands it blocks on its channel and uses no CPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.causes import one_line, root_cause
+from bench.composition import compose
+from bench.corpus import Corpus
+from bench.resolve import resolve
+from bench.seeds import seed_all
+from bench.setup import TrainingSetup, Unsupported, baseline
+from bench.spec import WorkloadSpec
+from bench.workload import Workload
+from harness.evidence import communication
+from harness.evidence.compiling import compile_seconds
+from harness.evidence.kernels import attention_kernels, cuda_graph_launches
+from harness.evidence.provenance import provenance
+from harness.evidence.replay import Observer, without_dropout
+from harness.evidence.score import score
+from harness.evidence.witness import Witness
+from harness.message import Message
+from harness.processes.channel import Channel, Closed
+from harness.record import Status
+from harness.timing.largest import largest_batch, ran_out_of_memory
+from harness.timing.trainer import Trainer
+
+
+class Worker:
+    """Answers the commands for one rank."""
+
+    def __init__(self, request: Message, rank: int, world_size: int) -> None:
+        self._request, self._rank, self._world_size = request, rank, world_size
+        self._device = torch.device(request["device"])
+        if self._device.type == "cuda":
+            self._device = torch.device("cuda", rank)
+            torch.cuda.set_device(self._device)
+        self._techniques = compose(request["techniques"])
+        self._batch: int | None = request.get("found_batch")
+        self._rss_start_bytes = _status_bytes("VmRSS")
+        self._file_start_bytes = _status_bytes("RssFile")
+        started = time.perf_counter()
+        self._trainer = Trainer(self._build(), request["seed"], request.get("slowdown", 0.0))
+        self._witness = Witness(self._trainer.setup, self._trainer.optimizer)
+        self._build_s = time.perf_counter() - started
+
+    def _build(self, prepare: Callable[[TrainingSetup], object] = lambda setup: None) -> TrainingSetup:
+        setup = self._setup(prepare)
+        if not setup.find_largest_batch:
+            return setup
+        batch = setup.workload.batch
+        del setup
+        # The replay and later repetitions take the batch that was found first.
+        if self._batch is None:
+            self._batch = largest_batch(lambda size: self._setup(prepare, size), batch, self._request["seed"])
+        return self._setup(prepare, self._batch)
+
+    def _setup(self, prepare: Callable[[TrainingSetup], object], batch: int | None = None) -> TrainingSetup:
+        seed_all(self._request["seed"])
+        workload = self.workload()
+        setup = baseline(
+            workload if batch is None else replace(workload, batch=batch),
+            self._device,
+            rank=self._rank,
+            world_size=self._world_size,
+            replicas=self._request["replicas"],
+        )
+        prepare(setup)
+        for technique in self._techniques:
+            setup = technique.apply(setup)
+        return setup
+
+    def workload(self) -> Workload:
+        return requested_workload(self._request)
+
+    def built(self) -> Message:
+        setup = self._trainer.setup
+        return {"build_s": self._build_s, "compute": setup.compute, "batch": setup.workload.batch}
+
+    def steps(self, count: int) -> Message:
+        return self._trainer.steps(count)
+
+    def peaks(self) -> Message:
+        """Peaks in bytes since the process started: the device allocator's, and the resident set."""
+        peaks: Message = {
+            "rss_start_bytes": self._rss_start_bytes,
+            "rss_peak_bytes": _status_bytes("VmHWM"),
+            "rss_file_growth_bytes": _status_bytes("RssFile") - self._file_start_bytes,
+        }
+        if self._device.type != "cpu":
+            peaks["allocated_peak_bytes"] = torch.accelerator.max_memory_allocated()
+            peaks["reserved_peak_bytes"] = torch.accelerator.max_memory_reserved()
+            peaks["device"] = self._device.index
+            # The device's own word: it knows of every process, and of a slice what is the slice's.
+            peaks["device_free_bytes"] = torch.cuda.mem_get_info(self._device)[0]
+        peaks["compile_s"] = compile_seconds()
+        return peaks
+
+    def account(self, **whereabouts: Any) -> Message:
+        """Where the code came from that has run, and by how much a brake has held the steps."""
+        brake = self._trainer.brake
+        return provenance(**whereabouts) | {"held_share": brake.held_share if brake else 0.0}
+
+    def certify(self, replay_steps: int, at_once: int = 1) -> Message:
+        """The work certificate's fields; with `replay_steps` the timed trainer is let go and a replay follows.
+
+        `at_once` arms do so beside each other: were each to use every core, their threads would wait for one another.
+        What is compiled is compiled for a number of threads, and would be compiled again for another.
+        """
+        if at_once > 1 and compile_seconds() is None:
+            torch.set_num_threads(max(1, torch.get_num_threads() // at_once))
+        facts = self._witness.facts(self._trainer.steps_done)
+        return facts | (self._replay(replay_steps) if replay_steps else {})
+
+    def _replayed(self) -> Trainer:
+        return Trainer(
+            self._build(lambda setup: without_dropout(setup.model)),
+            self._request["seed"],
+            each_sample_seeded=True,
+        )
+
+    def _replay(self, count: int) -> Message:
+        del self._witness, self._trainer
+        gc.collect()
+        if compile_seconds() is not None:
+            # The replayed model is another object: without this its compilation would count as a recompilation.
+            torch._dynamo.reset()
+        trainer = self._replayed()
+        observer = Observer(trainer.setup, trainer.optimizer, watch_draws=not self._techniques)
+        losses = trainer.steps(count - 1)["losses"] if count > 1 else []
+        # Kineto alone sees kernels, those of a replayed CUDA graph too, and takes most of a second to start: on a CPU,
+        # where there are none, it is not worth it.
+        kernels = self._device.type == "cuda"
+        if kernels:
+            # As torch.profiler has it: graphs that are replayed later do not survive that CUPTI is torn down.
+            os.environ.setdefault("TEARDOWN_CUPTI", "0")
+        with torch.autograd.profiler.profile(use_kineto=kernels, use_device="cuda" if kernels else None) as profile:
+            losses += trainer.steps(1)["losses"]
+        events = profile.function_events or []
+        compiled = compile_seconds() is not None
+        seen = observer.facts(count)
+        scored = score(trainer.setup)
+        del trainer, observer
+        return {
+            **seen,
+            **scored,
+            "first_losses": losses,
+            # Only the baseline is what others are held against, and its repetition says how exactly that can be done.
+            "repeated_losses": None if self._techniques else self._replayed().steps(count)["losses"],
+            "attention_kernels": attention_kernels(events, compiled=compiled),
+            "cuda_graph_launches": cuda_graph_launches(events),
+            "communication": communication.shares(events) if self._world_size > 1 else None,
+        }
+
+
+def requested_workload(request: Message) -> Workload:
+    """The workload of a request, as `harness.preparation.prepared.Entry` has it; what it lacks of that is the usual."""
+    workload = resolve(WorkloadSpec.from_json(request["workload"]), Corpus(**request["corpus"]))
+    return replace(workload, calls_model=request.get("calls_model", True))
+
+
+def _status_bytes(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {field}: trainpace needs Linux")
+
+
+def serve(handler: Callable[[Message], Message], channel: Channel) -> None:
+    """Answer commands until the channel closes. A failure is answered with its status and ends the process."""
+    while True:
+        try:
+            command = channel.receive()
+        except Closed:
+            return
+        try:
+            answer = handler(command)
+        except BaseException as error:  # An arm's failure becomes a record, whatever it is.
+            status, reason = describe(error)
+            channel.send({"failed": status, "reason": reason})
+            raise
+        channel.send(answer)
+
+
+def describe(error: BaseException) -> tuple[Status, str]:
+    """The status and the one-line reason that an exception in an arm is recorded with."""
+    reason = root_cause(error)
+    if isinstance(error, Unsupported):
+        return Status.UNSUPPORTED, one_line(str(error))
+    if ran_out_of_memory(error):
+        return Status.OOM, reason
+    return Status.CRASHED, reason
+
+
+def run_rank(request: Message, connection: socket.socket, rank: int, world_size: int) -> None:
+    """Serve one rank of an arm until its channel closes."""
+    worker: Worker | None = None
+
+    def handle(command: Message) -> Message:
+        nonlocal worker
+        match command["do"]:
+            case "build":
+                worker = Worker(request, rank, world_size)
+                return worker.built()
+            case name if worker is not None and name in ("steps", "peaks", "account", "certify"):
+                answer: Message = getattr(worker, name)(**command.get("with", {}))
+                return answer
+        raise ValueError(f"command {command!r} is not one of build, steps, peaks, account, certify, in that order")
+
+    serve(handle, Channel(connection))
+
+
+def run_ranks(request: Message, connections: list[socket.socket]) -> None:
+    """Serve an arm of several ranks, started and watched by torch.distributed's elastic launcher."""
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # All ranks are on this machine: the loopback interface needs no name resolution.
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    # The first rank has the store, not this process: a thread of the store's looks up the name of whoever connects, and
+    # a rank that is forked meanwhile inherits the lock of that, and waits for it for ever.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=len(connections),
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        start_method="fork",
+        max_restarts=0,
+        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
+    )
+    elastic_launch(config, _elastic_rank)(request, connections)
+
+
+def _elastic_rank(request: Message, connections: list[socket.socket]) -> None:
+    rank, world_size = int(os.environ["RANK"]), len(connections)
+    die_with_parent()
+    for other, connection in enumerate(connections):
+        if other != rank:
+            connection.close()
+    if request["device"] == "cpu":
+        torch.set_num_threads(max(1, torch.get_num_threads() // world_size))
+    torch.distributed.init_process_group("gloo" if request["device"] == "cpu" else "nccl")
+    run_rank(request, connections[rank], rank, world_size)
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent dies."""
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG in linux/prctl.h
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+
+
+def main(request: Message, connections: list[socket.socket]) -> None:
+    """The body of a forked arm."""
+    if len(connections) == 1:
+        run_rank(request, connections[0], 0, 1)
+    else:
+        run_ranks(request, connections)
+
+
+def answer_task(name: str, connection: socket.socket, arguments: Message) -> None:
+    """The body of a forked one-shot task, `module:function`: answer with what it returns, or with how it failed."""
+    channel = Channel(connection)
+    try:
+        module, _, function = name.partition(":")
+        channel.send({"answer": getattr(importlib.import_module(module), function)(**arguments)})
+    except ValueError as error:
+        channel.send({"invalid": str(error)})
+    except Exception as error:  # Whatever it is, the run has to hear of it.
+        status, reason = describe(error)
+        channel.send({"failed": status, "reason": reason})
+        raise

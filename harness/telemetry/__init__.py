@@ -1,0 +1,4 @@
+"""What the machine is and does, seen from outside the arms: memory, GPUs (NVML), control groups, what disturbs.
+
+Reads, and touches no device. May import bench, harness.record and harness.message.
+"""

@@ -1,0 +1,180 @@
+"""The report: one HTML file that needs nothing but a browser. Charts, styles, script and data are all inside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from bench.spec import Plan
+from harness.record import Machine, Record
+from reports.charts import curves, panels, scatter, sizes
+from reports.charts.chart import Chart
+from reports.charts.forest import FORESTS
+from reports.formats import export
+from reports.wording import facts, matrix, quantity, sentences, view
+from results.compare import SAME_WITHIN, Comparison
+from results.crossover import crossovers
+from results.idle import ErrorRate
+
+PAGE_BYTES = 1_950_000
+"""What a page may weigh. Charts are drawn in order of importance as long as there is room beside the table."""
+
+_BUTTON_BYTES, _FRAME_BYTES = 60, 300
+"""What stands around a name below a chart, and around a figure."""
+
+Comparisons = Sequence[Comparison]
+Records = Sequence[Record]
+
+SECTIONS = (*scatter.SECTIONS, *curves.SECTIONS, *panels.SECTIONS)
+"""In the order of the page, which is that of importance: where there is no room for all, the last are left out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A chart of one workload, ready for the page, in one version or in a wide and a narrow one. `names` are those of
+    marks that have none in the chart, by arm."""
+
+    workload: str
+    svgs: tuple[Markup, ...]
+    note: str
+    names: Mapping[str, str]
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes on the page, with what stands around a name and around the whole."""
+        names = sum(len(f"{arm}{label}".encode()) + _BUTTON_BYTES for arm, label in self.names.items())
+        return sum(len(svg.encode()) for svg in self.svgs) + len(self.note.encode()) + names + _FRAME_BYTES
+
+
+def render(
+    comparisons: Comparisons,
+    records: Records,
+    machine: Machine,
+    plan: Plan,
+    *,
+    captions: Mapping[str, str] | None = None,
+    known: ErrorRate | None = None,
+) -> str:
+    """The whole page. `captions` has the one-line caption of each technique, by name; `known` says how often verdicts
+    are wrong on the machine."""
+    template = environment().get_template("template.html.j2")
+    page = _texts(comparisons, records, machine, plan, captions or {}) | {"known": sentences.error_rate(known)}
+    nothing: dict[str, dict[str, Figure]] = {section.name: {} for section in (FORESTS, *SECTIONS)}
+    bare = template.render(page, omitted=[], sizes={}, figures=nothing)
+    return template.render(page, **_drawn(comparisons, records, PAGE_BYTES - len(bare.encode())))
+
+
+def _breakable(name: str) -> Markup:
+    """The name of a composition, which may go on in the next line after a joint."""
+    return Markup("<wbr>").join(re.split(r"(?<=[_+])", name))
+
+
+def environment() -> Environment:
+    """Templates by the names of their files."""
+    # Indentation would be a fifth of the page.
+    loader = FunctionLoader(lambda name: re.sub(r"\n\s+", "\n", asset(name)))
+    made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, loader=loader)
+    made.filters["breakable"] = _breakable
+    return made
+
+
+def asset(name: str) -> str:
+    """The text of a file of this room."""
+    return files("reports.page").joinpath(name).read_text(encoding="utf-8")
+
+
+def _texts(
+    comparisons: Comparisons, records: Records, machine: Machine, plan: Plan, captions: Mapping[str, str]
+) -> dict[str, Any]:
+    """Everything on the page but its charts."""
+    rows = view.rows(comparisons, records, machine, captions)
+    runs = list(dict.fromkeys(record.run_id for record in records))
+    return {
+        "title": f"{', '.join(runs) or plan.name} \N{MIDDLE DOT} trainpace",
+        "runs": runs,
+        "plan": plan,
+        "machine": machine,
+        "started": min((record.started_at for record in records), default=quantity.UNKNOWN),
+        "sections": SECTIONS,
+        "answers": sentences.answers(comparisons),
+        "headline": sentences.headline(comparisons),
+        "matrix": matrix.matrix(comparisons),
+        "shapes": {workload: facts.workload_facts(found) for workload, found in view.by_workload(records).items()},
+        "rows": rows,
+        **_columns(rows),
+        "outcomes": list(dict.fromkeys(row.outcome for row in rows)),
+        "excluded": view.excluded(comparisons),
+        "facts": facts.machine_facts(machine),
+        "warnings": view.warnings(comparisons, records),
+        "same_within": quantity.percent(100 * SAME_WITHIN),
+        "data": _data(comparisons, machine, plan, runs),
+        "style": Markup(asset("style.css")),
+        "script": Markup(asset("script.js")),
+    }
+
+
+def _drawn(comparisons: Comparisons, records: Records, room_bytes: int) -> dict[str, Any]:
+    """The figures of every section by workload, and in `omitted` what found no room."""
+    omitted = []
+    over_sizes = {}
+    for index, found in enumerate(crossovers(comparisons)):
+        figure = _figure(f"{found.techniques} on {found.family}", [sizes.chart(found, f"sizes-{index}")])
+        room_bytes -= figure.size_bytes
+        over_sizes[figure.workload] = figure
+    workloads = view.by_workload(comparisons)
+    own = {name: [record for record in records if record.workload == name] for name in workloads}
+    figures: dict[str, dict[str, Figure]] = {}
+    for section in (FORESTS, *SECTIONS):
+        drawn = figures[section.name] = {}
+        for index, (workload, arms) in enumerate(workloads.items()):
+            made = [chart for chart in section.draw(arms, own[workload], f"{section.name}-{index}") if chart]
+            if not made:
+                continue
+            figure = _figure(workload, made)
+            if figure.size_bytes > room_bytes:
+                omitted.append(f"{section.name.replace('-', ' ')} of {workload}")
+            else:
+                room_bytes -= figure.size_bytes
+                drawn[workload] = figure
+    return {"figures": figures, "sizes": over_sizes, "omitted": omitted}
+
+
+def _figure(workload: str, versions: Sequence[Chart]) -> Figure:
+    svgs = tuple(Markup(chart.svg) for chart in versions)
+    return Figure(workload=workload, svgs=svgs, note=versions[0].note, names=versions[0].names)
+
+
+def _columns(rows: Sequence[view.Row]) -> dict[str, Any]:
+    """The columns of the table; one that is unknown throughout is named below it instead, with the reasons."""
+    columns = list(zip(*(row.cells for row in rows), strict=True))
+    some = [cells for cells in columns if any(cell.value is not None for cell in cells)]
+    none = [cells for cells in columns if cells not in some]
+    return {
+        "shown": {cells[0].name: cells[0] for cells in some if cells[0].main},
+        "further": {cells[0].name: cells[0] for cells in some if not cells[0].main},
+        "absent": {cells[0].title: _reasons(cells, rows) for cells in none},
+    }
+
+
+def _reasons(cells: Sequence[view.Cell], rows: Sequence[view.Row]) -> str:
+    """Why nothing is known; the arms that did not end ok have reasons of their own, told elsewhere."""
+    reasons = [cell.why for cell, row in zip(cells, rows, strict=True) if cell.why and row.reason is None]
+    return quantity.several(list(dict.fromkeys(reasons)), 9) or "no arm ended ok"
+
+
+def _data(comparisons: Comparisons, machine: Machine, plan: Plan, runs: Sequence[str]) -> dict[str, Any]:
+    data = {
+        "runs": list(runs),
+        "comparisons": [export.plain(item) for item in comparisons],
+        "machine": dataclasses.asdict(machine),
+        "plan": plan.to_json(),
+    }
+    finite: dict[str, Any] = export.finite(data)
+    return finite

@@ -1,0 +1,36 @@
+"""What a notebook shows of a run: the matrix, and the answer in a line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from markupsafe import Markup
+
+from reports.page.html import asset, environment
+from reports.wording import matrix, sentences
+from results.compare import Comparison
+
+
+def render(comparisons: Sequence[Comparison], report: Path) -> str:
+    """A `<div>` that stands by itself, with a link to the report."""
+    return (
+        environment()
+        .get_template("notebook.html.j2")
+        .render(
+            matrix=matrix.matrix(comparisons),
+            headline=sentences.headline(comparisons),
+            report=report,
+            style=Markup(_style()),
+        )
+    )
+
+
+def _style() -> str:
+    """The page's variables and its rules for the matrix, below the element that the notebook gets."""
+    sheet = asset("style.css")
+    root = re.search(r":root \{(.*?)\n\}", sheet, re.DOTALL)
+    rules = re.findall(r"^(\.(?:matrix|key|unseen)[^{]*\{[^}]*\})", sheet, re.MULTILINE)
+    assert root and rules
+    return "\n".join([f".trainpace {{{root[1]}\n}}", *(f".trainpace {rule}" for rule in rules)])

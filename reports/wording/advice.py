@@ -1,0 +1,200 @@
+"""Warnings: what in the records makes the conclusions weaker, and what to do about it. Data, not printing."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from bench.spec import BASELINE
+from harness.record import Record, Status, why_unknown
+from reports.wording import quantity
+from results.compare import Comparison
+from results.runs import incomparable
+
+FOREIGN_CPU_PCT = 5.0
+"""Mean use by other programs, of all cores, above which step times can be expected to suffer."""
+STEAL_PCT = 2.0
+"""Mean time that the hypervisor took away, of all cores; on a machine of one's own it is 0."""
+WIDE_EFFECT = 0.05
+"""An arm that could not have seen a change of this share says little about most techniques."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warning:
+    """What was seen, and what to do about it. Both are whole sentences."""
+
+    text: str
+    advice: str
+
+
+Check = Callable[[Sequence[Comparison], Sequence[Record]], Warning | None]
+
+
+def warnings(comparisons: Sequence[Comparison], records: Sequence[Record]) -> list[Warning]:
+    """Everything that the records give reason to warn of, the gravest first."""
+    return [warning for check in CHECKS if (warning := check(comparisons, records))]
+
+
+def _mixed(_: Sequence[Comparison], records: Sequence[Record]) -> Warning | None:
+    differences = incomparable([records])
+    if not differences:
+        return None
+    return Warning(
+        text=f"Records that should not be compared stand side by side: {'; '.join(differences)}.",
+        advice="Trust no difference between the runs; measure again on one machine with one corpus.",
+    )
+
+
+def _noisy(name: str, limit: float, what: str, advice: str) -> Check:
+    """A check of the mean of `sample_<name>` in each record against `limit`, in per cent of all cores."""
+
+    def check(_: Sequence[Comparison], records: Sequence[Record]) -> Warning | None:
+        samples = ((record, getattr(record.measurement, f"sample_{name}")) for record in records)
+        means = [(statistics.fmean(values), record) for record, values in samples if values]
+        above = [item for item in means if item[0] > limit]
+        if not above:
+            return None
+        worst, record = max(above, key=lambda item: item[0])
+        where = f"{record.techniques} on {record.workload}, repetition {record.repetition}"
+        share = f"in {len(above)} of {len(means)} records"
+        return Warning(
+            text=f"{what} {share}; at worst {quantity.percent(worst)} of all cores ({where}).", advice=advice
+        )
+
+    return check
+
+
+def _throttled(_: Sequence[Comparison], records: Sequence[Record]) -> Warning | None:
+    asked = [
+        record.measurement.throttle_reasons for record in records if record.measurement.throttle_reasons is not None
+    ]
+    reasons = Counter(reason for found in asked for reason in found)
+    if not reasons:
+        return None
+    seen = [f"{reason} ({number} of {len(asked)} records)" for reason, number in reasons.most_common()]
+    return Warning(
+        text=f"The GPU was held back: {quantity.several(seen)}.",
+        advice="Improve cooling or fix the clocks; a technique that draws more power may look slower than it is.",
+    )
+
+
+def _unwatched(_: Sequence[Comparison], records: Sequence[Record]) -> Warning | None:
+    """On a GPU, records that were to show what held it back and do not."""
+    on_gpu = [record for record in records if record.device == "cuda" and record.status is Status.OK]
+    reasons = [reason for record in on_gpu if (reason := why_unknown(record.measurement, "throttle_reasons"))]
+    if not reasons:
+        return None
+    return Warning(
+        text=f"Whether the GPU was held back is unknown in {len(reasons)} of {len(on_gpu)} records: "
+        f"{quantity.several(list(dict.fromkeys(reasons)))}.",
+        advice="Watch the clocks by other means; an arm that was held back looks slower than it is.",
+    )
+
+
+def _unsteady(_: Sequence[Comparison], records: Sequence[Record]) -> Warning | None:
+    found = [record for record in records if record.status is Status.OK and record.measurement.warmup_steady is False]
+    if not found:
+        return None
+    return Warning(
+        text=f"Warm-up ended before steps were steady in {len(found)} of {len(records)} records: {_arms(found)}.",
+        advice="Allow a longer warm-up (the plan's protocol has its bounds in seconds and steps).",
+    )
+
+
+def _without_graphs(_: Sequence[Comparison], records: Sequence[Record]) -> Warning | None:
+    certified = [(record, record.certificate) for record in records if record.device == "cuda" and record.certificate]
+    found = [record for record, seen in certified if seen.cudagraph_skips and seen.cuda_graph_launches == 0]
+    if not found:
+        return None
+    return Warning(
+        text=f"torch.compile gave up every CUDA graph and launched kernels one by one: {_arms(found)}.",
+        advice="These arms do not show what CUDA graphs bring; TORCH_LOGS=cudagraphs says why they were skipped.",
+    )
+
+
+def _arms(found: Iterable[Record | Comparison]) -> str:
+    return quantity.several(list(dict.fromkeys(f"{item.techniques} on {item.workload}" for item in found)))
+
+
+def _few(comparisons: Sequence[Comparison], _: Sequence[Record]) -> Warning | None:
+    """One repetition has no interval at all, unless many others beside it show what its spread would be."""
+    rivals = [item for item in comparisons if item.status is Status.OK and item.techniques != BASELINE]
+    single = [item for item in rivals if item.repetitions == 1 and item.speedup_low is None]
+    if single:
+        return Warning(
+            text=f"There is only one repetition, hence no interval and no verdict, for {_arms(single)}.",
+            advice="Repeat with --repetitions 3 or more.",
+        )
+    return None
+
+
+def _wide(comparisons: Sequence[Comparison], _: Sequence[Record]) -> Warning | None:
+    wide = [item for item in comparisons if item.smallest_effect is not None and item.smallest_effect > WIDE_EFFECT]
+    if not wide:
+        return None
+    worst = max(wide, key=lambda item: item.smallest_effect or 0)
+    worst_effect = quantity.share(worst.smallest_effect or 0)
+    return Warning(
+        text=f"Intervals are wide: {len(wide)} arms could not have seen a change of {quantity.share(WIDE_EFFECT)}; "
+        f"for {worst.techniques} on {worst.workload} it takes {worst_effect}.",
+        advice="Repeat more often, or on a quieter machine; unclear does not mean the same there.",
+    )
+
+
+def _uncertified(_: Sequence[Comparison], records: Sequence[Record]) -> Warning | None:
+    """Arms whose losses could not be held against the baseline's."""
+    found = [record for record in records if record.certificate and record.certificate.losses_unknown]
+    if not found:
+        return None
+    reasons = [record.certificate.losses_unknown for record in found if record.certificate]
+    return Warning(
+        text=f"Whether they learn what the baseline learns could not be seen for {_arms(found)}: {reasons[0]}.",
+        advice="Draw from random, numpy.random or torch, which are seeded, and outside the model's forward pass. Where "
+        "layers normalise over a batch, parts of one train otherwise than the whole: look at what is learnt.",
+    )
+
+
+def _disturbed(_: Sequence[Comparison], records: Sequence[Record]) -> Warning | None:
+    """Repetitions and rounds that are left out, because of what else was seen to go on."""
+    repetitions = {(record.workload, record.repetition) for record in records}
+    whole = {(record.workload, record.repetition) for record in records if record.disturbed}
+    partly = {(record.workload, record.repetition) for record in records if record.dropped_rounds} - whole
+    if not whole and not partly:
+        return None
+    causes = [text for record in records for text in record.disturbances]
+    left_out = [
+        *([f"{len(whole)} of {len(repetitions)} repetitions"] if whole else []),
+        *([f"some rounds of {len(partly)} {'others' if whole else 'repetitions'}"] if partly else []),
+    ]
+    return Warning(
+        text=f"Something disturbed the measuring, and left out are {quantity.several(left_out)}: {causes[-1]}"
+        f"{', for one' if len(set(causes)) > 1 else ''}.",
+        advice="End what else runs here, or measure when it is quiet: what is left out is time lost.",
+    )
+
+
+CHECKS: tuple[Check, ...] = (
+    _mixed,
+    _disturbed,
+    _noisy(
+        "foreign_cpu_pct",
+        FOREIGN_CPU_PCT,
+        "Other programs used the CPU",
+        "End them and run again: they do not slow down all arms alike.",
+    ),
+    _noisy(
+        "steal_pct",
+        STEAL_PCT,
+        "The hypervisor took CPU time away from this virtual machine",
+        "Use a machine with dedicated cores, or repeat more often.",
+    ),
+    _throttled,
+    _without_graphs,
+    _unwatched,
+    _unsteady,
+    _uncertified,
+    _few,
+    _wide,
+)

@@ -1,0 +1,223 @@
+"""Comparisons as plain rows and sentences. Every surface shows these; none of them formats a number itself."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from bench.facts import Change
+from bench.spec import BASELINE
+from harness.record import Machine, Record, Status
+from reports.wording import quantity
+from reports.wording.advice import Warning, warnings
+from reports.wording.columns import COLUMNS, OUTCOME_WORDS, text, value, why_unknown
+from results.compare import Comparison, Verdict
+
+__all__ = ["Cell", "Excluded", "Row", "Warning", "excluded", "outcome", "rows", "warnings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One figure as shown. `value` is the bare figure; None is unknown, and `why` then says why."""
+
+    name: str
+    title: str
+    caption: str
+    text: str
+    value: float | None
+    why: str | None
+    main: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One arm as shown.
+
+    `differs` says in what beyond rounding its training is another. `notes` are phrases: method, what it could have
+    seen, when its first step is earned back.
+    """
+
+    arm: str
+    workload: str
+    techniques: str
+    captions: tuple[str, ...]
+    outcome: str
+    differs: str
+    cells: tuple[Cell, ...]
+    notes: tuple[str, ...]
+    reason: str | None
+    command: str
+
+    @property
+    def qualified(self) -> str:
+        """The outcome, with what differs: `faster, other architecture`."""
+        return ", ".join(filter(None, (self.outcome, self.differs)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Excluded:
+    """Arms that are not ranked for one and the same reason."""
+
+    outcome: str
+    techniques: str
+    workloads: tuple[str, ...]
+    reason: str
+
+
+def arm_name(item: Comparison | Record) -> str:
+    """What an arm is called: the baseline by its own number format, if that is not the usual one."""
+    if item.techniques != BASELINE or item.compute in (None, "float32"):
+        return item.techniques
+    return f"{item.compute}, as it comes"
+
+
+def arm_id(item: Comparison | Record) -> str:
+    """What tells an arm from all others of a page."""
+    return f"{item.workload} {item.techniques}"
+
+
+def is_ranked(comparison: Comparison) -> bool:
+    """Whether the arm takes part in the comparison: it ended ok every time, and beside its baseline."""
+    return comparison.status is Status.OK and comparison.verdict is not None and comparison.techniques != BASELINE
+
+
+def outcome(comparison: Comparison) -> str:
+    """One word for how the arm came out: its verdict, `baseline`, or why it has no verdict."""
+    if comparison.status is not Status.OK:
+        return OUTCOME_WORDS[comparison.status]
+    if comparison.techniques == BASELINE:
+        return "baseline"
+    return comparison.verdict or "not compared"
+
+
+def differs(comparison: Comparison) -> str:
+    """In what the arm's training is another than the baseline's, `other architecture` say; empty if in rounding only.
+
+    Faster at another job is not the same as faster, so no surface shows an outcome without this.
+    """
+    changes = [change for change in comparison.changes if change != Change.NUMERICS.value]
+    return f"other {quantity.several(changes, 9)}" if changes else ""
+
+
+def qualified(comparison: Comparison) -> str:
+    """The outcome, with what differs: `faster, other architecture`."""
+    return ", ".join(filter(None, (outcome(comparison), differs(comparison))))
+
+
+INTERVALS = (
+    "intervals: 95 %, each for one arm by itself; outcomes follow wider bounds, which hold for all arms of a workload "
+    "together with 95 % (Sidak)"
+)
+"""What belongs below a table of speed-ups."""
+
+Item = TypeVar("Item", Comparison, Record)
+
+
+def by_workload(items: Iterable[Item]) -> dict[str, list[Item]]:
+    """The comparisons or records of each workload, in their order of appearance."""
+    groups: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        groups[item.workload].append(item)
+    return dict(groups)
+
+
+def fastest_first(comparisons: Iterable[Comparison]) -> list[Comparison]:
+    """The ranked arms by speed-up, the greatest first."""
+    return sorted(filter(is_ranked, comparisons), key=lambda item: -(item.speedup or 0))
+
+
+def rows(
+    comparisons: Sequence[Comparison],
+    records: Sequence[Record] = (),
+    machine: Machine | None = None,
+    captions: Mapping[str, str] | None = None,
+) -> list[Row]:
+    """One row for each comparison, in the given order. `captions` has the one-line caption of each technique."""
+    arms: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for record in records:
+        arms[record.workload, record.techniques].append(record)
+    baselines = {item.workload: item for item in comparisons if item.techniques == BASELINE}
+    return [
+        Row(
+            arm=arm_id(item),
+            workload=item.workload,
+            techniques=arm_name(item),
+            captions=tuple((captions or {})[name] for name in item.techniques.split("+") if name in (captions or {})),
+            outcome=outcome(item),
+            differs=differs(item),
+            cells=_cells(item, arms[item.workload, item.techniques], machine),
+            notes=notes(item, baselines.get(item.workload)),
+            reason=None if item.status is Status.OK else item.reason or "no reason was recorded",
+            command=item.command,
+        )
+        for item in comparisons
+    ]
+
+
+def _cells(comparison: Comparison, records: Sequence[Record], machine: Machine | None) -> tuple[Cell, ...]:
+    shown = []
+    for column in COLUMNS:
+        written = text(column, comparison)
+        why = why_unknown(column, comparison, records, machine) if written == quantity.UNKNOWN else None
+        shown.append(
+            Cell(
+                name=column.name,
+                title=column.title,
+                caption=column.caption,
+                text=written,
+                value=value(column, comparison),
+                why=why,
+                main=column.main,
+            )
+        )
+    return tuple(shown)
+
+
+def notes(comparison: Comparison, baseline: Comparison | None) -> tuple[str, ...]:
+    """What belongs beside a speed-up: its method, the least effect it could have seen, what its first step costs."""
+    if not is_ranked(comparison):
+        return ()
+    effect = comparison.smallest_effect
+    seen = (
+        f"could have seen a change of {quantity.share(effect)}" if quantity.known(effect) and effect is not None else ""
+    )
+    alone = "measured by itself, with no other arm in memory, and not interleaved" if comparison.alone else ""
+    payback = payback_steps(comparison, baseline) if baseline else None
+    earned = f"longer first step earned back after about {quantity.significant(payback, 2)} steps" if payback else ""
+    return tuple(filter(None, (comparison.method, alone, seen, earned)))
+
+
+def payback_steps(comparison: Comparison, baseline: Comparison) -> float | None:
+    """Steps until a faster arm has made up for its longer first step; None if it is not faster, or owes nothing."""
+    times = (comparison.first_step_s, baseline.first_step_s, comparison.step_time_s, baseline.step_time_s)
+    first, first_plain, step, step_plain = times
+    if comparison.verdict is not Verdict.FASTER:
+        return None
+    if first is None or first_plain is None or step is None or step_plain is None:
+        return None
+    return (first - first_plain) / (step_plain - step) if first > first_plain and step < step_plain else None
+
+
+def excluded(comparisons: Iterable[Comparison]) -> list[Excluded]:
+    """What is not ranked, the same technique and reason on several workloads taken together."""
+    groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for item in comparisons:
+        if not is_ranked(item) and outcome(item) != "baseline":
+            reason = item.reason or "no repetition of the baseline ended ok beside this arm's"
+            groups[outcome(item), item.techniques, reason].append(item.workload)
+    return [
+        Excluded(outcome=key[0], techniques=key[1], workloads=tuple(workloads), reason=key[2])
+        for key, workloads in sorted(groups.items(), key=lambda group: group[0][0])
+    ]
+
+
+def remarks(comparisons: Sequence[Comparison]) -> list[str]:
+    """What belongs below a table: the methods of its intervals, and the reason for each arm that is not ranked."""
+    ranked = [item for item in comparisons if is_ranked(item)]
+    reasons = [
+        f"{item.techniques} on {quantity.several(list(item.workloads))}: {item.outcome}: {item.reason}"
+        for item in excluded(comparisons)
+    ]
+    return ([INTERVALS] if any(item.speedup_low is not None for item in ranked) else []) + reasons

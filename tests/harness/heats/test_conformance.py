@@ -1,0 +1,100 @@
+"""Every technique does the work that it claims, on both families: the tests that `trainpace check-technique` runs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench.composition import compose, unmet
+from bench.host import Host
+from bench.registry import techniques
+from harness.heats import conformance
+from harness.heats.conformance import Finding
+from harness.processes.fork_server import ForkServer
+from harness.record import Status
+from tests.findings import composition, hold
+
+HERE = Host(device="cpu")
+OWN = [name for name, item in techniques().items() if item.family != "planted"]
+RUNNABLE = [name for name in OWN if not unmet(compose([name]), HERE)]
+
+ANY_MODEL = {"optimizers", "low_bit_optimizers", "schedules", "accumulation", "batch_size", "local_sgd"}
+"""Families that see parameters and batches alone: what one model shows of them, another does too."""
+
+ANY_GRAPH = {"compile_dynamic", "compile_max_autotune"}
+"""Ways of compiling that differ in what becomes of a graph: one model does again, and takes a minute for each."""
+
+CASES = [
+    (model, name)
+    for model in conformance.MODELS
+    for name in RUNNABLE
+    if model == conformance.MODELS[0] or not (techniques()[name].family in ANY_MODEL or name in ANY_GRAPH)
+]
+
+REFUSED = {
+    ("gpt2/nano", "flex_attention"): "has no backward pass",
+    ("bert/nano", "flex_attention"): "has no backward pass",
+    ("gpt2/nano", "sdpa_flash"): "without dropout",
+    ("bert/nano", "sdpa_flash"): "without dropout",
+    ("bert/nano", "chunked_loss"): "causal",
+}
+"""What a model of the two, or a CPU, truly cannot do, found out when the technique is applied; and why."""
+
+
+@pytest.fixture(scope="module")
+def findings(fork_server: ForkServer, text_folder: Path) -> dict[tuple[str, str], Finding]:
+    """All of a model in one run: the baseline is shared, and the machine is looked at once."""
+    found: list[Finding] = []
+    for model in conformance.MODELS:
+        alone = [composition(name) for measured, name in CASES if measured == model]
+        found += conformance.run(alone, fork_server, models=[model], batch=16, corpus=str(text_folder))
+    return {(finding.workload, finding.techniques): finding for finding in found}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("model", "name"), CASES)
+def test_a_technique_keeps_its_word(findings: dict[tuple[str, str], Finding], model: str, name: str) -> None:
+    finding = findings[model, "+".join(composition(name))]
+    hold(finding, unmet(compose(composition(name)), HERE), REFUSED.get((model, name)))
+    if finding.status is Status.OK and techniques()[name].is_numerics_only:
+        assert finding.loss_difference is not None
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("model", ["vit/nano", "resnet/nano", "whisper/nano"])
+def test_images_and_speech_are_trained_too_or_refused_with_a_reason(fork_server: ForkServer, model: str) -> None:
+    """Without what sees parameters and batches alone, and without compilation, which takes minutes here."""
+    chosen = [name for name in RUNNABLE if techniques()[name].family not in ANY_MODEL | {"compile", "planted"}]
+    found = conformance.run([composition(name) for name in chosen], fork_server, models=[model], sequence=None)
+    wrong = [finding for finding in found if not finding.passed]
+    assert not wrong
+    assert all(finding.reason for finding in found if finding.status is Status.UNSUPPORTED)
+    assert sum(finding.status is Status.OK for finding in found) > len(found) / 2
+
+
+def test_only_a_reason_that_was_known_excuses_an_arm() -> None:
+    ok = Finding(workload="gpt2/nano", techniques="x", status=Status.OK, loss_difference=None, reason=None)
+    refused = replace(ok, status=Status.UNSUPPORTED, reason="x needs a GPU; this run is on cpu")
+    hold(ok, None, None)
+    hold(refused, "x needs a GPU; this run is on cpu", None)
+    hold(refused, None, "needs a GPU")
+    for finding, unmet_reason, refusal in (
+        (refused, None, None),
+        (refused, "x needs 2 GPUs", None),
+        (refused, None, "needs 2 GPUs"),
+        (ok, "x needs a GPU; this run is on cpu", None),
+        (ok, None, "needs a GPU"),
+        (replace(ok, status=Status.CRASHED, reason="x needs a GPU"), None, "needs a GPU"),
+    ):
+        with pytest.raises(AssertionError):
+            hold(finding, unmet_reason, refusal)
+
+
+def test_what_cannot_run_here_says_why() -> None:
+    reasons = {name: unmet(compose([name]), HERE) for name in OWN}
+    told = {name: reason for name, reason in reasons.items() if reason}
+    known = "needs .*GPU|needs 8 ranks|for the phases infer|adamw_loop is the baseline itself on cpu"
+    assert all(re.search(known, reason) for reason in told.values()), told

@@ -1,0 +1,178 @@
+"""Memory that is foreseen is the memory that training then takes, and plans choose by it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from bench.corpus import Corpus
+from bench.host import Host
+from bench.plans import known_plan
+from bench.resolve import resolve
+from bench.setup import baseline
+from bench.spec import WorkloadSpec
+from bench.workload import families, parameter_count
+from harness.preparation.foresee import ALLOCATION_BYTES, WORKSPACE_BYTES, foresee
+from harness.preparation.prepared import need_bytes
+from harness.processes.fork_server import ForkServer
+from harness.timing.trainer import Trainer
+from tests.gpu_acceptance.memory import COMPOSITIONS
+from tests.training import apply
+
+SCRATCH_BYTES = 512 << 10
+"""What the matrix library of some CPUs asks for while it multiplies matrices of bfloat16, and of others not: 477 kB for
+the largest product here on a CPU with avx512_bf16, of which the peak shows 208 kB."""
+
+
+def allocated_peak_bytes(corpus: Corpus, model: str, *names: str) -> int:
+    """The most that was allocated at once while two updates really ran, as torch's profiler has seen it."""
+    workload = resolve(WorkloadSpec(model=model, batch=8, sequence=64), corpus)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        Trainer(apply(baseline(workload, torch.device("cpu")), *names), seed=0).steps(2)
+    results: Any = profile.profiler
+    events = [event for event in results.kineto_results.events() if event.name() == "[memory]"]
+    alive = peak = 0
+    for event in sorted(events, key=lambda item: item.start_ns()):
+        alive += event.nbytes()
+        peak = max(peak, alive)
+    return peak
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        ("gpt2/tiny", ()),
+        ("gpt2/tiny", ("amp_bf16",)),
+        ("gpt2/tiny", ("pure_bf16",)),
+        ("gpt2/tiny", ("checkpoint_activations",)),
+        ("gpt2/tiny", ("accumulate_4",)),
+        ("gpt2/tiny", ("sgd_momentum",)),
+        ("bert/mini", ()),
+        ("bert/mini", ("checkpoint_activations", "amp_bf16")),
+    ],
+)
+def test_what_is_foreseen_is_what_is_allocated(corpus: Corpus, model: str, names: tuple[str, ...]) -> None:
+    workload = resolve(WorkloadSpec(model=model, batch=8, sequence=64), corpus)
+    foreseen_bytes = foresee(workload, names, device="cpu").peak_bytes
+    scratch_bytes = SCRATCH_BYTES if {"amp_bf16", "pure_bf16"} & set(names) else 0
+    # Beside the tensors of training there are the numbers that the data loader and the random state are made of.
+    slack_bytes = 2e-3 * foreseen_bytes
+    measured_bytes = allocated_peak_bytes(corpus, model, *names)
+    assert foreseen_bytes - slack_bytes <= measured_bytes <= foreseen_bytes + slack_bytes + scratch_bytes
+
+
+def test_a_gpu_is_not_foreseen_as_a_cpu(corpus: Corpus) -> None:
+    """On a GPU no kernel keeps the whole matrix of scores, and the optimizer works on all parameters at once."""
+    workload = resolve(WorkloadSpec(model="gpt2/tiny", batch=8, sequence=512), corpus)
+    on_cpu, on_gpu = (foresee(workload, device=device) for device in ("cpu", "cuda"))
+    layers, heads, scores_bytes = 4, 4, 4 * 8 * 512 * 512
+    assert on_cpu.peak_bytes - on_gpu.peak_bytes > layers * heads * scores_bytes
+    eager = foresee(workload, ["attention_eager"], device="cuda")
+    assert eager.peak_bytes - on_gpu.peak_bytes > layers * heads * scores_bytes
+    assert on_gpu.state_bytes % ALLOCATION_BYTES["cuda"] == 0
+    parameters = sum(item.numel() for item in workload.model().parameters())
+    assert 12 * parameters <= on_gpu.state_bytes < 12.1 * parameters
+
+
+def test_optimizers_are_foreseen_as_a_gpu_runs_them(corpus: Corpus) -> None:
+    """With so few tokens the update is the highest point. Batched over all parameters it has one more value of each:
+    weights, gradients, two moments and the root of one; in one fused kernel none; in a loop that of the largest."""
+    workload = resolve(WorkloadSpec(model="gpt2/mini", batch=1, sequence=16), corpus)
+    parameters_bytes = sum(4 * item.numel() for item in workload.model().parameters())
+
+    def copies(*names: str) -> float:
+        return (foresee(workload, names, device="cuda").peak_bytes - WORKSPACE_BYTES["cuda"]) / parameters_bytes
+
+    assert copies() == pytest.approx(5, abs=0.05)
+    assert copies("adamw_fused") == pytest.approx(4, abs=0.05)
+    assert copies("adamw_loop") == pytest.approx(4, abs=0.2)
+    assert copies("sgd") == pytest.approx(2, abs=0.05)
+
+
+@pytest.mark.parametrize("names", [*COMPOSITIONS, ("checkpoint_selective", "amp_bf16"), ("pure_bf16", "sdpa_flash")])
+def test_compositions_are_foreseen_for_a_gpu(corpus: Corpus, names: tuple[str, ...]) -> None:
+    """What is computed again in the backward pass is what was computed in the forward pass, or torch would object."""
+    workload = resolve(WorkloadSpec(model="llama/nano", batch=8, sequence=64), corpus)
+    assert foresee(workload, names, device="cuda").peak_bytes > WORKSPACE_BYTES["cuda"]
+
+
+def test_autocast_is_foreseen_as_a_gpu_does_it(corpus: Corpus) -> None:
+    """There GPT-2's activation is a power in float32, and its layer norms give float32: wider than on a CPU."""
+    workload = resolve(WorkloadSpec(model="gpt2/tiny", batch=8, sequence=64), corpus)
+    narrow, wide = (foresee(workload, [name], device="cuda").peak_bytes for name in ("pure_bf16", "amp_bf16"))
+    plain = foresee(workload, device="cuda").peak_bytes
+    assert narrow < 0.8 * wide and wide < plain
+
+
+@pytest.mark.parametrize("name", list(families()))
+def test_every_family_is_foreseen_or_said_to_be_unknown(fork_server: ForkServer, name: str) -> None:
+    smallest = next(iter(families()[name].sizes))
+    need = need_bytes(fork_server, "cuda")(WorkloadSpec(model=f"{name}/{smallest}"))
+    # torch's grouped product of experts takes no float32 from fake tensors.
+    assert (need is None) == (name == "moe")
+    host = Host(device="cuda", gpus=1, memory_bytes=8 << 30, capability=(9, 0), need_bytes=lambda spec: need)
+    assert host.fits(WorkloadSpec(model=f"{name}/{smallest}"))
+
+
+CARDS_BYTES = {
+    # What nvidia-smi shows in all, in MiB, of an RTX 4090, A100 40GB, L40S, H100 80GB and H200.
+    24: 24564 << 20,
+    40: 40960 << 20,
+    48: 46068 << 20,
+    80: 81559 << 20,
+    141: 143771 << 20,
+}
+
+TAKEN_BYTES = 600 << 20
+"""By the driver, and by whatever else is on the card."""
+
+
+@pytest.mark.long
+def test_what_plans_choose_on_each_card(fork_server: ForkServer) -> None:
+    need = need_bytes(fork_server, "cuda")
+    chosen = {}
+    for card, memory_bytes in CARDS_BYTES.items():
+        host = Host(device="cuda", gpus=1, memory_bytes=memory_bytes - TAKEN_BYTES, capability=(9, 0), need_bytes=need)
+        plans = {name: known_plan(name)(host) for name in ("quick", "full", "each")}
+        chosen[card] = {name: [spec.model for spec in plan.workloads] for name, plan in plans.items()}
+        # The default ends in ten minutes, and whoever asks for all gets all.
+        assert plans["quick"].budget_s and plans["full"].budget_s is None
+    small = ["gpt2/small", "bert/base", "bert/large"]
+    assert chosen == {
+        24: {"quick": ["gpt2/small", "bert/base"], "full": small, "each": ["gpt2/mini"]},
+        40: {"quick": ["gpt2/small", "bert/base"], "full": small, "each": ["gpt2/small"]},
+        48: {
+            "quick": ["gpt2/small", "bert/base"],
+            "full": ["gpt2/small", "gpt2/medium", *small[1:]],
+            "each": ["gpt2/small"],
+        },
+        80: {
+            "quick": ["gpt2/small", "bert/base"],
+            "full": ["gpt2/small", "gpt2/medium", "gpt2/large", *small[1:]],
+            "each": ["gpt2/small"],
+        },
+        141: {
+            "quick": ["gpt2/small", "bert/base"],
+            "full": ["gpt2/small", "gpt2/medium", "gpt2/large", "gpt2/xl", *small[1:]],
+            "each": ["gpt2/small"],
+        },
+    }
+
+
+def test_where_nothing_fits_side_by_side_the_least_is_taken() -> None:
+    host = Host(device="cuda", gpus=1, memory_bytes=3, capability=(9, 0), need_bytes=lambda spec: len(spec.model))
+    assert [spec.model for spec in known_plan("quick")(host).workloads] == ["bert/base"]
+
+
+@pytest.mark.parametrize("name", list(families()))
+def test_families_list_their_smallest_size_first(name: str) -> None:
+    family = families()[name]
+    counts = [parameter_count(family, size) for size in family.sizes.values()]
+    assert counts == sorted(counts)
+
+
+def test_too_large_a_batch_is_refused(fork_server: ForkServer) -> None:
+    with pytest.raises(ValueError, match="batch 1000000000 is more than"):
+        need_bytes(fork_server, "cpu")(WorkloadSpec(model="gpt2/nano", batch=10**9))

@@ -1,0 +1,100 @@
+"""Paces over many runs: a change is nominated where there is one, and chance alone nominates hardly any."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from bench.cli.app import app
+from harness.record import Record
+from reports.page import history as page
+from results import store
+from results.history import Run, history, nominate, runs_needed
+from tests.reports.synthetic import PLAN, Page, machine, record
+
+CHANGES_AT, RUNS = 7, 14
+
+
+def a_run(number: int, slower: float = 1.0) -> list[Record]:
+    """The reference and one workload, on a machine that is another every day."""
+    draw = random.Random(number)
+    day = draw.uniform(0.8, 1.25)
+    made = []
+    for repetition in range(3):
+        for workload, step_s in (("gpt2/nano", 0.01), ("train.py:model", 0.05 * slower)):
+            took_s = step_s * day * draw.lognormvariate(0, 0.004)
+            made.append(record("fp32", 100 * number + repetition, workload=workload, step_s=took_s))
+    return made
+
+
+def runs(slower: float) -> list[Run]:
+    found = []
+    for number in range(RUNS):
+        records = a_run(number, slower if number >= CHANGES_AT else 1.0)
+        for item in records:
+            object.__setattr__(item, "run_id", f"run-{number:02}")
+            object.__setattr__(item, "started_at", f"2026-01-{number + 1:02}T00:00:00+00:00")
+        found.append(Run(records=records, commit=f"{number:040}"))
+    return found
+
+
+def test_a_change_is_nominated_where_it_is_though_the_machine_wavers_more() -> None:
+    pinned, (series,) = history(list(reversed(runs(1.1))))
+    assert pinned == "gpt2/nano" and series.workload == "train.py:model"
+    (nomination,) = series.nominations
+    assert nomination.index == CHANGES_AT
+    assert nomination.factor == pytest.approx(1.1, abs=0.02)
+    (sentence,) = page.sentences(series)
+    assert "may have become slower between runs run-06 and run-07" in sentence
+    assert f"trainpace gate --model train.py:model --base {6:040}"[:54] in sentence
+
+
+def test_no_change_is_nominated_where_there_is_none() -> None:
+    _, (series,) = history(runs(1.0))
+    assert series.nominations == ()
+    assert "more than chance would explain" in page.answer([series])[0]
+
+
+@pytest.mark.parametrize("series", [1, 3, 30])
+def test_too_few_runs_to_tell_anything_are_said_to_be(series: int) -> None:
+    needed = runs_needed(series)
+    for count in (needed - 1, needed):
+        levels = [float(index + (count if index >= count // 2 else 0)) for index in range(count)]
+        assert bool(nominate(levels, series=series)) == (count == needed)
+    _, (few,) = history(runs(1.0)[:7])
+    assert page.answer([few]) == ["No change can be told from chance in 7 runs of 1 arms: that takes 8."]
+
+
+def test_chance_nominates_no_more_than_it_may() -> None:
+    draws = np.random.default_rng(5).normal(size=(400, 20))
+    false = sum(bool(nominate(values.tolist())) for values in draws)
+    # 400 draws of a 5 % event are 34 or more in one of a thousand.
+    assert false < 34
+    assert nominate([0.0] * 7) == []
+
+
+def test_a_reference_has_to_be_in_every_run() -> None:
+    found = runs(1.0)
+    lacking = Run(records=[item for item in found[0].records if item.workload != "gpt2/nano"], commit=None)
+    with pytest.raises(ValueError, match=r"'gpt2/nano' was not measured in run 'run-00'.*\(train.py:model\)"):
+        history([lacking, *found[1:]])
+    pinned, _ = history([lacking, *found[1:]], "train.py:model")
+    assert pinned == "train.py:model"
+
+
+def test_the_page_is_whole_and_says_what_is_nominated(tmp_path: Path) -> None:
+    folders = []
+    for run in runs(1.1):
+        for item in run.records:
+            store.write(item, tmp_path / run.run_id, machine=machine(), plan=PLAN)
+        folders.append(str(tmp_path / run.run_id))
+    done = CliRunner().invoke(app, ["history", *folders, "--out", str(tmp_path / "history.html")])
+    assert done.exit_code == 0, done.output
+    assert "may have become slower" in done.output
+    parsed = Page((tmp_path / "history.html").read_text())
+    assert not parsed.open and len(parsed.ids) == len(set(parsed.ids))
+    assert any("may have become slower" in text for text in parsed.texts)
