@@ -34,9 +34,9 @@ def made(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer) -> a
 
 
 def test_a_plan_of_ones_own_is_measured_and_rendered(made: api.Run) -> None:
-    assert {(item.techniques, item.repetition) for item in made.records if item.measurement.round_index} == {
-        (name, repetition) for name in ("fp32", "sgd_momentum") for repetition in (0, 1)
-    }
+    measured = {(item.techniques, item.repetition) for item in made.records if item.measurement.round_index}
+    # What is disturbed, as by tests beside this one, is measured once more.
+    assert measured >= {(name, repetition) for name in ("fp32", "sgd_momentum") for repetition in (0, 1)}
     assert made.folder.name.endswith("-short") and (made.folder / "report.html").is_file()
     assert made.plan == PLAN
     assert repr(made) == f"Run({str(made.folder)!r})"
