@@ -16,8 +16,8 @@ _RAISED = re.compile(r"^(?:\w+\.)*[A-Z]\w*(?:Error|Exception|Warning|Interrupt|E
 """The last line of a traceback, with what an exception said."""
 
 
-_ECHO = re.compile(r"closed by peer|reset by peer|Broken pipe|remote (worker|process)", re.IGNORECASE)
-"""What gloo and NCCL say in a rank whose partner is gone."""
+_ECHO = re.compile(r"closed by peer|reset by peer|Broken pipe|remote (worker|process)|got signal: 15$", re.IGNORECASE)
+"""What gloo and NCCL say in a rank whose partner is gone, and what the rank says when the launcher then ends it."""
 
 
 def is_echo(reason: str) -> bool:

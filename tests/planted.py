@@ -163,6 +163,15 @@ def planted_idle_ranks(setup: TrainingSetup) -> TrainingSetup:
     return replace(setup, model=wrapped, loss=lambda model, batch: loss(inner, batch))
 
 
+@technique(stage=Stage.DISTRIBUTE, ranks=2, source=SOURCE)
+def planted_second_rank_refuses(setup: TrainingSetup) -> TrainingSetup:
+    """The first rank waits for the second, which cannot take part, until the launcher ends it."""
+    if setup.rank:
+        raise Unsupported("planted: the second rank refuses")
+    threading.Event().wait()
+    return setup
+
+
 @technique(stage=Stage.STEP, source=SOURCE)
 def planted_equal_weights(setup: TrainingSetup) -> TrainingSetup:
     """Accumulates as if every micro-batch trained equally much."""

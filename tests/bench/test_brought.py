@@ -55,6 +55,12 @@ def test_the_rank_that_failed_is_heard_and_not_the_one_it_let_down(sweep: Run) -
     assert {record.reason for record in found.values()} == {"OSError: image /data/40.jpg is truncated"}
 
 
+def test_a_rank_that_is_ended_for_anothers_sake_is_not_the_one_that_is_heard(sweep: Run) -> None:
+    _, records = sweep(("planted_second_rank_refuses",))
+    (found,) = [record for record in records if record.techniques != "fp32"]
+    assert (found.status, found.reason) == (Status.UNSUPPORTED, "planted: the second rank refuses")
+
+
 @pytest.mark.parametrize("name", ["planted_idle_compile", "planted_idle_ranks"])
 def test_a_wrapper_that_is_never_called_is_no_technique(sweep: Run, name: str) -> None:
     _, found = measured(sweep, "training_step", name)
