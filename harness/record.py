@@ -73,9 +73,10 @@ class Measurement:
     where there was one, and `sample_*` were read in it; else between turns, and `sample_t_s` is the time in turns so
     far. `rss_*` add up the processes of the arm; `peak_memory_bytes` is the allocator's peak on a GPU. On a CPU it is
     the growth of the resident set over the freshly forked process, less the pages of files that were mapped on the way
-    (libraries, the corpus): how many of those are resident depends on the page cache, not the arm. `throttle_reasons`
-    is empty where the GPU was asked and nothing held it back, and None where it could not be asked. `unknown` has one
-    `note` for each figure that could not be read.
+    (libraries, the corpus): how many of those are resident depends on the page cache, not the arm. There
+    `allocated_peak_bytes` is what a replay with the arm's dropout had allocated at most, to the byte.
+    `throttle_reasons` is empty where the GPU was asked and nothing held it back, and None where it could not be asked.
+    `unknown` has one `note` for each figure that could not be read.
     """
 
     build_s: float | None = None
@@ -206,7 +207,8 @@ class Record:
     something else was seen to take what the arms need: `disturbances` says what, in words. If that left too few
     rounds, the whole repetition is `disturbed` and none of it is counted. `changes` are what the techniques declare
     that they change. `batch` is the arm's own, samples of one update over all ranks. `step_flops` counts one update
-    of the unmodified model on that batch (one forward pass in the phase infer).
+    of the unmodified model on that batch (one forward pass in the phase infer). `predicted_peak_bytes` is what was said
+    before it ran of the most that its tensors would take at once, over all ranks.
     """
 
     run_id: str
@@ -239,3 +241,4 @@ class Record:
     dropped_rounds: list[int] = field(default_factory=list)
     disturbances: list[str] = field(default_factory=list)
     disturbed: bool = False
+    predicted_peak_bytes: int | None = None

@@ -127,7 +127,7 @@ def _comparison(records: list[Record], baselines: list[Record], found: Contrast 
     repetitions = len({record.repetition for record in good})
     bounds = (None, None) if found is None else (_exp(found.claim_low), _exp(found.claim_high))
     said = None if found is None else verdict(*bounds)
-    metrics = {name: _median(item.derive(record, machine) for record in good) for name, item in METRICS.items()}
+    metrics = {name: item.median(good, machine) for name, item in METRICS.items()}
     baseline_loss = _median(final_loss(record) for record in baselines)
     paid = _payback(found, metrics["start_s"], baselines, machine)
     return Comparison(
@@ -169,7 +169,7 @@ def _payback(found: Contrast | None, start_s: float | None, baselines: list[Reco
     """By the bounds for all arms together, as the verdict."""
     if found is None or found.claim_low is None or found.claim_high is None:
         return Payback()
-    reference_s = _median(METRICS["start_s"].derive(record, machine) for record in baselines)
+    reference_s = METRICS["start_s"].median(baselines, machine)
     step = _log_interval(_step_times_s(baselines))
     return payback(
         difference(start_s, reference_s),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -32,18 +32,30 @@ class Form(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """How a figure is derived, written and named, and why it may be unknown if nothing more is said of it."""
+    """How a figure is derived, written and named, and why it may be unknown if nothing more is said of it.
+
+    A median below `least`, where there is one, is unknown: single repetitions may lie below it by chance.
+    """
 
     derive: Derive
     form: Form
     title: str
     caption: str
     unknown: str
+    least: float | None = None
+
+    def median(self, records: Iterable[Record], machine: Machine) -> float | None:
+        """Over repetitions, of those that know it."""
+        known = [value for record in records if (value := self.derive(record, machine)) is not None]
+        found = statistics.median(known) if known else None
+        return None if found is None or (self.least is not None and found < self.least) else found
 
 
-def metric(derive: Derive, form: Form, title: str, caption: str, unknown: str = "not recorded") -> Any:
+def metric(
+    derive: Derive, form: Form, title: str, caption: str, unknown: str = "not recorded", *, least: float | None = None
+) -> Any:
     """A field of Figures."""
-    made = Metric(derive=derive, form=form, title=title, caption=caption, unknown=unknown)
+    made = Metric(derive=derive, form=form, title=title, caption=caption, unknown=unknown, least=least)
     return dataclasses.field(metadata={"metric": made})
 
 
@@ -120,9 +132,7 @@ def _start_s(record: Record) -> float | None:
     if measured.ready_s is None or steady_s is None or not _is_cold(record):
         return None
     steps = measured.warmup_step_times_s
-    start_s = measured.ready_s + sum(steps[1:]) - len(steps) * steady_s
-    # Where steps became slower after the warm-up, this pace says nothing of those before.
-    return start_s if start_s >= 0 else None
+    return measured.ready_s + sum(steps[1:]) - len(steps) * steady_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +154,20 @@ class Figures:
         "Peak memory",
         "the allocator's on a GPU, growth of own memory on a CPU",
     )
+    allocated_peak_bytes: float | None = metric(
+        lambda record, _: record.measurement.allocated_peak_bytes,
+        Form.MEMORY,
+        "Allocated",
+        "at most at once, in tensors; on a CPU in a replay",
+        unknown="only a replay tells it on a CPU, and not of what torch.compile makes",
+    )
+    predicted_peak_bytes: float | None = metric(
+        lambda record, _: record.predicted_peak_bytes,
+        Form.MEMORY,
+        "Predicted",
+        "of what is allocated at most at once, before anything ran",
+        unknown="it could not be predicted",
+    )
     first_step_s: float | None = metric(
         _cold("first_step_s"), Form.DURATION, "First step", "the first step alone, with any compilation in it"
     )
@@ -159,6 +183,8 @@ class Figures:
         "Start",
         "until it is warm, beyond what these steps take once it is",
         unknown="no pace was measured, or steps became slower later, or compiled code was found in a cache",
+        # Where steps became slower after the warm-up, their pace says nothing of those before.
+        least=0.0,
     )
     compile_s: float | None = metric(
         _cold("compile_s"), Form.DURATION, "Compilation", "as the compiler counts it", unknown="nothing was compiled"

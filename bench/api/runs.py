@@ -16,6 +16,7 @@ from bench.composition import compose
 from bench.plans import customise, known_plan
 from bench.spec import Overrides, Phase, Plan, parse_composition
 from harness.heats.sweep import Sweep, check_resumable
+from harness.preparation.forecast import forecast, without_those_that_do_not_fit
 from harness.preparation.prepared import Prepared, look, prepare
 from harness.processes.fork_server import ForkServer
 from harness.record import Record
@@ -149,6 +150,9 @@ def measure(fork_server: ForkServer, prepared: Prepared, folder: Path) -> Run:
         check_resumable(prepared, finished, store.read_machine(folder))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plan.json").write_text(json.dumps(prepared.plan.to_json(), indent=2), encoding="utf-8")
+    forecasts = forecast(prepared, fork_server)
+    print(dry_run.memory(prepared, forecasts))
+    prepared = without_those_that_do_not_fit(prepared, forecasts)
     with Live(prepared.plan) as live:
 
         def keep(record: Record) -> None:
@@ -164,6 +168,7 @@ def measure(fork_server: ForkServer, prepared: Prepared, folder: Path) -> Run:
             # Whatever ends the run, Ctrl-C or worse, leaves the report of what there was.
             paused=lambda: Run(folder).render(),
             finished=finished,
+            forecasts=forecasts,
             log=(folder / "arms.log").resolve(),
         )
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,7 +35,10 @@ def run(
     label_column: LabelColumn = None,
     out: Annotated[Path, typer.Option(help="Where the run's own folder is made.")] = Path("runs"),
     resume: Annotated[Path | None, typer.Option(help="The folder of an unfinished run to complete.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the arms and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the arms, with the memory that each will take, and stop.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: as JSON, an object an arm.")] = False,
     calibrate: Annotated[
         int | None,
         typer.Option(min=1, help="Heats of idle copies of the baseline: how often is it wrong here?"),
@@ -58,12 +62,17 @@ def run(
             raise ValueError("--resume takes its plan from the run: leave out the plan and all that shapes it")
         if calibrate is not None and (technique or resume is not None):
             raise ValueError("--calibrate races idle copies of the baseline: leave out --technique and --resume")
+        if as_json and not dry_run:
+            raise ValueError(
+                "--json prints what --dry-run would: give both, or for a finished run compare --format json"
+            )
         if not plugin:
             # Before anything that takes seconds to import.
             catalogue.check(overrides.compositions, plan)
         from bench import api
         from bench.api import runs
         from bench.cli import calibrating
+        from harness.preparation.forecast import forecast
         from reports.text import dry_run as shown
 
         with runs.prepared(
@@ -76,7 +85,12 @@ def run(
             resume=resume,
         ) as (fork_server, prepared):
             if dry_run:
-                typer.echo(shown.dry_run(prepared))
+                forecasts = forecast(prepared, fork_server)
+                typer.echo(
+                    json.dumps(shown.as_json(prepared, forecasts), indent=2)
+                    if as_json
+                    else shown.dry_run(prepared, forecasts)
+                )
                 return
             folder = resume or runs.new_folder(out, prepared.plan.name)
             if calibrate:

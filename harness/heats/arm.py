@@ -15,7 +15,7 @@ from bench.registry import Change
 from bench.spec import Phase, Protocol, Trial
 from harness.evidence.certificate import merge
 from harness.evidence.equal_work import losses_unknown, unequal_work
-from harness.heats.gathering import add_peaks, add_turn, add_window, rank_means, steps_together
+from harness.heats.gathering import add_allocated, add_peaks, add_turn, add_window, rank_means, steps_together
 from harness.message import Message
 from harness.processes.fork_server import ArmFailed, ForkServer, Process
 from harness.record import GPU_FIGURES, Measurement, Record, Status, WorkCertificate, note
@@ -216,6 +216,7 @@ class Arm:
         # An arm of an earlier revision does not know of others beside it.
         beside = {"at_once": at_once} if at_once > 1 else {}
         answers = self._call({"do": "certify", "with": {"replay_steps": replay_steps, **beside}})
+        add_allocated(self.measurement, answers)
         facts = merge(answers)
         if facts.get("first_losses"):
             facts["first_losses"] = rank_means([answer["first_losses"] for answer in answers])

@@ -57,10 +57,22 @@ def add_peaks(measurement: Measurement, answers: Sequence[Message], *, is_cold: 
     for name in PEAKS:
         if name in answers[0]:
             setattr(measurement, name, sum(answer[name] for answer in answers))
-    measurement.peak_memory_bytes = measurement.allocated_peak_bytes or sum(map(_own_growth, answers))
+    # On a CPU the allocator tells of the replay alone.
+    on_device = "allocated_peak_bytes" in answers[0]
+    measurement.peak_memory_bytes = (
+        measurement.allocated_peak_bytes if on_device else sum(_own_growth(answer) for answer in answers)
+    )
     measurement.compile_s = answers[0]["compile_s"]
     if measurement.compile_s is not None:
         measurement.compile_cache = "cold" if is_cold else "warm"
+
+
+def add_allocated(measurement: Measurement, answers: Sequence[Message]) -> None:
+    """The most that the ranks' tensors took at once, where a replay has seen it; on a GPU the timed life has."""
+    seen = [answer.pop("allocated_peak_bytes", None) for answer in answers]
+    known = [peak for peak in seen if peak is not None]
+    if len(known) == len(seen):
+        measurement.allocated_peak_bytes = sum(known)
 
 
 def rank_means(per_rank: Sequence[Sequence[Any]]) -> list[float]:

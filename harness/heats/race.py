@@ -32,7 +32,8 @@ class Lineup:
     `shared_cache`, where it is given, is one for all of them. `found_batches` has the batch of each arm that has looked
     for one of its own in an earlier repetition. `alone` are the labels of the arms that cannot be in memory beside
     others. `start_s` is how long arms may take to be warm, by label. After `deadline_s`, on time.monotonic's clock, no
-    rival is started any more. With `replay` arms replay their first updates.
+    rival is started any more. With `replay` arms replay their first updates. `predicted_bytes` is what tensors of arms
+    will take of a device, by label, as far as that is known.
     """
 
     fork_server: ForkServer
@@ -45,6 +46,7 @@ class Lineup:
     start_s: Mapping[str, float] = dataclasses.field(default_factory=dict)
     deadline_s: float = math.inf
     replay: bool = True
+    predicted_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 class Race:
@@ -134,8 +136,9 @@ class Race:
                 more = [trial, *(other for other in pending if other.techniques)] if copies else [trial]
             else:
                 more = [trial] if copies else [trial, next(other for other in pending if not other.techniques)]
-            # What an arm needs is not known before one has started.
-            need_bytes = rival_bytes(self._heat.host.device, largest_bytes)
+            # What has started tells what an arm needs beside its tensors.
+            predicted_bytes = max(self._lineup.predicted_bytes.get(other.label, 0) for other in more)
+            need_bytes = rival_bytes(self._heat.host.device, max(largest_bytes, predicted_bytes))
             room = free_bytes(self._heat.host.device, arms) // need_bytes if need_bytes and arms else len(more)
             if room < len(more) or not self._time.allows(more, arms):
                 if trial.copy:

@@ -22,6 +22,7 @@ from harness.heats import budget
 from harness.heats.heat import Heat
 from harness.heats.race import Lineup, Race
 from harness.preparation import toolchain
+from harness.preparation.forecast import NONE, Forecasts
 from harness.preparation.prepared import Entry, Prepared, template
 from harness.preparation.pretrain import pretrain
 from harness.processes.fork_server import ArmFailed, ForkServer
@@ -62,16 +63,19 @@ class Sweep:
         paused: Callable[[], object] = lambda: None,
         finished: Sequence[Record] = (),
         shared_cache: Path | None = None,
+        forecasts: Forecasts = NONE,
         log: Path,
     ) -> None:
         """`finished` are the records that the same run has kept before it ended early; they are not measured again.
         `paused` is called between two repetitions, while no arm is there. What the arms print is appended to `log`.
+        `forecasts` tell what arms will take, as far as that is known.
         `shared_cache` is a folder for all that is compiled, which is then no longer measured as a user meets it."""
         self._prepared, self._plan = prepared, prepared.plan
         self._run_id, self._keep, self._choose, self._show, self._paused = run_id, keep, choose, show, paused
         self._records = list(finished)
         self._gpus = Gpus(self._plan.device, prepared.host.gpu_uuids)
         self._log, self._shared_cache = log, shared_cache
+        self._forecasts = forecasts
         self._toolchain: Path | None = None
         self._unable = {key: (Status.UNSUPPORTED, reason) for key, reason in prepared.unsupported.items()}
 
@@ -230,6 +234,7 @@ class Sweep:
             start_s=budget.start_s(self._records, entry.spec.name),
             deadline_s=deadline_s,
             replay=replay,
+            predicted_bytes=self._forecasts.device_bytes(entry.spec.name),
         )
 
     def _lead_steps(self, entry: Entry) -> int | None:
@@ -261,7 +266,11 @@ class Sweep:
         )
 
     def _finish(self, record: Record) -> None:
-        record = dataclasses.replace(record, command=command(self._plan, record.workload, record.techniques))
+        record = dataclasses.replace(
+            record,
+            command=command(self._plan, record.workload, record.techniques),
+            predicted_peak_bytes=self._forecasts.of(record.workload, record.techniques).peak_bytes,
+        )
         self._keep(record)
         self._records.append(record)
 

@@ -23,7 +23,7 @@ from bench.spec import Phase, WorkloadSpec
 from bench.workload import Batch, Workload, first_batch, output_loss
 from harness.evidence.provenance import MEASURING, imported, is_installed
 from harness.message import Message
-from harness.preparation.foresee import in_place_conversion
+from harness.prediction.fakes import in_place_conversion
 from harness.processes.worker import requested_workload
 
 ENOUGH_SAMPLES = 2

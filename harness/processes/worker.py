@@ -28,6 +28,7 @@ from bench.setup import TrainingSetup, Unsupported, baseline
 from bench.spec import WorkloadSpec
 from bench.workload import Workload
 from harness.evidence import communication
+from harness.evidence.allocation import UPDATES, allocated_peak_bytes
 from harness.evidence.compiling import compile_seconds
 from harness.evidence.kernels import attention_kernels, cuda_graph_launches
 from harness.evidence.provenance import provenance
@@ -127,6 +128,22 @@ class Worker:
         facts = self._witness.facts(self._trainer.steps_done)
         return facts | (self._replay(replay_steps) if replay_steps else {})
 
+    def _allocated_peak_bytes(self) -> int | None:
+        """The most that tensors take at once: of the arm as it trains, with its dropout. Unknown where its batches have
+        yet to grow, and of what is compiled, which would be compiled once more for it."""
+        if compile_seconds() is not None:
+            return None
+        samples: list[int] = []
+
+        def train() -> None:
+            trainer = Trainer(self._build(), self._request["seed"])
+            samples.append(trainer.setup.share)
+            samples.extend(trainer.steps(UPDATES)["samples"])
+
+        peak_bytes = allocated_peak_bytes(train)
+        gc.collect()
+        return peak_bytes if min(samples) == samples[0] else None
+
     def _replayed(self) -> Trainer:
         return Trainer(
             self._build(lambda setup: without_dropout(setup.model)),
@@ -137,6 +154,9 @@ class Worker:
     def _replay(self, count: int) -> Message:
         del self._witness, self._trainer
         gc.collect()
+        allocated: Message = (
+            {} if self._device.type != "cpu" else {"allocated_peak_bytes": self._allocated_peak_bytes()}
+        )
         if compile_seconds() is not None:
             # The replayed model is another object: without this its compilation would count as a recompilation.
             torch._dynamo.reset()
@@ -158,6 +178,7 @@ class Worker:
         del trainer, observer
         return {
             **seen,
+            **allocated,
             **scored,
             "first_losses": losses,
             # Only the baseline is what others are held against, and its repetition says how exactly that can be done.

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bench.registry import techniques
-from bench.spec import Phase, Plan, Trial
+from bench.spec import BASELINE, Phase, Plan, Trial
+from harness.preparation.forecast import Forecasts, does_not_fit
 from harness.preparation.prepared import Prepared
+from reports.wording import quantity
 
 
-def dry_run(prepared: Prepared) -> str:
-    """The arms, what is unsupported and why, and the estimated time."""
+def dry_run(prepared: Prepared, forecasts: Forecasts) -> str:
+    """The arms and the memory that each will take, what is unsupported and why, and the estimated time."""
     plan = prepared.plan
     lines = [f"plan {plan.name} on {prepared.machine.device_name}, at least {plan.repetitions} repetitions", ""]
     for entry in prepared.entries:
         shape = f"batch {entry.batch}" + (f", sequence {entry.sequence}" if entry.sequence else "")
         lines.append(f"{entry.spec.name} ({shape}, {_millions(entry.parameters)} parameters)")
-        lines += [f"  {trial.label}" for trial in prepared.trials(entry)]
+        labels = [trial.label for trial in prepared.trials(entry)]
+        width = max(map(len, labels))
+        lines += [f"  {label:{width}}  {_memory_of(forecasts, entry.spec.name, label)}" for label in labels]
     if prepared.unsupported:
         lines += ["", "unsupported:"] + [
             f"  {workload}, {label}: {reason}" for (workload, label), reason in prepared.unsupported.items()
@@ -30,6 +35,75 @@ def dry_run(prepared: Prepared) -> str:
     budget = f", and further repetitions until {plan.budget_s:.0f} s" if plan.budget_s else ""
     lines += ["", f"estimated time: {prepared.estimated_s():.0f} s for the least repetitions{budget}"]
     return "\n".join(lines)
+
+
+def as_json(prepared: Prepared, forecasts: Forecasts) -> list[dict[str, Any]]:
+    """The same as plain data, an object an arm; what is not known is None, with the reason."""
+    rows = []
+    for entry in prepared.entries:
+        workload = entry.spec.name
+        for trial in prepared.plan.trials(entry.spec):
+            found = forecasts.of(workload, trial.label)
+            fits = forecasts.fits(workload, trial.label)
+            cannot = prepared.unsupported.get((workload, trial.label))
+            too_large = does_not_fit(forecasts, workload, trial.label) if fits is False else None
+            rows.append(
+                {
+                    "workload": workload,
+                    "techniques": trial.label,
+                    "predicted_peak_bytes": found.peak_bytes,
+                    "parts": found.kinds or None,
+                    "ranks": found.ranks,
+                    "predicted_step_time_s": None,
+                    "fits": fits,
+                    "reason": cannot or too_large or found.reason,
+                }
+            )
+    return rows
+
+
+def memory(prepared: Prepared, forecasts: Forecasts) -> str:
+    """One line a workload: what its arms will take, what is free, and of which that is not known."""
+    lines = []
+    for entry in prepared.entries:
+        workload = entry.spec.name
+        labels = [trial.label for trial in prepared.trials(entry)]
+        sizes = forecasts.device_bytes(workload)
+        unknown = [label for label in labels if label not in sizes]
+        parts = [_range(sizes)] if sizes else []
+        parts += [f"of {len(unknown)} not known ({quantity.several(unknown, 3)})"] if unknown else []
+        parts += [f"{quantity.memory(forecasts.free_bytes)} free"]
+        lines.append(f"{workload}: memory of tensors, predicted: {'; '.join(parts)}")
+        lines += [
+            f"  {label} {does_not_fit(forecasts, workload, label)}"
+            for label in labels
+            if forecasts.fits(workload, label) is False
+        ]
+    return "\n".join(lines)
+
+
+def _range(sizes: dict[str, int]) -> str:
+    least, most = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
+    plain = f"{quantity.memory(sizes[BASELINE])} {BASELINE}, " if BASELINE in sizes else ""
+    return f"{plain}{quantity.memory(sizes[least])} {least} to {quantity.memory(sizes[most])} {most}"
+
+
+def _memory_of(forecasts: Forecasts, workload: str, label: str) -> str:
+    """What an arm will take, with its parts, or why that is not known."""
+    found = forecasts.of(workload, label)
+    if found.peak_bytes is None:
+        return f"memory not known: {found.reason}"
+    parts = ", ".join(
+        f"{quantity.memory(size)} {kind.replace('_', ' ')}"
+        for kind, size in sorted(found.kinds.items(), key=lambda item: -item[1])
+        if size
+    )
+    parts = f"on the first of {found.ranks} ranks: {parts}" if found.ranks > 1 else parts
+    if forecasts.fits(workload, label) is False:
+        return f"{does_not_fit(forecasts, workload, label)} ({parts})"
+    is_alone = label != BASELINE and forecasts.fits_beside(workload, label) is False
+    where = ", not beside the baseline: it is measured by itself" if is_alone else ""
+    return f"{quantity.memory(found.peak_bytes)}{where} ({parts})"
 
 
 def unmeasured(trials: Sequence[Trial], plan: Plan, folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""The allocator's peak of some arms, held against what fake tensors foresee of it."""
+"""The allocator's peak of some arms, held against what was predicted of it."""
 
 from __future__ import annotations
 
@@ -16,38 +16,42 @@ from tests.gpu_acceptance.stand import Stand
 COMPOSITIONS = (("amp_bf16",), ("checkpoint_activations",), ("accumulate_4",), ("sgd",))
 """Each changes another part of what is kept: activations in half, recomputed, of a quarter batch; optimizer state."""
 
-FORESEEN_WITHIN = (0.9, 1.1)
+PREDICTED_WITHIN = (0.9, 1.1)
 
 PROTOCOL = Protocol(warmup_s=0.3, warmup_min_steps=3)
 
 
 def memory(stand: Stand) -> None:
-    """One row for each arm, each by itself: the allocator's peak against what was foreseen of it."""
+    """One row for each arm, each by itself: the allocator's peak against what was predicted of it."""
     for techniques in ((), *COMPOSITIONS):
         stand.tell(of_arm(stand, techniques))
 
 
 def of_arm(stand: Stand, techniques: tuple[str, ...]) -> Row:
-    """The row of one arm of the usual workload. A forecast that cannot be made is no concern of the others."""
+    """The row of one arm of the usual workload. A prediction that cannot be made is no concern of the others."""
     label = "+".join(techniques) or BASELINE
     what = f"peak memory, {label}"
+    corpus = open_corpus(stand.spec.corpus)
     asked = {
-        "workload": dataclasses.asdict(stand.spec),
-        "corpus": dataclasses.asdict(open_corpus(stand.spec.corpus)),
-        "techniques": list(techniques),
+        "request": {"workload": dataclasses.asdict(stand.spec), "corpus": dataclasses.asdict(corpus)},
+        "arms": [{"techniques": list(techniques), "count": 1, "replicas": 1}],
         "device": stand.device,
+        "seed": 0,
     }
     try:
-        foreseen: int = stand.fork_server().run("harness.preparation.foresee:peak_bytes", asked, TASK_TIMEOUT_S)
+        (answer,) = stand.fork_server().run("harness.prediction.memory:predict_arms", asked, TASK_TIMEOUT_S)
     except (ArmFailed, ValueError) as failure:
-        return failed(what, f"no forecast: {' '.join(str(failure).split())}")
+        return failed(what, f"no prediction: {' '.join(str(failure).split())}")
+    predicted: int | None = answer.get("peak_bytes")
+    if predicted is None:
+        return failed(what, f"no prediction: {answer['reason']}")
     try:
         peak = _peak_bytes(stand, techniques)
     except RuntimeError as error:
         return failed(what, error)
     if peak is None:
-        return needs_gpu(f"{what}, of which {quantity.memory(foreseen)} are foreseen")
-    return row(label, peak_bytes=peak, foreseen_bytes=foreseen)
+        return needs_gpu(f"{what}, of which {quantity.memory(predicted)} are predicted")
+    return row(label, peak_bytes=peak, predicted_bytes=predicted)
 
 
 def _peak_bytes(stand: Stand, techniques: tuple[str, ...]) -> int | None:
@@ -60,9 +64,9 @@ def _peak_bytes(stand: Stand, techniques: tuple[str, ...]) -> int | None:
     return arm.measurement.allocated_peak_bytes
 
 
-def row(techniques: str, *, peak_bytes: int, foreseen_bytes: int) -> Row:
-    low, high = FORESEEN_WITHIN
-    ratio = foreseen_bytes / peak_bytes
-    seen = f"{quantity.memory(peak_bytes)} measured, {quantity.memory(foreseen_bytes)} foreseen, {ratio:.3f} of it"
-    expected = f"foreseen / measured {low} to {high}"
+def row(techniques: str, *, peak_bytes: int, predicted_bytes: int) -> Row:
+    low, high = PREDICTED_WITHIN
+    ratio = predicted_bytes / peak_bytes
+    seen = f"{quantity.memory(peak_bytes)} measured, {quantity.memory(predicted_bytes)} predicted, {ratio:.3f} of it"
+    expected = f"predicted / measured {low} to {high}"
     return judged(f"peak memory, {techniques}", seen, expected, holds=within(ratio, low, high))

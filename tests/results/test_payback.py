@@ -15,6 +15,7 @@ from reports.charts.curves import total_time
 from reports.formats.export import to_json
 from reports.wording.columns import COLUMNS, text, why_unknown
 from results.compare import Comparison, Verdict, compare
+from results.metrics import METRICS
 from results.payback import Payback, Pays, payback
 from tests.samples import MACHINE, record
 
@@ -91,3 +92,13 @@ def test_steps_that_became_slower_after_the_warm_up_say_nothing_of_what_starting
     rows = compare([*arm("fp32", 1.0, 0.3), *arm("arm", 0.5, 0.01, warmup_step_times_s=steps_s)], MACHINE)
     assert (rows[1].start_s, rows[1].pays) == (None, None)
     assert total_time(rows, "total-time") is None
+
+
+def test_a_single_start_of_less_than_nothing_counts_like_the_others() -> None:
+    """Left out, it would make the median of the others too long."""
+    records = arm("fp32", 1.0, 0.3)
+    slow = dataclasses.replace(records[0].measurement, ready_s=0.001, warmup_step_times_s=[0.001] * 5)
+    records[0] = dataclasses.replace(records[0], measurement=slow)
+    starts_s = [METRICS["start_s"].derive(item, MACHINE) or 0.0 for item in records]
+    assert starts_s[0] < 0 < min(starts_s[1:])
+    assert METRICS["start_s"].median(records, MACHINE) == min(starts_s[1:])

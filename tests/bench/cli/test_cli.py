@@ -221,7 +221,7 @@ def test_a_run_that_is_killed_and_interrupted_loses_nothing_and_is_resumed(lent:
     assert page.read_text().rstrip().endswith("</html>")
     before = len(store.read(folder))
     page.unlink()
-    with started("--resume", folder, until="fp32") as run:
+    with started("--resume", folder, until="gpt2/nano fp32:") as run:
         run.send_signal(signal.SIGINT)
         assert run.wait() == 130
     assert len(store.read(folder)) > before > 0

@@ -1,8 +1,8 @@
-"""Memory that is foreseen is the memory that training then takes, and plans choose by it."""
+"""Memory that is predicted is the memory that training then takes, and plans choose by it."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -11,10 +11,13 @@ from bench.corpus import Corpus
 from bench.host import Host
 from bench.plans import known_plan
 from bench.resolve import resolve
+from bench.seeds import seed_all
 from bench.setup import baseline
 from bench.spec import WorkloadSpec
-from bench.workload import families, parameter_count
-from harness.preparation.foresee import ALLOCATION_BYTES, WORKSPACE_BYTES, foresee
+from bench.workload import Workload, families, parameter_count
+from harness.evidence.allocation import allocated_peak_bytes
+from harness.prediction.memory import ALLOCATION_BYTES, UPDATES, WORKSPACE_BYTES, predict
+from harness.prediction.ranks import Unforeseen
 from harness.preparation.prepared import need_bytes
 from harness.processes.fork_server import ForkServer
 from harness.timing.trainer import Trainer
@@ -26,64 +29,79 @@ SCRATCH_BYTES = 512 << 10
 the largest product here on a CPU with avx512_bf16, of which the peak shows 208 kB."""
 
 
-def allocated_peak_bytes(corpus: Corpus, model: str, *names: str) -> int:
-    """The most that was allocated at once while two updates really ran, as torch's profiler has seen it."""
-    workload = resolve(WorkloadSpec(model=model, batch=8, sequence=64), corpus)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        Trainer(apply(baseline(workload, torch.device("cpu")), *names), seed=0).steps(2)
-    results: Any = profile.profiler
-    events = [event for event in results.kineto_results.events() if event.name() == "[memory]"]
-    alive = peak = 0
-    for event in sorted(events, key=lambda item: item.start_ns()):
-        alive += event.nbytes()
-        peak = max(peak, alive)
-    return peak
+TRIED = [
+    ("gpt2/tiny", ()),
+    ("gpt2/tiny", ("amp_bf16",)),
+    ("gpt2/tiny", ("pure_bf16",)),
+    ("gpt2/tiny", ("checkpoint_activations",)),
+    ("gpt2/tiny", ("checkpoint_selective",)),
+    ("gpt2/tiny", ("accumulate_4",)),
+    ("gpt2/tiny", ("sgd_momentum",)),
+    ("gpt2/tiny", ("adafactor",)),
+    ("gpt2/tiny", ("muon",)),
+    ("gpt2/tiny", ("optimizer_in_backward",)),
+    ("gpt2/nano", ("amp_fp16",)),
+    ("gpt2/nano", ("qlora",)),
+    ("gpt2/nano", ("qat_int8",)),
+    ("gpt2/nano", ("prune_heads_50",)),
+    ("gpt2/nano", ("bucket_lengths",)),
+    ("bert/mini", ()),
+    ("bert/mini", ("checkpoint_activations", "amp_bf16")),
+    ("llama/nano", ()),
+    ("llama/nano", ("amp_bf16", "lora")),
+    ("t5/nano", ("adamw_fused",)),
+    ("vit/nano", ("amp_bf16",)),
+    ("moe/nano", ()),
+    ("moe/nano", ("amp_bf16",)),
+    ("whisper/nano", ("accumulate_2",)),
+]
 
 
-@pytest.mark.parametrize(
-    ("model", "names"),
-    [
-        ("gpt2/tiny", ()),
-        ("gpt2/tiny", ("amp_bf16",)),
-        ("gpt2/tiny", ("pure_bf16",)),
-        ("gpt2/tiny", ("checkpoint_activations",)),
-        ("gpt2/tiny", ("accumulate_4",)),
-        ("gpt2/tiny", ("sgd_momentum",)),
-        ("bert/mini", ()),
-        ("bert/mini", ("checkpoint_activations", "amp_bf16")),
-    ],
-)
-def test_what_is_foreseen_is_what_is_allocated(corpus: Corpus, model: str, names: tuple[str, ...]) -> None:
-    workload = resolve(WorkloadSpec(model=model, batch=8, sequence=64), corpus)
-    foreseen_bytes = foresee(workload, names, device="cpu").peak_bytes
+def trained(workload: Workload, names: Sequence[str]) -> None:
+    seed_all(0)
+    Trainer(apply(baseline(workload, torch.device("cpu")), *names), seed=0).steps(UPDATES)
+
+
+@pytest.mark.parametrize(("model", "names"), TRIED)
+def test_what_is_predicted_is_what_is_allocated(corpus: Corpus, model: str, names: tuple[str, ...]) -> None:
+    text = model.partition("/")[0] not in ("vit", "resnet", "whisper")
+    workload = resolve(WorkloadSpec(model=model, batch=8, sequence=64 if text else None), corpus)
+    predicted = predict(workload, names, device="cpu")
+    assert sum(predicted.kinds.values()) == sum(predicted.modules.values()) == predicted.peak_bytes
     scratch_bytes = SCRATCH_BYTES if {"amp_bf16", "pure_bf16"} & set(names) else 0
-    # Beside the tensors of training there are the numbers that the data loader and the random state are made of.
-    slack_bytes = 2e-3 * foreseen_bytes
-    measured_bytes = allocated_peak_bytes(corpus, model, *names)
-    assert foreseen_bytes - slack_bytes <= measured_bytes <= foreseen_bytes + slack_bytes + scratch_bytes
+    # What is computed again in the backward pass is given back a little earlier than references to it end here.
+    slack_bytes = (4e-3 if "checkpoint" in str(names) else 1e-3) * predicted.peak_bytes
+    measured_bytes = allocated_peak_bytes(lambda: trained(workload, names))
+    assert predicted.peak_bytes - slack_bytes <= measured_bytes <= predicted.peak_bytes + slack_bytes + scratch_bytes
 
 
-def test_a_gpu_is_not_foreseen_as_a_cpu(corpus: Corpus) -> None:
+def test_what_convolutions_take_beside_their_results_is_not_known(corpus: Corpus) -> None:
+    workload = resolve(WorkloadSpec(model="resnet/nano", batch=8), corpus)
+    with pytest.raises(Unforeseen, match="convolutions"):
+        predict(workload, device="cpu")
+
+
+def test_a_gpu_is_not_predicted_as_a_cpu(corpus: Corpus) -> None:
     """On a GPU no kernel keeps the whole matrix of scores, and the optimizer works on all parameters at once."""
     workload = resolve(WorkloadSpec(model="gpt2/tiny", batch=8, sequence=512), corpus)
-    on_cpu, on_gpu = (foresee(workload, device=device) for device in ("cpu", "cuda"))
+    on_cpu, on_gpu = (predict(workload, device=device) for device in ("cpu", "cuda"))
     layers, heads, scores_bytes = 4, 4, 4 * 8 * 512 * 512
     assert on_cpu.peak_bytes - on_gpu.peak_bytes > layers * heads * scores_bytes
-    eager = foresee(workload, ["attention_eager"], device="cuda")
+    eager = predict(workload, ["attention_eager"], device="cuda")
     assert eager.peak_bytes - on_gpu.peak_bytes > layers * heads * scores_bytes
     assert on_gpu.state_bytes % ALLOCATION_BYTES["cuda"] == 0
     parameters = sum(item.numel() for item in workload.model().parameters())
     assert 12 * parameters <= on_gpu.state_bytes < 12.1 * parameters
 
 
-def test_optimizers_are_foreseen_as_a_gpu_runs_them(corpus: Corpus) -> None:
+def test_optimizers_are_predicted_as_a_gpu_runs_them(corpus: Corpus) -> None:
     """With so few tokens the update is the highest point. Batched over all parameters it has one more value of each:
     weights, gradients, two moments and the root of one; in one fused kernel none; in a loop that of the largest."""
     workload = resolve(WorkloadSpec(model="gpt2/mini", batch=1, sequence=16), corpus)
     parameters_bytes = sum(4 * item.numel() for item in workload.model().parameters())
 
     def copies(*names: str) -> float:
-        return (foresee(workload, names, device="cuda").peak_bytes - WORKSPACE_BYTES["cuda"]) / parameters_bytes
+        return (predict(workload, names, device="cuda").peak_bytes - WORKSPACE_BYTES["cuda"]) / parameters_bytes
 
     assert copies() == pytest.approx(5, abs=0.05)
     assert copies("adamw_fused") == pytest.approx(4, abs=0.05)
@@ -92,26 +110,26 @@ def test_optimizers_are_foreseen_as_a_gpu_runs_them(corpus: Corpus) -> None:
 
 
 @pytest.mark.parametrize("names", [*COMPOSITIONS, ("checkpoint_selective", "amp_bf16"), ("pure_bf16", "sdpa_flash")])
-def test_compositions_are_foreseen_for_a_gpu(corpus: Corpus, names: tuple[str, ...]) -> None:
+def test_compositions_are_predicted_for_a_gpu(corpus: Corpus, names: tuple[str, ...]) -> None:
     """What is computed again in the backward pass is what was computed in the forward pass, or torch would object."""
     workload = resolve(WorkloadSpec(model="llama/nano", batch=8, sequence=64), corpus)
-    assert foresee(workload, names, device="cuda").peak_bytes > WORKSPACE_BYTES["cuda"]
+    assert predict(workload, names, device="cuda").peak_bytes > WORKSPACE_BYTES["cuda"]
 
 
-def test_autocast_is_foreseen_as_a_gpu_does_it(corpus: Corpus) -> None:
+def test_autocast_is_predicted_as_a_gpu_does_it(corpus: Corpus) -> None:
     """There GPT-2's activation is a power in float32, and its layer norms give float32: wider than on a CPU."""
     workload = resolve(WorkloadSpec(model="gpt2/tiny", batch=8, sequence=64), corpus)
-    narrow, wide = (foresee(workload, [name], device="cuda").peak_bytes for name in ("pure_bf16", "amp_bf16"))
-    plain = foresee(workload, device="cuda").peak_bytes
+    narrow, wide = (predict(workload, [name], device="cuda").peak_bytes for name in ("pure_bf16", "amp_bf16"))
+    plain = predict(workload, device="cuda").peak_bytes
     assert narrow < 0.8 * wide and wide < plain
 
 
 @pytest.mark.parametrize("name", list(families()))
-def test_every_family_is_foreseen_or_said_to_be_unknown(fork_server: ForkServer, name: str) -> None:
+def test_every_family_is_predicted_or_said_to_be_unknown(fork_server: ForkServer, name: str) -> None:
     smallest = next(iter(families()[name].sizes))
     need = need_bytes(fork_server, "cuda")(WorkloadSpec(model=f"{name}/{smallest}"))
-    # torch's grouped product of experts takes no float32 from fake tensors.
-    assert (need is None) == (name == "moe")
+    # What the libraries for convolutions take is not known.
+    assert (need is None) == (name == "resnet")
     host = Host(device="cuda", gpus=1, memory_bytes=8 << 30, capability=(9, 0), need_bytes=lambda spec: need)
     assert host.fits(WorkloadSpec(model=f"{name}/{smallest}"))
 

@@ -1,0 +1,220 @@
+"""The books of memory: every storage that tensors have, from its first sight to its end, with its kind and module."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import weakref
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.optim import Optimizer
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
+from torch.utils._pytree import tree_leaves
+
+from harness.prediction.fakes import replaced
+
+CONVOLUTIONS = {torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default}
+"""How much scratch space they take is the choice of a library."""
+
+
+class Kind(StrEnum):
+    """What memory is for. Activations are what forward passes make, whether it is kept or not."""
+
+    WEIGHTS = "weights"
+    GRADIENTS = "gradients"
+    OPTIMIZER_STATE = "optimizer_state"
+    ACTIVATIONS = "activations"
+    REST = "rest"
+
+
+@dataclass(slots=True, kw_only=True)
+class Block:
+    """A storage, as large as the allocator makes it; `module` is by name the one that it is of, if that is known."""
+
+    bytes: int
+    kind: Kind
+    module: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peak:
+    """The moment at which most was alive: how much, of what kind, and of which module (numbers of layers are *)."""
+
+    bytes: int
+    kinds: dict[Kind, int]
+    modules: dict[str, int]
+
+
+class Ledger(TorchDispatchMode):
+    """Writes down storages while it is entered, each rounded up to a multiple of `rounding` bytes."""
+
+    def __init__(self, rounding: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
+        self._rounding = rounding
+        self._alive: dict[int, Block] = {}
+        self._events: list[tuple[Block, bool]] = []
+        self._within: list[str | None] = []
+        self._names: dict[int, str] = {}
+        self._fused = False
+        self._alive_bytes = 0
+        self.doubtful_peak_bytes = 0
+        """What there may have been at once with what convolutions take beside their results."""
+
+    def __enter__(self) -> Any:
+        self._resizing = replaced(torch.UntypedStorage, "resize_", self._resized(torch.UntypedStorage.resize_))
+        self._resizing.__enter__()
+        return super().__enter__()  # type: ignore[no-untyped-call]
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self._resizing.__exit__(None, None, None)
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if not self._fused:
+            self.see(result)
+        if function in CONVOLUTIONS:
+            self.doubtful_peak_bytes = max(self.doubtful_peak_bytes, self._alive_bytes + _scratch_bytes(args, result))
+        return result
+
+    def see(self, tree: Any) -> None:
+        """Write down the storages of all tensors of a tree that are new."""
+        for storage in _storages(tree_leaves(tree)):
+            if storage._cdata not in self._alive:
+                self._begin(storage)
+                weakref.finalize(storage, self._end, storage._cdata)
+
+    def mark(self, tensors: Iterable[Any], kind: Kind, module: str | None = None) -> None:
+        """These tensors are of a kind, and of the module if one is named."""
+        for storage in _storages(tensors):
+            block = self._alive.get(storage._cdata)
+            if block is not None:
+                block.kind, block.module = kind, module or block.module
+
+    @contextlib.contextmanager
+    def training(self, model: nn.Module, optimizer: Optimizer | None) -> Iterator[None]:
+        """Know the parts of memory by what they are for, while the model trains with the optimizer."""
+        self._names = {id(module): _layer(name) for name, module in model.named_modules()}
+        owners: dict[int, str] = {}
+        for name, module in model.named_modules():
+            own = list(module.parameters(recurse=False))
+            owners |= dict.fromkeys(map(id, own), _layer(name))
+            self.mark([*own, *module.buffers(recurse=False)], Kind.WEIGHTS, _layer(name))
+
+        def accumulated(parameter: Tensor) -> None:
+            self.mark([parameter.grad], Kind.GRADIENTS, owners[id(parameter)])
+
+        def stepped(optimizer: Optimizer, *_: object) -> None:
+            for parameter, state in optimizer.state.items():
+                self.mark(tree_leaves(state), Kind.OPTIMIZER_STATE, owners.get(id(parameter)))
+
+        hooks: list[Any] = [
+            item.register_post_accumulate_grad_hook(accumulated) for item in model.parameters() if item.requires_grad
+        ]
+        hooks += [
+            register_module_forward_pre_hook(lambda module, _: self._within.append(self._names.get(id(module)))),
+            register_module_forward_hook(lambda *_: self._left(), always_call=True),
+        ]
+        if optimizer is not None:
+            hooks.append(optimizer.register_step_post_hook(stepped))
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+            self._within.clear()
+
+    @contextlib.contextmanager
+    def fused(self) -> Iterator[None]:
+        """What is computed meanwhile is one kernel: nothing that it makes on its way is ever in memory."""
+        before, self._fused = self._fused, True
+        try:
+            yield
+        finally:
+            self._fused = before
+
+    @property
+    def state_bytes(self) -> int:
+        """What stays from update to update, of all that is alive now: weights and optimizer state."""
+        staying = (Kind.WEIGHTS, Kind.OPTIMIZER_STATE)
+        return sum(block.bytes for block in self._alive.values() if block.kind in staying)
+
+    def peak(self) -> Peak:
+        """The highest point so far."""
+        alive = highest = at = 0
+        for index, (block, begins) in enumerate(self._events):
+            alive += block.bytes if begins else -block.bytes
+            if alive > highest:
+                highest, at = alive, index
+        kinds, modules = Counter[Kind](), Counter[str]()
+        for block, begins in self._events[: at + 1]:
+            sign = 1 if begins else -1
+            kinds[block.kind] += sign * block.bytes
+            modules[block.module or ""] += sign * block.bytes
+        return Peak(bytes=highest, kinds=dict(kinds), modules=dict(modules))
+
+    def _begin(self, storage: torch.UntypedStorage) -> None:
+        size = -(-storage.nbytes() // self._rounding) * self._rounding
+        is_forward = torch.is_grad_enabled() and bool(self._within)
+        kind = Kind.ACTIVATIONS if is_forward else Kind.REST
+        block = Block(bytes=size, kind=kind, module=next((name for name in reversed(self._within) if name), None))
+        self._alive[storage._cdata] = block
+        self._alive_bytes += size
+        self._events.append((block, True))
+
+    def _end(self, key: int) -> None:
+        block = self._alive.pop(key, None)
+        if block is not None:
+            self._alive_bytes -= block.bytes
+            self._events.append((block, False))
+
+    def _resized(self, resize: Any) -> Any:
+        """Sharded parameters are gathered into storages that are given back by making them empty."""
+
+        def resized(storage: torch.UntypedStorage, size: int) -> Any:
+            block = self._alive.get(storage._cdata)
+            result = resize(storage, size)
+            if block is not None:
+                self._end(storage._cdata)
+                self._begin(storage)
+                self._alive[storage._cdata].kind, self._alive[storage._cdata].module = block.kind, block.module
+            return result
+
+        return resized
+
+    def _left(self) -> None:
+        if self._within:
+            self._within.pop()
+
+
+def _scratch_bytes(args: Any, result: Any) -> int:
+    """What a convolution may take for a while: all that it works on once more, rearranged, and the weights' gradients
+    of each sample before they are added up (oneDNN was seen to do so)."""
+    tensors = [item for item in tree_leaves((args, result)) if isinstance(item, Tensor)]
+    samples, *_ = max((item.shape for item in tensors if item.dim() > 1), key=len, default=(0,))
+    weights = [item.nbytes for item in tensors if isinstance(item, nn.Parameter)]
+    return sum(item.nbytes for item in tensors) + samples * max(weights, default=0)
+
+
+def _storages(tensors: Iterable[Any]) -> Iterator[torch.UntypedStorage]:
+    """Those of tensors, and of the tensors that others are made of."""
+    for item in tensors:
+        if not isinstance(item, Tensor):
+            continue
+        if is_traceable_wrapper_subclass(item):
+            names, _ = item.__tensor_flatten__()
+            yield from _storages([getattr(item, name) for name in names])
+        elif item.layout is torch.strided:
+            yield item.untyped_storage()
+
+
+def _layer(name: str) -> str:
+    """The same for all layers of a stack."""
+    return re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", name)
