@@ -19,16 +19,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from bench.host import compiler
 from bench.registry import techniques
 from bench.spec import Plan, WorkloadSpec
 from harness.heats.conformance import PROTOCOL
 from harness.heats.sweep import Sweep
+from harness.preparation import forecast as forecasting
 from harness.preparation.forecast import Forecasts, forecast
 from harness.preparation.prepared import Prepared, prepare
 from harness.processes.fork_server import ForkServer
 from harness.record import Record
 from reports.wording import quantity
 from tests import ROOT
+from tests.conftest import let_be
 
 KEPT = ROOT / "docs" / "predictions" / "memory-cpu.jsonl"
 PAGE = ROOT / "docs" / "before.md"
@@ -55,14 +60,17 @@ def measure(model: str, fork_server: ForkServer) -> Iterator[dict[str, Any]]:
     shape = OTHERS if model.partition("/")[0] in ("vit", "resnet", "whisper") else OF_TEXT
     spec = dataclasses.replace(shape, model=model)
     protocol = dataclasses.replace(PROTOCOL, certify_steps=1)
-    plan = Plan(
-        name="before", workloads=(spec,), compositions=tuple((name,) for name in techniques()), protocol=protocol
-    )
+    every = tuple((name,) for name in techniques())
+    plan = Plan(name="before", workloads=(spec,), compositions=every, repetitions=1, protocol=protocol)
     prepared = prepare(plan, fork_server)
     begun_s = time.monotonic()
-    forecasts = forecast(prepared, fork_server)
+    with tempfile.TemporaryDirectory(prefix="trainpace-") as folder, pytest.MonkeyPatch.context() as patch:
+        # None is taken from an earlier time.
+        patch.setattr(forecasting, "cache_folder", lambda: Path(folder))
+        forecasts = forecast(prepared, fork_server)
     cell_s = (time.monotonic() - begun_s) / len(prepared.trials(prepared.entries[0]))
-    allocated = {record.techniques: record for record in _run(prepared, forecasts, fork_server)}
+    # The first of an arm's records is that of the process that replays.
+    allocated = {record.techniques: record for record in reversed(_run(prepared, forecasts, fork_server))}
     for trial in prepared.trials(prepared.entries[0]):
         found, record = forecasts.of(spec.name, trial.label), allocated.get(trial.label)
         yield {
@@ -77,11 +85,15 @@ def measure(model: str, fork_server: ForkServer) -> Iterator[dict[str, Any]]:
 
 
 def _run(prepared: Prepared, forecasts: Forecasts, fork_server: ForkServer) -> list[Record]:
-    known = {label for _, label in forecasts.arms if forecasts.of(prepared.entries[0].spec.name, label).peak_bytes}
-    chosen = tuple(item for item in prepared.plan.compositions if "+".join(item) in known)
+    known, every = forecasts.device_bytes(prepared.entries[0].spec.name), techniques()
+    # What is compiled is not built once more to count its allocations.
+    compiled = {name for name, item in every.items() if compiler in item.needs}
+    chosen = tuple((name,) for (name,) in prepared.plan.compositions if name in known and name not in compiled)
     plan = dataclasses.replace(prepared.plan, compositions=chosen)
     kept: list[Record] = []
-    with tempfile.TemporaryDirectory(prefix="trainpace-") as folder:
+    with tempfile.TemporaryDirectory(prefix="trainpace-") as folder, pytest.MonkeyPatch.context() as patch:
+        # Bytes do not depend on who else is there.
+        let_be(patch)
         Sweep(
             dataclasses.replace(prepared, plan=plan),
             run_id="before",

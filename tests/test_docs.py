@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from bench.cli.app import app
 from bench.spec import Phase, parse_composition
 from harness.record import Record, Status
-from tests import ROOT
+from tests import ROOT, before
 from tests.conftest import LEAST
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -112,3 +112,7 @@ def test_a_command_is_understood(words: list[str], lent: None) -> None:
     asked = words[1:] + (["--dry-run"] if words[1] == "run" else [])
     done = CliRunner().invoke(app, asked)
     assert done.exit_code == 0, done.output
+
+
+def test_the_page_of_what_was_predicted_is_what_was_kept() -> None:
+    assert before.PAGE.read_text(encoding="utf-8") == before.page(before.kept())

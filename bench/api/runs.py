@@ -21,7 +21,7 @@ from harness.preparation.prepared import Prepared, look, prepare
 from harness.processes.fork_server import ForkServer
 from harness.record import Record
 from harness.telemetry.driver import overlooked
-from reports.text import dry_run
+from reports.text import dry_run, predicted
 from reports.text.live import Live
 from results import store
 from results.compare import most_telling
@@ -151,7 +151,7 @@ def measure(fork_server: ForkServer, prepared: Prepared, folder: Path) -> Run:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plan.json").write_text(json.dumps(prepared.plan.to_json(), indent=2), encoding="utf-8")
     forecasts = forecast(prepared, fork_server)
-    print(dry_run.memory(prepared, forecasts))
+    print(predicted.memory(prepared, forecasts))
     prepared = without_those_that_do_not_fit(prepared, forecasts)
     with Live(prepared.plan) as live:
 

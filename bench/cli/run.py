@@ -107,11 +107,14 @@ def _conclude(made: Run) -> None:
     """Print the comparison and say where it and the report are."""
     from bench.cli import comparing
     from harness.record import Status
+    from reports.text import predicted
     from reports.wording import sentences
 
     comparisons = made.comparisons
     comparing.print_table(comparisons)
-    typer.echo(f"{sentences.answer(comparisons)}\n\nrun:    {made.folder}\nreport: {made.folder / 'report.html'}")
+    said = [sentences.answer(comparisons), predicted.errors(comparisons)]
+    typer.echo("\n".join(filter(None, said)))
+    typer.echo(f"\nrun:    {made.folder}\nreport: {made.folder / 'report.html'}")
     if any(row.status in (Status.CRASHED, Status.OOM, Status.DIVERGED, Status.TIMEOUT) for row in comparisons):
         typer.echo(f"log:    {made.folder / 'arms.log'}, with the whole tracebacks")
     if not any(row.status is Status.OK for row in comparisons):

@@ -79,23 +79,21 @@ def predict_arms(request: Message, arms: Sequence[Message], device: str, seed: i
 
 
 def _predicted(workload: Workload, arm: Message, device: str, seed: int) -> Message:
+    count = arm["count"]
+    of_rank = functools.partial(
+        predict, workload, arm["techniques"], device=device, seed=seed, count=count, replicas=arm["replicas"]
+    )
     try:
-        ranks = [
-            predict(
-                workload,
-                arm["techniques"],
-                device=device,
-                seed=seed,
-                rank=rank,
-                count=arm["count"],
-                replicas=arm["replicas"],
-            )
-            for rank in range(arm["count"])
-        ]
+        first, *others = [of_rank(rank=rank) for rank in sorted({0, count - 1})]
+        if all(other.peak_bytes == first.peak_bytes for other in others):
+            # So are those between the first and the last.
+            total_bytes = count * first.peak_bytes
+        else:
+            between = [of_rank(rank=rank) for rank in range(1, count - 1)]
+            total_bytes = sum(item.peak_bytes for item in (first, *between, *others))
     except Exception as error:  # Whatever it is, only this is then unknown.
         return {"reason": str(error) if isinstance(error, Unforeseen | Unsupported) else root_cause(error)}
-    first = dataclasses.asdict(ranks[0])
-    return {"peak_bytes": sum(item.peak_bytes for item in ranks), "kinds": first["kinds"], "modules": first["modules"]}
+    return {"peak_bytes": total_bytes, "kinds": first.kinds, "modules": first.modules}
 
 
 def predict(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -97,7 +100,7 @@ def does_not_fit(forecasts: Forecasts, workload: str, label: str) -> str:
 
 
 def _of_entry(prepared: Prepared, entry: Entry, fork_server: ForkServer) -> Iterator[tuple[Trial, Forecast]]:
-    """The forecasts of a workload's arms: what was kept of earlier ones, and the others made in one process."""
+    """The forecasts of a workload's arms: what was kept of earlier ones, and the others found out."""
     trials = prepared.trials(entry)
     arms = [_arm(trial, prepared) for trial in trials]
     files = [_file(entry, arm, prepared) for arm in arms]
@@ -108,13 +111,7 @@ def _of_entry(prepared: Prepared, entry: Entry, fork_server: ForkServer) -> Iter
     }
     missing = [index for index in range(len(arms)) if index not in known]
     if missing:
-        asked = {
-            "request": entry.request,
-            "arms": [arms[index] for index in missing],
-            "device": prepared.plan.device,
-            "seed": prepared.plan.seed,
-        }
-        known |= zip(missing, _ask(fork_server, asked), strict=True)
+        known |= _asked(prepared, entry, {index: arms[index] for index in missing}, fork_server)
         for index in missing:
             _keep(files[index], known[index])
     for index, (trial, arm) in enumerate(zip(trials, arms, strict=True)):
@@ -127,9 +124,10 @@ def _of_entry(prepared: Prepared, entry: Entry, fork_server: ForkServer) -> Iter
 
 
 def _keep(file: Path | None, answer: Message) -> None:
-    """What was not known may be another time."""
+    """For the next time, where there is a place to keep it. What was not known may be then."""
     if file is not None and "peak_bytes" in answer:
-        write_atomically(file, lambda partial: Path(partial).write_text(json.dumps(answer), encoding="utf-8"))
+        with contextlib.suppress(OSError):
+            write_atomically(file, lambda partial: Path(partial).write_text(json.dumps(answer), encoding="utf-8"))
 
 
 def _arm(trial: Trial, prepared: Prepared) -> Message:
@@ -137,12 +135,30 @@ def _arm(trial: Trial, prepared: Prepared) -> Message:
     return {"techniques": list(trial.techniques), "count": shared.count, "replicas": shared.replicas}
 
 
-def _ask(fork_server: ForkServer, asked: Message) -> list[Message]:
-    try:
-        answers: list[Message] = fork_server.run("harness.prediction.memory:predict_arms", asked, TASK_TIMEOUT_S)
-    except (ArmFailed, ValueError) as failure:
-        return [{"reason": str(failure)} for _ in asked["arms"]]
-    return answers
+def _asked(
+    prepared: Prepared, entry: Entry, arms: Mapping[int, Message], fork_server: ForkServer
+) -> dict[int, Message]:
+    """What is said of each arm, by its number: found out in as many processes as there are cores."""
+    numbers = list(arms)
+    shares = [share for first in range(prepared.host.cores) if (share := numbers[first :: prepared.host.cores])]
+
+    def ask(share: list[int]) -> list[Message]:
+        asked = {
+            "request": entry.request,
+            "arms": [arms[number] for number in share],
+            "device": prepared.plan.device,
+            "seed": prepared.plan.seed,
+        }
+        try:
+            answers: list[Message] = fork_server.run("harness.prediction.memory:predict_arms", asked, TASK_TIMEOUT_S)
+        except (ArmFailed, ValueError) as failure:
+            return [{"reason": str(failure)} for _ in share]
+        return answers
+
+    with ThreadPoolExecutor(len(shares)) as pool:
+        told = list(pool.map(ask, shares))
+    pairs = (zip(share, answers, strict=True) for share, answers in zip(shares, told, strict=True))
+    return dict(itertools.chain.from_iterable(pairs))
 
 
 def _file(entry: Entry, arm: Message, prepared: Prepared) -> Path | None:

@@ -62,32 +62,6 @@ def as_json(prepared: Prepared, forecasts: Forecasts) -> list[dict[str, Any]]:
     return rows
 
 
-def memory(prepared: Prepared, forecasts: Forecasts) -> str:
-    """One line a workload: what its arms will take, what is free, and of which that is not known."""
-    lines = []
-    for entry in prepared.entries:
-        workload = entry.spec.name
-        labels = [trial.label for trial in prepared.trials(entry)]
-        sizes = forecasts.device_bytes(workload)
-        unknown = [label for label in labels if label not in sizes]
-        parts = [_range(sizes)] if sizes else []
-        parts += [f"of {len(unknown)} not known ({quantity.several(unknown, 3)})"] if unknown else []
-        parts += [f"{quantity.memory(forecasts.free_bytes)} free"]
-        lines.append(f"{workload}: memory of tensors, predicted: {'; '.join(parts)}")
-        lines += [
-            f"  {label} {does_not_fit(forecasts, workload, label)}"
-            for label in labels
-            if forecasts.fits(workload, label) is False
-        ]
-    return "\n".join(lines)
-
-
-def _range(sizes: dict[str, int]) -> str:
-    least, most = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
-    plain = f"{quantity.memory(sizes[BASELINE])} {BASELINE}, " if BASELINE in sizes else ""
-    return f"{plain}{quantity.memory(sizes[least])} {least} to {quantity.memory(sizes[most])} {most}"
-
-
 def _memory_of(forecasts: Forecasts, workload: str, label: str) -> str:
     """What an arm will take, with its parts, or why that is not known."""
     found = forecasts.of(workload, label)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,10 +15,10 @@ from harness.heats.sweep import Sweep
 from harness.message import Message
 from harness.preparation import forecast as forecasting
 from harness.preparation.forecast import forecast, without_those_that_do_not_fit
-from harness.preparation.prepared import Prepared, prepare
+from harness.preparation.prepared import Entry, Prepared, prepare
 from harness.processes.fork_server import ForkServer
 from harness.record import Record, Status
-from reports.text import dry_run
+from reports.text import dry_run, predicted
 from tests.conftest import LEAST
 
 WORKLOAD = "gpt2/nano"
@@ -65,20 +67,20 @@ def test_a_prediction_is_made_once(
     monkeypatch.setattr(forecasting, "cache_folder", lambda: tmp_path)
     prepared = planned(fork_server, text_folder, "adam", "compile")
     first = forecast(prepared, fork_server)
-    asked: list[list[object]] = []
-    ask = forecasting._ask
+    asked: list[list[str]] = []
+    ask = forecasting._asked
 
-    def counting(server: ForkServer, wanted: Message) -> list[Message]:
-        asked.append(wanted["arms"])
-        return ask(server, wanted)
+    def counting(prepared: Prepared, entry: Entry, arms: Mapping[int, Message], server: ForkServer) -> Any:
+        asked.append(["+".join(arm["techniques"]) for arm in arms.values()])
+        return ask(prepared, entry, arms, server)
 
-    monkeypatch.setattr(forecasting, "_ask", counting)
+    monkeypatch.setattr(forecasting, "_asked", counting)
     assert forecast(prepared, fork_server).arms == first.arms
     # What is unknown may be known another time.
-    assert asked == [[{"techniques": ["compile"], "count": 1, "replicas": 1}]]
+    assert asked == [["compile"]]
     monkeypatch.setattr(forecasting, "_code", lambda: "another")
     assert forecast(prepared, fork_server).arms == first.arms
-    assert len(asked[1]) == 3
+    assert asked[1] == ["", "adam", "compile"]
 
 
 def test_what_does_not_fit_is_not_started(fork_server: ForkServer, text_folder: Path, tmp_path: Path) -> None:
@@ -97,6 +99,7 @@ def test_what_does_not_fit_is_not_started(fork_server: ForkServer, text_folder: 
     made = runs.measure(fork_server, here, tmp_path / "run")
     rows = {item.techniques: item for item in made.comparisons}
     assert rows["soap"].status is Status.UNSUPPORTED and str(rows["soap"].reason).startswith("does not fit: needs")
+    assert str(predicted.errors(made.comparisons)).startswith("Memory was predicted for 2 of 3 arms")
     assert rows["sgd"].status is Status.OK and rows["sgd"].predicted_peak_bytes
     assert rows["sgd"].predicted_peak_bytes == pytest.approx(rows["sgd"].allocated_peak_bytes, rel=1e-3)
 
@@ -118,8 +121,8 @@ def test_words_and_plain_data_say_the_same(fork_server: ForkServer, text_folder:
     assert "torch.compile" in rows["compile"]["reason"] and "needs an Ampere" in rows["tf32"]["reason"]
     text = dry_run.dry_run(prepared, known)
     assert "on the first of 2 ranks" in text and "memory not known: what torch.compile" in text
-    line, *too_large = dry_run.memory(prepared, known).splitlines()
+    line, *too_large = predicted.memory(prepared, known).splitlines()
     assert line.startswith("gpt2/nano: memory of tensors, predicted: ") and not too_large
     assert "of 1 not known (compile)" in line and "free" in line
-    _, *too_large = dry_run.memory(prepared, dataclasses.replace(known, free_bytes=1)).splitlines()
+    _, *too_large = predicted.memory(prepared, dataclasses.replace(known, free_bytes=1)).splitlines()
     assert [words.split()[0] for words in too_large] == ["fp32", "soap", "ddp_2"]

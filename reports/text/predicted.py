@@ -1,0 +1,54 @@
+"""What was predicted, in words: before a run what its arms will take, and after it how far off that was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.spec import BASELINE
+from harness.preparation.forecast import Forecasts, does_not_fit
+from harness.preparation.prepared import Prepared
+from reports.wording import quantity
+from results.compare import Comparison
+
+
+def memory(prepared: Prepared, forecasts: Forecasts) -> str:
+    """One line a workload: what its arms will take, what is free, and of which that is not known."""
+    lines = []
+    for entry in prepared.entries:
+        workload = entry.spec.name
+        labels = [trial.label for trial in prepared.trials(entry)]
+        sizes = forecasts.device_bytes(workload)
+        unknown = [label for label in labels if label not in sizes]
+        parts = [_range(sizes)] if sizes else []
+        parts += [f"of {len(unknown)} not known ({quantity.several(unknown, 3)})"] if unknown else []
+        parts += [f"{quantity.memory(forecasts.free_bytes)} free"]
+        lines.append(f"{workload}: memory of tensors, predicted: {'; '.join(parts)}")
+        lines += [
+            f"  {label} {does_not_fit(forecasts, workload, label)}"
+            for label in labels
+            if forecasts.fits(workload, label) is False
+        ]
+    return "\n".join(lines)
+
+
+def _range(sizes: dict[str, int]) -> str:
+    least, most = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
+    plain = f"{quantity.memory(sizes[BASELINE])} {BASELINE}, " if BASELINE in sizes else ""
+    return f"{plain}{quantity.memory(sizes[least])} {least} to {quantity.memory(sizes[most])} {most}"
+
+
+def errors(comparisons: Sequence[Comparison]) -> str | None:
+    """How far off the predictions of memory were, the farthest by name; None where none could be held against what was
+    allocated."""
+    known = [
+        (item.predicted_peak_bytes / item.allocated_peak_bytes - 1, item)
+        for item in comparisons
+        if item.predicted_peak_bytes and item.allocated_peak_bytes
+    ]
+    if not known:
+        return None
+    error, farthest = max(known, key=lambda pair: abs(pair[0]))
+    return (
+        f"Memory was predicted for {len(known)} of {len(comparisons)} arms that were then measured; farthest off is "
+        f"{farthest.techniques} on {farthest.workload}, by {100 * error:+.2f} %."
+    )
