@@ -140,6 +140,7 @@ def test_a_finished_run_resumes_to_itself(smoke: Path, lent: None) -> None:
         (["run", "--model", "gpt2/nano", "--sequence", "4096", "--device", "cpu"], "longer than the 1024 positions"),
         (["run", "--resume", "/nowhere"], "no readable plan.json"),
         (["run", "quick", "--resume", "/nowhere"], "leave out the plan"),
+        (["run", *SMALL, "--json"], "--json prints what --dry-run would: give both"),
         (["compare", "/nowhere"], "holds no records"),
         (["report", "/nowhere"], "holds no records"),
     ],
@@ -171,6 +172,13 @@ def test_dry_run_prints_the_arms_and_leaves_nothing(
     assert done.exit_code == 0
     assert "tf32 needs an Ampere or newer GPU; this run is on cpu" in done.stdout
     assert "estimated time" in done.stdout
+    as_data = inside("run", *SMALL, "--technique", "tf32", "--technique", "adam", "--dry-run", "--json")
+    baseline, tf32, adam = json.loads(as_data.stdout)
+    assert (baseline["techniques"], tf32["techniques"], adam["techniques"]) == ("fp32", "tf32", "adam")
+    assert baseline["workload"].startswith("gpt2/nano") and baseline["fits"] is True and baseline["reason"] is None
+    assert baseline["predicted_peak_bytes"] == adam["predicted_peak_bytes"] > 1_000_000
+    assert adam["predicted_step_time_s"] is None
+    assert tf32["reason"] == "tf32 needs an Ampere or newer GPU; this run is on cpu"
     assert list(tmp_path.iterdir()) == []
 
 
