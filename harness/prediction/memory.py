@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,9 @@ SLACK = 1.1
 DOUBT = 1.02
 """From so much more on than is predicted, what may be there makes the prediction unknown."""
 
+PATIENCE_S = 60
+"""What a prediction may take. A technique may wait for what never comes among tensors without data."""
+
 OF_A_PROCESS = ("num_workers", "prefetch_factor", "persistent_workers", "pin_memory")
 """Options of a DataLoader that change who makes batches, and not what is in them."""
 
@@ -75,14 +79,31 @@ def predict_arms(request: Message, arms: Sequence[Message], device: str, seed: i
     """Task: what each arm will take, in their order: `peak_bytes` over all its ranks, and the parts of its first rank
     as `kinds` and `modules`; or else the `reason` why that is not known. An arm has `techniques`, and its ranks as
     `count` and `replicas`."""
-    return [_predicted(requested_workload(request), arm, device, seed) for arm in arms]
+    with _patience() as begin:
+        return [_predicted(requested_workload(request), arm, device, seed, begin) for arm in arms]
 
 
-def _predicted(workload: Workload, arm: Message, device: str, seed: int) -> Message:
+@contextlib.contextmanager
+def _patience() -> Iterator[Callable[[], object]]:
+    """Raise Unforeseen in this thread wherever it is, so many seconds after what is given was called last."""
+
+    def over(*_: object) -> None:
+        raise Unforeseen(f"it was not known after {PATIENCE_S} s")
+
+    before = signal.signal(signal.SIGALRM, over)
+    try:
+        yield lambda: signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _predicted(workload: Workload, arm: Message, device: str, seed: int, begin: Callable[[], object]) -> Message:
     count = arm["count"]
     of_rank = functools.partial(
         predict, workload, arm["techniques"], device=device, seed=seed, count=count, replicas=arm["replicas"]
     )
+    begin()
     try:
         first, *others = [of_rank(rank=rank) for rank in sorted({0, count - 1})]
         if all(other.peak_bytes == first.peak_bytes for other in others):

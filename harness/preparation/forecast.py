@@ -152,7 +152,10 @@ def _asked(
         try:
             answers: list[Message] = fork_server.run("harness.prediction.memory:predict_arms", asked, TASK_TIMEOUT_S)
         except (ArmFailed, ValueError) as failure:
-            return [{"reason": str(failure)} for _ in share]
+            if len(share) == 1:
+                return [{"reason": str(failure)}]
+            # One of them has ended the process: the others are asked each by itself.
+            return [answer for number in share for answer in ask([number])]
         return answers
 
     with ThreadPoolExecutor(len(shares)) as pool:

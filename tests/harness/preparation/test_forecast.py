@@ -19,6 +19,7 @@ from harness.preparation.prepared import Entry, Prepared, prepare
 from harness.processes.fork_server import ForkServer
 from harness.record import Record, Status
 from reports.text import dry_run, predicted
+from tests import planted  # noqa: F401, registers its techniques here too
 from tests.conftest import LEAST
 
 WORKLOAD = "gpt2/nano"
@@ -126,3 +127,15 @@ def test_words_and_plain_data_say_the_same(fork_server: ForkServer, text_folder:
     assert "of 1 not known (compile)" in line and "free" in line
     _, *too_large = predicted.memory(prepared, dataclasses.replace(known, free_bytes=1)).splitlines()
     assert [words.split()[0] for words in too_large] == ["fp32", "soap", "ddp_2"]
+
+
+@pytest.mark.long
+def test_an_arm_that_waits_for_ever_or_ends_the_process_is_alone_in_being_unknown(
+    fork_server: ForkServer, text_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecasting, "_file", lambda entry, arm, prepared: None)
+    prepared = planned(fork_server, text_folder, "planted_kills_itself", "planted_hangs", "sgd", "adam")
+    found = {label: forecast.reason for (_, label), forecast in forecast(prepared, fork_server).arms.items()}
+    assert found["sgd"] is found["adam"] is found["fp32"] is None
+    assert "SIGKILL" in str(found["planted_kills_itself"])
+    assert found["planted_hangs"] == "it was not known after 60 s"
