@@ -34,6 +34,7 @@ def planned(fork_server: ForkServer, text_folder: Path, *names: str) -> Prepared
 SHARED = ("ddp_2", "ddp_bucket_view", "fsdp2", "tensor_parallel", "local_sgd_4")
 
 
+@pytest.mark.usefixtures("undisturbed")
 def test_what_was_predicted_is_what_was_allocated(fork_server: ForkServer, text_folder: Path, tmp_path: Path) -> None:
     prepared = planned(fork_server, text_folder, "amp_fp16", "checkpoint_activations", "parameter_server", *SHARED)
     forecasts = forecast(prepared, fork_server)
@@ -84,6 +85,7 @@ def test_a_prediction_is_made_once(
     assert asked[1] == ["", "adam", "compile"]
 
 
+@pytest.mark.usefixtures("undisturbed")
 def test_what_does_not_fit_is_not_started(fork_server: ForkServer, text_folder: Path, tmp_path: Path) -> None:
     prepared = planned(fork_server, text_folder, "soap", "sgd")
     known = forecast(prepared, fork_server)
