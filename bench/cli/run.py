@@ -15,6 +15,8 @@ from bench.spec import Overrides, Phase, parse_composition
 
 if TYPE_CHECKING:
     from bench.api import Run
+    from harness.preparation.prepared import Prepared
+    from harness.processes.fork_server import ForkServer
 
 
 def run(
@@ -72,8 +74,6 @@ def run(
         from bench import api
         from bench.api import runs
         from bench.cli import calibrating
-        from harness.preparation.forecast import forecast
-        from reports.text import dry_run as shown
 
         with runs.prepared(
             plan or "quick",
@@ -85,12 +85,7 @@ def run(
             resume=resume,
         ) as (fork_server, prepared):
             if dry_run:
-                forecasts = forecast(prepared, fork_server)
-                typer.echo(
-                    json.dumps(shown.as_json(prepared, forecasts), indent=2)
-                    if as_json
-                    else shown.dry_run(prepared, forecasts)
-                )
+                _print_plan(prepared, fork_server, as_json=as_json)
                 return
             folder = resume or runs.new_folder(out, prepared.plan.name)
             if calibrate:
@@ -101,6 +96,18 @@ def run(
             except api.Unfinished as unfinished:
                 fail(unfinished, INTERRUPTED if unfinished.interrupted else NOTHING_MEASURED)
         _conclude(made)
+
+
+def _print_plan(prepared: Prepared, fork_server: ForkServer, *, as_json: bool) -> None:
+    """Print what would run, and what it would take."""
+    from harness.preparation.forecast import forecast
+    from reports.text import dry_run
+
+    forecasts = forecast(prepared, fork_server)
+    if as_json:
+        typer.echo(json.dumps(dry_run.as_json(prepared, forecasts), indent=2))
+    else:
+        typer.echo(dry_run.dry_run(prepared, forecasts))
 
 
 def _conclude(made: Run) -> None:

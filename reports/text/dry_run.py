@@ -12,6 +12,8 @@ from harness.preparation.forecast import Forecasts, does_not_fit
 from harness.preparation.prepared import Prepared
 from reports.wording import quantity
 
+NOT_SURE = "it takes about as much as is free: whether it fits, only trying tells"
+
 
 def dry_run(prepared: Prepared, forecasts: Forecasts) -> str:
     """The arms and the memory that each will take, what is unsupported and why, and the estimated time."""
@@ -56,7 +58,7 @@ def as_json(prepared: Prepared, forecasts: Forecasts) -> list[dict[str, Any]]:
                     "ranks": found.ranks,
                     "predicted_step_time_s": None,
                     "fits": fits,
-                    "reason": cannot or too_large or found.reason,
+                    "reason": cannot or too_large or found.reason or (NOT_SURE if fits is None else None),
                 }
             )
     return rows

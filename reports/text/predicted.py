@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.spec import BASELINE
 from harness.preparation.forecast import Forecasts, does_not_fit
 from harness.preparation.prepared import Prepared
 from reports.wording import quantity
@@ -33,8 +32,7 @@ def memory(prepared: Prepared, forecasts: Forecasts) -> str:
 
 def _range(sizes: dict[str, int]) -> str:
     least, most = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
-    plain = f"{quantity.memory(sizes[BASELINE])} {BASELINE}, " if BASELINE in sizes else ""
-    return f"{plain}{quantity.memory(sizes[least])} {least} to {quantity.memory(sizes[most])} {most}"
+    return f"{quantity.memory(sizes[least])} {least} to {quantity.memory(sizes[most])} {most}"
 
 
 def errors(comparisons: Sequence[Comparison]) -> str | None:
@@ -49,6 +47,6 @@ def errors(comparisons: Sequence[Comparison]) -> str | None:
         return None
     error, farthest = max(known, key=lambda pair: abs(pair[0]))
     return (
-        f"Memory was predicted for {len(known)} of {len(comparisons)} arms that were then measured; farthest off is "
+        f"Memory was predicted for {len(known)} arms of which it was then counted; farthest off is "
         f"{farthest.techniques} on {farthest.workload}, by {100 * error:+.2f} %."
     )

@@ -92,6 +92,10 @@ def test_what_does_not_fit_is_not_started(fork_server: ForkServer, text_folder: 
     between = (known.of(WORKLOAD, "soap").peak_bytes + known.of(WORKLOAD, "fp32").peak_bytes) // 2  # type: ignore[operator]
     small = dataclasses.replace(known, free_bytes=between)
     assert [small.fits(WORKLOAD, label) for label in ("fp32", "soap", "sgd", "other")] == [True, False, True, None]
+    unsure = dataclasses.replace(small, unsure=2.0)
+    assert unsure.fits(WORKLOAD, "soap") is None and without_those_that_do_not_fit(prepared, unsure) == prepared
+    soap = next(row for row in dry_run.as_json(prepared, unsure) if row["techniques"] == "soap")
+    assert soap["fits"] is None and soap["reason"] == dry_run.NOT_SURE
     for_one = dataclasses.replace(known, free_bytes=known.of(WORKLOAD, "fp32").peak_bytes or 0)
     assert for_one.fits_beside(WORKLOAD, "sgd") is False and known.fits_beside(WORKLOAD, "sgd") is True
     assert known.fits_beside(WORKLOAD, "other") is None
@@ -102,7 +106,7 @@ def test_what_does_not_fit_is_not_started(fork_server: ForkServer, text_folder: 
     made = runs.measure(fork_server, here, tmp_path / "run")
     rows = {item.techniques: item for item in made.comparisons}
     assert rows["soap"].status is Status.UNSUPPORTED and str(rows["soap"].reason).startswith("does not fit: needs")
-    assert str(predicted.errors(made.comparisons)).startswith("Memory was predicted for 2 of 3 arms")
+    assert str(predicted.errors(made.comparisons)).startswith("Memory was predicted for 2 arms")
     assert rows["sgd"].status is Status.OK and rows["sgd"].predicted_peak_bytes
     assert rows["sgd"].predicted_peak_bytes == pytest.approx(rows["sgd"].allocated_peak_bytes, rel=1e-3)
 
