@@ -1,6 +1,6 @@
 """Is what trainpace prints true? A heat as any run has it, held against bare training loops that run alone.
 
-    python -m tests.truth [--model gpt2/nano] [--arms 2] [--arms 17] [--repetitions N]
+    python -m tests.truth [--model gpt2/nano] [--arms 2] [--arms 17] [--repetitions N] [--without pure_bf16]
 
 In every repetition, between rounds of the heat, bare loops of the same model (harness/processes/bare_loop.py), plain
 and under the three techniques, step alone for a while each, all in processes of their own, while every arm is parked.
@@ -47,17 +47,17 @@ ROUNDS_S = 1.6
 """Of counted steps for each arm: longer than in `quick`, so that there are many rounds to compare in."""
 
 
-def compositions(model: str, arms: int, repetition: int) -> tuple[tuple[str, ...], ...]:
+def compositions(known: Sequence[str], arms: int, repetition: int) -> tuple[tuple[str, ...], ...]:
     """The rivals: the techniques in turn, each with an idle one beside it that tells it from its copies."""
-    known = techniques_of(model)
     return tuple(
         (known[(repetition + index) % len(known)], f"idle_{1 + index // len(known)}") for index in range(RIVALS[arms])
     )
 
 
-def techniques_of(model: str) -> list[str]:
+def techniques_of(model: str, without: Sequence[str]) -> list[str]:
     """The techniques that a bare loop has too: only models of transformers have a switch for checkpoints."""
-    return [name for name in TECHNIQUES if name and not (name == "checkpoint_activations" and ".py" in model)]
+    left_out = {"", *without, *(["checkpoint_activations"] if ".py" in model else [])}
+    return [name for name in TECHNIQUES if name not in left_out]
 
 
 def heat(
@@ -108,18 +108,20 @@ def against(records: Sequence[Record], bare_s: Mapping[str, float], prepared: Pr
     return found
 
 
-def measure(fork_server: ForkServer, model: str, arms: int, repetitions: int) -> dict[str, list[float]]:
-    """All repetitions of one model in heats of so many arms. In a heat of two the speed-ups are those of too few
+def measure(
+    fork_server: ForkServer, model: str, techniques: Sequence[str], arms: int, repetitions: int
+) -> dict[str, list[float]]:
+    """All repetitions of one model under these techniques in heats of so many arms. In a heat of two the speed-ups are those of too few
     processes to be told from chance, and are left out."""
     found: dict[str, list[float]] = defaultdict(list)
     draw = random.Random(0)
     protocol = dataclasses.replace(quick(Host(device="cpu")).protocol, rounds_s=ROUNDS_S)
-    wanted = ["", *techniques_of(model)] if arms > 2 else [""]
+    wanted = ["", *techniques] if arms > 2 else [""]
     for repetition in range(repetitions):
         plan = Plan(
             name="truth",
             workloads=(WorkloadSpec(model=model),),
-            compositions=compositions(model, arms, repetition),
+            compositions=compositions(techniques, arms, repetition),
             repetitions=1,
             seed=repetition,
             protocol=protocol,
@@ -143,11 +145,14 @@ def main() -> None:
     parser.add_argument("--model", action="append")
     parser.add_argument("--arms", type=int, action="append", choices=RIVALS)
     parser.add_argument("--repetitions", type=int, default=6)
+    # Where a CPU has no instructions for bfloat16, its steps take ten times as long as all others together.
+    parser.add_argument("--without", action="append", default=[], choices=TECHNIQUES[1:])
     options = parser.parse_args()
     with ForkServer(modules=[idle.__name__]) as fork_server:
         for model in options.model or MODELS:
+            techniques = techniques_of(model, options.without)
             for arms in options.arms or RIVALS:
-                for figure, logs in measure(fork_server, model, arms, options.repetitions).items():
+                for figure, logs in measure(fork_server, model, techniques, arms, options.repetitions).items():
                     show(f"{model}, {arms} arms: {figure} / bare loop", logs)
 
 
