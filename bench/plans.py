@@ -16,6 +16,7 @@ from bench.workload import families, parameter_count
 
 __all__ = [
     "CUSTOM",
+    "SAVING",
     "Host",
     "Phase",
     "Plan",
@@ -59,6 +60,19 @@ COMMON = (
 )
 """What people ask about first."""
 
+
+SAVING = (
+    ("accumulate_4",),
+    ("checkpoint_activations",),
+    ("amp_bf16",),
+    ("amp_bf16", "checkpoint_activations"),
+    ("pure_bf16",),
+    ("adafactor",),
+    ("adamw_8bit",),
+    ("adamw_8bit", "amp_bf16", "checkpoint_activations"),
+    ("adamw_8bit", "checkpoint_activations", "pure_bf16"),
+)
+"""What makes models fit."""
 
 PlanFunction = Callable[[Host], Plan]
 """From what the machine offers to the plan; the first line of the docstring is the caption."""

@@ -24,6 +24,8 @@ REFERENCE = """# Python reference
 ::: bench.api.runs.run
 ::: bench.api.finished.Run
 ::: bench.api.finished.compare
+::: bench.api.fits.fit
+::: bench.api.fits.Fits
 ::: bench.api.gates.gate
 ::: bench.api.gates.Gate
 ::: bench.api.runs.Unfinished

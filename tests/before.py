@@ -26,7 +26,7 @@ from bench.registry import techniques
 from bench.spec import Plan, WorkloadSpec
 from harness.heats.conformance import PROTOCOL
 from harness.heats.sweep import Sweep
-from harness.preparation import forecast as forecasting
+from harness.preparation import predicting
 from harness.preparation.forecast import Forecasts, forecast
 from harness.preparation.prepared import Prepared, prepare
 from harness.processes.fork_server import ForkServer
@@ -66,7 +66,7 @@ def measure(model: str, fork_server: ForkServer) -> Iterator[dict[str, Any]]:
     begun_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="trainpace-") as folder, pytest.MonkeyPatch.context() as patch:
         # None is taken from an earlier time.
-        patch.setattr(forecasting, "cache_folder", lambda: Path(folder))
+        patch.setattr(predicting, "cache_folder", lambda: Path(folder))
         forecasts = forecast(prepared, fork_server)
     cell_s = (time.monotonic() - begun_s) / len(prepared.trials(prepared.entries[0]))
     # The first of an arm's records is that of the process that replays.

@@ -7,6 +7,7 @@
     made.steps()         # a frame: every step that was timed
     made                 # in a notebook: the answer as a picture
     api.compare("runs/before", "runs/after")
+    api.fit(["gpt2/xl"], cards=["L40S"]).frame()
     api.gate(models=["train.py:make_model"], base="main").verdict
 
 Bad input raises ValueError with the line that the command would print. Like the command line this room sees all
@@ -18,13 +19,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bench.api.finished import Run, compare
+    from bench.api.fits import Fits, fit
     from bench.api.gates import Gate, gate
     from bench.api.runs import Unfinished, run
 
-__all__ = ["Gate", "Run", "Unfinished", "compare", "gate", "run"]
+__all__ = ["Fits", "Gate", "Run", "Unfinished", "compare", "fit", "gate", "run"]
 
 _PLACES = {
     **dict.fromkeys(("Run", "compare"), "finished"),
+    **dict.fromkeys(("Fits", "fit"), "fits"),
     **dict.fromkeys(("Gate", "gate"), "gates"),
     **dict.fromkeys(("Unfinished", "run"), "runs"),
 }

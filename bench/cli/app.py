@@ -14,6 +14,7 @@ from bench.cli.check_technique import check_technique
 from bench.cli.compare import compare
 from bench.cli.console import USAGE_ERROR
 from bench.cli.doctor import doctor
+from bench.cli.fit import fit
 from bench.cli.gate import gate
 from bench.cli.history import history
 from bench.cli.init import init
@@ -42,6 +43,7 @@ def root(
 
 app.command()(run)
 app.command("list")(list_)
+app.command()(fit)
 app.command()(compare)
 app.command()(report)
 app.command()(check_technique)

@@ -49,9 +49,13 @@ def fake_tensors() -> Iterator[None]:
         yield
 
 
-def without_data(batch: Batch) -> Batch:
-    """The batch's shapes: called among fake tensors, it gives such."""
-    return tree_map_only(Tensor, lambda item: torch.empty(item.shape, dtype=item.dtype), batch)
+def without_data(batch: Batch, times: int = 1) -> Batch:
+    """The batch's shapes, with so many times the samples: called among fake tensors, it gives such."""
+
+    def shape(item: Tensor) -> tuple[int, ...]:
+        return (times * len(item), *item.shape[1:]) if item.dim() else ()
+
+    return tree_map_only(Tensor, lambda item: torch.empty(shape(item), dtype=item.dtype), batch)
 
 
 @contextlib.contextmanager

@@ -30,19 +30,24 @@ FLOAT32_IN_AUTOCAST: tuple[tuple[Any, str], ...] = (
 (https://docs.pytorch.org/docs/stable/amp.html#cuda-ops-that-autocast-to-float32)."""
 
 
+FLASH = (8, 0)
+"""The compute capability from which on FlashAttention runs (aten/src/ATen/native/transformers/cuda/sdp_utils.cpp)."""
+
+
 @contextlib.contextmanager
-def gpu_kernels() -> Iterator[None]:
-    """Let fake CPU tensors be handled as torch handles those of a GPU.
+def gpu_kernels(capability: tuple[int, int]) -> Iterator[None]:
+    """Let fake CPU tensors be handled as torch handles those of a GPU of that compute capability.
 
     The functions themselves are exchanged: what is computed again in a backward pass calls them too, and there no mode
     of torch's is heard.
     """
+    attend = partial(_attend, functional.scaled_dot_product_attention, capability >= FLASH)
     supported = [*torch_optimizer._foreach_supported_types, FakeTensor]
     exchanged: list[tuple[Any, str, Any]] = [
         (_foreach_utils, "_get_foreach_kernels_supported_devices", lambda: ["cpu"]),
         (torch_optimizer, "_get_foreach_kernels_supported_devices", lambda: ["cpu"]),
         (torch_optimizer, "_foreach_supported_types", supported),
-        (functional, "scaled_dot_product_attention", partial(_attend, functional.scaled_dot_product_attention)),
+        (functional, "scaled_dot_product_attention", attend),
         (functional, "dropout", _dropout),
         *((owner, name, partial(_in_float32, getattr(owner, name))) for owner, name in FLOAT32_IN_AUTOCAST),
     ]
@@ -66,6 +71,7 @@ def _in_float32(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> T
 
 def _attend(  # noqa: PLR0917, the function that it stands for takes them so
     plain: Callable[..., Tensor],
+    has_flash: bool,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -76,7 +82,8 @@ def _attend(  # noqa: PLR0917, the function that it stands for takes them so
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """scaled_dot_product_attention by the kernel that torch chooses on an NVIDIA GPU; `plain` is the CPU's own.
+    """scaled_dot_product_attention by the kernel that torch chooses on an NVIDIA GPU; `plain` is the CPU's own, and
+    some GPUs have no FlashAttention.
 
     FlashAttention takes half precision without a mask; the memory-efficient kernel takes the rest
     (aten/src/ATen/native/transformers/cuda/sdp_utils.cpp). The CPU's own choice would keep the whole matrix of scores
@@ -85,7 +92,7 @@ def _attend(  # noqa: PLR0917, the function that it stands for takes them so
     if enable_gqa:
         key, value = (item.repeat_interleave(query.shape[-3] // item.shape[-3], -3) for item in (key, value))
     is_half = query.dtype in (torch.float16, torch.bfloat16)
-    if is_half and attn_mask is None and torch.backends.cuda.flash_sdp_enabled():
+    if has_flash and is_half and attn_mask is None and torch.backends.cuda.flash_sdp_enabled():
         flash = torch.ops.aten._scaled_dot_product_flash_attention
         return flash(query, key, value, dropout_p, is_causal, scale=scale)[0]  # type: ignore[no-any-return]
     if torch.backends.cuda.mem_efficient_sdp_enabled():

@@ -146,6 +146,10 @@ class Ledger(TorchDispatchMode):
         staying = (Kind.WEIGHTS, Kind.OPTIMIZER_STATE)
         return sum(block.bytes for block in self._alive.values() if block.kind in staying)
 
+    def changes(self) -> list[int]:
+        """Bytes allocated, or freed if negative, one after the other. What is empty is left out."""
+        return [block.bytes if begins else -block.bytes for block, begins in self._events if block.bytes]
+
     def peak(self) -> Peak:
         """The highest point so far."""
         alive = highest = at = 0

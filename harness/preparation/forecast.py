@@ -1,26 +1,16 @@
-"""What each arm of a plan will take, told before anything runs, and kept for the next time."""
+"""What each arm of a plan will take, told before anything runs."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
-import itertools
-import json
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
-import bench
-import harness
 from bench.composition import compose, ranks
-from bench.corpus import cache_folder, write_atomically
 from bench.spec import BASELINE, Trial
-from harness.message import Message
-from harness.preparation.prepared import TASK_TIMEOUT_S, Entry, Prepared
-from harness.processes.fork_server import ArmFailed, ForkServer
+from harness.preparation.predicting import Question, predictions
+from harness.preparation.prepared import Entry, Prepared
+from harness.processes.fork_server import ForkServer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,85 +99,19 @@ def does_not_fit(forecasts: Forecasts, workload: str, label: str) -> str:
 
 
 def _of_entry(prepared: Prepared, entry: Entry, fork_server: ForkServer) -> Iterator[tuple[Trial, Forecast]]:
-    """The forecasts of a workload's arms: what was kept of earlier ones, and the others found out."""
+    """The forecasts of a workload's arms."""
+    question = Question(
+        task="predict_arms",
+        host=prepared.host,
+        seed=prepared.plan.seed,
+        packages=prepared.machine.packages,
+    )
     trials = prepared.trials(entry)
-    arms = [_arm(trial, prepared) for trial in trials]
-    files = [_file(entry, arm, prepared) for arm in arms]
-    known: dict[int, Message] = {
-        index: json.loads(file.read_text(encoding="utf-8"))
-        for index, file in enumerate(files)
-        if file is not None and file.is_file()
-    }
-    missing = [index for index in range(len(arms)) if index not in known]
-    if missing:
-        known |= _asked(prepared, entry, {index: arms[index] for index in missing}, fork_server)
-        for index in missing:
-            _keep(files[index], known[index])
-    for index, (trial, arm) in enumerate(zip(trials, arms, strict=True)):
-        made = Forecast(ranks=arm["count"], **known[index])
+    answers = predictions(question, entry, [trial.techniques for trial in trials], fork_server)
+    for trial, answer in zip(trials, answers, strict=True):
+        made = Forecast(ranks=ranks(compose(trial.techniques), prepared.host).count, **answer)
         if made.peak_bytes is not None:
             # Ranks share the machine's memory, and have a GPU each.
-            devices = 1 if prepared.plan.device == "cpu" else arm["count"]
+            devices = 1 if prepared.plan.device == "cpu" else made.ranks
             made = dataclasses.replace(made, device_bytes=made.peak_bytes // devices)
         yield trial, made
-
-
-def _keep(file: Path | None, answer: Message) -> None:
-    """For the next time, where there is a place to keep it. What was not known may be then."""
-    if file is not None and "peak_bytes" in answer:
-        with contextlib.suppress(OSError):
-            write_atomically(file, lambda partial: Path(partial).write_text(json.dumps(answer), encoding="utf-8"))
-
-
-def _arm(trial: Trial, prepared: Prepared) -> Message:
-    shared = ranks(compose(trial.techniques), prepared.host)
-    return {"techniques": list(trial.techniques), "count": shared.count, "replicas": shared.replicas}
-
-
-def _asked(
-    prepared: Prepared, entry: Entry, arms: Mapping[int, Message], fork_server: ForkServer
-) -> dict[int, Message]:
-    """What is said of each arm, by its number: found out in as many processes as there are cores."""
-    numbers = list(arms)
-    shares = [share for first in range(prepared.host.cores) if (share := numbers[first :: prepared.host.cores])]
-
-    def ask(share: list[int]) -> list[Message]:
-        asked = {
-            "request": entry.request,
-            "arms": [arms[number] for number in share],
-            "device": prepared.plan.device,
-            "seed": prepared.plan.seed,
-        }
-        try:
-            answers: list[Message] = fork_server.run("harness.prediction.memory:predict_arms", asked, TASK_TIMEOUT_S)
-        except (ArmFailed, ValueError) as failure:
-            if len(share) == 1:
-                return [{"reason": str(failure)}]
-            # One of them has ended the process: the others are asked each by itself.
-            return [answer for number in share for answer in ask([number])]
-        return answers
-
-    with ThreadPoolExecutor(len(shares)) as pool:
-        told = list(pool.map(ask, shares))
-    pairs = (zip(share, answers, strict=True) for share, answers in zip(shares, told, strict=True))
-    return dict(itertools.chain.from_iterable(pairs))
-
-
-def _file(entry: Entry, arm: Message, prepared: Prepared) -> Path | None:
-    """Where the forecast of an arm is kept: known by all that it depends on. None where that is not all known."""
-    if entry.sha256 is None:
-        return None
-    facts = (_code(), sorted(prepared.machine.packages.items()), entry.request, entry.sha256, arm)
-    where = (prepared.plan.device, prepared.plan.seed)
-    digest = hashlib.sha256(repr((facts, where)).encode()).hexdigest()[:24]
-    return cache_folder() / "predictions" / f"{digest}.json"
-
-
-@cache
-def _code() -> str:
-    """That of all files that decide what an arm takes."""
-    found = hashlib.sha256()
-    for package in (bench, harness):
-        for file in sorted(Path(next(iter(package.__path__))).rglob("*.py")):
-            found.update(file.read_bytes())
-    return found.hexdigest()

@@ -53,8 +53,8 @@ class Worker:
             torch.cuda.set_device(self._device)
         self._techniques = compose(request["techniques"])
         self._batch: int | None = request.get("found_batch")
-        self._rss_start_bytes = _status_bytes("VmRSS")
-        self._file_start_bytes = _status_bytes("RssFile")
+        self._rss_start_bytes = status_bytes("VmRSS")
+        self._file_start_bytes = status_bytes("RssFile")
         started = time.perf_counter()
         self._trainer = Trainer(self._build(), request["seed"], request.get("slowdown", 0.0))
         self._witness = Witness(self._trainer.setup, self._trainer.optimizer)
@@ -100,8 +100,8 @@ class Worker:
         """Peaks in bytes since the process started: the device allocator's, and the resident set."""
         peaks: Message = {
             "rss_start_bytes": self._rss_start_bytes,
-            "rss_peak_bytes": _status_bytes("VmHWM"),
-            "rss_file_growth_bytes": _status_bytes("RssFile") - self._file_start_bytes,
+            "rss_peak_bytes": status_bytes("VmHWM"),
+            "rss_file_growth_bytes": status_bytes("RssFile") - self._file_start_bytes,
         }
         if self._device.type != "cpu":
             peaks["allocated_peak_bytes"] = torch.accelerator.max_memory_allocated()
@@ -195,7 +195,8 @@ def requested_workload(request: Message) -> Workload:
     return replace(workload, calls_model=request.get("calls_model", True))
 
 
-def _status_bytes(field: str) -> int:
+def status_bytes(field: str) -> int:
+    """What the kernel says of this process: a field of /proc/self/status that is in kB there."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024

@@ -35,8 +35,12 @@ def _range(sizes: dict[str, int]) -> str:
     return f"{quantity.memory(sizes[least])} {least} to {quantity.memory(sizes[most])} {most}"
 
 
+WITHIN = 0.005
+"""Predictions of memory that are farther off are named."""
+
+
 def errors(comparisons: Sequence[Comparison]) -> str | None:
-    """How far off the predictions of memory were, the farthest by name; None where none could be held against what was
+    """How far off the predictions of memory were, by technique; None where none could be held against what was
     allocated."""
     known = [
         (item.predicted_peak_bytes / item.allocated_peak_bytes - 1, item)
@@ -45,8 +49,8 @@ def errors(comparisons: Sequence[Comparison]) -> str | None:
     ]
     if not known:
         return None
-    error, farthest = max(known, key=lambda pair: abs(pair[0]))
-    return (
-        f"Memory was predicted for {len(known)} arms of which it was then counted; farthest off is "
-        f"{farthest.techniques} on {farthest.workload}, by {100 * error:+.2f} %."
-    )
+    off = sorted((pair for pair in known if abs(pair[0]) > WITHIN), key=lambda pair: -abs(pair[0]))
+    farther = [f"{item.techniques} on {item.workload} by {100 * error:+.2g} %" for error, item in off]
+    near = f"{len(known) - len(off)} of {len(known)} arms are within {quantity.percent(100 * WITHIN)}"
+    rest = f"; farther off: {', '.join(farther)}" if farther else ""
+    return f"Memory was predicted, and then counted: {near}{rest}."

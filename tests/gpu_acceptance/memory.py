@@ -35,8 +35,7 @@ def of_arm(stand: Stand, techniques: tuple[str, ...]) -> Row:
     asked = {
         "request": {"workload": dataclasses.asdict(stand.spec), "corpus": dataclasses.asdict(corpus)},
         "arms": [{"techniques": list(techniques), "count": 1, "replicas": 1}],
-        "device": stand.device,
-        "seed": 0,
+        "where": {"device": stand.device, "capability": None, "seed": 0},
     }
     try:
         (answer,) = stand.fork_server().run("harness.prediction.memory:predict_arms", asked, TASK_TIMEOUT_S)

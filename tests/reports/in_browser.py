@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 from urllib.parse import parse_qs, urlparse
 
 import pytest
@@ -19,8 +20,9 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from harness.record import Record
-from reports.page import html
+from reports.page import fits, html
 from results.compare import compare
+from tests.reports import fitted
 from tests.reports.synthetic import FAILED, PLAN, TIMES, machine
 
 WIDTHS = (360, 768, 1200, 1600)
@@ -197,3 +199,20 @@ def test_without_a_script_everything_is_there(browser: Browser, address: str) ->
     assert plain.locator("tbody.arm:visible").count() == plain.locator("tbody.arm").count() > 10
     expect(plain.locator(".switch")).to_be_hidden()
     context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_map_of_what_fits_is_read_at_every_width(
+    browser: Browser, tmp_path: Path, width: int, scheme: Literal["light", "dark"]
+) -> None:
+    file = tmp_path / "fits.html"
+    file.write_text(fits.render(fitted.several()), encoding="utf-8")
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.goto(file.as_uri())
+    for folded in page.locator("summary").all():
+        folded.click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    found = Axe().run(page).response["violations"]
+    assert [(item["id"], item["nodes"][0]["html"]) for item in found if item["impact"] in SERIOUS] == []
+    page.close()

@@ -16,13 +16,15 @@ from bench.setup import baseline
 from bench.spec import WorkloadSpec
 from bench.workload import Workload, families, parameter_count
 from harness.evidence.allocation import allocated_peak_bytes
-from harness.prediction.memory import ALLOCATION_BYTES, UPDATES, WORKSPACE_BYTES, predict
+from harness.prediction.trial import ALLOCATION_BYTES, UPDATES, Predicted, Trial
 from harness.prediction.ranks import Unforeseen
 from harness.preparation.prepared import need_bytes
 from harness.processes.fork_server import ForkServer
 from harness.timing.trainer import Trainer
 from tests.gpu_acceptance.memory import COMPOSITIONS
 from tests.training import apply
+
+WORKSPACE_BYTES = Trial(device="cuda").workspace_bytes
 
 SCRATCH_BYTES = 512 << 10
 """What the matrix library of some CPUs asks for while it multiplies matrices of bfloat16, and of others not: 477 kB for
@@ -55,6 +57,10 @@ TRIED = [
     ("moe/nano", ("amp_bf16",)),
     ("whisper/nano", ("accumulate_2",)),
 ]
+
+
+def predict(workload: Workload, names: Sequence[str] = (), *, device: str) -> Predicted:
+    return Trial(techniques=names, device=device).run(workload)
 
 
 def trained(workload: Workload, names: Sequence[str]) -> None:
@@ -101,7 +107,7 @@ def test_optimizers_are_predicted_as_a_gpu_runs_them(corpus: Corpus) -> None:
     parameters_bytes = sum(4 * item.numel() for item in workload.model().parameters())
 
     def copies(*names: str) -> float:
-        return (predict(workload, names, device="cuda").peak_bytes - WORKSPACE_BYTES["cuda"]) / parameters_bytes
+        return (predict(workload, names, device="cuda").peak_bytes - WORKSPACE_BYTES) / parameters_bytes
 
     assert copies() == pytest.approx(5, abs=0.05)
     assert copies("adamw_fused") == pytest.approx(4, abs=0.05)
@@ -113,7 +119,7 @@ def test_optimizers_are_predicted_as_a_gpu_runs_them(corpus: Corpus) -> None:
 def test_compositions_are_predicted_for_a_gpu(corpus: Corpus, names: tuple[str, ...]) -> None:
     """What is computed again in the backward pass is what was computed in the forward pass, or torch would object."""
     workload = resolve(WorkloadSpec(model="llama/nano", batch=8, sequence=64), corpus)
-    assert predict(workload, names, device="cuda").peak_bytes > WORKSPACE_BYTES["cuda"]
+    assert predict(workload, names, device="cuda").peak_bytes > WORKSPACE_BYTES
 
 
 def test_autocast_is_predicted_as_a_gpu_does_it(corpus: Corpus) -> None:

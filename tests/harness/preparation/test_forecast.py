@@ -14,7 +14,9 @@ from bench.spec import Plan, WorkloadSpec
 from harness.heats.sweep import Sweep
 from harness.message import Message
 from harness.preparation import forecast as forecasting
+from harness.preparation import predicting
 from harness.preparation.forecast import forecast, without_those_that_do_not_fit
+from harness.preparation.predicting import Question
 from harness.preparation.prepared import Entry, Prepared, prepare
 from harness.processes.fork_server import ForkServer
 from harness.record import Record, Status
@@ -66,21 +68,21 @@ def test_what_was_predicted_is_what_was_allocated(fork_server: ForkServer, text_
 def test_a_prediction_is_made_once(
     fork_server: ForkServer, text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forecasting, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(predicting, "cache_folder", lambda: tmp_path)
     prepared = planned(fork_server, text_folder, "adam", "compile")
     first = forecast(prepared, fork_server)
     asked: list[list[str]] = []
-    ask = forecasting._asked
+    ask = predicting._asked
 
-    def counting(prepared: Prepared, entry: Entry, arms: Mapping[int, Message], server: ForkServer) -> Any:
+    def counting(question: Question, entry: Entry, arms: Mapping[int, Message], server: ForkServer) -> Any:
         asked.append(["+".join(arm["techniques"]) for arm in arms.values()])
-        return ask(prepared, entry, arms, server)
+        return ask(question, entry, arms, server)
 
-    monkeypatch.setattr(forecasting, "_asked", counting)
+    monkeypatch.setattr(predicting, "_asked", counting)
     assert forecast(prepared, fork_server).arms == first.arms
     # What is unknown may be known another time.
     assert asked == [["compile"]]
-    monkeypatch.setattr(forecasting, "_code", lambda: "another")
+    monkeypatch.setattr(predicting, "_code", lambda: "another")
     assert forecast(prepared, fork_server).arms == first.arms
     assert asked[1] == ["", "adam", "compile"]
 
@@ -106,7 +108,11 @@ def test_what_does_not_fit_is_not_started(fork_server: ForkServer, text_folder: 
     made = runs.measure(fork_server, here, tmp_path / "run")
     rows = {item.techniques: item for item in made.comparisons}
     assert rows["soap"].status is Status.UNSUPPORTED and str(rows["soap"].reason).startswith("does not fit: needs")
-    assert str(predicted.errors(made.comparisons)).startswith("Memory was predicted for 2 arms")
+    said = "Memory was predicted, and then counted:"
+    assert predicted.errors(made.comparisons) == f"{said} 2 of 2 arms are within 0.5 %."
+    first = rows["fp32"]
+    wrong = dataclasses.replace(first, predicted_peak_bytes=1.12 * (first.allocated_peak_bytes or 0))
+    assert predicted.errors([wrong]) == f"{said} 0 of 1 arms are within 0.5 %; farther off: fp32 on gpt2/nano by +12 %."
     assert rows["sgd"].status is Status.OK and rows["sgd"].predicted_peak_bytes
     assert rows["sgd"].predicted_peak_bytes == pytest.approx(rows["sgd"].allocated_peak_bytes, rel=1e-3)
 
@@ -139,7 +145,7 @@ def test_words_and_plain_data_say_the_same(fork_server: ForkServer, text_folder:
 def test_an_arm_that_waits_for_ever_or_ends_the_process_is_alone_in_being_unknown(
     fork_server: ForkServer, text_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forecasting, "_file", lambda entry, arm, prepared: None)
+    monkeypatch.setattr(predicting, "_file", lambda question, entry, arm: None)
     prepared = planned(fork_server, text_folder, "planted_kills_itself", "planted_hangs", "sgd", "adam")
     found = {label: forecast.reason for (_, label), forecast in forecast(prepared, fork_server).arms.items()}
     assert found["sgd"] is found["adam"] is found["fp32"] is None

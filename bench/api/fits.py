@@ -1,0 +1,128 @@
+"""What fits where: what is asked for to maps of memory."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench import cards as known_cards
+from bench import catalogue
+from bench.api.finished import Where
+from bench.api.runs import fork_server
+from bench.composition import compose
+from bench.plans import SAVING
+from bench.spec import Phase, WorkloadSpec, parse_composition
+from bench.workload import families
+from harness.preparation import fitting
+from harness.preparation.fitting import Fit
+from harness.preparation.prepared import look
+from reports.formats import fits as formats
+from reports.page import fits as page
+from reports.text import fits as text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHARDED = (("fsdp2",), ("fsdp2", "checkpoint_activations"))
+"""What several GPUs add to what makes models fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fits:
+    """Each composition of each workload in each room, with the memory that it takes by batch."""
+
+    rows: tuple[Fit, ...]
+
+    def plain(self) -> list[dict[str, Any]]:
+        """An object a row, as `trainpace fit --format json` prints them."""
+        return formats.plain(self.rows)
+
+    def frame(self) -> pd.DataFrame:
+        """The same as a frame."""
+        import pandas as pd
+
+        return pd.DataFrame(self.plain())
+
+    def text(self) -> str:
+        """What the command prints."""
+        return text.render(self.rows)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return self.html()
+
+    def html(self) -> str:
+        """A page that stands by itself."""
+        return page.render(self.rows)
+
+
+def fit(
+    models: Sequence[str],
+    techniques: Sequence[str] = (),
+    *,
+    cards: Sequence[str] = (),
+    gpus: int = 1,
+    memory: str | None = None,
+    device: str | None = None,
+    phase: Phase | None = None,
+    batch: int | None = None,
+    sequences: Sequence[int] = (),
+    data: str | None = None,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    plugins: Sequence[Where] = (),
+    check: bool = False,
+) -> Fits:
+    """The memory that models take under techniques, batch by batch, as `trainpace fit` does; a family means all its
+    sizes.
+
+    In the memory of `cards` by name or size, `gpus` of each, or else of this machine's `device`, of which no more than
+    `memory` (16GB say) is taken. `check` trains on both sides of each edge, with a limit imposed. Raises ValueError for
+    what cannot be asked.
+    """
+    rooms = [fitting.on_card(known_cards.card(name), gpus) for name in dict.fromkeys(cards)]
+    limit_bytes = None if memory is None else known_cards.memory(memory)
+    if not models:
+        raise ValueError("no model is named: give one with --model, as in --model gpt2/small")
+    if rooms and (check or memory or device):
+        raise ValueError("--card is of a card that is not here: leave out --check, --memory and --device")
+    if gpus > 1 and not rooms:
+        raise ValueError(f"--gpus {gpus} is of cards by name: give --card too")
+    compositions = tuple(dict.fromkeys(map(parse_composition, techniques)))
+    if not plugins:
+        catalogue.check(compositions)
+    with fork_server([Path(file) for file in plugins]) as server:
+        for names in compositions:
+            compose(names)
+        if not rooms:
+            rooms = [fitting.here(look(server, device), limit_bytes)]
+            if check and rooms[0].host.device != "cpu":
+                raise ValueError("--check imposes its limit on a CPU only: give --device cpu, or leave it out")
+        asked = compositions or (*SAVING, *(SHARDED if gpus > 1 else ()))
+        shape = WorkloadSpec(
+            model="",
+            phase=phase or Phase.PRETRAIN,
+            batch=batch,
+            corpus=data,
+            text_column=text_column,
+            label_column=label_column,
+        )
+        specs = [
+            dataclasses.replace(shape, model=model, sequence=sequence)
+            for model in _every(models)
+            for sequence in sequences or (None,)
+        ]
+        found = fitting.fit(specs, ((), *asked), rooms, server)
+        return Fits(tuple(fitting.check(item, server) if check else item for item in found))
+
+
+def _every(models: Sequence[str]) -> list[str]:
+    """The models, with all sizes in place of a family."""
+    known = families()
+    named = (
+        [f"{model}/{size}" for size in known[model].sizes] if model in known else [model] for model in models
+    )
+    return list(dict.fromkeys(model for names in named for model in names))

@@ -1,0 +1,79 @@
+"""`trainpace fit`: what fits where."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench import cards as known_cards
+from bench import catalogue
+from bench.cli.console import usage_errors
+from bench.cli.options import Batch, Data, DeviceName, LabelColumn, Models, Plugins, TextColumn
+from bench.spec import Phase, parse_composition
+
+
+class Format(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+
+
+def fit(
+    model: Models = None,
+    technique: Annotated[
+        list[str] | None, typer.Option(help="A technique, or several joined by +. May repeat. Default: what saves memory.")
+    ] = None,
+    card: Annotated[
+        list[str] | None, typer.Option(help="A card that need not be here, as in L40S, or 24GB. May repeat.")
+    ] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="With --card: how many of them.")] = 1,
+    memory: Annotated[str | None, typer.Option(help="No more of this machine's memory than that, as in 16GB.")] = None,
+    device: DeviceName = None,
+    phase: Annotated[Phase | None, typer.Option(help="Pretrain (the default), finetune or infer.")] = None,
+    plugin: Plugins = None,
+    batch: Batch = None,
+    sequence: Annotated[list[int] | None, typer.Option(min=1, help="Tokens of one sample. May repeat.")] = None,
+    data: Data = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Train on both sides of each edge, with that limit imposed (CPU).")
+    ] = False,
+    html: Annotated[Path | None, typer.Option(help="Write it as a page, too.")] = None,
+    output: Annotated[Format, typer.Option("--format", help="table or json.")] = Format.TABLE,
+) -> None:
+    """Tell what fits before anything runs: memory and the largest batch of models under techniques."""
+    with usage_errors():
+        # Before anything that takes seconds to import.
+        for name in card or ():
+            known_cards.card(name)
+        if memory is not None:
+            known_cards.memory(memory)
+        if not plugin:
+            catalogue.check([parse_composition(text) for text in technique or ()])
+        from bench import api
+
+        found = api.fit(
+            model or [],
+            technique or [],
+            cards=card or [],
+            gpus=gpus,
+            memory=memory,
+            device=device.value if device else None,
+            phase=phase,
+            batch=batch,
+            sequences=sequence or [],
+            data=data,
+            text_column=text_column,
+            label_column=label_column,
+            plugins=plugin or [],
+            check=check,
+        )
+        if html is not None:
+            html.write_text(found.html(), encoding="utf-8")
+    typer.echo(json.dumps(found.plain(), indent=2) if output is Format.JSON else found.text())
+    if html is not None:
+        typer.echo(f"\npage: {html}", err=output is Format.JSON)

@@ -1,0 +1,61 @@
+"""How memory grows with the batch, known for every batch from two predictions.
+
+At every moment of training each tensor is either as large whatever the batch, or larger by so much a sample. The same
+program on two batches makes and frees the same tensors in the same order: two predictions therefore tell of each moment
+what is held whatever the batch and what each sample adds, and the peak of any batch is the highest of these moments.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from harness.prediction.ranks import Unforeseen
+
+Line = tuple[float, float]
+"""Bytes whatever the batch, and bytes that each sample adds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """The peak of one rank by the global batch: the highest of these lines."""
+
+    lines: tuple[Line, ...]
+
+    def peak_bytes(self, batch: int) -> int:
+        return round(max(held + each * batch for held, each in self.lines))
+
+
+def growth(changes: tuple[Sequence[int], Sequence[int]], batches: tuple[int, int], held_bytes: int = 0) -> Growth:
+    """The growth that two batches show: of each the bytes that were allocated, or freed if negative, one after the
+    other. `held_bytes` is what there is beside, all the time.
+
+    Raises Unforeseen if the two are not the same program.
+    """
+    fewer, more = changes
+    if len(fewer) != len(more) or any((few > 0) != (many > 0) for few, many in zip(fewer, more, strict=True)):
+        raise Unforeseen("it does not do the same on a larger batch")
+    lines: set[Line] = {(held_bytes, 0.0)}
+    for few, many in zip(itertools.accumulate(fewer), itertools.accumulate(more), strict=True):
+        each = (many - few) / (batches[1] - batches[0])
+        lines.add((held_bytes + few - each * batches[0], each))
+    return Growth(tuple(_highest(lines)))
+
+
+def _highest(lines: Iterable[Line]) -> list[Line]:
+    """Those that are the highest of all for some batch, by what each sample adds."""
+    hull: list[Line] = []
+    for line in sorted(lines, key=lambda line: (line[1], line[0])):
+        while hull and hull[-1][0] <= line[0]:
+            # The one before adds less a sample, and holds no more: it is never the highest.
+            hull.pop()
+        while len(hull) > 1 and _meets(hull[-1], line) <= _meets(hull[-2], hull[-1]):
+            hull.pop()
+        hull.append(line)
+    return hull
+
+
+def _meets(flat: Line, steep: Line) -> float:
+    """The batch from which on the steeper line is the higher one."""
+    return (flat[0] - steep[0]) / (steep[1] - flat[1])

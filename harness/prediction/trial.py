@@ -1,0 +1,184 @@
+"""A composition that is tried without data: what two updates of it allocate.
+
+Two are enough: by the second the optimizer's state is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import _disable_current_modes
+
+from bench.composition import compose
+from bench.seeds import seed_all
+from bench.setup import TrainingSetup, baseline
+from bench.spec import Phase
+from bench.workload import Batch, Workload
+from harness.prediction.fakes import fake_tensors, replaced, without_data
+from harness.prediction.gpu_kernels import gpu_kernels
+from harness.prediction.growth import Growth, growth
+from harness.prediction.ledger import Kind, Ledger
+from harness.prediction.ranks import Unforeseen, pretended
+from harness.timing.feed import Batches
+from harness.timing.step import infer_step, train_step
+
+UPDATES = 2
+
+ALLOCATION_BYTES = {"cpu": 1, "cuda": 512}
+"""What the device's allocator rounds each allocation up to (CUDACachingAllocator: kMinBlockSize)."""
+
+HOPPER = (9, 0)
+"""The compute capability that is taken where none is named: what its libraries keep is the most."""
+
+DOUBT = 1.02
+"""From so much more on than is predicted, what may be there makes the prediction unknown."""
+
+OF_A_PROCESS = ("num_workers", "prefetch_factor", "persistent_workers", "pin_memory")
+"""Options of a DataLoader that change who makes batches, and not what is in them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predicted:
+    """Bytes at the highest point of training on one rank, as the device's allocator counts them.
+
+    `kinds` are its parts by what they are for, `modules` by the module that holds them, of layers of a stack together.
+    Of all that `state_bytes` stay from update to update: weights and optimizer state. `changes` are all allocations (of
+    what was freed, negative) in their order, `batches` what the updates were on, and a batch must divide by `divisor`.
+    """
+
+    peak_bytes: int
+    state_bytes: int
+    kinds: dict[Kind, int]
+    modules: dict[str, int]
+    changes: Sequence[int]
+    batches: Sequence[Batch]
+    divisor: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """Rank `rank` of `count` that trains under a composition, each of `replicas` with an equal share of the batch.
+
+    Everything runs on fake CPU tensors, because a backward pass on fake CUDA tensors needs a GPU. For a GPU the kernels
+    are those that torch would choose on one of that compute capability.
+    """
+
+    techniques: Sequence[str] = ()
+    device: str
+    capability: tuple[int, int] = HOPPER
+    seed: int = 0
+    rank: int = 0
+    count: int = 1
+    replicas: int = 1
+
+    @property
+    def workspace_bytes(self) -> int:
+        """What the matrix library keeps for itself in torch's allocator (aten/src/ATen/cuda/CublasHandlePool.cpp)."""
+        if self.device == "cpu":
+            return 0
+        return 32 << 20 if self.capability >= HOPPER else (2 * 4096 + 8 * 16) << 10
+
+    def run(self, workload: Workload, drawn: Sequence[Batch] = (), times: int = 1) -> Predicted:
+        """Take the updates, on batches as long and wide as the first ones really are, or on these `drawn` ones with so
+        many `times` their samples.
+
+        Raises Unforeseen for what only running shows, and whatever a model or technique raises that cannot run without
+        data.
+        """
+        ledger = Ledger(ALLOCATION_BYTES[self.device])
+        kernels = gpu_kernels(self.capability) if self.device == "cuda" else contextlib.nullcontext()
+        with pretended(self.rank, self.count), fake_tensors(), ledger, kernels, _compiled_functions(ledger):
+            seed_all(self.seed)
+            setup = baseline(
+                workload, torch.device("cpu"), rank=self.rank, world_size=self.count, replicas=self.replicas
+            )
+            for technique in compose(self.techniques):
+                setup = technique.apply(setup)
+            if setup.find_largest_batch:
+                raise Unforeseen("its batch is found by trying")
+            batches = drawn or _batches(setup, self.seed)
+            state_bytes, changes = _train(setup, ledger, batches, times)
+        peak = ledger.peak()
+        if ledger.doubtful_peak_bytes > DOUBT * peak.bytes:
+            raise Unforeseen("what convolutions take beside their results is the library's choice")
+        return Predicted(
+            peak_bytes=peak.bytes + self.workspace_bytes,
+            state_bytes=state_bytes,
+            kinds=peak.kinds,
+            modules=peak.modules,
+            changes=changes,
+            batches=batches,
+            divisor=setup.accumulate * setup.replicas,
+        )
+
+    def growth(self, workload: Workload, seen: Predicted) -> Growth:
+        """How the peak grows with the batch: by what was `seen` of the workload's own, and one more trial of twice
+        that."""
+        batches = workload.batch, 2 * workload.batch
+        larger = self.run(dataclasses.replace(workload, batch=batches[1]), seen.batches, times=2)
+        return growth((seen.changes, larger.changes), batches, self.workspace_bytes)
+
+
+def _train(setup: TrainingSetup, ledger: Ledger, batches: Sequence[Batch], times: int) -> tuple[int, list[int]]:
+    """Take the updates. Returns the bytes that stay, and all changes until then."""
+    optimizer = None
+    if setup.workload.phase is not Phase.INFER:
+        optimizer = setup.optimizer([item for item in setup.model.parameters() if item.requires_grad])
+    with ledger.training(setup.model, optimizer):
+        for real in batches:
+            batch = without_data(real, times)
+            if optimizer is None:
+                infer_step(setup, batch)
+            else:
+                train_step(setup, optimizer, batch)
+            del batch
+    # Now, while the model and the optimizer are alive.
+    return ledger.state_bytes, ledger.changes()
+
+
+def _batches(setup: TrainingSetup, seed: int) -> list[Batch]:
+    """As many real batches as there are updates. Raises Unforeseen if they are not yet as large as they will be."""
+    loader = {name: value for name, value in setup.loader.items() if name not in OF_A_PROCESS}
+    found = []
+    with _disable_current_modes():
+        drawn = Batches(dataclasses.replace(setup, loader=loader), seed)
+        for _ in range(UPDATES):
+            batch, taking = drawn.next_timed()
+            if taking.load.samples < setup.share:
+                raise Unforeseen("its first batches are smaller than later ones")
+            found.append(batch)
+    return found
+
+
+@contextlib.contextmanager
+def _compiled_functions(ledger: Ledger) -> Iterator[None]:
+    """Functions that torch.compile is given are one kernel; what it makes of a model is not known."""
+
+    def compiled(function: Any = None, **options: Any) -> Any:
+        if function is None:
+            return lambda given: compiled(given, **options)
+        if isinstance(function, nn.Module):
+            _of_a_model(function)
+
+        @functools.wraps(function)
+        def called(*args: Any, **kwargs: Any) -> Any:
+            with ledger.fused():
+                result = function(*args, **kwargs)
+            ledger.see(result)
+            return result
+
+        return called
+
+    with replaced(torch, "compile", compiled), replaced(nn.Module, "compile", _of_a_model):
+        yield
+
+
+def _of_a_model(*_: Any, **__: Any) -> None:
+    raise Unforeseen("what torch.compile keeps in memory is its own choice")

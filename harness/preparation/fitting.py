@@ -1,0 +1,210 @@
+"""What fits where: memory by batch of workloads under techniques, on this machine or on cards that are not here."""
+
+from __future__ import annotations
+
+import dataclasses
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from bench.cards import Card
+from bench.composition import compose, declared, ranks, unmet
+from bench.corpus import open_corpus
+from bench.host import CONTEXT_BYTES, Host
+from bench.spec import BASELINE, WorkloadSpec
+from harness.message import Message
+from harness.prediction.growth import Growth
+from harness.preparation.forecast import UNSURE
+from harness.preparation.predicting import Question, predictions
+from harness.preparation.prepared import Entry, entry
+from harness.processes.fork_server import ArmFailed, ForkServer
+
+MOST_SAMPLES = 1 << 24
+"""Larger batches are not asked about."""
+
+CHECK_TIMEOUT_S = 300.0
+
+EDGE = 0.03
+"""A batch that takes so much less than all there is has to train, and one that takes so much more must not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """Where something is to fit: a device, and what is free of its memory for tensors."""
+
+    name: str
+    host: Host
+    free_bytes: int
+
+    @property
+    def unsure(self) -> float:
+        """By how much predictions may be off on this kind of device."""
+        return UNSURE[self.host.device]
+
+
+def on_card(card: Card, gpus: int = 1) -> Room:
+    """The room that a process has on a card with nothing else on it."""
+    host = Host(device="cuda", gpus=gpus, memory_bytes=card.memory_bytes, capability=card.capability)
+    return Room(name=card.name, host=host, free_bytes=card.memory_bytes - CONTEXT_BYTES["cuda"])
+
+
+def here(host: Host, memory_bytes: int | None = None) -> Room:
+    """The room that is free on this machine's device, or so much of it."""
+    free_bytes = host.memory_bytes - CONTEXT_BYTES[host.device]
+    name = "this machine's CPU" if host.device == "cpu" else "this machine's GPU"
+    return Room(name=name, host=host, free_bytes=memory_bytes or free_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """What came of training for real with no more memory than the room has. `ran` and `refused` are batches just below
+    and just above what fits, and whether each did what was predicted of it; None where there was none to try."""
+
+    ran: tuple[int, bool] | None
+    refused: tuple[int, bool] | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """A workload under a composition in a room: its memory by batch, or the `reason` why that is not known.
+
+    `batch` is the workload's own, `growths` are those of each rank, and a batch must divide by `divisor`. `kinds` and
+    `modules` are the parts of the first rank's peak at the workload's batch. `changes` is what the composition declares
+    that it changes.
+    """
+
+    room: Room
+    entry: Entry
+    techniques: tuple[str, ...]
+    changes: tuple[str, ...] = ()
+    growths: tuple[Growth, ...] = ()
+    divisor: int = 1
+    kinds: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    modules: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    reason: str | None = None
+    checked: Checked | None = None
+
+    @property
+    def label(self) -> str:
+        return "+".join(self.techniques) or BASELINE
+
+    @property
+    def batch(self) -> int:
+        return self.entry.batch
+
+    def peak_bytes(self, batch: int) -> int | None:
+        """On one device; None where it is unknown, or the batch does not divide."""
+        if not self.growths or batch % self.divisor:
+            return None
+        peaks = [growth.peak_bytes(batch) for growth in self.growths]
+        # Ranks share the machine's memory, and have a GPU each.
+        return sum(peaks) if self.room.host.device == "cpu" else max(peaks)
+
+    def fits(self, batch: int) -> bool | None:
+        """None where it may fit or not."""
+        size, unsure = self.peak_bytes(batch), self.room.unsure
+        if size is None:
+            return None
+        if size * unsure <= self.room.free_bytes:
+            return True
+        return False if size > unsure * self.room.free_bytes else None
+
+    def largest_batch(self) -> int | None:
+        """That fits for sure, 0 where none does; None where it is not known."""
+        return self.largest_within(self.room.free_bytes / self.room.unsure)
+
+    def may_fit_up_to(self) -> int | None:
+        """The batch above which none fits for sure."""
+        return self.largest_within(self.room.free_bytes * self.room.unsure)
+
+    def largest_within(self, free_bytes: float) -> int | None:
+        """The largest batch that is predicted to take no more than that."""
+        if not self.growths:
+            return None
+        multiples = range(self.divisor, MOST_SAMPLES, self.divisor)
+        return self.divisor * bisect_right(multiples, free_bytes, key=lambda batch: self.peak_bytes(batch) or 0)
+
+
+def fit(
+    specs: Sequence[WorkloadSpec],
+    compositions: Sequence[tuple[str, ...]],
+    rooms: Sequence[Room],
+    fork_server: ForkServer,
+    seed: int = 0,
+) -> list[Fit]:
+    """Each composition of each workload in each room. Raises ValueError for a workload that cannot be built."""
+    packages = fork_server.run("harness.telemetry.surroundings:software", {}, 60.0)["packages"]
+    with ThreadPoolExecutor(max(room.host.cores for room in rooms)) as pool:
+        entries = list(pool.map(lambda spec: entry(fork_server, spec, open_corpus(*spec.source)), specs))
+    made = []
+    for room in rooms:
+        question = Question(task="grow_arms", host=room.host, seed=seed, packages=packages)
+        made += [item for each in entries for item in _of_entry(room, each, compositions, question, fork_server)]
+    return made
+
+
+def _of_entry(
+    room: Room,
+    each: Entry,
+    compositions: Sequence[tuple[str, ...]],
+    question: Question,
+    fork_server: ForkServer,
+) -> list[Fit]:
+    reasons = {names: unmet(compose(names), room.host, each.spec.phase) for names in compositions}
+    possible = [names for names in compositions if reasons[names] is None]
+    answers = dict(zip(possible, predictions(question, each, possible, fork_server), strict=True))
+    return [
+        _made(room, each, names, answers.get(names) or {"reason": reasons[names]}) for names in compositions
+    ]
+
+
+def _made(room: Room, each: Entry, names: tuple[str, ...], answer: Message) -> Fit:
+    changes = tuple(declared(compose(names)))
+    if "reason" in answer:
+        return Fit(room=room, entry=each, techniques=names, changes=changes, reason=answer["reason"])
+    growths = tuple(Growth(tuple((held, each_bytes) for held, each_bytes in lines)) for lines in answer["ranks"])
+    return Fit(
+        room=room,
+        entry=each,
+        techniques=names,
+        changes=changes,
+        growths=growths,
+        divisor=answer["divisor"],
+        kinds=answer["kinds"],
+        modules=answer["modules"],
+    )
+
+
+def check(found: Fit, fork_server: ForkServer, seed: int = 0) -> Fit:
+    """Train on both sides of the edge in processes that may take no more than the room has."""
+    if found.reason:
+        return found
+    if ranks(compose(found.techniques), found.room.host).count > 1:
+        return _checked(found, reason="several ranks share a limit only as a group")
+    free_bytes = found.room.free_bytes
+    inside = found.largest_within((1 - EDGE) * free_bytes) or 0
+    outside = found.divisor + (found.largest_within((1 + EDGE) * free_bytes) or 0)
+    try:
+        ran = (inside, _runs(found, inside, fork_server, seed)) if inside else None
+        refused = (outside, not _runs(found, outside, fork_server, seed))
+    except (ArmFailed, ValueError) as failure:
+        return _checked(found, reason=str(failure))
+    return dataclasses.replace(found, checked=Checked(ran=ran, refused=refused))
+
+
+def _checked(found: Fit, reason: str) -> Fit:
+    return dataclasses.replace(found, checked=Checked(ran=None, refused=None, reason=reason))
+
+
+def _runs(found: Fit, batch: int, fork_server: ForkServer, seed: int) -> bool:
+    asked = {
+        "request": found.entry.request,
+        "techniques": list(found.techniques),
+        "seed": seed,
+        "batches": [found.divisor, batch],
+        "limit_bytes": found.room.free_bytes,
+    }
+    answer: bool = fork_server.run("harness.processes.limited:runs_within", asked, CHECK_TIMEOUT_S)
+    return answer

@@ -1,0 +1,53 @@
+"""What fits where, as plain data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from harness.preparation.fitting import Fit
+from reports.wording import fits
+
+
+def plain(found: Sequence[Fit]) -> list[dict[str, Any]]:
+    """An object for each composition of each workload in each room; what is unknown is None, with the reason.
+
+    `batch` is the workload's own, and `by_batch` has those of the map; of the largest batches one fits for sure, and
+    above the other none does.
+    """
+    return [_row(item, batches) for group in _groups(found) for batches in (fits.batches(group),) for item in group]
+
+
+def _groups(found: Sequence[Fit]) -> list[list[Fit]]:
+    return [group for _, each in fits.groups(found) for group in each]
+
+
+def _row(item: Fit, batches: Sequence[int]) -> dict[str, Any]:
+    batch = item.batch
+    return {
+        "workload": item.entry.spec.name,
+        "sequence": item.entry.sequence,
+        "parameters": item.entry.parameters,
+        "techniques": item.label,
+        "device": item.room.host.device,
+        "room": item.room.name,
+        "free_bytes": item.room.free_bytes,
+        "batch": batch,
+        "predicted_peak_bytes": item.peak_bytes(batch),
+        "fits": item.fits(batch),
+        "largest_batch": item.largest_batch(),
+        "may_fit_up_to": item.may_fit_up_to(),
+        "predicted_step_time_s": None,
+        "tokens_per_s": None,
+        "parts": dict(item.kinds) or None,
+        "modules": dict(item.modules) or None,
+        "changes": list(item.changes),
+        "by_batch": [
+            {"batch": size, "predicted_peak_bytes": peak, "fits": item.fits(size)}
+            for size in batches
+            if (peak := item.peak_bytes(size)) is not None
+        ],
+        "checked": dataclasses.asdict(item.checked) if item.checked else None,
+        "reason": item.reason,
+    }

@@ -1,0 +1,172 @@
+"""What fits, as maps and in sentences: for the terminal and for the page alike."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from harness.preparation.fitting import Fit, Room
+from reports.wording import quantity
+
+MOST_COLUMNS = 8
+
+
+class State(StrEnum):
+    """Of a cell: predictions for a GPU may be off, so there is a range in which only trying tells."""
+
+    FITS = "fits"
+    MAY_FIT = "may fit"
+    DOES_NOT_FIT = "does not fit"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    text: str
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A composition: its cells, and beside them what its memory consists of, or why that is unknown."""
+
+    techniques: str
+    cells: tuple[Cell, ...]
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """Compositions against batches of one workload, or against several workloads."""
+
+    title: str
+    columns: tuple[str, ...]
+    lines: tuple[Line, ...]
+
+
+def groups(found: Sequence[Fit]) -> list[tuple[Room, list[list[Fit]]]]:
+    """The fits of each room, those of each workload together."""
+    return [
+        (room, [list(group) for _, group in itertools.groupby(fits, key=lambda item: id(item.entry))])
+        for room, fits in ((room, list(fits)) for room, fits in itertools.groupby(found, key=lambda item: item.room))
+    ]
+
+
+def name(item: Fit) -> str:
+    """The workload, with the length of its samples where they have one."""
+    sequence = item.entry.sequence
+    return f"{item.entry.spec.name} at {sequence} tokens" if sequence else item.entry.spec.name
+
+
+def by_batch(group: Sequence[Fit]) -> Map:
+    """The memory of one workload's compositions, batch by batch, and the largest that fits."""
+    shown = batches(group)
+    lines = tuple(
+        Line(item.label, (*(_at(item, batch) for batch in shown), _largest(item)), _note(item)) for item in group
+    )
+    return Map(name(group[0]), (*(f"batch {batch}" for batch in shown), "largest batch"), lines)
+
+
+def by_workload(each: Sequence[Sequence[Fit]]) -> Map:
+    """The largest batch of every composition on several workloads."""
+    lines = tuple(
+        Line(column[0].label, tuple(map(_largest, column)), "") for column in zip(*each, strict=True)
+    )
+    return Map("Largest batch", tuple(name(group[0]) for group in each), lines)
+
+
+def answer(group: Sequence[Fit]) -> str:
+    """Whether the workload fits as it is, and else what makes it fit. The first of the group is plain training."""
+    plain, batch, room = group[0], group[0].batch, group[0].room
+    what, size = f"{name(plain)}, batch {batch}", plain.peak_bytes(batch)
+    if size is None:
+        return f"{what}: plain training is unknown: {plain.reason}."
+    taken = f"{quantity.memory(size)} of {quantity.memory(room.free_bytes)} free"
+    state = _state(plain, batch)
+    if state is State.FITS:
+        return f"{what} fits as it is ({taken}), up to batch {plain.largest_batch()}."
+    helping = sorted(
+        (item for item in group[1:] if item.fits(batch)), key=lambda item: (len(item.changes), item.peak_bytes(batch))
+    )
+    if not helping:
+        return f"{what} {state} as it is ({taken}), nor under anything that was asked about.{_smaller(group)}"
+    ways = quantity.several([f"{item.label} ({_changes(item)})" for item in helping], 3)
+    return f"{what} {state} as it is ({taken}). It fits under {ways}."
+
+
+def race(group: Sequence[Fit]) -> str | None:
+    """How it is found out which of the compositions that fit is the fastest; None where there is no choice."""
+    plain = group[0]
+    fitting = [item for item in group[1:] if item.fits(plain.batch)]
+    if plain.fits(plain.batch) or len(fitting) < 2:
+        return None
+    techniques = " ".join(f"--technique {item.label}" for item in fitting)
+    return f"trainpace run --model {plain.entry.spec.model} --batch {plain.batch} {techniques}"
+
+
+def checked(found: Sequence[Fit]) -> list[str]:
+    """What came of training on both sides of each edge."""
+    return [f"{name(item)}, {item.label}: {_outcome(item)}" for item in found if item.checked]
+
+
+def _outcome(item: Fit) -> str:
+    assert item.checked
+    if item.checked.reason:
+        return f"not checked: {item.checked.reason}"
+    parts = []
+    if item.checked.ran:
+        batch, came = item.checked.ran
+        parts.append(f"batch {batch} {'trained' if came else 'did NOT train, though it was to fit'}")
+    if item.checked.refused:
+        batch, came = item.checked.refused
+        parts.append(f"batch {batch} {'did not' if came else 'trained TOO, though it was not to fit'}")
+    return ", ".join(parts)
+
+
+def _smaller(group: Sequence[Fit]) -> str:
+    batch, best = max((item.largest_batch() or 0, item.label) for item in group)
+    return f" The largest batch is {batch}, under {best}." if batch else ""
+
+
+def _changes(item: Fit) -> str:
+    return f"changes {', '.join(item.changes)}" if item.changes else "changes nothing that is learnt"
+
+
+def batches(group: Sequence[Fit]) -> list[int]:
+    """Powers of two up to the first that fits under nothing, and the workload's own batch."""
+    largest = max((item.may_fit_up_to() or 0 for item in group), default=0)
+    powers = [1 << exponent for exponent in range((2 * largest or 1).bit_length())]
+    return sorted({*powers[-MOST_COLUMNS + 1 :], group[0].batch})
+
+
+def _state(item: Fit, batch: int) -> State:
+    if item.peak_bytes(batch) is None:
+        return State.UNKNOWN
+    return {True: State.FITS, False: State.DOES_NOT_FIT, None: State.MAY_FIT}[item.fits(batch)]
+
+
+def _at(item: Fit, batch: int) -> Cell:
+    size = item.peak_bytes(batch)
+    if size is None:
+        return Cell("" if item.growths else quantity.UNKNOWN, State.UNKNOWN)
+    return Cell(quantity.memory(size), _state(item, batch))
+
+
+def _largest(item: Fit) -> Cell:
+    batch, most = item.largest_batch(), item.may_fit_up_to()
+    if batch is None or most is None:
+        return Cell(quantity.UNKNOWN, State.UNKNOWN)
+    text = f"{batch} to {most}" if most > batch else str(batch)
+    return Cell(text, _state(item, item.batch))
+
+
+def _note(item: Fit) -> str:
+    """The parts at the workload's batch, and the module that holds most."""
+    if item.reason:
+        return item.reason
+    parts = sorted(item.kinds.items(), key=lambda part: -part[1])
+    told = ", ".join(f"{quantity.memory(size)} {kind.replace('_', ' ')}" for kind, size in parts if size)
+    module, most = max(item.modules.items(), key=lambda part: part[1], default=("", 0))
+    return f"{told}; most in {module or 'no module'}, {quantity.memory(most)}"

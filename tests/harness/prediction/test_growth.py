@@ -1,0 +1,82 @@
+"""Memory by batch: what two batches show holds for all."""
+
+from __future__ import annotations
+
+import itertools
+
+import hypothesis
+import pytest
+from hypothesis import strategies
+
+from bench.corpus import Corpus
+from bench.resolve import resolve
+from bench.spec import WorkloadSpec
+from harness.prediction.growth import growth
+from harness.prediction.ranks import Unforeseen
+from harness.prediction.trial import Trial
+
+TENSORS = strategies.lists(
+    strategies.tuples(strategies.integers(0, 1000), strategies.integers(0, 100)), min_size=1, max_size=12
+)
+
+
+def changes(tensors: list[tuple[int, int]], frees: list[int], batch: int) -> list[int]:
+    """Tensors made in their order, of which some are freed when the next one is made."""
+    made: list[int] = []
+    for index, (held, each) in enumerate(tensors):
+        size = 1 + held + each * batch
+        made.append(size)
+        if index in frees:
+            made.append(-size)
+    return made
+
+
+@hypothesis.given(tensors=TENSORS, data=strategies.data())
+def test_the_peak_of_every_batch_is_that_of_the_same_program(
+    tensors: list[tuple[int, int]], data: strategies.DataObject
+) -> None:
+    frees = data.draw(strategies.lists(strategies.integers(0, len(tensors) - 1), unique=True))
+    grown = growth((changes(tensors, frees, 4), changes(tensors, frees, 8)), (4, 8), held_bytes=7)
+    for batch in (1, 2, 4, 8, 9, 100, 1000):
+        peak = 7 + max(itertools.accumulate(changes(tensors, frees, batch)))
+        assert grown.peak_bytes(batch) == pytest.approx(peak, abs=1)
+
+
+def test_another_program_is_not_known() -> None:
+    with pytest.raises(Unforeseen, match="not do the same on a larger batch"):
+        growth(([8, -8, 4], [16, 4, -16]), (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        ("gpt2/nano", ()),
+        ("gpt2/nano", ("accumulate_4",)),
+        ("gpt2/nano", ("checkpoint_activations", "amp_bf16")),
+        ("gpt2/nano", ("adamw_8bit",)),
+        ("bert/tiny", ()),
+        ("t5/nano", ("adafactor",)),
+        ("moe/nano", ()),
+        ("vit/nano", ()),
+    ],
+)
+def test_two_batches_tell_of_a_third(corpus: Corpus, model: str, names: tuple[str, ...]) -> None:
+    text = not model.startswith("vit")
+    small, large = (
+        resolve(WorkloadSpec(model=model, batch=batch, sequence=64 if text else None), corpus) for batch in (4, 24)
+    )
+    trial = Trial(techniques=names, device="cpu")
+    grown = trial.growth(small, trial.run(small))
+    assert grown.peak_bytes(24) == pytest.approx(trial.run(large).peak_bytes, rel=1e-4)
+
+
+def test_the_kernels_of_older_cards_keep_more(corpus: Corpus) -> None:
+    """Before Ampere there is no FlashAttention, and before Hopper the matrix library keeps less."""
+    workload = resolve(WorkloadSpec(model="gpt2/tiny", batch=8, sequence=256), corpus)
+    old, usual, new = (
+        Trial(techniques=("pure_bf16",), device="cuda", capability=capability)
+        for capability in ((7, 5), (8, 0), (9, 0))
+    )
+    held = {trial.capability: trial.run(workload).peak_bytes - trial.workspace_bytes for trial in (old, usual, new)}
+    assert held[7, 5] > held[8, 0] == held[9, 0]
+    assert old.workspace_bytes == usual.workspace_bytes < new.workspace_bytes
