@@ -19,6 +19,7 @@ from harness.preparation.forecast import UNSURE
 from harness.preparation.predicting import Question, predictions
 from harness.preparation.prepared import Entry, entry
 from harness.processes.fork_server import ArmFailed, ForkServer
+from harness.telemetry import cgroups
 
 MOST_SAMPLES = 1 << 24
 """Larger batches are not asked about."""
@@ -45,7 +46,13 @@ class Room:
 
 def on_card(card: Card, gpus: int = 1) -> Room:
     """The room that a process has on a card with nothing else on it."""
-    host = Host(device="cuda", gpus=gpus, memory_bytes=card.memory_bytes, capability=card.capability)
+    host = Host(
+        device="cuda",
+        gpus=gpus,
+        cores=cgroups.cores(),
+        memory_bytes=card.memory_bytes,
+        capability=card.capability,
+    )
     return Room(name=card.name, host=host, free_bytes=card.memory_bytes - CONTEXT_BYTES["cuda"])
 
 
