@@ -111,8 +111,8 @@ def against(records: Sequence[Record], bare_s: Mapping[str, float], prepared: Pr
 def measure(
     fork_server: ForkServer, model: str, techniques: Sequence[str], arms: int, repetitions: int
 ) -> dict[str, list[float]]:
-    """All repetitions of one model under these techniques in heats of so many arms. In a heat of two the speed-ups are those of too few
-    processes to be told from chance, and are left out."""
+    """All repetitions of one model under these techniques in heats of so many arms. In a heat of two the speed-ups are
+    those of too few processes to be told from chance, and are left out."""
     found: dict[str, list[float]] = defaultdict(list)
     draw = random.Random(0)
     protocol = dataclasses.replace(quick(Host(device="cpu")).protocol, rounds_s=ROUNDS_S)

@@ -122,7 +122,5 @@ def fit(
 def _every(models: Sequence[str]) -> list[str]:
     """The models, with all sizes in place of a family."""
     known = families()
-    named = (
-        [f"{model}/{size}" for size in known[model].sizes] if model in known else [model] for model in models
-    )
+    named = ([f"{model}/{size}" for size in known[model].sizes] if model in known else [model] for model in models)
     return list(dict.fromkeys(model for names in named for model in names))

@@ -24,7 +24,8 @@ class Format(StrEnum):
 def fit(
     model: Models = None,
     technique: Annotated[
-        list[str] | None, typer.Option(help="A technique, or several joined by +. May repeat. Default: what saves memory.")
+        list[str] | None,
+        typer.Option(help="One, or several joined by +. May repeat. Default: what saves memory."),
     ] = None,
     card: Annotated[
         list[str] | None, typer.Option(help="A card that need not be here, as in L40S, or 24GB. May repeat.")

@@ -42,7 +42,9 @@ def grow_arms(request: Message, arms: Sequence[Message], where: Message) -> list
     return [_told(_growth, requested_workload(request), arm, where) for arm in arms]
 
 
-def _told(find: Callable[[Workload, list[Trial]], Message], workload: Workload, arm: Message, where: Message) -> Message:
+def _told(
+    find: Callable[[Workload, list[Trial]], Message], workload: Workload, arm: Message, where: Message
+) -> Message:
     capability = tuple(where["capability"] or HOPPER)
     trials = [Trial(**where | arm | {"capability": capability}, rank=rank) for rank in range(arm["count"])]
     try:

@@ -162,9 +162,7 @@ def _of_entry(
     reasons = {names: unmet(compose(names), room.host, each.spec.phase) for names in compositions}
     possible = [names for names in compositions if reasons[names] is None]
     answers = dict(zip(possible, predictions(question, each, possible, fork_server), strict=True))
-    return [
-        _made(room, each, names, answers.get(names) or {"reason": reasons[names]}) for names in compositions
-    ]
+    return [_made(room, each, names, answers.get(names) or {"reason": reasons[names]}) for names in compositions]
 
 
 def _made(room: Room, each: Entry, names: tuple[str, ...], answer: Message) -> Fit:

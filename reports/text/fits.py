@@ -41,9 +41,7 @@ def _table(shown: Map) -> str:
     return listing.aligned(
         [
             {"technique": line.techniques}
-            | {
-                column: cell.text + MARKS[cell.state] for column, cell in zip(shown.columns, line.cells, strict=True)
-            }
+            | {column: cell.text + MARKS[cell.state] for column, cell in zip(shown.columns, line.cells, strict=True)}
             for line in shown.lines
         ]
     )

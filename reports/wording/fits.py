@@ -71,9 +71,7 @@ def by_batch(group: Sequence[Fit]) -> Map:
 
 def by_workload(each: Sequence[Sequence[Fit]]) -> Map:
     """The largest batch of every composition on several workloads."""
-    lines = tuple(
-        Line(column[0].label, tuple(map(_largest, column)), "") for column in zip(*each, strict=True)
-    )
+    lines = tuple(Line(column[0].label, tuple(map(_largest, column)), "") for column in zip(*each, strict=True))
     return Map("Largest batch", tuple(name(group[0]) for group in each), lines)
 
 

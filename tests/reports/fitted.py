@@ -11,8 +11,19 @@ from harness.preparation.prepared import Entry
 
 MIB = 1 << 20
 CORPUS = Corpus(path=None, sha256="")
-COMPOSITIONS = ((), ("checkpoint_activations",), ("amp_bf16", "checkpoint_activations"), ("compile",))
-CHANGES = {("amp_bf16", "checkpoint_activations"): ("rounding",)}
+Names = tuple[str, ...]
+COMPOSITIONS: tuple[Names, ...] = (
+    (),
+    ("checkpoint_activations",),
+    ("amp_bf16", "checkpoint_activations"),
+    ("compile",),
+)
+    (),
+    ("checkpoint_activations",),
+    ("amp_bf16", "checkpoint_activations"),
+    ("compile",),
+)
+CHANGES: dict[Names, Names] = {("amp_bf16", "checkpoint_activations"): ("rounding",)}
 
 
 def entry(model: str, batch: int = 8) -> Entry:

@@ -8,7 +8,7 @@ import pytest
 
 from bench.cards import card
 from bench.host import Host
-from harness.preparation.fitting import here, on_card
+from harness.preparation.fitting import Checked, here, on_card
 from reports.formats import fits as formats
 from reports.page import fits as page
 from reports.text import fits as text
@@ -30,7 +30,8 @@ def test_what_does_not_names_the_ways_by_what_they_change() -> None:
     group = fitted.fits(CPU, "m", 1000, 600)
     assert fits.answer(group) == (
         "m at 512 tokens, batch 8 does not fit as it is (5.66 GiB of 3.91 GiB free). It fits under "
-        "checkpoint_activations (changes nothing that is learnt) and amp_bf16+checkpoint_activations (changes rounding)."
+        "checkpoint_activations (changes nothing that is learnt) and amp_bf16+checkpoint_activations (changes "
+        "rounding)."
     )
     assert fits.race(group) == (
         "trainpace run --model m --batch 8 --technique checkpoint_activations "
@@ -114,7 +115,7 @@ def test_the_page_shows_what_the_text_shows() -> None:
         strict=True,
     ),
 )
-def test_what_came_of_checks_is_told(check: fitted.Checked, said: str) -> None:
+def test_what_came_of_checks_is_told(check: Checked, said: str) -> None:
     found = [dataclasses.replace(fitted.fits(CPU, "m", 1000, 100)[0], checked=check)]
     assert fits.checked(found) == [f"m at 512 tokens, fp32: {said}"]
     assert said in text.render(found) and said in page.render(found)
