@@ -120,10 +120,21 @@ class Trial:
 
     def growth(self, workload: Workload, seen: Predicted) -> Growth:
         """How the peak grows with the batch: by what was `seen` of the workload's own, and one more trial of twice
-        that."""
-        batches = workload.batch, 2 * workload.batch
-        larger = self.run(dataclasses.replace(workload, batch=batches[1]), seen.batches, times=2)
-        return growth((seen.changes, larger.changes), batches, self.workspace_bytes)
+        that.
+
+        Raises Unforeseen where larger batches take another program than smaller ones.
+        """
+        own, twice = workload.batch, self._times(workload, seen, 2)
+        try:
+            return growth((seen.changes, twice.changes), (own, 2 * own), self.workspace_bytes)
+        except Unforeseen:
+            # The first trial may have made what stays for later ones, and parts of one sample may be handled otherwise.
+            thrice = self._times(workload, seen, 3)
+            return growth((twice.changes, thrice.changes), (2 * own, 3 * own), self.workspace_bytes)
+
+    def _times(self, workload: Workload, seen: Predicted, times: int) -> Predicted:
+        """The same on so many times the samples that were seen."""
+        return self.run(dataclasses.replace(workload, batch=times * workload.batch), seen.batches, times)
 
 
 def _train(setup: TrainingSetup, ledger: Ledger, batches: Sequence[Batch], times: int) -> tuple[int, list[int]]:

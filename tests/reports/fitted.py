@@ -18,11 +18,6 @@ COMPOSITIONS: tuple[Names, ...] = (
     ("amp_bf16", "checkpoint_activations"),
     ("compile",),
 )
-    (),
-    ("checkpoint_activations",),
-    ("amp_bf16", "checkpoint_activations"),
-    ("compile",),
-)
 CHANGES: dict[Names, Names] = {("amp_bf16", "checkpoint_activations"): ("rounding",)}
 
 

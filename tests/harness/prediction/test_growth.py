@@ -65,13 +65,14 @@ def test_two_batches_tell_of_a_third(corpus: Corpus, model: str, names: tuple[st
     assert grown.peak_bytes(24) == pytest.approx(trial.run(large).peak_bytes, rel=1e-4)
 
 
-def test_the_kernels_of_older_cards_keep_more(corpus: Corpus) -> None:
+def test_older_cards_have_other_kernels(corpus: Corpus) -> None:
     """Before Ampere there is no FlashAttention, and before Hopper the matrix library keeps less."""
-    workload = resolve(WorkloadSpec(model="gpt2/tiny", batch=8, sequence=256), corpus)
+    workload = resolve(WorkloadSpec(model="gpt2/tiny", batch=8, sequence=100), corpus)
     old, usual, new = (
         Trial(techniques=("pure_bf16",), device="cuda", capability=capability)
         for capability in ((7, 5), (8, 0), (9, 0))
     )
     held = {trial.capability: trial.run(workload).peak_bytes - trial.workspace_bytes for trial in (old, usual, new)}
+    # What the memory-efficient kernel keeps of each row is in blocks of 32.
     assert held[7, 5] > held[8, 0] == held[9, 0]
     assert old.workspace_bytes == usual.workspace_bytes < new.workspace_bytes
