@@ -13,7 +13,7 @@ from bench import catalogue
 from bench.api.finished import Where
 from bench.api.runs import fork_server
 from bench.composition import compose
-from bench.plans import SAVING
+from bench.plans import SAVING, SAVING_MOST
 from bench.spec import Phase, WorkloadSpec, parse_composition
 from bench.workload import families
 from harness.preparation import fitting
@@ -25,6 +25,9 @@ from reports.text import fits as text
 
 if TYPE_CHECKING:
     import pandas as pd
+
+FEW = 2
+"""So many models are asked about under everything that saves memory."""
 
 SHARDED = (("fsdp2",), ("fsdp2", "checkpoint_activations"))
 """What several GPUs add to what makes models fit."""
@@ -101,7 +104,6 @@ def fit(
             rooms = [fitting.here(look(server, device), limit_bytes)]
             if check and rooms[0].host.device != "cpu":
                 raise ValueError("--check imposes its limit on a CPU only: give --device cpu, or leave it out")
-        asked = compositions or (*SAVING, *(SHARDED if gpus > 1 else ()))
         shape = WorkloadSpec(
             model="",
             phase=phase or Phase.PRETRAIN,
@@ -115,7 +117,8 @@ def fit(
             for model in _every(models)
             for sequence in sequences or (None,)
         ]
-        found = fitting.fit(specs, ((), *asked), rooms, server)
+        usual = (*(SAVING if len(specs) <= FEW else SAVING_MOST), *(SHARDED if gpus > 1 else ()))
+        found = fitting.fit(specs, ((), *(compositions or usual)), rooms, server)
         return Fits(tuple(fitting.check(item, server) if check else item for item in found))
 
 

@@ -65,7 +65,7 @@ def test_from_python(text_folder: Path) -> None:
     ("arguments", "said"),
     [
         ((), "no model is named: give one with --model"),
-        (("--model", "gpt2/nano", "--card", "A100"), "card 'A100' is unknown: do you mean A100 80GB"),
+        (("--model", "gpt2/nano", "--card", "A100"), "card 'A100' is unknown: do you mean A100 40GB, A100 80GB?"),
         (("--model", "gpt2/nano", "--memory", "16"), "memory '16' is not a size"),
         (("--model", "gpt2/nano", "--technique", "adamm"), "adamm"),
         (("--model", "gpt2/nano", "--card", "L4", "--check"), "leave out --check"),
