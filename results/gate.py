@@ -74,6 +74,8 @@ class Finding:
     memory: Memory | None = None
     base_step_time_s: float | None = None
     head_step_time_s: float | None = None
+    base_allocated_bytes: int | None = None
+    head_allocated_bytes: int | None = None
 
 
 class Referee:
@@ -143,6 +145,8 @@ class Referee:
     def _judged(self, name: str, own: Sequence[Pair], good: Sequence[Pair], decision: Decision, family: int) -> Finding:
         memory = compare_memory(good, self._limits[name].memory, LOOKS.get(len(good), min(LOOKS.values())) / family)
         reasons = side_gates(good, memory, self._limits[name])
+        allocated = [found for pair in own if (found := pair.allocated_bytes)]
+        reasons += _allocates_more(allocated, self._limits[name].memory)
         verdict = Verdict.REGRESSION if reasons else decision.verdict
         if verdict is Verdict.PASS and (memory is None or memory.may_have_grown(self._limits[name].memory)):
             verdict = Verdict.INCONCLUSIVE
@@ -159,6 +163,8 @@ class Referee:
             memory=memory,
             base_step_time_s=statistics.median(_step_time_s(pair.base) for pair in good),
             head_step_time_s=statistics.median(_step_time_s(pair.head) for pair in good),
+            base_allocated_bytes=allocated[-1][0] if allocated else None,
+            head_allocated_bytes=allocated[-1][1] if allocated else None,
         )
 
     def _finding(self, name: str, own: Sequence[Pair], verdict: Verdict, *reasons: str) -> Finding:
@@ -265,6 +271,18 @@ def side_gates(pairs: Sequence[Pair], memory: Memory | None, limits: Limits) -> 
         if base is not None and head is not None and head > base:
             found.append(f"{name.replace('_', ' ')} went from {base:g} to {head:g}")
     return found
+
+
+ENOUGH_SIGHTS = 2
+"""So many replays have to show that the head allocates more. It is exact, but what is drawn by chance may differ."""
+
+
+def _allocates_more(allocated: Sequence[tuple[int, int]], limit: float) -> list[str]:
+    """In words, if in every replay the head has allocated more than is allowed."""
+    if len(allocated) < ENOUGH_SIGHTS or any(head <= base * (1 + limit) for base, head in allocated):
+        return []
+    base, head = allocated[-1]
+    return [f"allocated memory grew from {base:,} to {head:,} bytes, by more than {limit:.1%}"]
 
 
 def _counted(pairs: Sequence[Pair], side: str, name: str) -> float | None:

@@ -44,6 +44,16 @@ class Pair:
     unseen: tuple[str, ...] = ()
     together: bool = True
 
+    @property
+    def allocated_bytes(self) -> tuple[int, int] | None:
+        """The most that tensors of base and head took at once in their replays on a CPU, to the byte. None where one
+        was not replayed, or has several ranks, whose exchange is a matter of time."""
+        sides = (self.base, self.head)
+        if not self.together or any(side.device != "cpu" or side.world_size > 1 for side in sides):
+            return None
+        base, head = (side.measurement.allocated_peak_bytes for side in sides)
+        return None if base is None or head is None else (base, head)
+
 
 def measure_pair(
     heat: Heat,

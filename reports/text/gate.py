@@ -109,7 +109,15 @@ def _row(finding: Finding) -> dict[str, Any]:
         "base step": _time(finding.base_step_time_s),
         "head step": _time(finding.head_step_time_s),
         "peak memory, head / base": interval(memory.ratio, memory.ratio_low, memory.ratio_high) if memory else None,
+        "allocated, base and head": _allocated(finding),
     }
+
+
+def _allocated(finding: Finding) -> str | None:
+    base, head = finding.base_allocated_bytes, finding.head_allocated_bytes
+    if base is None or head is None:
+        return None
+    return f"{base:,} B" if base == head else f"{base:,} B, {head:,} B"
 
 
 def _time(seconds: float | None) -> str | None:

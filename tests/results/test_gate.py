@@ -152,6 +152,29 @@ def test_memory_that_grew_is_a_regression_though_the_time_did_not() -> None:
     assert found.time is not None and found.time.verdict is Verdict.PASS
 
 
+@pytest.mark.parametrize(
+    ("seen", "verdict"),
+    [
+        (((1000, 1006), (1000, 1006)), Verdict.REGRESSION),
+        # Within what is allowed; seen once; seen to be otherwise.
+        (((1000, 1005), (1000, 1005)), Verdict.PASS),
+        (((1000, 1006), None), Verdict.PASS),
+        (((1000, 1006), (1000, 1000)), Verdict.PASS),
+    ],
+)
+def test_what_is_allocated_is_held_to_the_byte(seen: tuple[tuple[int, int] | None, ...], verdict: Verdict) -> None:
+    pairs = [pair(index) for index in range(8)]
+    for made, sizes in zip(pairs, seen, strict=False):
+        if sizes:
+            made.base.measurement.allocated_peak_bytes, made.head.measurement.allocated_peak_bytes = sizes
+    found = judged(pairs)
+    assert found.verdict is verdict
+    told = ("allocated memory grew from 1,000 to 1,006 bytes, by more than 0.5%",)
+    assert found.reasons == (told if verdict is Verdict.REGRESSION else ())
+    known = [sizes for sizes in seen if sizes]
+    assert (found.base_allocated_bytes, found.head_allocated_bytes) == known[-1]
+
+
 def test_nothing_passes_while_memory_may_have_grown_or_is_unknown() -> None:
     grown = [pair(index) for index in range(8)]
     for made in grown:
