@@ -1,4 +1,4 @@
-"""Graphics cards by name: what memory a program sees of each, and what its kernels can do. Standard library only."""
+"""Graphics cards by name: the memory of each, and what its kernels can do. Standard library only."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ CARDS = {
         _card("B200", 183359, (10, 0)),
     )
 }
-"""Memory as nvidia-smi reports it in all, error correction switched on where a card has it; compute capability by
-https://developer.nvidia.com/cuda-gpus."""
+"""Memory as nvidia-smi reports it in all, of cards as they are shipped; compute capability by
+https://developer.nvidia.com/cuda-gpus. A program sees some hundred MiB less."""
 
 ANY_CAPABILITY = (8, 0)
 """Of a card of which only the size is told: the least that has bfloat16 and FlashAttention."""

@@ -148,9 +148,8 @@ class Referee:
         allocated = [found for pair in own if (found := pair.allocated_bytes)]
         reasons += _allocates_more(allocated, self._limits[name].memory)
         verdict = Verdict.REGRESSION if reasons else decision.verdict
-        if verdict is Verdict.PASS and (memory is None or memory.may_have_grown(self._limits[name].memory)):
-            verdict = Verdict.INCONCLUSIVE
-            reasons = ["peak memory is unknown" if memory is None else "peak memory may have grown"]
+        if verdict is Verdict.PASS and (reason := _may_have_grown(memory, allocated, self._limits[name].memory)):
+            verdict, reasons = Verdict.INCONCLUSIVE, [reason]
         dropped = len(own) - sum(not pair.disturbed for pair in own)
         if dropped > DROPPED_SHARE * len(own):
             # It may still become a smaller share; until then nothing is decided.
@@ -273,16 +272,32 @@ def side_gates(pairs: Sequence[Pair], memory: Memory | None, limits: Limits) -> 
     return found
 
 
+def _may_have_grown(memory: Memory | None, allocated: Sequence[tuple[int, int]], limit: float) -> str | None:
+    """Why nothing passes, if memory is not known not to have grown."""
+    if memory is None:
+        return "peak memory is unknown"
+    if memory.may_have_grown(limit):
+        return "peak memory may have grown"
+    if any(_is_more(sight, limit) for sight in allocated):
+        return "allocated memory may have grown"
+    return None
+
+
 ENOUGH_SIGHTS = 2
 """So many replays have to show that the head allocates more. It is exact, but what is drawn by chance may differ."""
 
 
 def _allocates_more(allocated: Sequence[tuple[int, int]], limit: float) -> list[str]:
     """In words, if in every replay the head has allocated more than is allowed."""
-    if len(allocated) < ENOUGH_SIGHTS or any(head <= base * (1 + limit) for base, head in allocated):
+    if len(allocated) < ENOUGH_SIGHTS or not all(_is_more(sight, limit) for sight in allocated):
         return []
     base, head = allocated[-1]
     return [f"allocated memory grew from {base:,} to {head:,} bytes, by more than {limit:.1%}"]
+
+
+def _is_more(allocated: tuple[int, int], limit: float) -> bool:
+    base, head = allocated
+    return head - base > limit * base
 
 
 def _counted(pairs: Sequence[Pair], side: str, name: str) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +55,8 @@ class Fits:
         return text.render(self.rows)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        return self.html()
+        """What a notebook shows: the page in a frame of its own, whose styles are its own too."""
+        return f'<iframe srcdoc="{escape(self.html())}" style="width: 100%; height: 40em; border: 0"></iframe>'
 
     def html(self) -> str:
         """A page that stands by itself."""
@@ -86,12 +87,14 @@ def fit(
     `memory` (16GB say) is taken. `check` trains on both sides of each edge, with a limit imposed. Raises ValueError for
     what cannot be asked.
     """
-    rooms = [fitting.on_card(known_cards.card(name), gpus) for name in dict.fromkeys(cards)]
+    rooms = [fitting.on_card(found, gpus) for found in dict.fromkeys(map(known_cards.card, cards))]
     limit_bytes = None if memory is None else known_cards.memory(memory)
     if not models:
         raise ValueError("no model is named: give one with --model, as in --model gpt2/small")
     if rooms and (check or memory or device):
         raise ValueError("--card is of a card that is not here: leave out --check, --memory and --device")
+    if check and limit_bytes is None:
+        raise ValueError("--check fills what it may take: say how much that is with --memory, as in --memory 2GB")
     if gpus > 1 and not rooms:
         raise ValueError(f"--gpus {gpus} is of cards by name: give --card too")
     compositions = tuple(dict.fromkeys(map(parse_composition, techniques)))
@@ -115,10 +118,11 @@ def fit(
         specs = [
             dataclasses.replace(shape, model=model, sequence=sequence)
             for model in _every(models)
-            for sequence in sequences or (None,)
+            for sequence in dict.fromkeys(sequences) or (None,)
         ]
         usual = (*(SAVING if len(specs) <= FEW else SAVING_MOST), *(SHARDED if gpus > 1 else ()))
-        found = fitting.fit(specs, ((), *(compositions or usual)), rooms, server)
+        asked = tuple(dict.fromkeys(((), *(compositions or usual))))
+        found = fitting.fit(specs, asked, rooms, server)
         return Fits(tuple(fitting.check(item, server) if check else item for item in found))
 
 

@@ -17,6 +17,7 @@ from torch.utils import _foreach_utils
 from torch.utils._pytree import tree_map_only
 
 from harness.prediction.fakes import replaced
+from harness.prediction.limits import FLASH
 
 FLOAT32_IN_AUTOCAST: tuple[tuple[Any, str], ...] = (
     (torch, "pow"),
@@ -28,10 +29,6 @@ FLOAT32_IN_AUTOCAST: tuple[tuple[Any, str], ...] = (
 )
 """Of the functions that autocast runs in float32 on a GPU and leaves alone on a CPU, those that models call by name
 (https://docs.pytorch.org/docs/stable/amp.html#cuda-ops-that-autocast-to-float32)."""
-
-
-FLASH = (8, 0)
-"""The compute capability from which on FlashAttention runs (aten/src/ATen/native/transformers/cuda/sdp_utils.cpp)."""
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.prediction.ranks import Unforeseen
+from harness.prediction.limits import Unforeseen
 
 Line = tuple[float, float]
 """Bytes whatever the batch, and bytes that each sample adds."""

@@ -11,8 +11,8 @@ from bench.setup import Unsupported
 from bench.workload import Workload, first_batch
 from harness.message import Message
 from harness.prediction.growth import Line
-from harness.prediction.ranks import Unforeseen
-from harness.prediction.trial import HOPPER, Predicted, Trial
+from harness.prediction.limits import HOPPER, Unforeseen
+from harness.prediction.trial import Predicted, Trial
 from harness.processes.worker import requested_workload
 
 SLACK = 1.1

@@ -13,10 +13,7 @@ from torch.nn import parallel
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from harness.prediction.fakes import replaced, replaced_everywhere
-
-
-class Unforeseen(Exception):
-    """What cannot be known without running it; the message says why, for the user."""
+from harness.prediction.limits import Unforeseen
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,8 @@ from harness.prediction.fakes import fake_tensors, replaced, without_data
 from harness.prediction.gpu_kernels import gpu_kernels
 from harness.prediction.growth import Growth, growth
 from harness.prediction.ledger import Kind, Ledger
-from harness.prediction.ranks import Unforeseen, pretended
+from harness.prediction.limits import HOPPER, Unforeseen
+from harness.prediction.ranks import pretended
 from harness.timing.feed import Batches
 from harness.timing.step import infer_step, train_step
 
@@ -34,11 +36,11 @@ UPDATES = 2
 ALLOCATION_BYTES = {"cpu": 1, "cuda": 512}
 """What the device's allocator rounds each allocation up to (CUDACachingAllocator: kMinBlockSize)."""
 
-HOPPER = (9, 0)
-"""The compute capability that is taken where none is named: what its libraries keep is the most."""
-
 DOUBT = 1.02
 """From so much more on than is predicted, what may be there makes the prediction unknown."""
+
+OUT_OF_PROPORTION = 0.01
+"""From so much on that a third batch is off, two have not told how memory grows."""
 
 OF_A_PROCESS = ("num_workers", "prefetch_factor", "persistent_workers", "pin_memory")
 """Options of a DataLoader that change who makes batches, and not what is in them."""
@@ -122,15 +124,21 @@ class Trial:
         """How the peak grows with the batch: by what was `seen` of the workload's own, and one more trial of twice
         that.
 
-        Raises Unforeseen where larger batches take another program than smaller ones.
+        Raises Unforeseen where larger batches take another program than smaller ones, or more than their proportion.
         """
         own, twice = workload.batch, self._times(workload, seen, 2)
         try:
-            return growth((seen.changes, twice.changes), (own, 2 * own), self.workspace_bytes)
+            found = growth((seen.changes, twice.changes), (own, 2 * own), self.workspace_bytes)
+            # The models of families are known to grow in proportion.
+            other = None if workload.family else (3 * own, self._times(workload, seen, 3))
         except Unforeseen:
             # The first trial may have made what stays for later ones, and parts of one sample may be handled otherwise.
             thrice = self._times(workload, seen, 3)
-            return growth((twice.changes, thrice.changes), (2 * own, 3 * own), self.workspace_bytes)
+            found = growth((twice.changes, thrice.changes), (2 * own, 3 * own), self.workspace_bytes)
+            other = (own, seen)
+        if other and not math.isclose(found.peak_bytes(other[0]), other[1].peak_bytes, rel_tol=OUT_OF_PROPORTION):
+            raise Unforeseen("its memory does not grow in proportion to the batch")
+        return found
 
     def _times(self, workload: Workload, seen: Predicted, times: int) -> Predicted:
         """The same on so many times the samples that were seen."""

@@ -18,8 +18,7 @@ from bench.composition import compose, ranks
 from bench.corpus import cache_folder, write_atomically
 from bench.host import Host
 from harness.message import Message
-from harness.prediction.gpu_kernels import FLASH
-from harness.prediction.trial import HOPPER
+from harness.prediction.limits import FLASH, HOPPER
 from harness.preparation.prepared import TASK_TIMEOUT_S, Entry
 from harness.processes.fork_server import ArmFailed, ForkServer
 

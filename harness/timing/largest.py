@@ -42,7 +42,9 @@ def largest_batch(build: Callable[[int], TrainingSetup], batch: int, seed: int) 
 
 def ran_out_of_memory(error: BaseException) -> bool:
     """Whether memory is what was lacking: CUDA's libraries and the system each say it in words of their own."""
-    told = any(mark in str(error).lower() for mark in ("out of memory", "alloc_failed", "can't allocate memory"))
+    told = any(
+        mark in str(error).lower() for mark in ("out of memory", "alloc_failed", "can't allocate memory", "bad_alloc")
+    )
     return told or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 

@@ -32,9 +32,21 @@ def _room(room: Room, each: Sequence[Sequence[Fit]]) -> str:
     races = [command for group in each if (command := fits.race(group))]
     if races:
         lines += ["Which of them is fastest is not known before they run:", *(f"  {command}" for command in races)]
-    unknown = {item.label: item.reason for group in each for item in group if item.reason}
-    lines += [f"{label} is unknown: {reason}" for label, reason in unknown.items()]
+    lines += _unknown(each)
     return "\n".join(lines)
+
+
+def _unknown(each: Sequence[Sequence[Fit]]) -> list[str]:
+    """What is not known and why, with the workloads where it is not so of all."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for group in each:
+        for item in group:
+            if item.reason:
+                found.setdefault((item.label, item.reason), []).append(fits.name(item))
+    return [
+        f"{label} is unknown{'' if len(names) == len(each) else f' of {quantity.several(names)}'}: {reason}"
+        for (label, reason), names in found.items()
+    ]
 
 
 def _table(shown: Map) -> str:

@@ -50,7 +50,7 @@ def errors(comparisons: Sequence[Comparison]) -> str | None:
     if not known:
         return None
     off = sorted((pair for pair in known if abs(pair[0]) > WITHIN), key=lambda pair: -abs(pair[0]))
-    farther = [f"{item.techniques} on {item.workload} by {100 * error:+.2g} %" for error, item in off]
+    farther = [f"{item.techniques} on {item.workload} by {quantity.signed(100 * error)} %" for error, item in off]
     near = f"{len(known) - len(off)} of {len(known)} arms are within {quantity.percent(100 * WITHIN)}"
-    rest = f"; farther off: {', '.join(farther)}" if farther else ""
+    rest = f"; farther off: {quantity.several(farther, 6)}" if farther else ""
     return f"Memory was predicted, and then counted: {near}{rest}."

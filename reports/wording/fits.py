@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from bench.spec import Phase
 from harness.preparation.fitting import Fit, Room
 from reports.wording import quantity
 
@@ -64,7 +66,7 @@ def by_batch(group: Sequence[Fit]) -> Map:
     """The memory of one workload's compositions, batch by batch, and the largest that fits."""
     shown = batches(group)
     lines = tuple(
-        Line(item.label, (*(_at(item, batch) for batch in shown), _largest(item)), _note(item)) for item in group
+        Line(item.label, (*(_at(item, batch) for batch in shown), _most(item)), _note(item)) for item in group
     )
     return Map(name(group[0]), (*(f"batch {batch}" for batch in shown), "largest batch"), lines)
 
@@ -88,10 +90,15 @@ def answer(group: Sequence[Fit]) -> str:
     helping = sorted(
         (item for item in group[1:] if item.fits(batch)), key=lambda item: (len(item.changes), item.peak_bytes(batch))
     )
-    if not helping:
-        return f"{what} {state} as it is ({taken}), nor under anything that was asked about.{_smaller(group)}"
-    ways = quantity.several([f"{item.label} ({_changes(item)})" for item in helping], 3)
-    return f"{what} {state} as it is ({taken}). It fits under {ways}."
+    said = f"{what} {state} as it is ({taken})"
+    if helping:
+        return f"{said}. It fits under {quantity.several([f'{item.label} ({_changes(item)})' for item in helping], 3)}."
+    if state is State.MAY_FIT:
+        return f"{said}: only trying tells.{_smaller(group)}"
+    perhaps = [item.label for item in group[1:] if _state(item, batch) is State.MAY_FIT]
+    if perhaps:
+        return f"{said}. It may fit under {quantity.several(perhaps)}.{_smaller(group)}"
+    return f"{said}, nor under anything of which it is known.{_smaller(group)}"
 
 
 def race(group: Sequence[Fit]) -> str | None:
@@ -100,8 +107,19 @@ def race(group: Sequence[Fit]) -> str | None:
     fitting = [item for item in group[1:] if item.fits(plain.batch)]
     if plain.fits(plain.batch) or len(fitting) < 2:
         return None
-    techniques = " ".join(f"--technique {item.label}" for item in fitting)
-    return f"trainpace run --model {plain.entry.spec.model} --batch {plain.batch} {techniques}"
+    spec = plain.entry.spec
+    options = {
+        "--model": spec.model,
+        "--phase": None if spec.phase is Phase.PRETRAIN else spec.phase.value,
+        "--batch": plain.batch,
+        "--sequence": spec.sequence,
+        "--data": spec.corpus,
+        "--text-column": spec.text_column,
+        "--label-column": spec.label_column,
+    }
+    words = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+    techniques = [word for item in fitting for word in ("--technique", item.label)]
+    return shlex.join(["trainpace", "run", *words, *techniques])
 
 
 def checked(found: Sequence[Fit]) -> list[str]:
@@ -148,7 +166,7 @@ def _state(item: Fit, batch: int) -> State:
 def _at(item: Fit, batch: int) -> Cell:
     size = item.peak_bytes(batch)
     if size is None:
-        return Cell("" if item.growths else quantity.UNKNOWN, State.UNKNOWN)
+        return Cell("-" if item.growths else quantity.UNKNOWN, State.UNKNOWN)
     return Cell(quantity.memory(size), _state(item, batch))
 
 
@@ -158,6 +176,12 @@ def _largest(item: Fit) -> Cell:
         return Cell(quantity.UNKNOWN, State.UNKNOWN)
     text = f"{batch} to {most}" if most > batch else str(batch)
     return Cell(text, _state(item, item.batch))
+
+
+def _most(item: Fit) -> Cell:
+    """The largest batch beside those that it is the largest of."""
+    found = _largest(item)
+    return found if found.state is State.UNKNOWN else Cell(found.text, State.FITS)
 
 
 def _note(item: Fit) -> str:

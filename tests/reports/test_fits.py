@@ -42,10 +42,10 @@ def test_what_does_not_names_the_ways_by_what_they_change() -> None:
 def test_where_nothing_helps_the_largest_batch_that_does_is_named() -> None:
     group = fitted.fits(CPU, "m", 1000, 2000)
     assert fits.answer(group).endswith(
-        "nor under anything that was asked about. The largest batch is 6, under amp_bf16+checkpoint_activations."
+        "nor under anything of which it is known. The largest batch is 6, under amp_bf16+checkpoint_activations."
     )
     assert fits.race(group) is None
-    assert fits.answer(fitted.fits(CPU, "m", 5000, 1)).endswith("anything that was asked about.")
+    assert fits.answer(fitted.fits(CPU, "m", 5000, 1)).endswith("anything of which it is known.")
 
 
 def test_on_a_gpu_there_is_a_range_in_which_only_trying_tells() -> None:

@@ -70,6 +70,7 @@ def test_from_python(text_folder: Path) -> None:
         (("--model", "gpt2/nano", "--technique", "adamm"), "adamm"),
         (("--model", "gpt2/nano", "--card", "L4", "--check"), "leave out --check"),
         (("--model", "gpt2/nano", "--gpus", "2"), "give --card too"),
+        (("--model", "gpt2/nano", "--check"), "say how much that is with --memory"),
     ],
 )
 def test_bad_input_is_one_line(arguments: tuple[str, ...], said: str) -> None:

@@ -6,12 +6,16 @@ import itertools
 import random
 
 import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 from bench.corpus import Corpus
 from bench.resolve import resolve
 from bench.spec import WorkloadSpec
+from bench.workload import Workload
 from harness.prediction.growth import growth
-from harness.prediction.ranks import Unforeseen
+from harness.prediction.limits import Unforeseen
 from harness.prediction.trial import Trial
 
 
@@ -63,6 +67,31 @@ def test_two_batches_tell_of_a_third(corpus: Corpus, model: str, names: tuple[st
     trial = Trial(techniques=names, device="cpu")
     grown = trial.growth(small, trial.run(small))
     assert grown.peak_bytes(24) == pytest.approx(trial.run(large).peak_bytes, rel=1e-4)
+
+
+class Quadratic(nn.Module):
+    """A loss over all pairs of samples: its memory grows with the square of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        made = self.layer(batch)
+        return (made @ made.T).softmax(1).square().mean()
+
+
+def test_what_grows_out_of_proportion_is_not_known() -> None:
+    workload = Workload(
+        name="pairs",
+        model=Quadratic,
+        data=lambda: TensorDataset(torch.randn(1000, 8)),
+        batch=64,
+        loss=lambda model, batch: model(batch[0]),
+    )
+    trial = Trial(device="cpu")
+    with pytest.raises(Unforeseen, match="not grow in proportion"):
+        trial.growth(workload, trial.run(workload))
 
 
 def test_older_cards_have_other_kernels(corpus: Corpus) -> None:

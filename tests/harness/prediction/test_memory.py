@@ -16,7 +16,7 @@ from bench.setup import baseline
 from bench.spec import WorkloadSpec
 from bench.workload import Workload, families, parameter_count
 from harness.evidence.allocation import allocated_peak_bytes
-from harness.prediction.ranks import Unforeseen
+from harness.prediction.limits import Unforeseen
 from harness.prediction.trial import ALLOCATION_BYTES, UPDATES, Predicted, Trial
 from harness.preparation.prepared import need_bytes
 from harness.processes.fork_server import ForkServer
