@@ -64,12 +64,17 @@ COMMON = (
 
 SAVING_MOST = (
     ("checkpoint_activations",),
-    ("amp_bf16",),
     ("amp_bf16", "checkpoint_activations"),
-    ("adamw_8bit", "amp_bf16", "checkpoint_activations"),
-    ("adamw_8bit", "checkpoint_activations", "pure_bf16"),
+    ("adafactor", "checkpoint_activations", "pure_bf16"),
 )
-SAVING = (("accumulate_4",), ("pure_bf16",), ("adafactor",), ("adamw_8bit",), *SAVING_MOST)
+SAVING = (
+    ("accumulate_4",),
+    ("amp_bf16",),
+    ("pure_bf16",),
+    ("adafactor",),
+    ("adamw_8bit",),
+    *SAVING_MOST,
+)
 """What makes models fit: what helps most, where many models are asked about, and more of it where few are."""
 
 PlanFunction = Callable[[Host], Plan]
