@@ -83,7 +83,7 @@ def answer(group: Sequence[Fit]) -> str:
     what, size = f"{name(plain)}, batch {batch}", plain.peak_bytes(batch)
     if size is None:
         return f"{what}: plain training is unknown: {plain.reason}."
-    taken = f"{quantity.memory(size)} of {quantity.memory(room.free_bytes)} free"
+    taken = f"{quantity.memory(size)}, {quantity.memory(room.free_bytes)} free"
     state = _state(plain, batch)
     if state is State.FITS:
         return f"{what} fits as it is ({taken}), up to batch {plain.largest_batch()}."

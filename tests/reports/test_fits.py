@@ -23,13 +23,13 @@ CARD = on_card(card("24GB"))
 
 def test_what_fits_as_it_is_says_up_to_where() -> None:
     said = fits.answer(fitted.fits(CPU, "m", 1000, 100))
-    assert said == "m at 512 tokens, batch 8 fits as it is (1.76 GiB of 3.91 GiB free), up to batch 30."
+    assert said == "m at 512 tokens, batch 8 fits as it is (1.76 GiB, 3.91 GiB free), up to batch 30."
 
 
 def test_what_does_not_names_the_ways_by_what_they_change() -> None:
     group = fitted.fits(CPU, "m", 1000, 600)
     assert fits.answer(group) == (
-        "m at 512 tokens, batch 8 does not fit as it is (5.66 GiB of 3.91 GiB free). It fits under "
+        "m at 512 tokens, batch 8 does not fit as it is (5.66 GiB, 3.91 GiB free). It fits under "
         "checkpoint_activations (changes nothing that is learnt) and amp_bf16+checkpoint_activations (changes "
         "rounding)."
     )

@@ -78,7 +78,8 @@ class Quadratic(nn.Module):
 
     def forward(self, batch: Tensor) -> Tensor:
         made = self.layer(batch)
-        return (made @ made.T).softmax(1).square().mean()
+        loss: Tensor = (made @ made.T).softmax(1).square().mean()
+        return loss
 
 
 def test_what_grows_out_of_proportion_is_not_known() -> None:
