@@ -135,7 +135,7 @@ class Trial:
             # The first trial may have made what stays for later ones, and parts of one sample may be handled otherwise.
             thrice = self._times(workload, seen, 3)
             found = growth((twice.changes, thrice.changes), (2 * own, 3 * own), self.workspace_bytes)
-            other = (own, seen)
+            other = (own, seen) if own > seen.divisor else None
         if other and not math.isclose(found.peak_bytes(other[0]), other[1].peak_bytes, rel_tol=OUT_OF_PROPORTION):
             raise Unforeseen("its memory does not grow in proportion to the batch")
         return found

@@ -53,10 +53,10 @@ def test_another_program_is_not_known() -> None:
         ("gpt2/nano", ("accumulate_4",)),
         ("gpt2/nano", ("checkpoint_activations", "amp_bf16")),
         ("gpt2/nano", ("adamw_8bit",)),
-        ("bert/tiny", ()),
-        ("t5/nano", ("adafactor",)),
         ("moe/nano", ()),
-        ("vit/nano", ()),
+        pytest.param("bert/tiny", (), marks=pytest.mark.long),
+        pytest.param("t5/nano", ("adafactor",), marks=pytest.mark.long),
+        pytest.param("vit/nano", (), marks=pytest.mark.long),
     ],
 )
 def test_two_batches_tell_of_a_third(corpus: Corpus, model: str, names: tuple[str, ...]) -> None:
