@@ -135,6 +135,9 @@ def _start_s(record: Record) -> float | None:
     return measured.ready_s + sum(steps[1:]) - len(steps) * steady_s
 
 
+NOT_PROFILED = "a step is profiled in a replay on a CPU, and nowhere else yet"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
     """The metrics of an arm: of each the median over its repetitions, None where it is not known."""
@@ -227,6 +230,19 @@ class Figures:
         Form.PERCENT,
         "Copy",
         "of batches to the device, share of the steps' time",
+    )
+    forward_share: float | None = metric(
+        _certified("forward_share"), Form.SHARE, "Forward", "of a step, in one that was profiled", unknown=NOT_PROFILED
+    )
+    backward_share: float | None = metric(
+        _certified("backward_share"), Form.SHARE, "Backward", "of a step, in one that was profiled", unknown=NOT_PROFILED
+    )
+    optimizer_share: float | None = metric(
+        _certified("optimizer_share"),
+        Form.SHARE,
+        "Optimizer",
+        "of a step, in one that was profiled",
+        unknown=NOT_PROFILED,
     )
     exposed_communication_share: float | None = metric(
         _certified("exposed_communication_share"),

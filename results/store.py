@@ -79,7 +79,12 @@ def from_row(row: dict[str, Any]) -> Record:
     """The inverse of `to_row`."""
     own = {field.name: row[field.name] for field in dataclasses.fields(Record) if field.name in row}
     measured = {field.name: row[field.name] for field in dataclasses.fields(Measurement)}
-    certified = {field.name: row[CERTIFICATE_PREFIX + field.name] for field in dataclasses.fields(WorkCertificate)}
+    # Later fields are missing from earlier records.
+    certified = {
+        field.name: row[CERTIFICATE_PREFIX + field.name]
+        for field in dataclasses.fields(WorkCertificate)
+        if CERTIFICATE_PREFIX + field.name in row
+    }
     return Record(
         **own | {"status": Status(row["status"])},
         measurement=Measurement(**measured),

@@ -34,6 +34,7 @@ from harness.evidence.kernels import attention_kernels, cuda_graph_launches
 from harness.evidence.provenance import provenance
 from harness.evidence.replay import Observer, without_dropout
 from harness.evidence.score import score
+from harness.evidence.step_shares import step_shares
 from harness.evidence.witness import Witness
 from harness.message import Message
 from harness.processes.channel import Channel, Closed
@@ -180,6 +181,7 @@ class Worker:
             **seen,
             **allocated,
             **scored,
+            **step_shares(events),
             "first_losses": losses,
             # Only the baseline is what others are held against, and its repetition says how exactly that can be done.
             "repeated_losses": None if self._techniques else self._replayed().steps(count)["losses"],

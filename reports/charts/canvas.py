@@ -19,6 +19,8 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 INK, MUTED, HAIR, PAPER, BAND, ACCENT = "#00000a", "#00000b", "#00000c", "#00000d", "#00000e", "#00000f"
 FASTER, SLOWER, SAME, UNCLEAR = "#00001a", "#00001b", "#00001c", "#00001d"
+KINDS = tuple(f"#00002{index:x}" for index in range(9))
+"""Of the kinds of operators, in the order of harness.evidence.kinds."""
 VARIABLES = {
     INK: "ink",
     MUTED: "muted",
@@ -30,6 +32,7 @@ VARIABLES = {
     SLOWER: "slower",
     SAME: "same",
     UNCLEAR: "unclear",
+    **{colour: f"kind-{index}" for index, colour in enumerate(KINDS)},
 }
 """The CSS variable that each placeholder stands for."""
 
@@ -135,6 +138,11 @@ def log_axis(
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_minor_locator(NullLocator())
     axis.set_ticklabels([form(tick) for tick in ticks])
+
+
+def even_ticks(high: float, most: int = 4) -> list[float]:
+    """Round values from 0 on, evenly spaced, up to `high`."""
+    return [float(tick) for tick in MaxNLocator(nbins=most).tick_values(0, high) if 0 <= tick <= high]
 
 
 def log_ticks(low: float, high: float, most: int) -> list[float]:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from bench.spec import Plan
 from harness.record import Machine, Record
-from reports.charts import curves, panels, scatter, sizes
+from reports.charts import curves, makeup, panels, scatter, sizes
 from reports.charts.chart import Chart
 from reports.charts.forest import FORESTS
 from reports.formats import export
@@ -32,7 +32,7 @@ _BUTTON_BYTES, _FRAME_BYTES = 60, 300
 Comparisons = Sequence[Comparison]
 Records = Sequence[Record]
 
-SECTIONS = (*scatter.SECTIONS, *curves.SECTIONS, *panels.SECTIONS)
+SECTIONS = (*scatter.SECTIONS, *makeup.SECTIONS, *curves.SECTIONS, *panels.SECTIONS)
 """In the order of the page, which is that of importance: where there is no room for all, the last are left out."""
 
 

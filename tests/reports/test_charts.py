@@ -9,12 +9,14 @@ from dataclasses import replace
 import matplotlib as mpl
 import pytest
 
+from harness.evidence.kinds import Kind
 from harness.record import Record, Status
-from reports.charts import curves, panels, scatter
+from reports.charts import curves, makeup, panels, scatter
 from reports.charts import forest as charts
 from reports.wording import quantity
 from results.compare import Comparison, Verdict, compare
 from results.pace import step_time_s
+from tests.pairs import certificate
 from tests.reports.synthetic import (
     FAILED,
     TIMES,
@@ -150,3 +152,26 @@ def test_spread_labels_neither_touch_nor_change_order() -> None:
     assert all(after - before >= 12 - 1e-9 for before, after in itertools.pairwise(by_height))
     assert min(heights) >= 6 and max(heights) <= 94
     assert sorted(range(6), key=lambda index: heights[index]) == sorted(range(6), key=lambda index: wanted[index])
+
+
+def test_the_makeup_of_a_step_is_a_bar_for_each_arm_that_was_profiled(
+    records: list[Record], comparisons: list[Comparison]
+) -> None:
+    arms = [item for item in comparisons if item.workload == "gpt2/tiny"]
+    assert makeup.makeup(arms, records, "m") is None, "nothing was profiled"
+    seen = certificate(
+        forward_share=0.25,
+        backward_share=0.5,
+        optimizer_share=0.25,
+        kinds=[Kind.PRODUCTS, Kind.OPTIMIZER, Kind.BETWEEN],
+        kind_shares=[0.6, 0.2, 0.2],
+    )
+    names = ("fp32", "amp_bf16", "sgd_momentum")
+    profiled = [replace(item, certificate=seen) for item in records if item.techniques in names]
+    chart = makeup.makeup(arms, profiled, "m")
+    assert chart is not None
+    told = re.findall(r'class="point"[^>]*aria-label="([^"]+)"', chart.svg)
+    assert [text.partition(",")[0] for text in told] == ["amp_bf16", "sgd_momentum", "fp32"]
+    assert all("forward 25 %, backward 50 %, optimizer 25 %; by kind products 60 %, optimizer 20 %" in text for text in told)
+    used = {kind for index, kind in enumerate(Kind) if f"var(--kind-{index})" in chart.svg}
+    assert used == {Kind.PRODUCTS, Kind.OPTIMIZER, Kind.BETWEEN}

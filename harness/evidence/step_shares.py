@@ -1,0 +1,120 @@
+"""What the time of a step goes into, as one profiled step on a CPU shows it: by part, and by kind of operator."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import Any
+
+from torch._C._autograd import DeviceType
+from torch.autograd.profiler_util import FunctionEvent
+
+from harness.evidence.kinds import Kind
+
+
+class Part(StrEnum):
+    """Of a step. What lies between two operators is of the part of the second: it is what leads up to it."""
+
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    OPTIMIZER = "optimizer"
+
+
+OPERATORS = {
+    Kind.ATTENTION: ("scaled_dot_product", "flash_attention", "flex_attention"),
+    Kind.NORMALISATION: ("layer_norm", "batch_norm", "rms_norm", "group_norm"),
+    Kind.LOOKUPS: ("embedding", "index", "gather", "scatter", "softmax", "nll_loss", "cross_entropy"),
+    Kind.PRODUCTS: ("mm", "mv", "linear", "matmul", "conv"),
+    Kind.COPIES: ("copy", "clone", "contiguous", "cat", "stack"),
+}
+"""By what stands in the name of an ATen operator: the first that does counts."""
+
+_COMPILED = ("Torch-Compiled Region", "CompiledFunction", "## Call CompiledFxGraph", "graph_")
+_OPTIMIZER, _BACKWARD, _ATEN = "Optimizer.", "autograd::engine::evaluate_function", "aten::"
+
+
+def kind_of(name: str) -> Kind | None:
+    """The kind of an operator by its name in a profile; None for what is none."""
+    if name.startswith(_COMPILED):
+        return Kind.COMPILED
+    if not name.startswith(_ATEN):
+        return None
+    plain = name.removeprefix(_ATEN)
+    return next((kind for kind, marks in OPERATORS.items() if any(mark in plain for mark in marks)), Kind.ELEMENTWISE)
+
+
+def step_shares(profiled: Iterable[FunctionEvent]) -> dict[str, Any]:
+    """The certificate's fields: what each part took of the step, and each kind of operator. Nothing where the step was
+    not on a CPU, or showed nothing."""
+    events = [event for event in profiled if event.device_type == DeviceType.CPU and _s(event) > 0]
+    own = _of_the_training_thread(events)
+    if not own:
+        return {}
+    top = sorted((event for event in own if event.cpu_parent is None), key=lambda event: event.time_range.start)
+    whole = max(event.time_range.end for event in top) - top[0].time_range.start
+    parts, kinds = _parts(top, own), _kinds(own)
+    kinds[Kind.BETWEEN] = whole - sum(kinds.values())
+    shown = [kind for kind in Kind if kinds[kind] > 0]
+    return {
+        "forward_share": parts[Part.FORWARD] / whole,
+        "backward_share": parts[Part.BACKWARD] / whole,
+        "optimizer_share": parts[Part.OPTIMIZER] / whole,
+        "kinds": [kind.value for kind in shown],
+        "kind_shares": [kinds[kind] / whole for kind in shown],
+    }
+
+
+def _s(event: FunctionEvent) -> float:
+    """In whatever unit profiles have."""
+    return float(event.time_range.end - event.time_range.start)
+
+
+def _of_the_training_thread(events: Sequence[FunctionEvent]) -> list[FunctionEvent]:
+    """Those of the thread that did most: others load data, or send what ranks exchange."""
+    busy: defaultdict[int, float] = defaultdict(float)
+    for event in events:
+        if event.cpu_parent is None:
+            busy[event.thread] += _s(event)
+    return [event for event in events if event.thread == max(busy, key=busy.__getitem__)]
+
+
+def _parts(top: Sequence[FunctionEvent], every: Sequence[FunctionEvent]) -> Counter[Part]:
+    found: Counter[Part] = Counter()
+    last_backward = max((event.time_range.end for event in top if event.name.startswith(_BACKWARD)), default=None)
+    until = top[0].time_range.start
+    for event in top:
+        if event.name.startswith(_BACKWARD):
+            part = Part.BACKWARD
+        elif event.name.startswith(_OPTIMIZER) or (last_backward is not None and event.time_range.start >= last_backward):
+            # After the gradients: what clips them, or takes a loss's scale out of them.
+            part = Part.OPTIMIZER
+        else:
+            part = Part.FORWARD
+        found[part] += event.time_range.end - until
+        until = max(until, event.time_range.end)
+    within = sum(
+        _s(event) for event in every if event.name.startswith(_OPTIMIZER) and event.cpu_parent and not _in_optimizer(event.cpu_parent)
+    )
+    # An optimizer may take its steps in the backward pass.
+    found[Part.OPTIMIZER] += within
+    found[Part.BACKWARD] -= within
+    return found
+
+
+def _kinds(events: Iterable[FunctionEvent]) -> Counter[Kind]:
+    found: Counter[Kind] = Counter()
+    for event in events:
+        kind = kind_of(event.name)
+        if kind is not None:
+            alone = _s(event) - sum(map(_s, event.cpu_children))
+            found[Kind.OPTIMIZER if _in_optimizer(event) else kind] += max(0.0, alone)
+    return found
+
+
+def _in_optimizer(event: FunctionEvent | None) -> bool:
+    while event is not None:
+        if event.name.startswith(_OPTIMIZER):
+            return True
+        event = event.cpu_parent
+    return False

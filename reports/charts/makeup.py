@@ -1,0 +1,79 @@
+"""What a step is made of: for each arm a bar as long as its step, cut by kind of operator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.evidence.kinds import Kind
+from harness.record import Record, WorkCertificate
+from reports.charts import canvas
+from reports.charts.chart import Chart, Section
+from reports.charts.forest import named, shortened
+from reports.charts.svg import Tip, inline
+from reports.wording import quantity, view
+from results.compare import Comparison
+
+_WIDTH, _TOP, _ROW, _BAR, _LEFT, _BELOW = 400, 4, 22, 0.62, 150, 40
+_LABEL_CHARACTERS = 24
+
+
+@canvas.styled
+def makeup(comparisons: Sequence[Comparison], records: Sequence[Record], name: str) -> Chart | None:
+    """The step of every ranked arm of which one was profiled, the fastest on top."""
+    seen = {record.techniques: record.certificate for record in records if record.certificate and record.certificate.kinds}
+    shown = [item for item in view.fastest_first(comparisons) if item.techniques in seen and item.step_time_s]
+    if not shown:
+        return None
+    height = _ROW * len(shown)
+    figure = canvas.sheet(_WIDTH, _TOP + height + _BELOW)
+    area = canvas.axes(figure, _LEFT, _TOP, _WIDTH - _LEFT - 8, height)
+    longest_s = max(item.step_time_s or 0.0 for item in shown)
+    area.set_xlim(0, longest_s)
+    area.set_ylim(len(shown), 0)
+    area.set_yticks([])
+    area.spines["left"].set_visible(False)
+    tips = {}
+    for index, item in enumerate(shown):
+        certificate, step_s, begin_s = seen[item.techniques], item.step_time_s or 0.0, 0.0
+        for kind, share in _shares(certificate):
+            area.barh(index + 0.5, share * step_s, _BAR, begin_s, color=canvas.KINDS[list(Kind).index(kind)], linewidth=0)
+            begin_s += share * step_s
+        # Unseen, but it can be pointed at.
+        area.barh(index + 0.5, step_s, _BAR, color=canvas.PAPER, alpha=0)[0].set_gid(f"arm-{index}")
+        tips[f"arm-{index}"] = Tip(text=_told(item, certificate), arm=view.arm_id(item))
+        y = _TOP + _ROW * (index + 0.5)
+        canvas.write(figure, 0, y, shortened(named(item), _LABEL_CHARACTERS), size=canvas.SMALL)
+    ticks = canvas.even_ticks(longest_s)
+    area.set_xticks(ticks, [quantity.duration(tick, 2) for tick in ticks])
+    area.set_xlabel("step time", labelpad=5)
+    label = f"What a step is made of on {shown[0].workload}, one bar an arm"
+    return Chart(svg=inline(figure, name, label, tips, focusable=True))
+
+
+def _shares(certificate: WorkCertificate) -> list[tuple[Kind, float]]:
+    shares = dict(zip(certificate.kinds or (), certificate.kind_shares or (), strict=True))
+    return [(kind, shares[kind]) for kind in Kind if kind in shares]
+
+
+def _told(item: Comparison, certificate: WorkCertificate) -> str:
+    parts = [(part, getattr(certificate, f"{part}_share")) for part in ("forward", "backward", "optimizer")]
+    kinds = sorted(_shares(certificate), key=lambda pair: -pair[1])
+    told = [
+        ", ".join(f"{what} {quantity.percent(100 * share)}" for what, share in shares if share is not None)
+        for shares in (parts, kinds)
+    ]
+    return f"{item.techniques}, step {quantity.duration(item.step_time_s or 0.0)}: {'; by kind '.join(told)}"
+
+
+SECTIONS = (
+    Section(
+        name="makeup",
+        draw=lambda comparisons, records, name: [makeup(comparisons, records, name)],
+        title="What a step is made of",
+        words="Each bar is as long as the arm's step and cut by the kind of operator, as one profiled step of the replay "
+        "shows it: profiling makes small operators longer, so read it for what matters, not to the per cent. What an "
+        "optimizer calls is its own; between operators lie Python, autograd and waiting.",
+        lines={f"kind-{index}": kind.value for index, kind in enumerate(Kind)},
+        nothing="no step was profiled. That is done in a replay on a CPU, and nowhere else yet.",
+    ),
+)
