@@ -154,8 +154,8 @@ class WorkCertificate:
     their norm those of ranks that average gradients are apart. Of the baseline, `repeated_losses` are those of a second
     replay, which show how exactly losses can be compared, and `draws` says whether the forward pass draws random
     numbers. `samples_per_pass` are those of one forward pass on one rank, and `normalises_batch`: layers of the model
-    look across them. `losses_unknown` says why the losses are not compared. On a CPU the shares of forward, backward and
-    optimizer, and those of the `kinds` of operators, are of the time of the last replayed step.
+    look across them. `losses_unknown` says why the losses are not compared. On a CPU the shares of forward, backward
+    and optimizer, and those of the `kinds` of operators, are of the time of the last replayed step.
     """
 
     parameters: int

@@ -235,7 +235,11 @@ class Figures:
         _certified("forward_share"), Form.SHARE, "Forward", "of a step, in one that was profiled", unknown=NOT_PROFILED
     )
     backward_share: float | None = metric(
-        _certified("backward_share"), Form.SHARE, "Backward", "of a step, in one that was profiled", unknown=NOT_PROFILED
+        _certified("backward_share"),
+        Form.SHARE,
+        "Backward",
+        "of a step, in one that was profiled",
+        unknown=NOT_PROFILED,
     )
     optimizer_share: float | None = metric(
         _certified("optimizer_share"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
@@ -30,7 +31,8 @@ OPERATORS = {
 }
 """By what stands in the name of an ATen operator: the first that does counts."""
 
-_COMPILED = ("Torch-Compiled Region", "CompiledFunction", "## Call CompiledFxGraph", "graph_")
+_COMPILED = ("Torch-Compiled Region", "CompiledFunction", "## Call CompiledFxGraph")
+_LOADING = "enumerate(DataLoader)"
 _OPTIMIZER, _BACKWARD, _ATEN = "Optimizer.", "autograd::engine::evaluate_function", "aten::"
 
 
@@ -71,22 +73,24 @@ def _s(event: FunctionEvent) -> float:
 
 
 def _of_the_training_thread(events: Sequence[FunctionEvent]) -> list[FunctionEvent]:
-    """Those of the thread that did most: others load data, or send what ranks exchange."""
+    """Those of the thread that did most: others load data, or send what ranks exchange. What this one loads itself is
+    left out: the timed steps say how long that takes."""
     busy: defaultdict[int, float] = defaultdict(float)
     for event in events:
         if event.cpu_parent is None:
             busy[event.thread] += _s(event)
-    return [event for event in events if event.thread == max(busy, key=busy.__getitem__)]
+    most = max(busy, key=busy.__getitem__, default=None)
+    return [event for event in events if event.thread == most and not _is_within(event, _LOADING)]
 
 
 def _parts(top: Sequence[FunctionEvent], every: Sequence[FunctionEvent]) -> Counter[Part]:
     found: Counter[Part] = Counter()
-    last_backward = max((event.time_range.end for event in top if event.name.startswith(_BACKWARD)), default=None)
+    last_backward = max((event.time_range.end for event in top if event.name.startswith(_BACKWARD)), default=math.inf)
     until = top[0].time_range.start
     for event in top:
         if event.name.startswith(_BACKWARD):
             part = Part.BACKWARD
-        elif event.name.startswith(_OPTIMIZER) or (last_backward is not None and event.time_range.start >= last_backward):
+        elif event.name.startswith(_OPTIMIZER) or event.time_range.start >= last_backward:
             # After the gradients: what clips them, or takes a loss's scale out of them.
             part = Part.OPTIMIZER
         else:
@@ -94,7 +98,9 @@ def _parts(top: Sequence[FunctionEvent], every: Sequence[FunctionEvent]) -> Coun
         found[part] += event.time_range.end - until
         until = max(until, event.time_range.end)
     within = sum(
-        _s(event) for event in every if event.name.startswith(_OPTIMIZER) and event.cpu_parent and not _in_optimizer(event.cpu_parent)
+        _s(event)
+        for event in every
+        if event.name.startswith(_OPTIMIZER) and event.cpu_parent and not _is_within(event.cpu_parent, _OPTIMIZER)
     )
     # An optimizer may take its steps in the backward pass.
     found[Part.OPTIMIZER] += within
@@ -108,13 +114,14 @@ def _kinds(events: Iterable[FunctionEvent]) -> Counter[Kind]:
         kind = kind_of(event.name)
         if kind is not None:
             alone = _s(event) - sum(map(_s, event.cpu_children))
-            found[Kind.OPTIMIZER if _in_optimizer(event) else kind] += max(0.0, alone)
+            found[Kind.OPTIMIZER if _is_within(event, _OPTIMIZER) else kind] += max(0.0, alone)
     return found
 
 
-def _in_optimizer(event: FunctionEvent | None) -> bool:
+def _is_within(event: FunctionEvent | None, what: str) -> bool:
+    """Whether the event is one of that name, or is called by one."""
     while event is not None:
-        if event.name.startswith(_OPTIMIZER):
+        if event.name.startswith(what):
             return True
         event = event.cpu_parent
     return False

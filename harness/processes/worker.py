@@ -181,7 +181,7 @@ class Worker:
             **seen,
             **allocated,
             **scored,
-            **step_shares(events),
+            **({} if kernels else step_shares(events)),
             "first_losses": losses,
             # Only the baseline is what others are held against, and its repetition says how exactly that can be done.
             "repeated_losses": None if self._techniques else self._replayed().steps(count)["losses"],

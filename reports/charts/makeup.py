@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bench.spec import BASELINE
 from harness.evidence.kinds import Kind
 from harness.record import Record, WorkCertificate
 from reports.charts import canvas
@@ -20,8 +21,10 @@ _LABEL_CHARACTERS = 24
 @canvas.styled
 def makeup(comparisons: Sequence[Comparison], records: Sequence[Record], name: str) -> Chart | None:
     """The step of every ranked arm of which one was profiled, the fastest on top."""
-    seen = {record.techniques: record.certificate for record in records if record.certificate and record.certificate.kinds}
-    shown = [item for item in view.fastest_first(comparisons) if item.techniques in seen and item.step_time_s]
+    seen = {item.techniques: item.certificate for item in records if item.certificate and item.certificate.kinds}
+    known = [item for item in comparisons if item.techniques in seen and item.step_time_s]
+    ranked = [item for item in known if view.is_ranked(item) or item.techniques == BASELINE]
+    shown = sorted(ranked, key=lambda item: item.step_time_s or 0.0)
     if not shown:
         return None
     height = _ROW * len(shown)
@@ -36,7 +39,8 @@ def makeup(comparisons: Sequence[Comparison], records: Sequence[Record], name: s
     for index, item in enumerate(shown):
         certificate, step_s, begin_s = seen[item.techniques], item.step_time_s or 0.0, 0.0
         for kind, share in _shares(certificate):
-            area.barh(index + 0.5, share * step_s, _BAR, begin_s, color=canvas.KINDS[list(Kind).index(kind)], linewidth=0)
+            colour = canvas.KINDS[list(Kind).index(kind)]
+            area.barh(index + 0.5, share * step_s, _BAR, begin_s, color=colour, linewidth=0)
             begin_s += share * step_s
         # Unseen, but it can be pointed at.
         area.barh(index + 0.5, step_s, _BAR, color=canvas.PAPER, alpha=0)[0].set_gid(f"arm-{index}")
@@ -47,7 +51,8 @@ def makeup(comparisons: Sequence[Comparison], records: Sequence[Record], name: s
     area.set_xticks(ticks, [quantity.duration(tick, 2) for tick in ticks])
     area.set_xlabel("step time", labelpad=5)
     label = f"What a step is made of on {shown[0].workload}, one bar an arm"
-    return Chart(svg=inline(figure, name, label, tips, focusable=True))
+    whole = {gid: tip.arm or "" for gid, tip in tips.items()}
+    return Chart(svg=inline(figure, name, label, tips, panels=whole, focusable=True))
 
 
 def _shares(certificate: WorkCertificate) -> list[tuple[Kind, float]]:
@@ -70,9 +75,9 @@ SECTIONS = (
         name="makeup",
         draw=lambda comparisons, records, name: [makeup(comparisons, records, name)],
         title="What a step is made of",
-        words="Each bar is as long as the arm's step and cut by the kind of operator, as one profiled step of the replay "
-        "shows it: profiling makes small operators longer, so read it for what matters, not to the per cent. What an "
-        "optimizer calls is its own; between operators lie Python, autograd and waiting.",
+        words="Each bar is as long as the arm's step and cut by the kind of operator, as one profiled step of the "
+        "replay shows it: profiling makes small operators longer, so read it for what matters, not to the per cent. "
+        "What an optimizer calls is its own; between operators lie Python, autograd and waiting.",
         lines={f"kind-{index}": kind.value for index, kind in enumerate(Kind)},
         nothing="no step was profiled. That is done in a replay on a CPU, and nowhere else yet.",
     ),

@@ -58,7 +58,8 @@ def inline(
         if tips and (tip := tips.get(group.get("id", ""))):
             _make_point(group, tip, focusable=focusable)
         if panels and (arm := panels.get(group.get("id", ""))):
-            group.attrib |= {"class": "panel", "data-arm": printable(arm)}
+            classes = f"{group.get('class', '')} panel".strip()
+            group.attrib |= {"class": classes, "data-arm": printable(arm)}
     for element in root.iter():
         _own_ids(element, name)
         _tidy(element)

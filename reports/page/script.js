@@ -255,8 +255,9 @@ function showTips() {
   const show = (point, pointed) => {
     tip.textContent = point.getAttribute("aria-label");
     tip.hidden = false;
-    // A marker has one place; on a curve it is where it was pointed at.
-    const at = point.querySelector("circle")?.getBoundingClientRect() ?? new DOMRect(pointed.clientX, pointed.clientY);
+    // A marker has one place; on a curve or a bar it is where it was pointed at, or else the whole of it.
+    const marker = point.querySelector("circle") ?? (pointed ? null : point);
+    const at = marker?.getBoundingClientRect() ?? new DOMRect(pointed.clientX, pointed.clientY);
     const left = at.left + at.width / 2 - tip.offsetWidth / 2;
     const above = at.top - tip.offsetHeight - 8;
     tip.style.left = `${Math.max(8, Math.min(left, innerWidth - tip.offsetWidth - 8))}px`;

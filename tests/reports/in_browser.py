@@ -19,9 +19,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from harness.evidence.kinds import Kind
 from harness.record import Record
 from reports.page import fits, html
 from results.compare import compare
+from tests.pairs import certificate
 from tests.reports import fitted
 from tests.reports.synthetic import FAILED, PLAN, TIMES, machine
 
@@ -216,3 +218,34 @@ def test_the_map_of_what_fits_is_read_at_every_width(
     found = Axe().run(page).response["violations"]
     assert [(item["id"], item["nodes"][0]["html"]) for item in found if item["impact"] in SERIOUS] == []
     page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_bar_says_what_its_step_is_made_of(
+    browser: Browser, records: list[Record], tmp_path: Path, scheme: Literal["light", "dark"]
+) -> None:
+    shares = {kind: 1 / len(Kind) for kind in Kind}
+    seen = certificate(
+        forward_share=0.3,
+        backward_share=0.5,
+        optimizer_share=0.2,
+        kinds=list(shares),
+        kind_shares=list(shares.values()),
+    )
+    profiled = [dataclasses.replace(item, certificate=seen if item.certificate else None) for item in records]
+    file = tmp_path / "report.html"
+    file.write_text(html.render(compare(profiled, machine()), profiled, machine(), PLAN), encoding="utf-8")
+    page = browser.new_page(viewport={"width": 1200, "height": 900}, color_scheme=scheme)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(file.as_uri())
+    bar = page.locator('#makeup .point[data-arm="gpt2/tiny amp_bf16"]').first
+    bar.scroll_into_view_if_needed()
+    bar.focus()
+    expect(page.locator("#tip")).to_contain_text("forward 30 %, backward 50 %, optimizer 20 %")
+    bar.hover()
+    expect(page.locator('.tile[data-arm="gpt2/tiny amp_bf16"]')).to_contain_class("linked")
+    found = Axe().run(page).response["violations"]
+    assert [(item["id"], item["nodes"][0]["html"]) for item in found if item["impact"] in SERIOUS] == []
+    page.close()
+    assert errors == []

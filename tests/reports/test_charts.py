@@ -170,8 +170,9 @@ def test_the_makeup_of_a_step_is_a_bar_for_each_arm_that_was_profiled(
     profiled = [replace(item, certificate=seen) for item in records if item.techniques in names]
     chart = makeup.makeup(arms, profiled, "m")
     assert chart is not None
-    told = re.findall(r'class="point"[^>]*aria-label="([^"]+)"', chart.svg)
+    told = re.findall(r'class="point panel"[^>]*aria-label="([^"]+)"', chart.svg)
     assert [text.partition(",")[0] for text in told] == ["amp_bf16", "sgd_momentum", "fp32"]
-    assert all("forward 25 %, backward 50 %, optimizer 25 %; by kind products 60 %, optimizer 20 %" in text for text in told)
+    said = "forward 25 %, backward 50 %, optimizer 25 %; by kind products 60 %, optimizer 20 %"
+    assert all(said in text for text in told)
     used = {kind for index, kind in enumerate(Kind) if f"var(--kind-{index})" in chart.svg}
     assert used == {Kind.PRODUCTS, Kind.OPTIMIZER, Kind.BETWEEN}

@@ -34,7 +34,9 @@ def kinds(found: dict[str, Any]) -> dict[str, float]:
     return dict(zip(found["kinds"], found["kind_shares"], strict=True))
 
 
-@pytest.mark.parametrize("names", [(), ("accumulate_4",), ("amp_fp16",), ("optimizer_in_backward",), ("clip_gradients",)])
+@pytest.mark.parametrize(
+    "names", [(), ("accumulate_4",), ("amp_fp16",), ("optimizer_in_backward",), ("clip_gradients",)]
+)
 def test_all_of_a_step_is_accounted_for_once(corpus: Corpus, names: tuple[str, ...]) -> None:
     found = shares(corpus, *names)
     parts = [found[f"{part}_share"] for part in ("forward", "backward", "optimizer")]
@@ -57,9 +59,10 @@ def test_recomputing_is_a_part_of_the_backward_pass(corpus: Corpus) -> None:
 
 
 def test_inference_is_forward_alone() -> None:
-    model = nn.Linear(256, 256)
+    model, batch = nn.Linear(256, 256), torch.randn(256, 256)
+    model(batch)
     with torch.inference_mode(), profile(use_kineto=False) as profiled:
-        model(torch.randn(256, 256))
+        model(batch)
     found = step_shares(profiled.function_events or [])
     assert found["forward_share"] == pytest.approx(1) and found["backward_share"] == found["optimizer_share"] == 0
     assert kinds(found)[Kind.PRODUCTS] > 0.5
