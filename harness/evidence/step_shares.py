@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Any
@@ -83,8 +83,8 @@ def _of_the_training_thread(events: Sequence[FunctionEvent]) -> list[FunctionEve
     return [event for event in events if event.thread == most and not _is_within(event, _LOADING)]
 
 
-def _parts(top: Sequence[FunctionEvent], every: Sequence[FunctionEvent]) -> Counter[Part]:
-    found: Counter[Part] = Counter()
+def _parts(top: Sequence[FunctionEvent], every: Sequence[FunctionEvent]) -> defaultdict[Part, float]:
+    found: defaultdict[Part, float] = defaultdict(float)
     last_backward = max((event.time_range.end for event in top if event.name.startswith(_BACKWARD)), default=math.inf)
     until = top[0].time_range.start
     for event in top:
@@ -108,8 +108,8 @@ def _parts(top: Sequence[FunctionEvent], every: Sequence[FunctionEvent]) -> Coun
     return found
 
 
-def _kinds(events: Iterable[FunctionEvent]) -> Counter[Kind]:
-    found: Counter[Kind] = Counter()
+def _kinds(events: Iterable[FunctionEvent]) -> defaultdict[Kind, float]:
+    found: defaultdict[Kind, float] = defaultdict(float)
     for event in events:
         kind = kind_of(event.name)
         if kind is not None:
