@@ -76,10 +76,11 @@ def test_a_draw_from_any_is_seen(index: int) -> None:
 @pytest.mark.parametrize("name", ["workers_2", "prefetch_thread"])
 def test_a_sample_is_the_same_whoever_draws_it(name: str) -> None:
     setups = [baseline(workload(), torch.device("cpu")) for _ in range(2)]
+    # One after the other: a thread that draws meanwhile would draw from the same generators.
     plain = Batches(setups[0], 0, each_sample_seeded=True)
+    expected = [next(plain)[0] for _ in range(3)]
     other = Batches(apply(setups[1], name), 0, each_sample_seeded=True)
-    for _ in range(3):
-        assert torch.equal(next(plain)[0], next(other)[0])
+    assert all(torch.equal(next(other)[0], batch) for batch in expected)
 
 
 def test_workers_draw_what_workers_drew_before() -> None:
