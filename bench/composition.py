@@ -34,7 +34,7 @@ def unmet(chosen: Iterable[Technique], host: Host, phase: Phase = Phase.PRETRAIN
 def _too_few_devices(ranks: int, host: Host) -> str | None:
     """One GPU a rank; on a CPU two ranks may share a core, so that small machines can try."""
     if host.device == "cuda" and ranks > max(1, host.gpus):
-        return f"needs {ranks} GPUs, one for each rank; this machine has {host.gpus}"
+        return f"needs {ranks} GPUs, one for each rank; this run has {host.gpus}"
     if host.device == "cpu" and ranks > 2 * host.cores:
         return f"needs {ranks} ranks, more than two for each of the {host.cores} cores"
     return None

@@ -193,7 +193,7 @@ def test_a_gpu_is_looked_at_once_and_its_arms_take_turns_of_several_steps(told: 
     finally:
         stand.close()
     assert made.plan.protocol == Protocol().on("cuda") and made.plan.protocol.turn_steps == GPU_TURN_STEPS
-    assert made.unsupported == {("gpt2/nano", "ddp_2"): "ddp_2 needs 2 GPUs, one for each rank; this machine has 1"}
+    assert made.unsupported == {("gpt2/nano", "ddp_2"): "ddp_2 needs 2 GPUs, one for each rank; this run has 1"}
     assert made.machine.published_flops_per_s["bfloat16"] > 9e14 and not made.machine.matmul_flops_per_s
 
 

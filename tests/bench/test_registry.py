@@ -53,7 +53,7 @@ def test_needs_are_given_in_words() -> None:
     assert package("torch", "torch")(cpu) is None
     assert "pip install 'x[y]'" in str(package("no_such_module", "'x[y]'")(cpu))
     assert unmet(compose(["tf32"]), cpu) is not None
-    assert "one for each rank; this machine has 1" in str(unmet(compose(["ddp_2"]), new))
+    assert "one for each rank; this run has 1" in str(unmet(compose(["ddp_2"]), new))
 
 
 def test_what_the_baseline_does_by_itself_is_said_to_and_not_measured() -> None:
