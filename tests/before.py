@@ -32,7 +32,7 @@ from harness.preparation.prepared import Prepared, prepare
 from harness.processes.fork_server import ForkServer
 from harness.record import Record
 from reports.wording import quantity
-from tests import ROOT
+from tests import ROOT, pace
 from tests.conftest import let_be
 
 KEPT = ROOT / "docs" / "predictions" / "memory-cpu.jsonl"
@@ -46,10 +46,22 @@ INTRODUCTION = """# Before it runs
 
 What `trainpace run --dry-run` says of the memory of arms, held against what training then allocated on a CPU: each
 technique by itself, in processes of its own, with torch's profiler counting two updates
-([how](measuring.md#how-much-memory-before-it-runs)). No GPU has been asked yet. The step time is not predicted yet.
+([how](measuring.md#how-much-memory-before-it-runs)). No GPU has been asked yet. Of the step time see
+[below](#step-time).
 
 ```
 python -m tests.before --measure MODEL ...   # measure, into docs/predictions/memory-cpu.jsonl
+python -m tests.before                       # render this page from it
+```
+"""
+
+
+STEP_TIME = """## Step time
+
+What it says of the time of a step, held against the step times of a run ([how](measuring.md#how-fast-before-it-runs)).
+
+```
+python -m tests.pace --measure MODEL ...     # measure on a quiet machine, into docs/predictions/pace-cpu.jsonl
 python -m tests.before                       # render this page from it
 ```
 """
@@ -132,7 +144,8 @@ def page(lines: Sequence[dict[str, Any]]) -> str:
         for (label, reason), names in unknown.items()
     ]
     machines = sorted({line["machine"] for line in lines})
-    return "\n".join([*parts, "", f"Measured on: {', '.join(machines)}."]) + "\n"
+    parts += ["", f"Measured on: {', '.join(machines)}.", "", STEP_TIME, pace.section(pace.kept())]
+    return "\n".join(parts) + "\n"
 
 
 def _is_known(line: dict[str, Any]) -> bool:

@@ -40,6 +40,19 @@ def planted_no_teacher(setup: TrainingSetup) -> TrainingSetup:
     return setup
 
 
+@technique(stage=Stage.STEP, source=SOURCE)
+def planted_dear(setup: TrainingSetup) -> TrainingSetup:
+    """Multiplies large matrices beside every pass, for nothing."""
+    large = torch.ones(2000, 2000)
+
+    def dear(model: nn.Module, batch: Batch) -> Tensor:
+        for _ in range(4):
+            large @ large
+        return setup.loss(model, batch)
+
+    return replace(setup, loss=dear)
+
+
 class _IdleOptimizer(torch.optim.SGD):
     def step(self, closure: object = None) -> None:  # type: ignore[override]
         """Does nothing, quickly."""

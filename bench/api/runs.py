@@ -188,7 +188,7 @@ def measure(fork_server: ForkServer, prepared: Prepared, folder: Path) -> Run:
                 interrupted=True,
             ) from None
     if sweep.unmeasured:
-        print(dry_run.unmeasured(sweep.unmeasured, prepared.plan, folder))
+        print(dry_run.unmeasured(sweep.unmeasured, prepared.plan, folder, sweep.put_off))
     made = Run(folder)
     made.render()
     return made

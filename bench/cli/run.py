@@ -101,13 +101,18 @@ def run(
 def _print_plan(prepared: Prepared, fork_server: ForkServer, *, as_json: bool) -> None:
     """Print what would run, and what it would take."""
     from harness.preparation.forecast import forecast
+    from harness.preparation.pacing import paces_of
     from reports.text import dry_run
 
-    forecasts = forecast(prepared, fork_server)
+    def timing(done: int, total: int) -> None:
+        if not done:
+            typer.echo(f"timing {total} operators, which is kept for this machine ..", err=True)
+
+    forecasts, paces = forecast(prepared, fork_server), paces_of(prepared, fork_server, timing)
     if as_json:
-        typer.echo(json.dumps(dry_run.as_json(prepared, forecasts), indent=2))
+        typer.echo(json.dumps(dry_run.as_json(prepared, forecasts, paces), indent=2))
     else:
-        typer.echo(dry_run.dry_run(prepared, forecasts))
+        typer.echo(dry_run.dry_run(prepared, forecasts, paces))
 
 
 def _conclude(made: Run) -> None:

@@ -22,6 +22,7 @@ from harness.heats.rounds import Rounds, run_rounds
 from harness.processes.fork_server import ForkServer
 from harness.record import Record, Status
 from harness.telemetry import cgroups
+from harness.timing.turns import round_count, turn_steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +33,9 @@ class Lineup:
     `shared_cache`, where it is given, is one for all of them. `found_batches` has the batch of each arm that has looked
     for one of its own in an earlier repetition. `alone` are the labels of the arms that cannot be in memory beside
     others. `start_s` is how long arms may take to be warm, by label. After `deadline_s`, on time.monotonic's clock, no
-    rival is started any more. With `replay` arms replay their first updates. `predicted_bytes` is what tensors of arms
-    will take of a device, by label, as far as that is known.
+    rival is started any more; one that turns out to need more than `most_s` once it is warm is put off. With `replay`
+    arms replay their first updates. `predicted_bytes` is what tensors of arms will take of a device, by label, as far
+    as that is known.
     """
 
     fork_server: ForkServer
@@ -45,16 +47,19 @@ class Lineup:
     alone: Collection[str] = ()
     start_s: Mapping[str, float] = dataclasses.field(default_factory=dict)
     deadline_s: float = math.inf
+    most_s: float = math.inf
     replay: bool = True
     predicted_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 class Race:
-    """One repetition. `run` may be called once."""
+    """One repetition. `run` may be called once. `put_off` has by label the seconds that an arm would have taken once it
+    was warm, where they were too many."""
 
     def __init__(self, heat: Heat, lineup: Lineup) -> None:
         self._heat, self._lineup = heat, lineup
         self._time = _Time(heat, lineup)
+        self.put_off: dict[str, float] = {}
 
     def run(self, baseline: Trial, rivals: Sequence[Trial]) -> Iterator[Record]:
         """Yield one record for each arm; the baseline's for each of its processes in each part that the heat is split
@@ -62,7 +67,8 @@ class Race:
 
         A heat is split when its arms do not fit in memory at once, or are more than the protocol's `heat_arms`. An arm
         that ran out of memory among others runs once more with the baseline alone; what does not fit beside that is
-        measured with one arm in memory at a time. Rivals that there is no time left for have no record.
+        measured with one arm in memory at a time. Rivals that there is no time left for, and those that are put off,
+        have no record.
         """
         waiting = [trial for trial in rivals if trial.label not in self._lineup.alone]
         alone = [trial for trial in rivals if trial.label in self._lineup.alone]
@@ -120,7 +126,7 @@ class Race:
                 arm.end()
             arms = self._start(line)
         started = [arm.trial for arm in arms]
-        waiting[:] = [trial for trial in waiting if trial not in started]
+        waiting[:] = [trial for trial in waiting if trial not in started and trial.label not in self.put_off]
         return sorted(arms, key=lambda arm: (arm.trial.copy > 0, arm.trial.techniques != ()))
 
     def _start(self, line: Sequence[Trial]) -> list[Arm]:
@@ -148,8 +154,13 @@ class Race:
                 trial = next(other for other in (trial, *pending) if not other.techniques)
                 pending.clear()
             self._heat.show(trial.label, "warm-up")
-            arms.append(self._started(trial, arms))
-            largest_bytes = max(largest_bytes, arms[-1].memory_bytes() // arms[-1].world_size)
+            arm = self._started(trial, arms)
+            if trial.techniques and arm.alive and (owed_s := least_s(arm)) > self._lineup.most_s:
+                arm.end()
+                self.put_off[trial.label] = owed_s
+                continue
+            arms.append(arm)
+            largest_bytes = max(largest_bytes, arm.memory_bytes() // arm.world_size)
         return arms
 
     def _started(self, trial: Trial, parked: Sequence[Arm]) -> Arm:
@@ -219,6 +230,12 @@ class _Time:
         begun_s = [arm.measurement.active_s for arm in begun if arm.alive]
         owed_s = sum(self._rounds_s + self._replays * start_s for start_s in (*starts_s, *begun_s))
         return time.monotonic() + sum(starts_s) + owed_s < self._deadline_s
+
+
+def least_s(arm: Arm) -> float:
+    """The seconds that a warm arm takes for the turns and the replay of a repetition at the least."""
+    counted = round_count(arm.protocol, arm.step_s) * turn_steps(arm.protocol, arm.step_s)
+    return (counted + arm.protocol.certify_steps) * arm.step_s
 
 
 def baselines(protocol: Protocol, rivals: int) -> int:

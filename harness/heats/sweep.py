@@ -78,6 +78,8 @@ class Sweep:
         self._forecasts = forecasts
         self._toolchain: Path | None = None
         self._unable = {key: (Status.UNSUPPORTED, reason) for key, reason in prepared.unsupported.items()}
+        self.put_off: dict[tuple[str, str], float] = {}
+        """By workload and label, the seconds that an arm that is put off would have taken once it was warm."""
 
     @property
     def records(self) -> list[Record]:
@@ -86,7 +88,8 @@ class Sweep:
     def run(self, fork_server: ForkServer) -> None:
         """Measure the least repetitions of every workload, then more where they tell most, while the budget lasts.
 
-        The first repetition of each workload has an equal share of the budget: what that leaves no time for is told by
+        The first repetition of each workload has an equal share of the budget. Arms that would take much more of it
+        than others are put off until all others have their least repetitions. What there is no time for is told by
         `unmeasured`. A resumed run counts what it has spent, but has the whole budget again to complete the least.
         Raises ArmFailed where the checkpoint that a workload starts from cannot be made.
         """
@@ -106,14 +109,15 @@ class Sweep:
                 for index, entry in enumerate(wanting):
                     left_s = self._left_s(opened)
                     if repetition == 0:
-                        self._heat(entry, self._trials(entry), repetition, left_s / (len(wanting) - index))
+                        share_s = left_s / (len(wanting) - index)
+                        self._heat(entry, self._trials(entry), repetition, share_s, self._most_s(entry, share_s))
                         continue
                     trials = self._affordable(wanting[index:], repetition, left_s)
                     if len(trials) > 1:
                         self._heat(entry, trials, repetition, left_s)
             while self._plan.budget_s is not None:
                 left_s = self._left_s(started)
-                chosen = self._next(left_s)
+                chosen = self._taken_up(left_s) or self._next(left_s)
                 if chosen is None:
                     return
                 entry, trials = chosen
@@ -140,6 +144,29 @@ class Sweep:
             for trial in self._trials(entry)
             if (entry.spec.name, trial.label) not in known
         ]
+
+    def _most_s(self, entry: Entry, share_s: float) -> float:
+        """What an arm may take from its start on in the first repetition, of a share that is meant for all of them. A
+        resumed run puts nothing off: what it has left to measure is that."""
+        if self._of(entry.spec.name):
+            return math.inf
+        return budget.DEAR * share_s / (self._plan.repetitions * len(self._trials(entry)))
+
+    def _taken_up(self, left_s: float) -> tuple[Entry, list[Trial]] | None:
+        """Arms of one workload that were put off and fit the time left, which they are put off for no longer."""
+        for entry in self._prepared.entries:
+            name, spent_s = entry.spec.name, self._expected_s(entry, self._trials(entry)[:1])
+            taken: list[str] = []
+            for cost_s, label in sorted((cost_s, label) for (of, label), cost_s in self.put_off.items() if of == name):
+                # To be warm it takes two steps, and its replay and the counting of its memory are on fewer threads.
+                spent_s += 2 * cost_s
+                if spent_s < left_s:
+                    taken.append(label)
+            for label in taken:
+                del self.put_off[name, label]
+            if taken:
+                return entry, [trial for trial in self._trials(entry) if trial.label in (BASELINE, *taken)]
+        return None
 
     def _next(self, left_s: float) -> tuple[Entry, list[Trial]] | None:
         """The most telling heat that fits the time left."""
@@ -177,11 +204,16 @@ class Sweep:
         return 1 + max((record.repetition for record in self._of(entry.spec.name)), default=-1)
 
     def _disqualified(self, workload: str) -> set[str]:
-        """Arms that failed before: another repetition would fail alike, and cost its timeout again."""
-        return {record.techniques for record in self._of(workload) if record.status is not Status.OK} - {BASELINE}
+        """Arms that are put off, and those that failed before: another repetition would fail alike, and cost its
+        timeout again."""
+        failed = {record.techniques for record in self._of(workload) if record.status is not Status.OK} - {BASELINE}
+        return failed | {label for name, label in self.put_off if name == workload}
 
-    def _heat(self, entry: Entry, trials: Sequence[Trial], repetition: int, share_s: float) -> None:
-        """One repetition of these arms; no rival is started any more once the share of time is used up."""
+    def _heat(
+        self, entry: Entry, trials: Sequence[Trial], repetition: int, share_s: float, most_s: float = math.inf
+    ) -> None:
+        """One repetition of these arms; no rival is started any more once the share of time is used up, and one that
+        would take more than the most is put off."""
         workload = entry.spec.name
         earlier = [record for record in self._of(workload) if record.repetition == repetition]
         done = {record.techniques for record in earlier} | self._disqualified(workload)
@@ -205,11 +237,14 @@ class Sweep:
             entry,
             dataclasses.replace(self._template(entry), repetition=repetition, heat_part=part, seed=seed),
             time.monotonic() + share_s,
+            most_s,
             # An arm that an earlier repetition had no time for has not replayed yet, and the baseline replays with it.
             replay=not all(self._certified(workload, trial.label) for trial in (baseline, *rivals)),
         )
-        for record in Race(heat, lineup).run(baseline, rivals):
+        race = Race(heat, lineup)
+        for record in race.run(baseline, rivals):
             self._finish(record)
+        self.put_off |= {(workload, label): cost_s for label, cost_s in race.put_off.items()}
         self._paused()
 
     def _certified(self, workload: str, label: str) -> bool:
@@ -218,7 +253,7 @@ class Sweep:
         references = {(item.repetition, item.heat_part) for item in replayed if item.techniques == BASELINE}
         return any(item.techniques == label and (item.repetition, item.heat_part) in references for item in replayed)
 
-    def _lineup(self, entry: Entry, record: Record, deadline_s: float, *, replay: bool) -> Lineup:
+    def _lineup(self, entry: Entry, record: Record, deadline_s: float, most_s: float, *, replay: bool) -> Lineup:
         return Lineup(
             fork_server=self._fork_server,
             record=record,
@@ -233,6 +268,7 @@ class Sweep:
             alone=self._alone(entry),
             start_s=budget.start_s(self._records, entry.spec.name),
             deadline_s=deadline_s,
+            most_s=most_s,
             replay=replay,
             predicted_bytes=self._forecasts.device_bytes(entry.spec.name),
         )

@@ -24,6 +24,9 @@ from bench.workload import Batch
 
 aten = torch.ops.aten
 
+NUMBERS = {aten._local_scalar_dense.default, aten.item.default, aten.is_nonzero.default}
+"""What reads one element; in inference mode torch does not come to the first."""
+
 OF_ALL = {aten.all.default, aten.all.dim, aten.all.dims}
 
 
@@ -114,7 +117,7 @@ class _Read(TorchDispatchMode):
     """
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function is aten._local_scalar_dense.default:
+        if function in NUMBERS:
             return _number(args[0])
         if function is aten.nonzero.default:
             return _places(args[0])

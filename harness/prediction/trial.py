@@ -9,7 +9,8 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from harness.prediction.gpu_kernels import gpu_kernels
 from harness.prediction.growth import Growth, growth
 from harness.prediction.ledger import Kind, Ledger
 from harness.prediction.limits import HOPPER, Unforeseen
+from harness.prediction.operators import Call, Operators
 from harness.prediction.ranks import pretended
 from harness.timing.feed import Batches
 from harness.timing.step import infer_step, train_step
@@ -97,14 +99,7 @@ class Trial:
         ledger = Ledger(ALLOCATION_BYTES[self.device])
         kernels = gpu_kernels(self.capability) if self.device == "cuda" else contextlib.nullcontext()
         with pretended(self.rank, self.count), fake_tensors(), ledger, kernels, _compiled_functions(ledger):
-            seed_all(self.seed)
-            setup = baseline(
-                workload, torch.device("cpu"), rank=self.rank, world_size=self.count, replicas=self.replicas
-            )
-            for technique in compose(self.techniques):
-                setup = technique.apply(setup)
-            if setup.find_largest_batch:
-                raise Unforeseen("its batch is found by trying")
+            setup = self._setup(workload)
             batches = drawn or _batches(setup, self.seed)
             state_bytes, changes = _train(setup, ledger, batches, times)
         peak = ledger.peak()
@@ -119,6 +114,28 @@ class Trial:
             batches=batches,
             divisor=setup.accumulate * setup.replicas,
         )
+
+    def operators(self, workload: Workload) -> Counter[Call]:
+        """The operators that an update calls, once the optimizer has its state. Raises what `run` does."""
+        with pretended(self.rank, self.count), fake_tensors(), _compiled_functions(None):
+            setup = self._setup(workload)
+            step = _step(setup)
+            first, second = _batches(setup, self.seed)
+            step(without_data(first))
+            batch, seen = without_data(second), Operators()
+            with seen:
+                step(batch)
+        return seen.calls
+
+    def _setup(self, workload: Workload) -> TrainingSetup:
+        """The composition, built."""
+        seed_all(self.seed)
+        setup = baseline(workload, torch.device("cpu"), rank=self.rank, world_size=self.count, replicas=self.replicas)
+        for technique in compose(self.techniques):
+            setup = technique.apply(setup)
+        if setup.find_largest_batch:
+            raise Unforeseen("its batch is found by trying")
+        return setup
 
     def growth(self, workload: Workload, seen: Predicted) -> Growth:
         """How the peak grows with the batch: by what was `seen` of the workload's own, and one more trial of twice
@@ -143,6 +160,14 @@ class Trial:
     def _times(self, workload: Workload, seen: Predicted, times: int) -> Predicted:
         """The same on so many times the samples that were seen."""
         return self.run(dataclasses.replace(workload, batch=times * workload.batch), seen.batches, times)
+
+
+def _step(setup: TrainingSetup) -> Callable[[Batch], object]:
+    """What makes one update, or one forward pass."""
+    if setup.workload.phase is Phase.INFER:
+        return lambda batch: infer_step(setup, batch)
+    optimizer = setup.optimizer([item for item in setup.model.parameters() if item.requires_grad])
+    return lambda batch: train_step(setup, optimizer, batch)
 
 
 def _train(setup: TrainingSetup, ledger: Ledger, batches: Sequence[Batch], times: int) -> tuple[int, list[int]]:
@@ -177,14 +202,17 @@ def _batches(setup: TrainingSetup, seed: int) -> list[Batch]:
 
 
 @contextlib.contextmanager
-def _compiled_functions(ledger: Ledger) -> Iterator[None]:
-    """Functions that torch.compile is given are one kernel; what it makes of a model is not known."""
+def _compiled_functions(ledger: Ledger | None) -> Iterator[None]:
+    """Functions that torch.compile is given are one kernel in the ledger; without one, they are not known, and what it
+    makes of a model never is."""
 
     def compiled(function: Any = None, **options: Any) -> Any:
         if function is None:
             return lambda given: compiled(given, **options)
         if isinstance(function, nn.Module):
             _of_a_model(function)
+        if ledger is None:
+            raise Unforeseen("what torch.compile makes of its functions is its own choice")
 
         @functools.wraps(function)
         def called(*args: Any, **kwargs: Any) -> Any:
@@ -200,4 +228,4 @@ def _compiled_functions(ledger: Ledger) -> Iterator[None]:
 
 
 def _of_a_model(*_: Any, **__: Any) -> None:
-    raise Unforeseen("what torch.compile keeps in memory is its own choice")
+    raise Unforeseen("what torch.compile makes of a model is its own choice")

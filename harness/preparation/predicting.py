@@ -25,7 +25,7 @@ from harness.processes.fork_server import ArmFailed, ForkServer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is asked of each arm: a task of harness.prediction.memory, on a host's device, with a seed. `packages` are
+    """What is asked of each arm: a task of harness.prediction.tasks, on a host's device, with a seed. `packages` are
     the versions that the answer is of."""
 
     task: str
@@ -82,9 +82,7 @@ def _asked(
     def ask(share: list[int]) -> list[Message]:
         asked = {"request": entry.request, "arms": [arms[number] for number in share], "where": question.where}
         try:
-            answers: list[Message] = fork_server.run(
-                f"harness.prediction.memory:{question.task}", asked, TASK_TIMEOUT_S
-            )
+            answers: list[Message] = fork_server.run(f"harness.prediction.tasks:{question.task}", asked, TASK_TIMEOUT_S)
         except (ArmFailed, ValueError) as failure:
             if len(share) == 1:
                 return [{"reason": str(failure)}]

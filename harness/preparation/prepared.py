@@ -110,7 +110,7 @@ def need_bytes(fork_server: ForkServer, device: str) -> Callable[[WorkloadSpec],
         arguments = {"workload": dataclasses.asdict(plain), "corpus": dataclasses.asdict(open_corpus(*spec.source))}
         with contextlib.suppress(ArmFailed):
             found: int = fork_server.run(
-                "harness.prediction.memory:need_bytes", arguments | {"device": device}, TASK_TIMEOUT_S
+                "harness.prediction.tasks:need_bytes", arguments | {"device": device}, TASK_TIMEOUT_S
             )
             return found
         return None

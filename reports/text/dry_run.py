@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from bench.registry import techniques
 from bench.spec import BASELINE, Phase, Plan, Trial
 from harness.preparation.forecast import Forecasts, does_not_fit
+from harness.preparation.pacing import Pace
 from harness.preparation.prepared import Prepared
 from reports.wording import quantity
 
 NOT_SURE = "it takes about as much as is free: whether it fits, only trying tells"
 
 
-def dry_run(prepared: Prepared, forecasts: Forecasts) -> str:
-    """The arms and the memory that each will take, what is unsupported and why, and the estimated time."""
+Paces = Mapping[tuple[str, str], Pace]
+"""By workload and label."""
+
+
+def dry_run(prepared: Prepared, forecasts: Forecasts, paces: Paces = MappingProxyType({})) -> str:
+    """The arms with what each will take of time and memory, what is unsupported and why, and the estimated time."""
     plan = prepared.plan
     lines = [f"plan {plan.name} on {prepared.machine.device_name}, at least {plan.repetitions} repetitions", ""]
     for entry in prepared.entries:
@@ -24,7 +30,9 @@ def dry_run(prepared: Prepared, forecasts: Forecasts) -> str:
         lines.append(f"{entry.spec.name} ({shape}, {_millions(entry.parameters)} parameters)")
         labels = [trial.label for trial in prepared.trials(entry)]
         width = max(map(len, labels))
-        lines += [f"  {label:{width}}  {_memory_of(forecasts, entry.spec.name, label)}" for label in labels]
+        for label in labels:
+            pace, memory = _pace_of(paces, entry.spec.name, label), _memory_of(forecasts, entry.spec.name, label)
+            lines.append(f"  {label:{width}}  {pace}{memory}")
     if prepared.unsupported:
         lines += ["", "unsupported:"] + [
             f"  {workload}, {label}: {reason}" for (workload, label), reason in prepared.unsupported.items()
@@ -39,13 +47,14 @@ def dry_run(prepared: Prepared, forecasts: Forecasts) -> str:
     return "\n".join(lines)
 
 
-def as_json(prepared: Prepared, forecasts: Forecasts) -> list[dict[str, Any]]:
+def as_json(prepared: Prepared, forecasts: Forecasts, paces: Paces = MappingProxyType({})) -> list[dict[str, Any]]:
     """The same as plain data, an object an arm; what is not known is None, with the reason."""
     rows = []
     for entry in prepared.entries:
         workload = entry.spec.name
         for trial in prepared.plan.trials(entry.spec):
-            found = forecasts.of(workload, trial.label)
+            found, pace = forecasts.of(workload, trial.label), paces.get((workload, trial.label), Pace())
+            low_s, high_s = pace.interval_s or (None, None)
             fits = forecasts.fits(workload, trial.label)
             cannot = prepared.unsupported.get((workload, trial.label))
             too_large = does_not_fit(forecasts, workload, trial.label) if fits is False else None
@@ -56,12 +65,29 @@ def as_json(prepared: Prepared, forecasts: Forecasts) -> list[dict[str, Any]]:
                     "predicted_peak_bytes": found.peak_bytes,
                     "parts": found.kinds or None,
                     "ranks": found.ranks,
-                    "predicted_step_time_s": None,
+                    "predicted_step_time_s": pace.step_time_s,
+                    "predicted_step_time_low_s": low_s,
+                    "predicted_step_time_high_s": high_s,
+                    "step_time_reason": pace.reason,
                     "fits": fits,
                     "reason": cannot or too_large or found.reason or (NOT_SURE if fits is None else None),
                 }
             )
     return rows
+
+
+def _pace_of(paces: Paces, workload: str, label: str) -> str:
+    """How long an update takes, and how that is to the baseline's; nothing where it was not asked for."""
+    pace, baseline = paces.get((workload, label)), paces.get((workload, BASELINE))
+    if pace is None:
+        return ""
+    if pace.interval_s is None or not pace.step_time_s:
+        return f"step time not known: {pace.reason}; "
+    low, high = (quantity.duration(bound) for bound in pace.interval_s)
+    speed = ""
+    if label != BASELINE and baseline is not None and baseline.step_time_s:
+        speed = f", {quantity.ratio(baseline.step_time_s / pace.step_time_s)}"
+    return f"{quantity.duration(pace.step_time_s)} a step ({low} to {high}{speed}); "
 
 
 def _memory_of(forecasts: Forecasts, workload: str, label: str) -> str:
@@ -82,11 +108,16 @@ def _memory_of(forecasts: Forecasts, workload: str, label: str) -> str:
     return f"{quantity.memory(found.peak_bytes)}{where} ({parts})"
 
 
-def unmeasured(trials: Sequence[Trial], plan: Plan, folder: Path) -> str:
-    """Which arms the budget has left no time for, and how they are measured after all."""
+def unmeasured(
+    trials: Sequence[Trial], plan: Plan, folder: Path, put_off: Mapping[tuple[str, str], float] = MappingProxyType({})
+) -> str:
+    """Which arms the budget has left no time for, and how they are measured after all. Of those that were `put_off`,
+    the seconds that they would have taken, by workload and label."""
     names = {trial.workload.name: [] for trial in trials}  # type: dict[str, list[str]]
     for trial in trials:
-        names[trial.workload.name].append(trial.label)
+        long_s = put_off.get((trial.workload.name, trial.label))
+        slow = f" (each repetition takes {quantity.duration(long_s, 2)} or more)" if long_s else ""
+        names[trial.workload.name].append(trial.label + slow)
     missing = "; ".join(f"{workload}: {', '.join(labels)}" for workload, labels in names.items())
     return (
         f"\nThe budget of {plan.budget_s:.0f} s left no time for {missing}. They are measured by: "

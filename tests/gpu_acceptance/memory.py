@@ -38,7 +38,7 @@ def of_arm(stand: Stand, techniques: tuple[str, ...]) -> Row:
         "where": {"device": stand.device, "capability": None, "seed": 0},
     }
     try:
-        (answer,) = stand.fork_server().run("harness.prediction.memory:predict_arms", asked, TASK_TIMEOUT_S)
+        (answer,) = stand.fork_server().run("harness.prediction.tasks:predict_arms", asked, TASK_TIMEOUT_S)
     except (ArmFailed, ValueError) as failure:
         return failed(what, f"no prediction: {' '.join(str(failure).split())}")
     predicted: int | None = answer.get("peak_bytes")

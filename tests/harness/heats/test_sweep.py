@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ import tests.planted  # noqa: F401  the sweep composes the planted techniques in
 from bench.spec import Plan, Protocol, WorkloadSpec
 from harness.heats.arm import Arm
 from harness.heats.sweep import Sweep, check_resumable, command
-from harness.preparation.prepared import Prepared, prepare
+from harness.preparation.prepared import Prepared, prepare, template
 from harness.processes.fork_server import ForkServer
 from harness.record import Record, Status
+from reports.text import dry_run
 from reports.wording.view import notes
 from results.compare import compare, most_telling
 from tests.conftest import LEAST, SHORT
@@ -273,6 +275,47 @@ def test_a_budget_that_is_too_small_for_all_says_what_it_left_out(
     again = sweep(kept[:2], dataclasses.replace(prepared, plan=dataclasses.replace(plan, budget_s=None)))
     again.run(fork_server)
     assert not again.unmeasured
+
+
+@pytest.mark.usefixtures("undisturbed")
+@pytest.mark.parametrize("is_short", [False, True])
+def test_an_arm_that_takes_much_longer_than_others_waits_for_them(
+    fork_server: ForkServer, text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_short: bool
+) -> None:
+    spec = WorkloadSpec(model="gpt2/nano", batch=8, sequence=32, corpus=str(text_folder))
+    compositions = (("planted_dear",), ("adamw_fused",))
+    plan = Plan(name="p", workloads=(spec,), compositions=compositions, repetitions=2, budget_s=600.0, protocol=LEAST)
+    prepared = prepare(plan, fork_server)
+    kept: list[Record] = []
+    made = Sweep(prepared, run_id="r", keep=kept.append, choose=lambda records: [], log=tmp_path / "log")
+    # Two steps at the least, of which the others take milliseconds; it is left no time where there is none.
+    monkeypatch.setattr(Sweep, "_most_s", lambda *_: 0.3)
+    if is_short:
+        monkeypatch.setattr(Sweep, "_taken_up", lambda *_: None)
+    made.run(fork_server)
+    seen = [(record.repetition, record.techniques) for record in kept if not record.copy]
+    first, second = seen[:2], seen[2:4]
+    assert set(first) == {(0, "fp32"), (0, "adamw_fused")} and set(second) == {(1, "fp32"), (1, "adamw_fused")}
+    assert set(seen[4:]) == (set() if is_short else {(2, "fp32"), (2, "planted_dear")})
+    assert {record.status for record in kept} == {Status.OK}
+    assert [trial.label for trial in made.unmeasured] == (["planted_dear"] if is_short else [])
+    if is_short:
+        said = dry_run.unmeasured(made.unmeasured, plan, tmp_path, made.put_off)
+        assert re.search(r"no time for gpt2/nano: planted_dear \(each repetition takes [\d.]+ m?s or more\)", said)
+
+
+def test_what_an_arm_may_take_is_a_few_shares_of_the_first_repetition(
+    fork_server: ForkServer, text_folder: Path, tmp_path: Path
+) -> None:
+    spec = WorkloadSpec(model="gpt2/nano", batch=8, sequence=32, corpus=str(text_folder))
+    plan = Plan(name="p", workloads=(spec,), compositions=(("adam",), ("sgd",)), repetitions=4, protocol=LEAST)
+    prepared = prepare(plan, fork_server)
+    made = Sweep(prepared, run_id="r", keep=lambda _: None, choose=lambda _: [], log=tmp_path / "log")
+    (entry,) = prepared.entries
+    assert made._most_s(entry, 120.0) == pytest.approx(3 * 120.0 / (4 * 3))
+    made.records.append(template(plan, prepared.machine, entry, "r"))
+    # What is left to measure of a run that is resumed is not put off again.
+    assert made._most_s(entry, 120.0) == math.inf
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""How much memory training will take, for every composition, before it runs."""
+"""What can be asked of predictions: tasks of forked processes, each for many compositions of a workload."""
 
 from __future__ import annotations
 
@@ -42,6 +42,12 @@ def grow_arms(request: Message, arms: Sequence[Message], where: Message) -> list
     return [_told(_growth, requested_workload(request), arm, where) for arm in arms]
 
 
+def count_operators(request: Message, arms: Sequence[Message], where: Message) -> list[Message]:
+    """Task: the operators that an update of each arm calls, as `calls` with how often each; or else the `reason` why
+    that is not known."""
+    return [_told(_calls, requested_workload(request), arm, where) for arm in arms]
+
+
 def _told(
     find: Callable[[Workload, list[Trial]], Message], workload: Workload, arm: Message, where: Message
 ) -> Message:
@@ -73,6 +79,12 @@ def _patience() -> Iterator[None]:
 def _peak(workload: Workload, trials: Sequence[Trial]) -> Message:
     seen = _of_ranks(workload, trials)
     return {"peak_bytes": sum(item.peak_bytes for item in seen), **_parts(seen[0])}
+
+
+def _calls(workload: Workload, trials: Sequence[Trial]) -> Message:
+    if len(trials) > 1:
+        raise Unforeseen("how long ranks wait for each other, only running shows")
+    return {"calls": trials[0].operators(workload)}
 
 
 def _growth(workload: Workload, trials: Sequence[Trial]) -> Message:

@@ -1,0 +1,62 @@
+"""The operators of an update: which are called how often, and on what, as texts that calls can be made from again."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from harness.prediction.limits import Unforeseen
+
+COLLECTIVES = ("c10d", "_c10d_functional")
+"""Namespaces of what ranks send each other."""
+
+Call = str
+"""An operator's name, its arguments and its named ones as JSON. Of a tensor there are shape, strides and type."""
+
+
+class Operators(TorchDispatchMode):
+    """Counts calls while it is entered. Raises Unforeseen at a call that cannot be told or be made by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
+        self.calls: Counter[Call] = Counter()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(hasattr(item, "__tensor_flatten__") and not issubclass(item, FakeTensor) for item in types):
+            # What such a tensor is made of follows, in calls of its own.
+            return NotImplemented
+        if not isinstance(function, OpOverload):
+            raise Unforeseen(f"{function} is not made of operators")
+        if function.namespace in COLLECTIVES:
+            raise Unforeseen("how long ranks wait for each other, only running shows")
+        if function.namespace != "profiler":
+            self.calls[json.dumps([str(function), _told(args), _told(kwargs or {})])] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def _told(value: Any) -> Any:
+    match value:
+        case Tensor():
+            return {"tensor": [list(value.shape), list(value.stride()), _name(value.dtype)]}
+        case list() | tuple():
+            return [_told(item) for item in value]
+        case dict():
+            return {"named": {name: _told(item) for name, item in value.items()}}
+        case None | bool() | int() | float() | str():
+            return value
+        case torch.dtype() | torch.layout() | torch.memory_format():
+            return {"torch": _name(value)}
+        case torch.device():
+            return {"device": str(value)}
+    raise Unforeseen(f"an operator is given a {type(value).__name__}")
+
+
+def _name(value: Any) -> str:
+    return str(value).removeprefix("torch.")

@@ -1,0 +1,130 @@
+"""The operators of an update, and how long each takes by itself."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench.corpus import Corpus
+from bench.resolve import resolve
+from bench.spec import Phase, WorkloadSpec
+from bench.workload import Workload
+from harness.prediction import pace
+from harness.prediction.limits import Unforeseen
+from harness.prediction.operators import Call
+from harness.prediction.pace import time_operators
+from harness.prediction.trial import Trial
+
+
+@pytest.fixture(scope="module")
+def workload(corpus: Corpus) -> Workload:
+    return resolve(WorkloadSpec(model="gpt2/nano", batch=8, sequence=32), corpus)
+
+
+def by_name(calls: Counter[Call]) -> Counter[str]:
+    found = Counter[str]()
+    for call, count in calls.items():
+        found[json.loads(call)[0]] += count
+    return found
+
+
+def test_operators_are_those_of_one_update(workload: Workload) -> None:
+    once = by_name(Trial(device="cpu").operators(workload))
+    model: Any = workload.model()
+    layers = model.config.n_layer
+    # Each layer projects to queries, keys and values, and from what they give, and has two layers more.
+    assert once["aten.addmm.default"] == 4 * layers
+    assert once["aten.embedding_dense_backward.default"] == 2
+    in_parts = by_name(Trial(device="cpu", techniques=("accumulate_4",)).operators(workload))
+    assert in_parts["aten.addmm.default"] == 4 * once["aten.addmm.default"]
+    fused = by_name(Trial(device="cpu", techniques=("adamw_fused",)).operators(workload))
+    assert fused["aten._fused_adamw_.default"] == 1
+
+
+def test_a_forward_pass_has_no_backward(corpus: Corpus) -> None:
+    spec = WorkloadSpec(model="gpt2/nano", batch=8, sequence=32, phase=Phase.INFER)
+    calls = by_name(Trial(device="cpu").operators(resolve(spec, corpus)))
+    assert calls["aten.addmm.default"] and not any("backward" in name for name in calls)
+
+
+@pytest.mark.parametrize(
+    ("techniques", "reason"),
+    [
+        (("compile",), "what torch.compile makes of a model"),
+        (("largest_batch",), "its batch is found by trying"),
+    ],
+)
+def test_what_cannot_be_foreseen_says_so(workload: Workload, techniques: tuple[str, ...], reason: str) -> None:
+    with pytest.raises(Unforeseen, match=reason):
+        Trial(device="cpu", techniques=techniques).operators(workload)
+
+
+@pytest.mark.parametrize("techniques", [(), ("amp_bf16",), ("int8_mixed_precision",), ("qat_int8",), ("muon",)])
+def test_every_operator_of_an_update_can_be_timed(workload: Workload, techniques: tuple[str, ...]) -> None:
+    calls = list(Trial(device="cpu", techniques=techniques).operators(workload))
+    times_s = time_operators(calls)
+    assert [call for call, time_s in zip(calls, times_s, strict=True) if not time_s] == []
+
+
+def call(name: str, *shapes: tuple[list[int], str]) -> Call:
+    return json.dumps([name, [told(shape, dtype) for shape, dtype in shapes], {"named": {}}])
+
+
+def told(shape: list[int], dtype: str) -> dict[str, object]:
+    return {"tensor": [shape, list(torch.empty(shape, device="meta").stride()), dtype]}
+
+
+@pytest.fixture
+def seen() -> Iterator[list[tuple[int, int, float, float]]]:
+    """An operator that notes of each call where its tensor lies, how large that is, and the least and most in it."""
+    calls: list[tuple[int, int, float, float]] = []
+    library = torch.library.Library("planted", "FRAGMENT")
+    library.define("look(Tensor a) -> Tensor")
+
+    def look(a: Tensor) -> Tensor:
+        calls.append((a.data_ptr(), a.nbytes, float(a.min()), float(a.max())))
+        return a.new_empty(1)
+
+    library.impl("look", look, "CPU")
+    yield calls
+    library._destroy()
+
+
+def test_an_operator_is_timed_on_what_it_has_not_just_used(seen: list[tuple[int, int, float, float]]) -> None:
+    size = 2 << 20
+    (time_s,) = time_operators([call("planted.look.default", ([size // 4], "float32"))])
+    assert time_s
+    places = {place for place, *_ in seen}
+    assert len(places) * size >= pace.COLD_BYTES
+    assert max(places) - min(places) == (len(places) - 1) * size
+    # One after the other: none comes again before all others have come.
+    rounds = [place for place, *_ in seen][2:]
+    assert all(len(set(rounds[first : first + len(places)])) == len(places) for first in range(0, len(places), 7))
+
+
+def test_operators_find_usual_numbers_whatever_was_done_before(seen: list[tuple[int, int, float, float]]) -> None:
+    tensor = ([1 << 16], "float32")
+    looks = call("planted.look.default", tensor)
+    times_s = time_operators([call("aten.exp_.default", tensor), looks, call("aten.zero_.default", tensor), looks])
+    assert all(times_s)
+    assert all(least > 0 and most < 2 for *_, least, most in seen)
+
+
+def test_types_that_do_not_go_together_are_made_one() -> None:
+    # As of amp, whose fake tensors have other types than real ones.
+    matrix = [64, 64]
+    (time_s,) = time_operators([call("aten.mm.default", (matrix, "bfloat16"), (matrix, "float32"))])
+    assert time_s
+
+
+def test_what_cannot_be_called_has_no_time() -> None:
+    fine = call("aten.mm.default", ([4, 4], "float32"), ([4, 4], "float32"))
+    odd = call("aten.mm.default", ([4, 4], "float32"), ([5, 4], "float32"))
+    first, second, third = time_operators([fine, odd, fine])
+    assert first and third and second is None
