@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -17,7 +17,7 @@ from bench.composition import compose
 from bench.plans import SAVING, SAVING_MOST
 from bench.spec import Phase, WorkloadSpec, parse_composition
 from bench.workload import families
-from harness.preparation import fitting
+from harness.preparation import fitting, pacing
 from harness.preparation.fitting import Fit
 from harness.preparation.prepared import look
 from reports.formats import fits as formats
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FEW = 2
-"""So many models are asked about under everything that saves memory."""
+"""So many models are asked about under everything that saves memory, and for the time of a step."""
 
 SHARDED = (("fsdp2",), ("fsdp2", "checkpoint_activations"))
 """What several GPUs add to what makes models fit."""
@@ -79,13 +79,15 @@ def fit(
     label_column: str | None = None,
     plugins: Sequence[Where] = (),
     check: bool = False,
+    show: Callable[[int], object] = pacing.silent,
 ) -> Fits:
     """The memory that models take under techniques, batch by batch, as `trainpace fit` does; a family means all its
     sizes.
 
     In the memory of `cards` by name or size, `gpus` of each, or else of this machine's `device`, of which no more than
     `memory` (16GB say) is taken. `check` trains on both sides of each edge, with a limit imposed. Raises ValueError for
-    what cannot be asked.
+    what cannot be asked. On this machine's CPU the time of a step is told too, of few models; `show` is told how many
+    operators are still to be timed for it.
     """
     rooms = [fitting.on_card(found, gpus) for found in dict.fromkeys(map(known_cards.card, cards))]
     limit_bytes = None if memory is None else known_cards.memory(memory)
@@ -123,6 +125,8 @@ def fit(
         usual = (*(SAVING if len(specs) <= FEW else SAVING_MOST), *(SHARDED if gpus > 1 else ()))
         asked = tuple(dict.fromkeys(((), *(compositions or usual))))
         found = fitting.fit(specs, asked, rooms, server)
+        if len(specs) <= FEW and not cards and rooms[0].host.device == "cpu":
+            found = fitting.with_paces(found, server, show=show)
         return Fits(tuple(fitting.check(item, server) if check else item for item in found))
 
 

@@ -11,7 +11,7 @@ import typer
 
 from bench import cards as known_cards
 from bench import catalogue
-from bench.cli.console import usage_errors
+from bench.cli.console import tell_timing, usage_errors
 from bench.cli.options import Batch, Data, DeviceName, LabelColumn, Models, Plugins, TextColumn
 from bench.spec import Phase, parse_composition
 
@@ -72,6 +72,7 @@ def fit(
             label_column=label_column,
             plugins=plugin or [],
             check=check,
+            show=tell_timing,
         )
         if html is not None:
             html.write_text(found.html(), encoding="utf-8")

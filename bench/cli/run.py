@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench import catalogue
-from bench.cli.console import INTERRUPTED, NOTHING_MEASURED, fail, usage_errors
+from bench.cli.console import INTERRUPTED, NOTHING_MEASURED, fail, tell_timing, usage_errors
 from bench.cli.options import Batch, Data, DeviceName, LabelColumn, Models, Plugins, Sequence, TextColumn
 from bench.spec import Overrides, Phase, parse_composition
 
@@ -104,11 +104,7 @@ def _print_plan(prepared: Prepared, fork_server: ForkServer, *, as_json: bool) -
     from harness.preparation.pacing import paces_of
     from reports.text import dry_run
 
-    def timing(done: int, total: int) -> None:
-        if not done:
-            typer.echo(f"timing {total} operators, which is kept for this machine ..", err=True)
-
-    forecasts, paces = forecast(prepared, fork_server), paces_of(prepared, fork_server, timing)
+    forecasts, paces = forecast(prepared, fork_server), paces_of(prepared, fork_server, tell_timing)
     if as_json:
         typer.echo(json.dumps(dry_run.as_json(prepared, forecasts, paces), indent=2))
     else:

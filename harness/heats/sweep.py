@@ -148,7 +148,7 @@ class Sweep:
     def _most_s(self, entry: Entry, share_s: float) -> float:
         """What an arm may take from its start on in the first repetition, of a share that is meant for all of them. A
         resumed run puts nothing off: what it has left to measure is that."""
-        if self._of(entry.spec.name):
+        if any(record.techniques == BASELINE for record in self._of(entry.spec.name)):
             return math.inf
         return budget.DEAR * share_s / (self._plan.repetitions * len(self._trials(entry)))
 

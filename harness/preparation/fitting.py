@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from bench.spec import BASELINE, WorkloadSpec
 from harness.message import Message
 from harness.prediction.growth import Growth
 from harness.preparation.forecast import UNSURE
+from harness.preparation.machine import describe_machine
+from harness.preparation.pacing import NOT_ASKED, Pace, Pacing, Show, silent
 from harness.preparation.predicting import Question, predictions
-from harness.preparation.prepared import Entry, entry
+from harness.preparation.prepared import Entry, device_facts, entry
 from harness.processes.fork_server import ArmFailed, ForkServer
 from harness.telemetry import cgroups
 
@@ -78,7 +81,7 @@ class Fit:
 
     `batch` is the workload's own, `growths` are those of each rank, and a batch must divide by `divisor`. `kinds` and
     `modules` are the parts of the first rank's peak at the workload's batch. `changes` is what the composition declares
-    that it changes.
+    that it changes, and `pace` how long a step takes at the workload's batch.
     """
 
     room: Room
@@ -91,6 +94,14 @@ class Fit:
     modules: Mapping[str, int] = dataclasses.field(default_factory=dict)
     reason: str | None = None
     checked: Checked | None = None
+    pace: Pace = NOT_ASKED
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """At the workload's batch; None where it is unknown, or samples have no tokens."""
+        if not self.pace.step_time_s or not self.entry.sequence:
+            return None
+        return self.batch * self.entry.sequence / self.pace.step_time_s
 
     @property
     def label(self) -> str:
@@ -179,6 +190,22 @@ def _made(room: Room, each: Entry, names: tuple[str, ...], answer: Message) -> F
         kinds=answer["kinds"],
         modules=answer["modules"],
     )
+
+
+def with_paces(found: Sequence[Fit], fork_server: ForkServer, seed: int = 0, show: Show = silent) -> list[Fit]:
+    """The same with how long a step takes on this machine's CPU, which must have nothing else to do. `show` is told how
+    many operators of a workload are still to be timed, before that begins."""
+    machine = describe_machine(fork_server, "cpu", device_facts(fork_server, "cpu"), peaks=False)
+    made: list[Fit] = []
+    for _, items in itertools.groupby(found, key=lambda item: id(item.entry)):
+        group = list(items)
+        question = Question(task="count_operators", host=group[0].room.host, seed=seed, packages=machine.packages)
+        asked = [item.techniques for item in group if item.reason is None]
+        told = dict(
+            zip(asked, Pacing(question, machine.machine_id, fork_server, show).of(group[0].entry, asked), strict=True)
+        )
+        made += [dataclasses.replace(item, pace=told.get(item.techniques, item.pace)) for item in group]
+    return made
 
 
 def check(found: Fit, fork_server: ForkServer, seed: int = 0) -> Fit:

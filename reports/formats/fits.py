@@ -24,7 +24,7 @@ def _groups(found: Sequence[Fit]) -> list[list[Fit]]:
 
 
 def _row(item: Fit, batches: Sequence[int]) -> dict[str, Any]:
-    batch = item.batch
+    batch, (low_s, high_s) = item.batch, item.pace.interval_s or (None, None)
     return {
         "workload": item.entry.spec.name,
         "sequence": item.entry.sequence,
@@ -38,8 +38,11 @@ def _row(item: Fit, batches: Sequence[int]) -> dict[str, Any]:
         "fits": item.fits(batch),
         "largest_batch": item.largest_batch(),
         "may_fit_up_to": item.may_fit_up_to(),
-        "predicted_step_time_s": None,
-        "tokens_per_s": None,
+        "predicted_step_time_s": item.pace.step_time_s,
+        "predicted_step_time_low_s": low_s,
+        "predicted_step_time_high_s": high_s,
+        "step_time_reason": item.pace.reason,
+        "tokens_per_s": item.tokens_per_s,
         "parts": dict(item.kinds) or None,
         "modules": dict(item.modules) or None,
         "changes": list(item.changes),

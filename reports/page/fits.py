@@ -18,7 +18,7 @@ def render(found: Sequence[Fit]) -> str:
             "name": room.name,
             "free": quantity.memory(room.free_bytes),
             "map": fits.by_workload(each) if len(each) > 1 else None,
-            "answers": [fits.answer(group) for group in each],
+            "answers": [line for group in each for line in (fits.answer(group), *fits.pace(group))],
             "races": [command for group in each if (command := fits.race(group))],
             "batches": [fits.by_batch(group) for group in each],
         }

@@ -30,6 +30,7 @@ def _room(room: Room, each: Sequence[Sequence[Fit]]) -> str:
         lines.append("?: only trying tells; predictions for a GPU have not been held against one yet")
     lines += ["", *(fits.answer(group) for group in each)]
     races = [command for group in each if (command := fits.race(group))]
+    lines += [line for group in each for line in fits.pace(group)]
     if races:
         lines += ["Which of them is fastest is not known before they run:", *(f"  {command}" for command in races)]
     lines += _unknown(each)

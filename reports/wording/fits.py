@@ -64,11 +64,17 @@ def name(item: Fit) -> str:
 
 def by_batch(group: Sequence[Fit]) -> Map:
     """The memory of one workload's compositions, batch by batch, and the largest that fits."""
-    shown = batches(group)
+    shown, timed = batches(group), any(item.pace.step_time_s for item in group)
     lines = tuple(
-        Line(item.label, (*(_at(item, batch) for batch in shown), _most(item)), _note(item)) for item in group
+        Line(
+            item.label,
+            (*(_at(item, batch) for batch in shown), _most(item), *([_step(item)] if timed else [])),
+            _note(item),
+        )
+        for item in group
     )
-    return Map(name(group[0]), (*(f"batch {batch}" for batch in shown), "largest batch"), lines)
+    columns = (*(f"batch {batch}" for batch in shown), "largest batch")
+    return Map(name(group[0]), (*columns, f"a step of {group[0].batch}") if timed else columns, lines)
 
 
 def by_workload(each: Sequence[Sequence[Fit]]) -> Map:
@@ -120,6 +126,17 @@ def race(group: Sequence[Fit]) -> str | None:
     words = [word for name, value in options.items() if value is not None for word in (name, str(value))]
     techniques = [word for item in fitting for word in ("--technique", item.label)]
     return shlex.join(["trainpace", "run", *words, *techniques])
+
+
+def pace(group: Sequence[Fit]) -> list[str]:
+    """How long a step of plain training takes at the workload's own batch, if that is known."""
+    plain = group[0]
+    if plain.pace.step_time_s is None or plain.pace.interval_s is None:
+        return []
+    low, high = (quantity.duration(bound) for bound in plain.pace.interval_s)
+    rate = f", {quantity.rate(plain.tokens_per_s)} tokens" if plain.tokens_per_s else ""
+    step = quantity.duration(plain.pace.step_time_s)
+    return [f"{name(plain)}, batch {plain.batch}: a step of plain training is to take {step} ({low} to {high}{rate})."]
 
 
 def checked(found: Sequence[Fit]) -> list[str]:
@@ -182,6 +199,13 @@ def _most(item: Fit) -> Cell:
     """The largest batch beside those that it is the largest of."""
     found = _largest(item)
     return found if found.state is State.UNKNOWN else Cell(found.text, State.FITS)
+
+
+def _step(item: Fit) -> Cell:
+    """How long a step takes at the workload's own batch."""
+    if item.pace.step_time_s is None:
+        return Cell(quantity.UNKNOWN, State.UNKNOWN)
+    return Cell(quantity.duration(item.pace.step_time_s), State.FITS)
 
 
 def _note(item: Fit) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,7 @@ def test_a_family_means_all_its_sizes_and_what_makes_one_fit_is_named(text_folde
         *("--technique", "accumulate_4", "--technique", "checkpoint_activations", "--technique", "sgd"),
     )
     assert done.exit_code == 0, done.stderr
+    assert re.search(r"gpt2/nano at 128 tokens, batch 8: a step of plain training is to take [\d.]+ ms \(", done.stdout)
     said = done.stdout
     assert "this machine's CPU, 38.1 MiB free: Largest batch" in said
     assert "gpt2/tiny at 64 tokens, batch 8 does not fit as it is" in said
