@@ -36,6 +36,8 @@ class Operators(TorchDispatchMode):
             raise Unforeseen(f"{function} is not made of operators")
         if function.namespace in COLLECTIVES:
             raise Unforeseen("how long ranks wait for each other, only running shows")
+        if function.overloadpacket is torch.ops.aten._grouped_mm:
+            raise Unforeseen("how many tokens each expert gets, only data tells")
         if function.namespace != "profiler":
             self.calls[json.dumps([str(function), _told(args), _told(kwargs or {})])] += 1
         return function(*args, **(kwargs or {}))

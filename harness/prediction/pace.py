@@ -8,6 +8,7 @@ has just used, the same operators take about three quarters of the time that tra
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -38,24 +39,28 @@ LEAST_S = 0.5e-3
 NORMAL = (1e-6, 1e6)
 """Numbers in between, as training has them: others can take an operator longer."""
 
+INDICES = (1, 0)
+"""As an index a whole number is of what exists. The first often stands for padding, of which some operators do nothing:
+it is taken where there is no second."""
+
 SEEN = 1 << 16
 """So many of them are looked at."""
 
 
 def time_operators(calls: Sequence[Call]) -> list[float | None]:
     """Task: the seconds that each call takes; None for one that cannot be made by itself."""
-    pools = _Pools()
+    pools = [_Pools(index) for index in INDICES]
     with torch.no_grad():
         return [_call_s(call, pools) for call in calls]
 
 
-def _call_s(call: Call, pools: _Pools) -> float | None:
-    for as_float in (False, True):
+def _call_s(call: Call, pools: Sequence[_Pools]) -> float | None:
+    # What fake tensors say of types is not always what real ones have: it is tried once more in float32.
+    for drawn, as_float in itertools.product(pools, (False, True)):
         try:
-            return _timed(call, pools, as_float=as_float)
+            return _timed(call, drawn, as_float=as_float)
         except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError):
-            # What fake tensors say of types is not always what real ones have: it is tried once more in float32.
-            pools.forget()
+            drawn.forget()
     return None
 
 
@@ -103,38 +108,38 @@ def _function(name: str) -> Any:
 
 
 class _Pools:
-    """Memory that the tensors of calls are views of: one for each type, that grows with what is asked for."""
+    """Memory that the tensors of calls are views of: one for each type, that grows with what is asked for. Those of
+    whole numbers have this `index`."""
 
-    def __init__(self) -> None:
+    def __init__(self, index: int) -> None:
+        self._index = index
         self._by_type: dict[torch.dtype, Tensor] = {}
 
     def view(self, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype, offset: int) -> Tensor:
         end = offset + _extent(shape, strides)
         pool = self._by_type.get(dtype)
         if pool is None or len(pool) < end:
-            pool = self._by_type[dtype] = _drawn(max(end, COLD_BYTES // dtype.itemsize), dtype)
+            pool = self._by_type[dtype] = self._drawn(max(end, COLD_BYTES // dtype.itemsize), dtype)
         return torch.as_strided(pool, shape, strides, offset)
 
     def mend(self) -> None:
         """Draw anew what calls have made too large or too small."""
         for dtype, pool in self._by_type.items():
             seen = pool[:: max(1, len(pool) // SEEN)]
-            is_as_drawn = (seen > NORMAL[0]) & (seen < NORMAL[1]) if dtype.is_floating_point else seen == 0
+            is_as_drawn = (seen > NORMAL[0]) & (seen < NORMAL[1]) if dtype.is_floating_point else seen == self._index
             if not bool(is_as_drawn.all()):
-                self._by_type[dtype] = _drawn(len(pool), dtype)
+                self._by_type[dtype] = self._drawn(len(pool), dtype)
 
     def forget(self) -> None:
         """What a call that failed has left."""
         self._by_type.clear()
 
-
-def _drawn(count: int, dtype: torch.dtype) -> Tensor:
-    if not dtype.is_floating_point:
-        # As indices they are of what exists.
-        return torch.zeros(count, dtype=dtype)
-    # A random block many times over: to draw all of it takes longer than what is timed.
-    block = (0.1 + torch.rand(min(count, 1 << 16))).to(dtype)
-    return block.repeat(-(-count // len(block)))[:count]
+    def _drawn(self, count: int, dtype: torch.dtype) -> Tensor:
+        if not dtype.is_floating_point:
+            return torch.full((count,), self._index, dtype=dtype)
+        # A random block many times over: to draw all of it takes longer than what is timed.
+        block = (0.1 + torch.rand(min(count, 1 << 16))).to(dtype)
+        return block.repeat(-(-count // len(block)))[:count]
 
 
 class _Place:

@@ -72,6 +72,12 @@ def test_every_operator_of_an_update_can_be_timed(workload: Workload, techniques
     assert [call for call, time_s in zip(calls, times_s, strict=True) if not time_s] == []
 
 
+def test_the_load_of_experts_is_not_known(corpus: Corpus) -> None:
+    workload = resolve(WorkloadSpec(model="moe/nano", batch=2, sequence=32), corpus)
+    with pytest.raises(Unforeseen, match="how many tokens each expert gets"):
+        Trial(device="cpu").operators(workload)
+
+
 def call(name: str, *shapes: tuple[list[int], str]) -> Call:
     return json.dumps([name, [told(shape, dtype) for shape, dtype in shapes], {"named": {}}])
 
@@ -114,6 +120,19 @@ def test_operators_find_usual_numbers_whatever_was_done_before(seen: list[tuple[
     times_s = time_operators([call("aten.exp_.default", tensor), looks, call("aten.zero_.default", tensor), looks])
     assert all(times_s)
     assert all(least > 0 and most < 2 for *_, least, most in seen)
+
+
+def test_lookups_find_what_exists_and_not_what_stands_for_padding(
+    seen: list[tuple[int, int, float, float]],
+) -> None:
+    """A table of one row has no second."""
+    indices, of_two, of_one = ([8], "int64"), ([2, 4], "float32"), ([1, 4], "float32")
+    times_s = time_operators(
+        [call("planted.look.default", indices)]
+        + [call("aten.embedding.default", table, indices) for table in (of_two, of_one)]
+    )
+    assert all(times_s)
+    assert {(least, most) for *_, least, most in seen} == {(1.0, 1.0)}
 
 
 def test_types_that_do_not_go_together_are_made_one() -> None:
