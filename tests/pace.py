@@ -25,7 +25,7 @@ from bench.plans import COMMON
 from bench.spec import BASELINE, Plan, Protocol, WorkloadSpec
 from harness.heats.sweep import Sweep
 from harness.preparation import pacing, predicting
-from harness.preparation.pacing import HIGH, LOW, paces_of
+from harness.preparation.pacing import BESIDE, HIGH, LOW, paces_of
 from harness.preparation.prepared import prepare
 from harness.processes.fork_server import ForkServer
 from harness.record import Record
@@ -44,9 +44,9 @@ HELD = 0.9
 Line = dict[str, Any]
 
 
-def measure(model: str, fork_server: ForkServer) -> Iterator[Line]:
-    """A line for each technique whose pace is predicted. All operators are timed anew."""
-    compositions = tuple((name,) for name in COMMON)
+def measure(model: str, without: Sequence[str], fork_server: ForkServer) -> Iterator[Line]:
+    """A line for each technique whose pace is predicted. All operators are timed anew, however long that takes."""
+    compositions = tuple((name,) for name in COMMON if name not in without)
     plan = Plan(
         name="pace", workloads=(WorkloadSpec(model=model),), compositions=compositions, repetitions=2, protocol=PROTOCOL
     )
@@ -55,6 +55,7 @@ def measure(model: str, fork_server: ForkServer) -> Iterator[Line]:
     with tempfile.TemporaryDirectory(prefix="trainpace-") as folder, pytest.MonkeyPatch.context() as patch:
         for module in (pacing, predicting):
             patch.setattr(module, "cache_folder", lambda: Path(folder))
+        patch.setattr(pacing, "PATIENCE_S", 3600.0)
         found = {label: pace for (_, label), pace in paces_of(prepared, fork_server).items()}
     predicting_s = time.monotonic() - begun_s
     known = tuple(names for names in compositions if found.get("+".join(names)) and found["+".join(names)].step_time_s)
@@ -72,7 +73,7 @@ def measure(model: str, fork_server: ForkServer) -> Iterator[Line]:
             yield {
                 "workload": model,
                 "techniques": row.techniques,
-                "predicted_step_time_s": found[row.techniques].step_time_s,
+                "operators_s": (found[row.techniques].step_time_s or 0.0) / BESIDE,
                 "step_time_s": row.step_time_s,
                 "predicting_s": round(predicting_s, 1),
                 "machine": prepared.machine.cpu,
@@ -97,8 +98,9 @@ def section(lines: Sequence[Line]) -> str:
         [
             *rows,
             "",
-            f"Of what was predicted, nine of ten updates took {low:.2f} to {high:.2f} times as long: trainpace prints "
-            f"{LOW:g} to {HIGH:g}. Bounds that are made from the other workloads alone hold {inside} of "
+            f"An update takes {beside(lines):.2f} times as long as its operators together, the median of these: trainpace "
+            f"says {BESIDE:g}. Of what it then predicts, nine of ten updates took {low:.2f} to {high:.2f} times as long: "
+            f"it prints {LOW:g} to {HIGH:g}. Bounds that are made from the other workloads alone hold {inside} of "
             f"{inside + outside} arms ({100 * inside / (inside + outside):.0f} %). A sign counts where the measured "
             f"speed-up is farther than {100 * SURE:.0f} % from 1. Farthest off:",
             "",
@@ -121,9 +123,14 @@ def by_heat(lines: Sequence[Line]) -> dict[tuple[str, str], list[Line]]:
     return heats
 
 
+def beside(lines: Sequence[Line]) -> float:
+    """The median of measured to the sum of operators."""
+    return statistics.median(line["step_time_s"] / line["operators_s"] for line in lines)
+
+
 def bounds(lines: Sequence[Line]) -> tuple[float, float]:
     """What lies between nine of ten ratios of measured to predicted."""
-    ratios = sorted(line["step_time_s"] / line["predicted_step_time_s"] for line in lines)
+    ratios = sorted(line["step_time_s"] / _predicted_s(line) for line in lines)
     cut = int((1 - HELD) / 2 * len(ratios))
     return ratios[cut], ratios[-1 - cut]
 
@@ -132,7 +139,7 @@ def held_by_others(lines: Sequence[Line], left_out: str) -> tuple[int, int]:
     """Of a workload's arms how many the bounds of all others hold, and how many they do not."""
     others = [line for line in lines if line["workload"] != left_out] or lines
     low, high = bounds(others)
-    own = [line["step_time_s"] / line["predicted_step_time_s"] for line in lines if line["workload"] == left_out]
+    own = [line["step_time_s"] / _predicted_s(line) for line in lines if line["workload"] == left_out]
     inside = sum(low <= ratio <= high for ratio in own)
     return inside, len(own) - inside
 
@@ -140,9 +147,8 @@ def held_by_others(lines: Sequence[Line], left_out: str) -> tuple[int, int]:
 def speedups(heat: Sequence[Line]) -> list[tuple[float, float]]:
     """Measured and predicted, of each rival."""
     baseline = next(line for line in heat if line["techniques"] == BASELINE)
-    names = ("step_time_s", "predicted_step_time_s")
     return [
-        (baseline[names[0]] / line[names[0]], baseline[names[1]] / line[names[1]])
+        (baseline["step_time_s"] / line["step_time_s"], baseline["operators_s"] / line["operators_s"])
         for line in heat
         if line is not baseline
     ]
@@ -169,19 +175,25 @@ def _row(name: str, machine: str, lines: Sequence[Line], took: str) -> str:
     )
 
 
+def _predicted_s(line: Line) -> float:
+    predicted_s: float = BESIDE * line["operators_s"]
+    return predicted_s
+
+
 def _error(line: Line) -> float:
-    error: float = line["predicted_step_time_s"] / line["step_time_s"] - 1
+    error: float = _predicted_s(line) / line["step_time_s"] - 1
     return error
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", nargs="+", default=[], metavar="MODEL")
-    models = parser.parse_args().measure
-    if models:
+    parser.add_argument("--without", nargs="+", default=[], metavar="TECHNIQUE", help="that takes too long here")
+    asked = parser.parse_args()
+    if asked.measure:
         with ForkServer() as fork_server:
-            for model in models:
-                made = list(measure(model, fork_server))
+            for model in asked.measure:
+                made = list(measure(model, asked.without, fork_server))
                 new = {(line["workload"], line["machine"]) for line in made}
                 others = [line for line in kept() if (line["workload"], line["machine"]) not in new]
                 KEPT.parent.mkdir(exist_ok=True)

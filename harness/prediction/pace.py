@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from harness.prediction.operators import Call
 
-COLD_BYTES = 96 << 20
+COLD_BYTES = 48 << 20
 """What the copies take together: more than the share of the caches that an operator finds its tensors in."""
 
 COPIES = 64
@@ -32,7 +32,7 @@ WARM_BYTES = 16 << 10
 LONG_S = 0.02
 """What takes longer does not gain from what is in the caches, and is timed once."""
 
-ROUNDS = 3
+ROUNDS = 2
 LEAST_S = 0.5e-3
 """A round takes so long at least: the clock's own time is nothing of it."""
 

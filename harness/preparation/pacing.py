@@ -29,6 +29,10 @@ AT_ONCE = 50
 PATIENCE_S = 60.0
 """What timing the operators of a workload may take. The others are timed when they are asked for once more."""
 
+BESIDE = 1.08
+"""By so much longer than its operators together is an update, the median of those that were measured (docs/before.md):
+there are the loop, autograd and the loader, and now and then something else on the machine."""
+
 LOW, HIGH = 0.9, 1.2
 """Of ten updates nine took between so many times what was predicted (docs/before.md)."""
 
@@ -90,7 +94,7 @@ class Pacing:
         untimed = sorted({json.loads(call)[0] for call, time_s in times_s.items() if time_s is None})
         if untimed:
             return Pace(reason=f"{', '.join(untimed)} cannot be timed by itself")
-        return Pace(step_time_s=sum(count * (times_s[call] or 0.0) for call, count in calls.items()))
+        return Pace(step_time_s=BESIDE * sum(count * (times_s[call] or 0.0) for call, count in calls.items()))
 
 
 def paces_of(prepared: Prepared, fork_server: ForkServer, show: Show = silent) -> dict[tuple[str, str], Pace]:

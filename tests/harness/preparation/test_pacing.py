@@ -11,7 +11,7 @@ import pytest
 from bench.spec import Plan, WorkloadSpec
 from harness.preparation import pacing, predicting
 from harness.preparation.forecast import forecast
-from harness.preparation.pacing import HIGH, LOW, paces_of
+from harness.preparation.pacing import BESIDE, HIGH, LOW, paces_of
 from harness.preparation.prepared import Prepared, prepare
 from harness.processes.fork_server import ArmFailed, ForkServer
 from harness.record import Status
@@ -106,6 +106,7 @@ def test_what_takes_too_long_to_time_is_asked_for_once_more(
 def test_what_is_said_of_predictions_is_what_the_records_say() -> None:
     lines = pace.kept()
     assert len(lines) > 40
+    assert pytest.approx(pace.beside(lines), abs=0.03) == BESIDE
     low, high = pace.bounds(lines)
     assert pytest.approx(low, abs=0.05) == LOW
     assert pytest.approx(high, abs=0.05) == HIGH
