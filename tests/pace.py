@@ -69,7 +69,7 @@ def measure(model: str, without: Sequence[str], fork_server: ForkServer) -> Iter
             log=Path(folder) / "arms.log",
         ).run(fork_server)
     for row in compare(records, prepared.machine):
-        if row.step_time_s:
+        if row.step_time_s and found[row.techniques].step_time_s:
             yield {
                 "workload": model,
                 "techniques": row.techniques,
@@ -82,10 +82,12 @@ def measure(model: str, without: Sequence[str], fork_server: ForkServer) -> Iter
 
 def section(lines: Sequence[Line]) -> str:
     """The part of the page on paces."""
+    if not lines:
+        return "Nothing has been measured yet."
     rows = [
-        "| workload | machine | arms | median error | largest | speed-up, median error | signs right | predicted in |"
+        "| workload | machine | arms | median error | largest | speed-up, median error | signs right | predicted in |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    rows.append("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     heats = by_heat(lines)
     rows += [_row(name, machine, heat, f"{heat[0]['predicting_s']:.0f} s") for (name, machine), heat in heats.items()]
     if len(heats) > 1:
@@ -98,16 +100,16 @@ def section(lines: Sequence[Line]) -> str:
         [
             *rows,
             "",
-            f"An update takes {beside(lines):.2f} times as long as its operators together, the median of these: trainpace "
-            f"says {BESIDE:g}. Of what it then predicts, nine of ten updates took {low:.2f} to {high:.2f} times as long: "
-            f"it prints {LOW:g} to {HIGH:g}. Bounds that are made from the other workloads alone hold {inside} of "
-            f"{inside + outside} arms ({100 * inside / (inside + outside):.0f} %). A sign counts where the measured "
-            f"speed-up is farther than {100 * SURE:.0f} % from 1. Farthest off:",
+            f"An update takes {beside(lines):.2f} times as long as its operators together, the median of these: "
+            f"trainpace says {BESIDE:g}. Of what it then predicts, nine of ten updates took {low:.2f} to {high:.2f} "
+            f"times as long: it prints {LOW:g} to {HIGH:g}. Bounds that are made from other workloads alone hold "
+            f"{inside} of {inside + outside} arms ({100 * inside / (inside + outside):.0f} %). A sign counts where the "
+            f"measured speed-up is farther than {100 * SURE:.0f} % from 1. Farthest off:",
             "",
             "| workload | technique | predicted | measured | error |",
             "| --- | --- | ---: | ---: | ---: |",
             *(
-                f"| {line['workload']} | {line['techniques']} | {1e3 * line['predicted_step_time_s']:.1f} ms | "
+                f"| {line['workload']} | {line['techniques']} | {1e3 * _predicted_s(line):.1f} ms | "
                 f"{1e3 * line['step_time_s']:.1f} ms | {100 * _error(line):+.0f} % |"
                 for line in far
             ),
@@ -125,7 +127,8 @@ def by_heat(lines: Sequence[Line]) -> dict[tuple[str, str], list[Line]]:
 
 def beside(lines: Sequence[Line]) -> float:
     """The median of measured to the sum of operators."""
-    return statistics.median(line["step_time_s"] / line["operators_s"] for line in lines)
+    median: float = statistics.median(line["step_time_s"] / line["operators_s"] for line in lines)
+    return median
 
 
 def bounds(lines: Sequence[Line]) -> tuple[float, float]:

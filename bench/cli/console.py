@@ -24,7 +24,7 @@ def fail(message: object, code: int = USAGE_ERROR) -> NoReturn:
 
 def tell_timing(count: int) -> None:
     """Why it takes a while, and that it does so once."""
-    typer.echo(f"timing {count} operators on this machine, once: what they take is kept ..", err=True)
+    typer.echo(f"timing {count} operators, once for this machine; leave it alone meanwhile ..", err=True)
 
 
 @contextmanager

@@ -100,11 +100,12 @@ def run(
 
 def _print_plan(prepared: Prepared, fork_server: ForkServer, *, as_json: bool) -> None:
     """Print what would run, and what it would take."""
-    from harness.preparation.forecast import forecast
+    from harness.preparation.forecast import forecast, without_those_that_do_not_fit
     from harness.preparation.pacing import paces_of
     from reports.text import dry_run
 
-    forecasts, paces = forecast(prepared, fork_server), paces_of(prepared, fork_server, tell_timing)
+    forecasts = forecast(prepared, fork_server)
+    paces = paces_of(without_those_that_do_not_fit(prepared, forecasts), fork_server, tell_timing)
     if as_json:
         typer.echo(json.dumps(dry_run.as_json(prepared, forecasts, paces), indent=2))
     else:

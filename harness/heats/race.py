@@ -80,7 +80,7 @@ class Race:
             if part > first and not self._time.allows([baseline, candidates[0]]):
                 return
             arms = self._admit(baseline, candidates)
-            if len(arms) == 1 and candidates and self._time.allows(candidates[:1], arms):
+            if len(arms) == 1 and candidates and not self.put_off and self._time.allows(candidates[:1], arms):
                 # There was time, so what was lacking is room.
                 arms[0].end()
                 alone += candidates
@@ -124,7 +124,7 @@ class Race:
         if reference is None or (reference.status is Status.OOM and arms.index(reference)):
             for arm in arms:
                 arm.end()
-            arms = self._start(line)
+            arms = self._start([trial for trial in line if trial.label not in self.put_off])
         started = [arm.trial for arm in arms]
         waiting[:] = [trial for trial in waiting if trial not in started and trial.label not in self.put_off]
         return sorted(arms, key=lambda arm: (arm.trial.copy > 0, arm.trial.techniques != ()))
@@ -159,6 +159,7 @@ class Race:
                 arm.end()
                 self.put_off[trial.label] = owed_s
                 continue
+            self._time.spent(arm)
             arms.append(arm)
             largest_bytes = max(largest_bytes, arm.memory_bytes() // arm.world_size)
         return arms
@@ -166,7 +167,6 @@ class Race:
     def _started(self, trial: Trial, parked: Sequence[Arm]) -> Arm:
         arm = self.arm(trial)
         self._heat.start(arm, self._lineup.fork_server, parked, window=True)
-        self._time.spent(arm)
         return arm
 
     def _one_at_a_time(self, trials: Sequence[Trial], part: int) -> Iterator[Record]:
@@ -179,6 +179,7 @@ class Race:
                 continue
             self._heat.show(trial.label, "by itself")
             arm = self._started(trial, ())
+            self._time.spent(arm)
             found = run_rounds(self._heat, [arm])
             arm.attest(arm.replay_steps if self._lineup.replay else 0)
             arm.end()

@@ -113,7 +113,7 @@ class Sweep:
                         self._heat(entry, self._trials(entry), repetition, share_s, self._most_s(entry, share_s))
                         continue
                     trials = self._affordable(wanting[index:], repetition, left_s)
-                    if len(trials) > 1:
+                    if {trial.label for trial in trials} - self._disqualified(entry.spec.name) - {BASELINE}:
                         self._heat(entry, trials, repetition, left_s)
             while self._plan.budget_s is not None:
                 left_s = self._left_s(started)
@@ -146,7 +146,7 @@ class Sweep:
         ]
 
     def _most_s(self, entry: Entry, share_s: float) -> float:
-        """What an arm may take from its start on in the first repetition, of a share that is meant for all of them. A
+        """What an arm may take once it is warm in the first repetition, of a share that is meant for all of them. A
         resumed run puts nothing off: what it has left to measure is that."""
         if any(record.techniques == BASELINE for record in self._of(entry.spec.name)):
             return math.inf

@@ -12,17 +12,23 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from harness.prediction.calls import Call
+from harness.prediction.fakes import NUMBERS
 from harness.prediction.limits import Unforeseen
 
 COLLECTIVES = ("c10d", "_c10d_functional")
 """Namespaces of what ranks send each other."""
 
-Call = str
-"""An operator's name, its arguments and its named ones as JSON. Of a tensor there are shape, strides and type."""
+
+aten = torch.ops.aten
+
+CHOOSING = {aten.nonzero.default, aten.masked_select.default, aten._grouped_mm.default}
+"""Operators whose work depends on data."""
 
 
 class Operators(TorchDispatchMode):
-    """Counts calls while it is entered. Raises Unforeseen at a call that cannot be told or be made by itself."""
+    """Counts calls while it is entered. Raises Unforeseen where what is done depends on data or chance, and at a call
+    that cannot be told or be made by itself."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
@@ -36,11 +42,20 @@ class Operators(TorchDispatchMode):
             raise Unforeseen(f"{function} is not made of operators")
         if function.namespace in COLLECTIVES:
             raise Unforeseen("how long ranks wait for each other, only running shows")
-        if function.overloadpacket is torch.ops.aten._grouped_mm:
-            raise Unforeseen("how many tokens each expert gets, only data tells")
+        if function in CHOOSING or (function is aten.index.Tensor and any(map(_is_mask, args[1]))):
+            raise Unforeseen(f"how much {function} has to do, only data tells")
+        if function in NUMBERS and getattr(args[0], "is_drawn", False):
+            raise Unforeseen("what it does is drawn by lot")
         if function.namespace != "profiler":
             self.calls[json.dumps([str(function), _told(args), _told(kwargs or {})])] += 1
-        return function(*args, **(kwargs or {}))
+        result = function(*args, **(kwargs or {}))
+        if torch.Tag.nondeterministic_seeded in function.tags and isinstance(result, Tensor):
+            result.is_drawn = True  # type: ignore[attr-defined]
+        return result
+
+
+def _is_mask(index: Tensor | None) -> bool:
+    return index is not None and index.dtype in (torch.bool, torch.uint8)
 
 
 def _told(value: Any) -> Any:

@@ -10,12 +10,13 @@ import dataclasses
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 from torch.utils._python_dispatch import _disable_current_modes
 
 from bench.composition import compose
@@ -23,12 +24,13 @@ from bench.seeds import seed_all
 from bench.setup import TrainingSetup, baseline
 from bench.spec import Phase
 from bench.workload import Batch, Workload
+from harness.prediction.calls import Call
 from harness.prediction.fakes import fake_tensors, replaced, without_data
 from harness.prediction.gpu_kernels import gpu_kernels
 from harness.prediction.growth import Growth, growth
 from harness.prediction.ledger import Kind, Ledger
 from harness.prediction.limits import HOPPER, Unforeseen
-from harness.prediction.operators import Call, Operators
+from harness.prediction.operators import Operators
 from harness.prediction.ranks import pretended
 from harness.timing.feed import Batches
 from harness.timing.step import infer_step, train_step
@@ -119,12 +121,11 @@ class Trial:
         """The operators that an update calls, once the optimizer has its state. Raises what `run` does."""
         with pretended(self.rank, self.count), fake_tensors(), _compiled_functions(None):
             setup = self._setup(workload)
-            step = _step(setup)
-            first, second = _batches(setup, self.seed)
-            step(without_data(first))
-            batch, seen = without_data(second), Operators()
-            with seen:
-                step(batch)
+            optimizer = _optimizer(setup)
+            first, second = (without_data(batch) for batch in _batches(setup, self.seed))
+            _step(setup, optimizer, first)
+            with (seen := Operators()):
+                _step(setup, optimizer, second)
         return seen.calls
 
     def _setup(self, workload: Workload) -> TrainingSetup:
@@ -162,26 +163,27 @@ class Trial:
         return self.run(dataclasses.replace(workload, batch=times * workload.batch), seen.batches, times)
 
 
-def _step(setup: TrainingSetup) -> Callable[[Batch], object]:
-    """What makes one update, or one forward pass."""
+def _optimizer(setup: TrainingSetup) -> Optimizer | None:
     if setup.workload.phase is Phase.INFER:
-        return lambda batch: infer_step(setup, batch)
-    optimizer = setup.optimizer([item for item in setup.model.parameters() if item.requires_grad])
-    return lambda batch: train_step(setup, optimizer, batch)
+        return None
+    return setup.optimizer([item for item in setup.model.parameters() if item.requires_grad])
+
+
+def _step(setup: TrainingSetup, optimizer: Optimizer | None, batch: Batch) -> None:
+    """One update, or one forward pass."""
+    if optimizer is None:
+        infer_step(setup, batch)
+    else:
+        train_step(setup, optimizer, batch)
 
 
 def _train(setup: TrainingSetup, ledger: Ledger, batches: Sequence[Batch], times: int) -> tuple[int, list[int]]:
     """Take the updates. Returns the bytes that stay, and all changes until then."""
-    optimizer = None
-    if setup.workload.phase is not Phase.INFER:
-        optimizer = setup.optimizer([item for item in setup.model.parameters() if item.requires_grad])
+    optimizer = _optimizer(setup)
     with ledger.training(setup.model, optimizer):
         for real in batches:
             batch = without_data(real, times)
-            if optimizer is None:
-                infer_step(setup, batch)
-            else:
-                train_step(setup, optimizer, batch)
+            _step(setup, optimizer, batch)
             del batch
     # Now, while the model and the optimizer are alive.
     return ledger.state_bytes, ledger.changes()

@@ -193,18 +193,22 @@ def _made(room: Room, each: Entry, names: tuple[str, ...], answer: Message) -> F
 
 
 def with_paces(found: Sequence[Fit], fork_server: ForkServer, seed: int = 0, show: Show = silent) -> list[Fit]:
-    """The same with how long a step takes on this machine's CPU, which must have nothing else to do. `show` is told how
-    many operators of a workload are still to be timed, before that begins."""
+    """The same with how long a step takes on this machine's CPU, of what fits. `show` is told how many operators of a
+    workload are still to be timed, before that begins."""
     machine = describe_machine(fork_server, "cpu", device_facts(fork_server, "cpu"), peaks=False)
+    question = Question(task="count_operators", host=found[0].room.host, seed=seed, packages=machine.packages)
+    pacing = Pacing(question, machine.machine_id, fork_server, show)
     made: list[Fit] = []
     for _, items in itertools.groupby(found, key=lambda item: id(item.entry)):
         group = list(items)
-        question = Question(task="count_operators", host=group[0].room.host, seed=seed, packages=machine.packages)
-        asked = [item.techniques for item in group if item.reason is None]
-        told = dict(
-            zip(asked, Pacing(question, machine.machine_id, fork_server, show).of(group[0].entry, asked), strict=True)
-        )
-        made += [dataclasses.replace(item, pace=told.get(item.techniques, item.pace)) for item in group]
+        asked = [item.techniques for item in group if item.fits(item.batch)]
+        told = dict(zip(asked, pacing.of(group[0].entry, asked), strict=True))
+        made += [
+            dataclasses.replace(
+                item, pace=told.get(item.techniques, Pace(reason=item.reason or "it does not fit at its own batch"))
+            )
+            for item in group
+        ]
     return made
 
 

@@ -1,6 +1,7 @@
 """How long an update of each composition will take on this machine's CPU, told before anything runs.
 
-What an operator takes is measured once and kept for the machine: compositions, sizes and later times share it.
+What an operator takes is measured once and kept for the machine: compositions, sizes and later times share it. The
+machine must have nothing else to do meanwhile, and it is looked at whether it has.
 """
 
 from __future__ import annotations
@@ -10,31 +11,37 @@ import hashlib
 import itertools
 import json
 import math
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bench.corpus import cache_folder, write_atomically
 from harness.message import Message
+from harness.prediction.calls import ANSWERED, ASKED, name, tensors
 from harness.preparation.predicting import Question, predictions
 from harness.preparation.prepared import Entry, Prepared
 from harness.processes.fork_server import ArmFailed, ForkServer
 from harness.record import Status
+from harness.telemetry import conditions
+from harness.telemetry.gpus import Gpus
 
-AT_ONCE = 50
-"""Operators that are timed by one process, and kept before the next ones."""
+WATCH_S = 10.0
+"""After so long a process of those that time operators ends, what it has timed is kept, and it is looked at what else
+the machine had to do."""
 
 PATIENCE_S = 60.0
 """What timing the operators of a workload may take. The others are timed when they are asked for once more."""
 
-BESIDE = 1.08
+BESIDE = 1.04
 """By so much longer than its operators together is an update, the median of those that were measured (docs/before.md):
 there are the loop, autograd and the loader, and now and then something else on the machine."""
 
-LOW, HIGH = 0.9, 1.2
+LOW, HIGH = 0.95, 1.25
 """Of ten updates nine took between so many times what was predicted (docs/before.md)."""
+
+BOUNDS = "Bounds of predicted step times are those that held nine of ten on two cores of an AMD EPYC (docs/before.md)."
 
 
 Show = Callable[[int], object]
@@ -59,10 +66,12 @@ class Pace:
 
 NOT_ASKED = Pace(reason="it was not asked for")
 
+BESIDE_OPERATORS = Pace(reason="its operators are the baseline's: what it changes is beside them")
+
 
 class Pacing:
     """Predicts the paces of compositions, on one machine. `question` says of which host; on other than a CPU nothing is
-    known. The machine must have nothing else to do."""
+    known."""
 
     def __init__(self, question: Question, machine_id: str, fork_server: ForkServer, show: Show = silent) -> None:
         """`show` is told how many operators of a workload are still to be timed, before that begins."""
@@ -70,10 +79,13 @@ class Pacing:
         self._operators = Operators(machine_id, question.packages, fork_server)
 
     def of(self, entry: Entry, compositions: Sequence[tuple[str, ...]]) -> list[Pace]:
-        """The pace of each composition of a workload."""
+        """The pace of each composition of a workload. Of one whose operators are the baseline's it is not known: what
+        it changes is beside them."""
         if self._question.host.device != "cpu":
             return [Pace(reason="step times are predicted on a CPU alone")] * len(compositions)
-        answers = predictions(self._question, entry, compositions, self._fork_server)
+        asked = list(dict.fromkeys([(), *compositions]))
+        told = dict(zip(asked, predictions(self._question, entry, asked, self._fork_server), strict=True))
+        plain, answers = told[()], [told[names] for names in compositions]
         counted: list[Mapping[str, int]] = [answer.get("calls", {}) for answer in answers]
         missing = self._operators.missing(itertools.chain.from_iterable(counted))
         if missing:
@@ -81,7 +93,10 @@ class Pacing:
         deadline_s = time.monotonic() + PATIENCE_S
         for calls in counted:
             self._operators.learn(calls, deadline_s)
-        return [self._pace(answer) for answer in answers]
+        return [
+            BESIDE_OPERATORS if names and calls and calls == plain.get("calls") else self._pace(answer)
+            for names, calls, answer in zip(compositions, counted, answers, strict=True)
+        ]
 
     def _pace(self, answer: Message) -> Pace:
         if "reason" in answer:
@@ -89,11 +104,11 @@ class Pacing:
         calls: Mapping[str, int] = answer["calls"]
         if missing := self._operators.missing(calls):
             late = f"{len(missing)} of its {len(calls)} operators were not timed within {PATIENCE_S:.0f} s"
-            return Pace(reason=f"{late}: ask once more, what was timed is kept")
+            return Pace(reason=self._operators.disturbed or f"{late}: ask once more, what was timed is kept")
         times_s = {call: self._operators.times_s[call] for call in calls}
-        untimed = sorted({json.loads(call)[0] for call, time_s in times_s.items() if time_s is None})
+        untimed = sorted({name(call) for call, time_s in times_s.items() if time_s is None})
         if untimed:
-            return Pace(reason=f"{', '.join(untimed)} cannot be timed by itself")
+            return Pace(reason=f"{', '.join(untimed)} cannot be timed by itself within {PATIENCE_S:.0f} s")
         return Pace(step_time_s=BESIDE * sum(count * (times_s[call] or 0.0) for call, count in calls.items()))
 
 
@@ -116,14 +131,15 @@ def paces_of(prepared: Prepared, fork_server: ForkServer, show: Show = silent) -
 
 class Operators:
     """What each operator takes on a machine, as far as that has been measured: `times_s` has None for those that cannot
-    be timed."""
+    be timed. `disturbed` says what else the machine had to do, where times were not taken for that."""
 
     def __init__(self, machine_id: str, packages: Mapping[str, str], fork_server: ForkServer) -> None:
         code = Path(__file__).parents[1] / "prediction" / "pace.py"
         facts = (machine_id, sorted(packages.items()), code.read_bytes())
-        name = hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
-        self._file = cache_folder() / "operators" / f"{name}.json"
+        digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
+        self._file = cache_folder() / "operators" / f"{digest}.json"
         self._fork_server = fork_server
+        self.disturbed: str | None = None
         self.times_s: dict[str, float | None] = {}
         with contextlib.suppress(OSError, ValueError):
             self.times_s = json.loads(self._file.read_text(encoding="utf-8"))
@@ -135,45 +151,48 @@ class Operators:
     def learn(self, calls: Iterable[str], deadline_s: float) -> None:
         """Time those that are missing, the small ones first, until this moment of time.monotonic."""
         missing = sorted(self.missing(calls), key=_elements)
-        for first in range(0, len(missing), AT_ONCE):
-            self._time(missing[first : first + AT_ONCE], deadline_s)
+        while missing and (left_s := deadline_s - time.monotonic()) > 0:
+            found, disturbed = self._timed(missing, left_s)
+            if disturbed:
+                self.disturbed = f"operators were timed while {disturbed}: leave the machine alone, and ask once more"
+                return
+            self.times_s |= dict(zip(missing, found, strict=False))
+            missing = missing[len(found) :]
+            self._keep()
+            if not found:
+                # There is no memory for the next one.
+                return
 
-    def _time(self, calls: Sequence[str], deadline_s: float) -> None:
-        left_s = deadline_s - time.monotonic()
-        if left_s <= 0:
-            return
-        try:
-            found = self._fork_server.run("harness.prediction.pace:time_operators", {"calls": calls}, left_s)
-        except (ArmFailed, ValueError) as failure:
-            if isinstance(failure, ArmFailed) and failure.status is Status.TIMEOUT:
-                return
-            if len(calls) > 1:
-                # One of them has ended the process: the others are asked each by itself.
-                for call in calls:
-                    self._time([call], deadline_s)
-                return
-            found = [None]
-        self.times_s |= dict(zip(calls, found, strict=True))
-        self._keep()
+    def _timed(self, calls: Sequence[str], left_s: float) -> tuple[list[float | None], str | None]:
+        """What the first of the calls take, as many as there was time for; and what else the machine had to do. One
+        that ends its process, or takes longer than anyone waits for, cannot be timed."""
+        gpus = Gpus("cpu", ())
+        with tempfile.TemporaryDirectory(prefix="trainpace-") as folder:
+            asked, answered = Path(folder) / ASKED, Path(folder) / ANSWERED
+            asked.write_text(json.dumps(list(calls)), encoding="utf-8")
+            before, failed = conditions.read(gpus), False
+            arguments = {"folder": folder, "seconds": min(left_s, WATCH_S)}
+            try:
+                self._fork_server.run("harness.prediction.pace:time_operators", arguments, left_s + PATIENCE_S)
+            except (ArmFailed, ValueError) as failure:
+                # Whether there is memory for it is another matter the next time.
+                failed = not (isinstance(failure, ArmFailed) and failure.status is Status.OOM)
+            disturbances = conditions.disturbances(before, conditions.read(gpus), arms=0)
+            # A process that was ended may have left part of a line.
+            *lines, _ = answered.read_text(encoding="utf-8").split("\n") if answered.exists() else [""]
+        found: list[float | None] = [json.loads(line) for line in lines]
+        if failed and len(found) < len(calls):
+            found.append(None)
+        return found, "; ".join(disturbances) or None
 
     def _keep(self) -> None:
-        """For the next time, where there is a place to keep it."""
+        """For the next time, where there is a place to keep it. Operators that a user brings may change meanwhile."""
+        lasting = {call: time_s for call, time_s in self.times_s.items() if name(call).partition(".")[0] == "aten"}
         with contextlib.suppress(OSError):
-            text = json.dumps(self.times_s)
+            text = json.dumps(lasting)
             write_atomically(self._file, lambda partial: Path(partial).write_text(text, encoding="utf-8"))
 
 
 def _elements(call: str) -> int:
     """Of its tensors together."""
-    return sum(math.prod(told["tensor"][0]) for told in _tensors(json.loads(call)))
-
-
-def _tensors(told: Any) -> Iterator[Message]:
-    match told:
-        case {"tensor": _}:
-            yield told
-        case {"named": items}:
-            yield from _tensors(list(items.values()))
-        case list():
-            for item in told:
-                yield from _tensors(item)
+    return sum(math.prod(shape) for shape, _, _ in tensors(call))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -10,12 +11,15 @@ from typing import Any
 from bench.registry import techniques
 from bench.spec import BASELINE, Phase, Plan, Trial
 from harness.preparation.forecast import Forecasts, does_not_fit
-from harness.preparation.pacing import Pace
+from harness.preparation.pacing import BOUNDS, Pace
 from harness.preparation.prepared import Prepared
 from reports.wording import quantity
 
 NOT_SURE = "it takes about as much as is free: whether it fits, only trying tells"
 
+
+SIGN = 1.1
+"""Speed-ups nearer to 1 are not told: what is predicted of them is too far off for that (docs/before.md)."""
 
 Paces = Mapping[tuple[str, str], Pace]
 """By workload and label."""
@@ -42,6 +46,8 @@ def dry_run(prepared: Prepared, forecasts: Forecasts, paces: Paces = MappingProx
             "",
             "first of all, checkpoints are trained that no earlier run has left: the estimate is without them",
         ]
+    if any(pace.step_time_s for pace in paces.values()):
+        lines += ["", BOUNDS]
     budget = f", and further repetitions until {plan.budget_s:.0f} s" if plan.budget_s else ""
     lines += ["", f"estimated time: {prepared.estimated_s():.0f} s for the least repetitions{budget}"]
     return "\n".join(lines)
@@ -84,9 +90,8 @@ def _pace_of(paces: Paces, workload: str, label: str) -> str:
     if pace.interval_s is None or not pace.step_time_s:
         return f"step time not known: {pace.reason}; "
     low, high = (quantity.duration(bound) for bound in pace.interval_s)
-    speed = ""
-    if label != BASELINE and baseline is not None and baseline.step_time_s:
-        speed = f", {quantity.ratio(baseline.step_time_s / pace.step_time_s)}"
+    ratio = (baseline.step_time_s or pace.step_time_s) / pace.step_time_s if baseline else 1.0
+    speed = f", {quantity.ratio(ratio)}" if abs(math.log(ratio)) > math.log(SIGN) else ""
     return f"{quantity.duration(pace.step_time_s)} a step ({low} to {high}{speed}); "
 
 
@@ -116,7 +121,7 @@ def unmeasured(
     names = {trial.workload.name: [] for trial in trials}  # type: dict[str, list[str]]
     for trial in trials:
         long_s = put_off.get((trial.workload.name, trial.label))
-        slow = f" (each repetition takes {quantity.duration(long_s, 2)} or more)" if long_s else ""
+        slow = f" (its first repetition takes {quantity.duration(long_s, 2)} or more)" if long_s else ""
         names[trial.workload.name].append(trial.label + slow)
     missing = "; ".join(f"{workload}: {', '.join(labels)}" for workload, labels in names.items())
     return (

@@ -32,7 +32,7 @@ def _room(room: Room, each: Sequence[Sequence[Fit]]) -> str:
     races = [command for group in each if (command := fits.race(group))]
     lines += [line for group in each for line in fits.pace(group)]
     if races:
-        lines += ["Which of them is fastest is not known before they run:", *(f"  {command}" for command in races)]
+        lines += ["Which of them is fastest, measuring tells:", *(f"  {command}" for command in races)]
     lines += _unknown(each)
     return "\n".join(lines)
 

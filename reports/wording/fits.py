@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from bench.spec import Phase
 from harness.preparation.fitting import Fit, Room
+from harness.preparation.pacing import BOUNDS
 from reports.wording import quantity
 
 MOST_COLUMNS = 8
@@ -136,7 +137,8 @@ def pace(group: Sequence[Fit]) -> list[str]:
     low, high = (quantity.duration(bound) for bound in plain.pace.interval_s)
     rate = f", {quantity.rate(plain.tokens_per_s)} tokens" if plain.tokens_per_s else ""
     step = quantity.duration(plain.pace.step_time_s)
-    return [f"{name(plain)}, batch {plain.batch}: a step of plain training is to take {step} ({low} to {high}{rate})."]
+    what = "a pass without techniques" if plain.entry.spec.phase is Phase.INFER else "a step of plain training"
+    return [f"{name(plain)}, batch {plain.batch}: {what} takes about {step} ({low} to {high}{rate}). {BOUNDS}"]
 
 
 def checked(found: Sequence[Fit]) -> list[str]:
@@ -202,7 +204,7 @@ def _most(item: Fit) -> Cell:
 
 
 def _step(item: Fit) -> Cell:
-    """How long a step takes at the workload's own batch."""
+    """How long a step takes at the workload's own batch, of what fits."""
     if item.pace.step_time_s is None:
         return Cell(quantity.UNKNOWN, State.UNKNOWN)
     return Cell(quantity.duration(item.pace.step_time_s), State.FITS)

@@ -165,7 +165,7 @@ def test_bad_input_ends_the_process_with_2(tmp_path: Path) -> None:
 
 
 def test_dry_run_prints_the_arms_and_leaves_nothing(
-    lent: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lent: None, undisturbed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     done = inside("run", *SMALL, "--technique", "tf32", "--technique", "adam", "--dry-run")
