@@ -195,6 +195,8 @@ def _made(room: Room, each: Entry, names: tuple[str, ...], answer: Message) -> F
 def with_paces(found: Sequence[Fit], fork_server: ForkServer, seed: int = 0, show: Show = silent) -> list[Fit]:
     """The same with how long a step takes on this machine's CPU, of what fits. `show` is told how many operators of a
     workload are still to be timed, before that begins."""
+    if not found:
+        return []
     machine = describe_machine(fork_server, "cpu", device_facts(fork_server, "cpu"), peaks=False)
     question = Question(task="count_operators", host=found[0].room.host, seed=seed, packages=machine.packages)
     pacing = Pacing(question, machine.machine_id, fork_server, show)

@@ -31,6 +31,9 @@ WATCH_S = 10.0
 """After so long a process of those that time operators ends, what it has timed is kept, and it is looked at what else
 the machine had to do."""
 
+LASTING = ("aten", "prim")
+"""Namespaces of torch's own operators."""
+
 PATIENCE_S = 60.0
 """What timing the operators of a workload may take. The others are timed when they are asked for once more."""
 
@@ -187,7 +190,7 @@ class Operators:
 
     def _keep(self) -> None:
         """For the next time, where there is a place to keep it. Operators that a user brings may change meanwhile."""
-        lasting = {call: time_s for call, time_s in self.times_s.items() if name(call).partition(".")[0] == "aten"}
+        lasting = {call: time_s for call, time_s in self.times_s.items() if name(call).partition(".")[0] in LASTING}
         with contextlib.suppress(OSError):
             text = json.dumps(lasting)
             write_atomically(self._file, lambda partial: Path(partial).write_text(text, encoding="utf-8"))
