@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from bench.cli.app import app
 from bench.spec import Phase, parse_composition
-from harness.preparation import fitting
+from harness.preparation import fitting, pacing
 from harness.preparation import forecast as forecasting
 from harness.record import Record, Status
 from tests import ROOT, before
@@ -113,6 +113,7 @@ def commands(document: str) -> list[list[str]]:
 def test_a_command_is_understood(words: list[str], lent: None, monkeypatch: pytest.MonkeyPatch) -> None:
     # What the published sizes will take is not asked here.
     monkeypatch.setattr(forecasting, "forecast", lambda prepared, fork_server: forecasting.NONE)
+    monkeypatch.setattr(pacing, "paces_of", lambda *_: {})
     monkeypatch.setattr(fitting, "fit", lambda *_: [])
     asked = words[1:] + (["--dry-run"] if words[1] == "run" else [])
     done = CliRunner().invoke(app, asked)
