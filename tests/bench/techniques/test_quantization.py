@@ -36,6 +36,13 @@ both_models = pytest.mark.parametrize("model", list(LAYERS))
 all_that_run_here = pytest.mark.parametrize("name", ["qat_int8", "qat_int4", INT8])
 
 
+def first_logits(setup: TrainingSetup) -> Tensor:
+    batch = {name: item for name, item in next(Batches(setup, seed=0)).items() if name != "labels"}
+    with torch.no_grad():
+        logits: Tensor = setup.model.eval()(**batch).logits
+    return logits
+
+
 def test_conv1d_becomes_the_same_linear_layer(corpus: Corpus) -> None:
     setup, plain = build(corpus, "gpt2/nano"), build(corpus, "gpt2/nano")
     setup.model.get_parameter("transformer.h.0.mlp.c_fc.weight").requires_grad_(False)
@@ -80,9 +87,10 @@ def test_every_linear_layer_but_the_head_is_converted_and_learns(corpus: Corpus,
 @both_models
 @all_that_run_here
 def test_the_rounding_shows_and_stays_small(corpus: Corpus, model: str, name: str) -> None:
-    rounded, exact = first_loss(build(corpus, model, name)), first_loss(build(corpus, model))
-    assert rounded != exact
-    assert rounded == pytest.approx(exact, rel=1e-2)
+    rounded, exact = build(corpus, model, name), build(corpus, model)
+    # A mean loss may come out the same to the last bit: what is rounded shows in the logits.
+    assert 1e-3 < float((first_logits(rounded) - first_logits(exact)).abs().max()) < 0.2
+    assert first_loss(rounded) == pytest.approx(first_loss(exact), rel=1e-2)
 
 
 def test_qat_rounds_each_row_of_a_weight_to_int8_levels(corpus: Corpus) -> None:
