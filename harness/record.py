@@ -28,6 +28,7 @@ class Machine:
     """Where it was measured. Two records are comparable only if their `machine_id` is the same.
 
     `driver` is the GPU driver's version and the CUDA release that it supports, `cuda` the one that torch was built for.
+    `memory_bytes_per_s` is what elementwise additions read and write in `memory`, and within the `caches`.
     """
 
     machine_id: str
@@ -51,6 +52,7 @@ class Machine:
     git_dirty: bool | None
     unknown: dict[str, str]
     cuda: str | None = None
+    memory_bytes_per_s: dict[str, float] = field(default_factory=dict)
 
 
 GPU_FIGURES = "GPU figures"
@@ -155,7 +157,8 @@ class WorkCertificate:
     replay, which show how exactly losses can be compared, and `draws` says whether the forward pass draws random
     numbers. `samples_per_pass` are those of one forward pass on one rank, and `normalises_batch`: layers of the model
     look across them. `losses_unknown` says why the losses are not compared. On a CPU the shares of forward, backward
-    and optimizer, and those of the `kinds` of operators, are of the time of the last replayed step.
+    and optimizer, and those of the `kinds` of operators, are of the time of the last replayed step; the FLOP and bytes
+    of each kind are those of the step before, of one rank that is not compiled (harness.evidence.work).
     """
 
     parameters: int
@@ -200,6 +203,8 @@ class WorkCertificate:
     optimizer_share: float | None = None
     kinds: list[str] | None = None
     kind_shares: list[float] | None = None
+    kind_flops: list[float] | None = None
+    kind_bytes: list[float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,8 +17,8 @@ from bench.api import ends
 from bench.api.ends import Ends
 from bench.api.judging import Job, Show, calibrate, decide, drawn_order
 from bench.spec import BASELINE, Phase, WorkloadSpec, parse_composition
+from harness.ab import comparison
 from harness.ab.checkout import Checkout, here, worktree
-from harness.ab.comparison import PROTOCOL
 from harness.ab.sides import Side
 from reports.text import gate as gate_report
 from results import settings
@@ -182,7 +182,7 @@ def _job(asked: Asked, team: Settings, two: Ends, *, is_calibration: bool) -> Jo
         modules=tuple(map(str, asked.plugins)),
         needs_checkout=any(two.revisions) and not is_calibration,
         acknowledged=tuple(settings.described(team, today)),
-        protocol=PROTOCOL,
+        protocol=comparison.PROTOCOL,
         stored=two.stored,
     )
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -21,6 +22,16 @@ class Part(StrEnum):
     BACKWARD = "backward"
     OPTIMIZER = "optimizer"
 
+
+@dataclass(slots=True)
+class Work:
+    """What operators have to do: FLOP, and bytes that are read or written."""
+
+    flops: float = 0.0
+    bytes: float = 0.0
+
+
+NO_WORK = Work()
 
 OPERATORS = {
     Kind.ATTENTION: ("scaled_dot_product", "flash_attention", "flex_attention"),
@@ -46,9 +57,9 @@ def kind_of(name: str) -> Kind | None:
     return next((kind for kind, marks in OPERATORS.items() if any(mark in plain for mark in marks)), Kind.ELEMENTWISE)
 
 
-def step_shares(profiled: Iterable[FunctionEvent]) -> dict[str, Any]:
-    """The certificate's fields: what each part took of the step, and each kind of operator. Nothing where the step was
-    not on a CPU, or showed nothing."""
+def step_shares(profiled: Iterable[FunctionEvent], work: Mapping[Kind, Work] | None) -> dict[str, Any]:
+    """The certificate's fields: what each part took of the step, and each kind of operator, with the work that it had
+    to do where that is known. Nothing where the step was not on a CPU, or showed nothing."""
     events = [event for event in profiled if event.device_type == DeviceType.CPU and _s(event) > 0]
     own = _of_the_training_thread(events)
     if not own:
@@ -64,6 +75,8 @@ def step_shares(profiled: Iterable[FunctionEvent]) -> dict[str, Any]:
         "optimizer_share": parts[Part.OPTIMIZER] / whole,
         "kinds": [kind.value for kind in shown],
         "kind_shares": [kinds[kind] / whole for kind in shown],
+        "kind_flops": None if work is None else [work.get(kind, NO_WORK).flops for kind in shown],
+        "kind_bytes": None if work is None else [work.get(kind, NO_WORK).bytes for kind in shown],
     }
 
 

@@ -19,6 +19,7 @@ from bench.spec import Protocol, Trial
 from harness.heats.arm import Arm
 from harness.heats.heat import Heat, own_cache
 from harness.heats.rounds import Rounds, run_rounds
+from harness.message import Message
 from harness.processes.fork_server import ForkServer
 from harness.record import Record, Status
 from harness.telemetry import cgroups
@@ -30,12 +31,11 @@ class Lineup:
     """What a repetition is run with, beside the heat itself. `record` is what the records of its arms start as.
 
     `compile_caches` is a folder with one for each arm, and `toolchain` the cache that they start as a copy of;
-    `shared_cache`, where it is given, is one for all of them. `found_batches` has the batch of each arm that has looked
-    for one of its own in an earlier repetition. `alone` are the labels of the arms that cannot be in memory beside
-    others. `start_s` is how long arms may take to be warm, by label. After `deadline_s`, on time.monotonic's clock, no
-    rival is started any more; one that turns out to need more than `most_s` once it is warm is put off. With `replay`
-    arms replay their first updates. `predicted_bytes` is what tensors of arms will take of a device, by label, as far
-    as that is known.
+    `shared_cache`, where it is given, is one for all of them. `own` has by label what is asked of that arm alone.
+    `alone` are the labels of the arms that cannot be in memory beside others. `start_s` is how long arms
+    may take to be warm, by label. After `deadline_s`, on time.monotonic's clock, no rival is started any more; one that
+    turns out to need more than `most_s` once it is warm is put off. With `replay` arms replay their first updates.
+    `predicted_bytes` is what tensors of arms will take of a device, by label, as far as that is known.
     """
 
     fork_server: ForkServer
@@ -43,7 +43,7 @@ class Lineup:
     compile_caches: Path
     toolchain: Path | None = None
     shared_cache: Path | None = None
-    found_batches: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    own: Mapping[str, Message] = dataclasses.field(default_factory=dict)
     alone: Collection[str] = ()
     start_s: Mapping[str, float] = dataclasses.field(default_factory=dict)
     deadline_s: float = math.inf
@@ -104,8 +104,7 @@ class Race:
         asks how long that takes."""
         lineup = self._lineup
         cache = lineup.shared_cache or own_cache(lineup.compile_caches, f"{lineup.record.workload} {trial.label}")
-        batch = lineup.found_batches.get(trial.label)
-        return self._heat.arm(trial, cache, toolchain=lineup.toolchain, found_batch=batch)
+        return self._heat.arm(trial, cache, toolchain=lineup.toolchain, **lineup.own.get(trial.label, {}))
 
     def _admit(self, baseline: Trial, waiting: list[Trial]) -> list[Arm]:
         """Start the baseline and as many of the waiting as memory and time allow; takes them off the list.

@@ -21,6 +21,7 @@ from bench.spec import BASELINE, Phase, Plan, Trial, parse_composition
 from harness.heats import budget
 from harness.heats.heat import Heat
 from harness.heats.race import Lineup, Race
+from harness.message import Message
 from harness.preparation import toolchain
 from harness.preparation.forecast import NONE, Forecasts
 from harness.preparation.prepared import Entry, Prepared, template
@@ -260,11 +261,7 @@ class Sweep:
             compile_caches=self._caches,
             toolchain=self._toolchain,
             shared_cache=self._shared_cache,
-            found_batches={
-                record.techniques: record.batch
-                for record in self._of(entry.spec.name)
-                if record.status is Status.OK and Change.BATCH_SIZE.value in record.changes
-            },
+            own=self._own_requests(entry.spec.name),
             alone=self._alone(entry),
             start_s=budget.start_s(self._records, entry.spec.name),
             deadline_s=deadline_s,
@@ -272,6 +269,17 @@ class Sweep:
             replay=replay,
             predicted_bytes=self._forecasts.device_bytes(entry.spec.name),
         )
+
+    def _own_requests(self, workload: str) -> dict[str, Message]:
+        """What is asked of arms that look for a batch of their own: to take the one that was found in an earlier
+        repetition, or to begin with what was predicted."""
+        found = {
+            record.techniques: {"found_batch": record.batch}
+            for record in self._of(workload)
+            if record.status is Status.OK and Change.BATCH_SIZE.value in record.changes
+        }
+        foretold = self._forecasts.larger_batches(workload)
+        return {label: {"foretold_bytes": pairs} for label, pairs in foretold.items()} | found
 
     def _lead_steps(self, entry: Entry) -> int | None:
         """What the first undisturbed heat of the workload has found; None before there was one."""

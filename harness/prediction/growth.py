@@ -27,16 +27,23 @@ class Growth:
         return round(max(held + each * batch for held, each in self.lines))
 
 
-def growth(changes: tuple[Sequence[int], Sequence[int]], batches: tuple[int, int], held_bytes: int = 0) -> Growth:
+def growth_of(told: Sequence[Sequence[float]]) -> Growth:
+    """Of lines that were told as lists."""
+    return Growth(tuple((held, each) for held, each in told))
+
+
+def growth(
+    changes: tuple[Sequence[int], Sequence[int]], batches: tuple[int, int], held_bytes: int = 0, before_bytes: int = 0
+) -> Growth:
     """The growth that two batches show: of each the bytes that were allocated, or freed if negative, one after the
-    other. `held_bytes` is what there is beside, all the time.
+    other. `held_bytes` is what there is beside, all the time, and `before_bytes` the most that there was before.
 
     Raises Unforeseen if the two are not the same program.
     """
     fewer, more = changes
     if len(fewer) != len(more) or any((few > 0) != (many > 0) for few, many in zip(fewer, more, strict=True)):
         raise Unforeseen("it does not do the same on a larger batch")
-    lines: set[Line] = {(held_bytes, 0.0)}
+    lines: set[Line] = {(max(held_bytes, before_bytes), 0.0)}
     for few, many in zip(itertools.accumulate(fewer), itertools.accumulate(more), strict=True):
         each = (many - few) / (batches[1] - batches[0])
         lines.add((held_bytes + few - each * batches[0], each))

@@ -44,6 +44,18 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """Where the books stood: how many entries there were, and the bytes that were alive. `state_bytes` of these stay
+    from update to update, weights and optimizer state. `doubtful_peak_bytes` is what there may have been at once until
+    then, with what convolutions take beside their results."""
+
+    entries: int
+    alive_bytes: int
+    state_bytes: int
+    doubtful_peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Peak:
     """The moment at which most was alive: how much, of what kind, and of which module (numbers of layers are *)."""
 
@@ -64,8 +76,7 @@ class Ledger(TorchDispatchMode):
         self._names: dict[int, str] = {}
         self._fused = False
         self._alive_bytes = 0
-        self.doubtful_peak_bytes = 0
-        """What there may have been at once with what convolutions take beside their results."""
+        self._doubtful_peak_bytes = 0
 
     def __enter__(self) -> Any:
         self._resizing = replaced(torch.UntypedStorage, "resize_", self._resized(torch.UntypedStorage.resize_))
@@ -81,7 +92,7 @@ class Ledger(TorchDispatchMode):
         if not self._fused:
             self.see(result)
         if function in CONVOLUTIONS:
-            self.doubtful_peak_bytes = max(self.doubtful_peak_bytes, self._alive_bytes + _scratch_bytes(args, result))
+            self._doubtful_peak_bytes = max(self._doubtful_peak_bytes, self._alive_bytes + _scratch_bytes(args, result))
         return result
 
     def see(self, tree: Any) -> None:
@@ -140,25 +151,31 @@ class Ledger(TorchDispatchMode):
         finally:
             self._fused = before
 
-    @property
-    def state_bytes(self) -> int:
-        """What stays from update to update, of all that is alive now: weights and optimizer state."""
+    def now(self) -> Moment:
+        """How things stand."""
         staying = (Kind.WEIGHTS, Kind.OPTIMIZER_STATE)
-        return sum(block.bytes for block in self._alive.values() if block.kind in staying)
+        return Moment(
+            entries=len(self._events),
+            alive_bytes=self._alive_bytes,
+            state_bytes=sum(block.bytes for block in self._alive.values() if block.kind in staying),
+            doubtful_peak_bytes=self._doubtful_peak_bytes,
+        )
 
-    def changes(self) -> list[int]:
+    def changes(self, since: Moment | None = None, until: Moment | None = None) -> list[int]:
         """Bytes allocated, or freed if negative, one after the other. What is empty is left out."""
-        return [block.bytes if begins else -block.bytes for block, begins in self._events if block.bytes]
+        entries = self._events[since.entries if since else 0 : until.entries if until else None]
+        return [block.bytes if begins else -block.bytes for block, begins in entries if block.bytes]
 
-    def peak(self) -> Peak:
-        """The highest point so far."""
+    def peak(self, until: Moment | None = None) -> Peak:
+        """The highest point until then, or so far."""
         alive = highest = at = 0
-        for index, (block, begins) in enumerate(self._events):
+        entries = self._events[: until.entries if until else None]
+        for index, (block, begins) in enumerate(entries):
             alive += block.bytes if begins else -block.bytes
             if alive > highest:
                 highest, at = alive, index
         kinds, modules = Counter[Kind](), Counter[str]()
-        for block, begins in self._events[: at + 1]:
+        for block, begins in entries[: at + 1]:
             sign = 1 if begins else -1
             kinds[block.kind] += sign * block.bytes
             modules[block.module or ""] += sign * block.bytes

@@ -9,5 +9,9 @@ HOPPER = (9, 0)
 """That from which on the matrix library keeps more for itself. It is taken where none is named."""
 
 
+FOUND_BY_TRYING = "its batch is found by trying"
+"""Why the memory of an arm is not known that looks for its batch itself."""
+
+
 class Unforeseen(Exception):
     """What cannot be known without running it; the message says why, for the user."""

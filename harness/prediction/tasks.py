@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 from bench.causes import root_cause
 from bench.setup import Unsupported
 from bench.workload import Workload, first_batch
 from harness.message import Message
-from harness.prediction.growth import Line
 from harness.prediction.limits import HOPPER, Unforeseen
 from harness.prediction.trial import Predicted, Trial
 from harness.processes.worker import requested_workload
+
+Found = TypeVar("Found")
 
 SLACK = 1.1
 """By how much more a GPU's allocator holds than is in use, because blocks do not always fit: an allowance."""
@@ -40,6 +43,11 @@ def grow_arms(request: Message, arms: Sequence[Message], where: Message) -> list
     """Task: how each arm grows with the batch: of each rank the `lines` of its growth, by what a batch must divide,
     and the parts at the workload's own batch; or else the `reason` why that is not known."""
     return [_told(_growth, requested_workload(request), arm, where) for arm in arms]
+
+
+def grow_any_batch(request: Message, arms: Sequence[Message], where: Message) -> list[Message]:
+    """Task: the same for arms that look for their batch."""
+    return grow_arms(request, arms, where | {"any_batch": True})
 
 
 def count_operators(request: Message, arms: Sequence[Message], where: Message) -> list[Message]:
@@ -77,7 +85,7 @@ def _patience() -> Iterator[None]:
 
 
 def _peak(workload: Workload, trials: Sequence[Trial]) -> Message:
-    seen = _of_ranks(workload, trials)
+    seen = _of_ranks([functools.partial(trial.run, workload) for trial in trials], lambda found: found.peak_bytes)
     return {"peak_bytes": sum(item.peak_bytes for item in seen), **_parts(seen[0])}
 
 
@@ -88,20 +96,17 @@ def _calls(workload: Workload, trials: Sequence[Trial]) -> Message:
 
 
 def _growth(workload: Workload, trials: Sequence[Trial]) -> Message:
-    seen = _of_ranks(workload, trials)
-    ranks: dict[int, Sequence[Line]] = {}
-    for trial, item in zip(trials, seen, strict=True):
-        # Ranks that are alike were seen once.
-        ranks[id(item)] = ranks.get(id(item)) or trial.growth(workload, item).lines
-    return {"ranks": [ranks[id(item)] for item in seen], "divisor": seen[0].divisor, **_parts(seen[0])}
+    grown = _of_ranks([functools.partial(trial.grow, workload) for trial in trials], lambda found: found[0].peak_bytes)
+    (seen, _), *_ = grown
+    return {"ranks": [growth.lines for _, growth in grown], "divisor": seen.divisor, **_parts(seen)}
 
 
-def _of_ranks(workload: Workload, trials: Sequence[Trial]) -> list[Predicted]:
-    """What each rank takes. Where the last takes as much as the first, so do those between them."""
-    first, last = trials[0].run(workload), trials[-1].run(workload) if len(trials) > 1 else None
-    if last is None or last.peak_bytes == first.peak_bytes:
-        return [first] * len(trials)
-    return [first, *(trial.run(workload) for trial in trials[1:-1]), last]
+def _of_ranks(find: Sequence[Callable[[], Found]], peak_bytes: Callable[[Found], int]) -> list[Found]:
+    """What is found of each rank. Where the last takes as much as the first, so do those between them."""
+    first, last = find[0](), find[-1]() if len(find) > 1 else None
+    if last is None or peak_bytes(last) == peak_bytes(first):
+        return [first] * len(find)
+    return [first, *(between() for between in find[1:-1]), last]
 
 
 def _parts(seen: Predicted) -> Message:

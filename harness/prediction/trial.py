@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -28,8 +29,8 @@ from harness.prediction.calls import Call
 from harness.prediction.fakes import fake_tensors, replaced, without_data
 from harness.prediction.gpu_kernels import gpu_kernels
 from harness.prediction.growth import Growth, growth
-from harness.prediction.ledger import Kind, Ledger
-from harness.prediction.limits import HOPPER, Unforeseen
+from harness.prediction.ledger import Kind, Ledger, Moment
+from harness.prediction.limits import FOUND_BY_TRYING, HOPPER, Unforeseen
 from harness.prediction.operators import Operators
 from harness.prediction.ranks import pretended
 from harness.timing.feed import Batches
@@ -45,6 +46,8 @@ DOUBT = 1.02
 
 OUT_OF_PROPORTION = 0.01
 """From so much on that a third batch is off, two have not told how memory grows."""
+
+CONVOLUTIONS = "what convolutions take beside their results is the library's choice"
 
 OF_A_PROCESS = ("num_workers", "prefetch_factor", "persistent_workers", "pin_memory")
 """Options of a DataLoader that change who makes batches, and not what is in them."""
@@ -73,7 +76,8 @@ class Trial:
     """Rank `rank` of `count` that trains under a composition, each of `replicas` with an equal share of the batch.
 
     Everything runs on fake CPU tensors, because a backward pass on fake CUDA tensors needs a GPU. For a GPU the kernels
-    are those that torch would choose on one of that compute capability.
+    are those that torch would choose on one of that compute capability. `any_batch`: it is asked for every batch, and
+    the one that an arm looks for is among them.
     """
 
     techniques: Sequence[str] = ()
@@ -83,6 +87,7 @@ class Trial:
     rank: int = 0
     count: int = 1
     replicas: int = 1
+    any_batch: bool = False
 
     @property
     def workspace_bytes(self) -> int:
@@ -98,21 +103,49 @@ class Trial:
         Raises Unforeseen for what only running shows, and whatever a model or technique raises that cannot run without
         data.
         """
+        with self._observed() as ledger:
+            setup = self._setup(workload)
+            batches = drawn or _batches(setup, self.seed)
+            *_, end = _train(setup, ledger, [(batch, times) for batch in batches])
+        return self._predicted(ledger, setup, batches, end)
+
+    def grow(self, workload: Workload) -> tuple[Predicted, Growth]:
+        """What `run` finds, and how the peak grows with the batch. Raises what `run` does, and Unforeseen where larger
+        batches take another program than smaller ones, or more than their proportion."""
+        with self._observed() as ledger:
+            setup = self._setup(workload)
+            batches = _batches(setup, self.seed)
+            larger = [(batches[-1], times) for times in _multiples(workload)]
+            moments = _train(setup, ledger, [*((batch, 1) for batch in batches), *larger])
+            built, *own = itertools.islice(moments, 1 + UPDATES)
+            try:
+                others = list(moments)
+            except Exception:  # Whatever it is: what is built may be for one batch alone.
+                others = []
+        seen = self._predicted(ledger, setup, batches, own[-1])
+        try:
+            return seen, self._grown_at_once(workload, ledger, built, [*own, *others])
+        except Unforeseen:
+            return seen, self._grown(workload, seen)
+
+    @contextlib.contextmanager
+    def _observed(self) -> Iterator[Ledger]:
         ledger = Ledger(ALLOCATION_BYTES[self.device])
         kernels = gpu_kernels(self.capability) if self.device == "cuda" else contextlib.nullcontext()
         with pretended(self.rank, self.count), fake_tensors(), ledger, kernels, _compiled_functions(ledger):
-            setup = self._setup(workload)
-            batches = drawn or _batches(setup, self.seed)
-            state_bytes, changes = _train(setup, ledger, batches, times)
-        peak = ledger.peak()
-        if ledger.doubtful_peak_bytes > DOUBT * peak.bytes:
-            raise Unforeseen("what convolutions take beside their results is the library's choice")
+            yield ledger
+
+    def _predicted(self, ledger: Ledger, setup: TrainingSetup, batches: Sequence[Batch], end: Moment) -> Predicted:
+        """What the books show until then."""
+        peak = ledger.peak(end)
+        if end.doubtful_peak_bytes > DOUBT * peak.bytes:
+            raise Unforeseen(CONVOLUTIONS)
         return Predicted(
             peak_bytes=peak.bytes + self.workspace_bytes,
-            state_bytes=state_bytes,
+            state_bytes=end.state_bytes,
             kinds=peak.kinds,
             modules=peak.modules,
-            changes=changes,
+            changes=ledger.changes(until=end),
             batches=batches,
             divisor=setup.accumulate * setup.replicas,
         )
@@ -134,29 +167,48 @@ class Trial:
         setup = baseline(workload, torch.device("cpu"), rank=self.rank, world_size=self.count, replicas=self.replicas)
         for technique in compose(self.techniques):
             setup = technique.apply(setup)
-        if setup.find_largest_batch:
-            raise Unforeseen("its batch is found by trying")
+        if setup.find_largest_batch and not self.any_batch:
+            raise Unforeseen(FOUND_BY_TRYING)
         return setup
 
-    def growth(self, workload: Workload, seen: Predicted) -> Growth:
-        """How the peak grows with the batch: by what was `seen` of the workload's own, and one more trial of twice
-        that.
+    def _grown_at_once(self, workload: Workload, ledger: Ledger, built: Moment, moments: Sequence[Moment]) -> Growth:
+        """By larger updates on what the workload's own batch has trained, where that leaves nothing behind. `moments`
+        are those after each update."""
+        own, times = workload.batch, _multiples(workload)
+        steady = [ledger.changes(since, until) for since, until in itertools.pairwise(moments)]
+        if len(steady) <= len(times) or any(map(sum, steady)):
+            raise Unforeseen("a larger update needs a model of its own")
+        held_bytes = moments[0].alive_bytes + self.workspace_bytes
+        highest = [held_bytes + max(itertools.accumulate(changes)) for changes in steady]
+        if ledger.peak(moments[0]).bytes + self.workspace_bytes > highest[0]:
+            raise Unforeseen("the first update takes most")
+        if moments[-1].doubtful_peak_bytes > DOUBT * ledger.peak(moments[-1]).bytes:
+            raise Unforeseen(CONVOLUTIONS)
+        before_bytes = ledger.peak(built).bytes + self.workspace_bytes
+        found = growth((steady[0], steady[1]), (own, 2 * own), held_bytes, before_bytes)
+        for multiple, peak_bytes in zip(times, highest[1:], strict=True):
+            self._check(found, multiple * own, peak_bytes)
+        return found
 
-        Raises Unforeseen where larger batches take another program than smaller ones, or more than their proportion.
-        """
+    def _grown(self, workload: Workload, seen: Predicted) -> Growth:
+        """The same by trials of their own: after what was `seen` of the workload's batch, of twice that and more."""
         own, twice = workload.batch, self._times(workload, seen, 2)
         try:
             found = growth((seen.changes, twice.changes), (own, 2 * own), self.workspace_bytes)
-            # The models of families are known to grow in proportion.
-            other = None if workload.family else (3 * own, self._times(workload, seen, 3))
+            other = (3 * own, self._times(workload, seen, 3)) if 3 in _multiples(workload) else None
         except Unforeseen:
             # The first trial may have made what stays for later ones, and parts of one sample may be handled otherwise.
             thrice = self._times(workload, seen, 3)
             found = growth((twice.changes, thrice.changes), (2 * own, 3 * own), self.workspace_bytes)
             other = (own, seen) if own > seen.divisor else None
-        if other and not math.isclose(found.peak_bytes(other[0]), other[1].peak_bytes, rel_tol=OUT_OF_PROPORTION):
-            raise Unforeseen("its memory does not grow in proportion to the batch")
+        if other:
+            self._check(found, other[0], other[1].peak_bytes)
         return found
+
+    def _check(self, found: Growth, batch: int, peak_bytes: int) -> None:
+        """Raises Unforeseen if a batch does not take what its growth says."""
+        if not math.isclose(found.peak_bytes(batch), peak_bytes, rel_tol=OUT_OF_PROPORTION):
+            raise Unforeseen("its memory does not grow in proportion to the batch")
 
     def _times(self, workload: Workload, seen: Predicted, times: int) -> Predicted:
         """The same on so many times the samples that were seen."""
@@ -177,16 +229,21 @@ def _step(setup: TrainingSetup, optimizer: Optimizer | None, batch: Batch) -> No
         train_step(setup, optimizer, batch)
 
 
-def _train(setup: TrainingSetup, ledger: Ledger, batches: Sequence[Batch], times: int) -> tuple[int, list[int]]:
-    """Take the updates. Returns the bytes that stay, and all changes until then."""
+def _train(setup: TrainingSetup, ledger: Ledger, updates: Sequence[tuple[Batch, int]]) -> Iterator[Moment]:
+    """Take the updates, each on a batch with so many times its samples. Yields the moments before and after each."""
     optimizer = _optimizer(setup)
     with ledger.training(setup.model, optimizer):
-        for real in batches:
+        yield ledger.now()
+        for real, times in updates:
             batch = without_data(real, times)
             _step(setup, optimizer, batch)
             del batch
-    # Now, while the model and the optimizer are alive.
-    return ledger.state_bytes, ledger.changes()
+            yield ledger.now()
+
+
+def _multiples(workload: Workload) -> Sequence[int]:
+    """Of a batch, those that tell how memory grows. The models of families are known to grow in proportion."""
+    return (2,) if workload.family else (2, 3)
 
 
 def _batches(setup: TrainingSetup, seed: int) -> list[Batch]:

@@ -14,7 +14,7 @@ from bench.corpus import open_corpus
 from bench.host import CONTEXT_BYTES, Host
 from bench.spec import BASELINE, WorkloadSpec
 from harness.message import Message
-from harness.prediction.growth import Growth
+from harness.prediction.growth import Growth, growth_of
 from harness.preparation.forecast import UNSURE
 from harness.preparation.machine import describe_machine
 from harness.preparation.pacing import NOT_ASKED, Pace, Pacing, Show, silent
@@ -179,7 +179,7 @@ def _made(room: Room, each: Entry, names: tuple[str, ...], answer: Message) -> F
     changes = tuple(declared(compose(names)))
     if "reason" in answer:
         return Fit(room=room, entry=each, techniques=names, changes=changes, reason=answer["reason"])
-    growths = tuple(Growth(tuple((held, each_bytes) for held, each_bytes in lines)) for lines in answer["ranks"])
+    growths = tuple(map(growth_of, answer["ranks"]))
     return Fit(
         room=room,
         entry=each,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.composition import compose, ranks
 from bench.spec import BASELINE, Trial
+from harness.message import Message
+from harness.prediction.growth import growth_of
+from harness.prediction.limits import FOUND_BY_TRYING
 from harness.preparation.predicting import Question, predictions
 from harness.preparation.prepared import Entry, Prepared
 from harness.processes.fork_server import ForkServer
@@ -18,7 +21,8 @@ class Forecast:
     """What one arm will take, or the `reason` why that is not known. Bytes are those of tensors.
 
     `peak_bytes` are those of all its `ranks`, `device_bytes` those on one device. `kinds` are their parts by what they
-    are for and `modules` by what holds them, of the first rank at its highest.
+    are for and `modules` by what holds them, of the first rank at its highest. Of an arm that looks for its batch
+    `larger_batches` are those that it may try, each with the bytes that it takes of a device.
     """
 
     peak_bytes: int | None = None
@@ -27,10 +31,14 @@ class Forecast:
     kinds: dict[str, int] = dataclasses.field(default_factory=dict)
     modules: dict[str, int] = dataclasses.field(default_factory=dict)
     reason: str | None = None
+    larger_batches: Sequence[tuple[int, int]] = ()
 
 
 UNKNOWN = Forecast(reason="nothing was predicted")
 
+
+DOUBLINGS = 24
+"""Of a batch: it would be larger than any that is trained on."""
 
 UNSURE = {"cpu": 1.0, "cuda": 1.1}
 """What takes more than so many times what is free does not fit. Predictions for a GPU have not been held against one
@@ -53,6 +61,11 @@ class Forecasts:
         """What is known of a workload's arms, by label."""
         known = {label: found.device_bytes for (name, label), found in self.arms.items() if name == workload}
         return {label: size for label, size in known.items() if size is not None}
+
+    def larger_batches(self, workload: str) -> dict[str, Sequence[tuple[int, int]]]:
+        """Of the arms that look for their batch, by label, what others take."""
+        of_workload = {label: found for (name, label), found in self.arms.items() if name == workload}
+        return {label: found.larger_batches for label, found in of_workload.items() if found.larger_batches}
 
     def fits(self, workload: str, label: str) -> bool | None:
         """Whether the arm's tensors find room by themselves; None if that is not known."""
@@ -108,10 +121,34 @@ def _of_entry(prepared: Prepared, entry: Entry, fork_server: ForkServer) -> Iter
     )
     trials = prepared.trials(entry)
     answers = predictions(question, entry, [trial.techniques for trial in trials], fork_server)
+    larger = _larger_batches(question, entry, trials, answers, fork_server)
     for trial, answer in zip(trials, answers, strict=True):
-        made = Forecast(ranks=ranks(compose(trial.techniques), prepared.host).count, **answer)
+        made = Forecast(
+            ranks=ranks(compose(trial.techniques), prepared.host).count,
+            larger_batches=larger.get(trial.techniques, ()),
+            **answer,
+        )
         if made.peak_bytes is not None:
             # Ranks share the machine's memory, and have a GPU each.
             devices = 1 if prepared.plan.device == "cpu" else made.ranks
             made = dataclasses.replace(made, device_bytes=made.peak_bytes // devices)
         yield trial, made
+
+
+def _larger_batches(
+    question: Question, entry: Entry, trials: Sequence[Trial], answers: Sequence[Message], fork_server: ForkServer
+) -> dict[tuple[str, ...], Sequence[tuple[int, int]]]:
+    """Of the arms that look for their batch, what the workload's takes when it is doubled, as far as that is known."""
+    searching = [
+        trial.techniques
+        for trial, answer in zip(trials, answers, strict=True)
+        if answer.get("reason") == FOUND_BY_TRYING
+    ]
+    if not searching:
+        return {}
+    told = predictions(dataclasses.replace(question, task="grow_any_batch"), entry, searching, fork_server)
+    sizes = [entry.batch << doublings for doublings in range(1, DOUBLINGS)]
+    growths = {
+        names: growth_of(answer["ranks"][0]) for names, answer in zip(searching, told, strict=True) if "ranks" in answer
+    }
+    return {names: [(size, growth.peak_bytes(size)) for size in sizes] for names, growth in growths.items()}

@@ -77,15 +77,42 @@ def _matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
     size = 8192 if device.type == "cuda" else 1024 if dtype == torch.float32 else 512
     left = torch.randn(size, size, device=device).to(dtype)
     right = torch.randn(size, size, device=device).to(dtype)
-    torch.matmul(left, right)  # The first product may load libraries and kernels.
+    return 2 * size**3 / _best_s(device, lambda: torch.matmul(left, right))
+
+
+def _best_s(device: torch.device, run: Callable[[], object]) -> float:
+    """Seconds that it takes at best."""
+    run()  # The first time may load libraries and kernels.
     times_s: list[float] = []
     clock = clock_for(device)
     while sum(times_s) < 0.3 or len(times_s) < 3:
         clock.start()
-        torch.matmul(left, right)
+        run()
         clock.mark()
         times_s.append(clock.stop().host_s)
-    return 2 * size**3 / min(times_s)
+    return min(times_s)
+
+
+CACHED_BYTES, UNCACHED_BYTES = 1 << 18, 1 << 26
+"""Of each of the three tensors of an addition: together they fit into a core's cache, or into none at all."""
+
+
+def memory_rates(device: str) -> dict[str, float]:
+    """Task: bytes a second that additions of float32 tensors read and write, from and to memory and, on a CPU, the
+    caches."""
+    sizes = {"memory": UNCACHED_BYTES} | ({"caches": CACHED_BYTES} if device == "cpu" else {})
+    return {name: _memory_rate(torch.device(device), size) for name, size in sizes.items()}
+
+
+def _memory_rate(device: torch.device, size: int) -> float:
+    left, right, result = (torch.ones(size // 4, device=device) for _ in range(3))
+    times = UNCACHED_BYTES // size
+
+    def add() -> None:
+        for _ in range(times):
+            torch.add(left, right, out=result)
+
+    return 3 * size * times / _best_s(device, add)
 
 
 def host(device: str, facts: Message, need_bytes: Callable[[WorkloadSpec], int | None] | None = None) -> Host:
@@ -107,7 +134,7 @@ def describe_machine(
     fork_server: ForkServer, device: str, facts: Message, *, folder: Path | None = None, peaks: bool = True
 ) -> Machine:
     """Everything about the machine that a reader of the numbers needs. The git commit is that of `folder`: of the one
-    that the run was started in, if None. Without `peaks` no matrix products are timed, which takes seconds."""
+    that the run was started in, if None. Without `peaks` no products and additions are timed, which takes seconds."""
     published = published_peaks(facts["device_name"])
     unknown = {} if published else {"mfu": why_no_peaks(facts["device_name"])}
     if not peaks:
@@ -147,6 +174,9 @@ def describe_machine(
         system=f"{platform.system()} {platform.release()}",
         **installed,
         matmul_flops_per_s=fork_server.run("harness.preparation.machine:matmul_peaks", {"device": device}, 120.0)
+        if peaks
+        else {},
+        memory_bytes_per_s=fork_server.run("harness.preparation.machine:memory_rates", {"device": device}, 120.0)
         if peaks
         else {},
         published_flops_per_s=dict(published.flops_per_s) if published else {},

@@ -72,16 +72,19 @@ class Prepared:
         chosen = (compose(trial.techniques) for entry in self.entries for trial in self.trials(entry))
         return any(compiler in item.needs for items in chosen for item in items)
 
-    def estimated_s(self) -> float:
-        """A rough wall time for the least repetitions: bounded phases, steps guessed at a tenth of the matmul peak."""
+    def estimated_s(self, step_times_s: Mapping[tuple[str, str], float]) -> float:
+        """A rough wall time for the least repetitions, of bounded phases, by the step times that are known by workload
+        and label; others are guessed at a tenth of the matmul peak."""
         protocol = self.plan.protocol
         peak = self.machine.matmul_flops_per_s.get("float32", 1e11)
         least_steps = protocol.warmup_min_steps + protocol.rounds_min * protocol.turn_steps
         phases_s = (protocol.warmup_s + protocol.sustained_s + protocol.rounds_s) / 2
         total_s = 0.0
         for entry in self.entries:
-            step_s = (entry.step_flops or 0.0) / (0.1 * peak)
-            total_s += len(self.trials(entry)) * max(phases_s, least_steps * step_s)
+            guessed_s = (entry.step_flops or 0.0) / (0.1 * peak)
+            for trial in self.trials(entry):
+                step_s = step_times_s.get((entry.spec.name, trial.label), guessed_s)
+                total_s += max(phases_s, least_steps * step_s)
         return total_s * self.plan.repetitions
 
 

@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,13 @@ from harness.evidence import communication
 from harness.evidence.allocation import UPDATES, allocated_peak_bytes
 from harness.evidence.compiling import compile_seconds
 from harness.evidence.kernels import attention_kernels, cuda_graph_launches
+from harness.evidence.kinds import Kind
 from harness.evidence.provenance import provenance
 from harness.evidence.replay import Observer, without_dropout
 from harness.evidence.score import score
-from harness.evidence.step_shares import step_shares
+from harness.evidence.step_shares import Work, step_shares
 from harness.evidence.witness import Witness
+from harness.evidence.work import Tally
 from harness.message import Message
 from harness.processes.channel import Channel, Closed
 from harness.record import Status
@@ -69,7 +71,12 @@ class Worker:
         del setup
         # The replay and later repetitions take the batch that was found first.
         if self._batch is None:
-            self._batch = largest_batch(lambda size: self._setup(prepare, size), batch, self._request["seed"])
+            self._batch = largest_batch(
+                lambda size: self._setup(prepare, size),
+                batch,
+                self._request["seed"],
+                dict(self._request.get("foretold_bytes", ())),
+            )
         return self._setup(prepare, self._batch)
 
     def _setup(self, prepare: Callable[[TrainingSetup], object], batch: int | None = None) -> TrainingSetup:
@@ -163,7 +170,7 @@ class Worker:
             torch._dynamo.reset()
         trainer = self._replayed()
         observer = Observer(trainer.setup, trainer.optimizer, watch_draws=not self._techniques)
-        losses = trainer.steps(count - 1)["losses"] if count > 1 else []
+        losses, work = self._before_the_last(trainer, count - 1)
         # Kineto alone sees kernels, those of a replayed CUDA graph too, and takes most of a second to start: on a CPU,
         # where there are none, it is not worth it.
         kernels = self._device.type == "cuda"
@@ -181,7 +188,7 @@ class Worker:
             **seen,
             **allocated,
             **scored,
-            **({} if kernels else step_shares(events)),
+            **({} if kernels else step_shares(events, work)),
             "first_losses": losses,
             # Only the baseline is what others are held against, and its repetition says how exactly that can be done.
             "repeated_losses": None if self._techniques else self._replayed().steps(count)["losses"],
@@ -189,6 +196,16 @@ class Worker:
             "cuda_graph_launches": cuda_graph_launches(events),
             "communication": communication.shares(events) if self._world_size > 1 else None,
         }
+
+    def _before_the_last(self, trainer: Trainer, count: int) -> tuple[list[float], Mapping[Kind, Work] | None]:
+        """The losses of so many updates, and the work of the last of them by kind of operator, where that can be seen:
+        compiled code does not show it, and of ranks each has its own."""
+        if not count or self._device.type != "cpu" or self._world_size > 1 or compile_seconds() is not None:
+            return (trainer.steps(count)["losses"] if count else []), None
+        losses = trainer.steps(count - 1)["losses"] if count > 1 else []
+        with Tally() as tally:
+            losses += trainer.steps(1)["losses"]
+        return losses, tally.by_kind
 
 
 def requested_workload(request: Message) -> Workload:

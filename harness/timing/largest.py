@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import psutil
 import torch
@@ -19,24 +20,33 @@ LONGEST_STEP_S = 1.0
 HOST_SHARE = 0.5
 """Of the host's free memory an arm on a CPU may take this share: others are parked beside it, and no error warns."""
 
+SURE, UNSURE = 1.1, 1.1
+"""What is foretold to leave so much on a GPU should fit, for its allocator holds more than is in use; and what is
+foretold to take so much more than there is does not."""
 
-def largest_batch(build: Callable[[int], TrainingSetup], batch: int, seed: int) -> int:
+NOTHING: Mapping[int, int] = MappingProxyType({})
+
+
+def largest_batch(
+    build: Callable[[int], TrainingSetup], batch: int, seed: int, foretold: Mapping[int, int] = NOTHING
+) -> int:
     """The batch, doubled as often as memory, the longest step and the number of samples allow.
 
-    `build` makes the setup anew for each size that is tried, so that nothing of a trial is left in what trains.
+    `build` makes the setup anew for each size that is tried, so that nothing of a trial is left in what trains. Where
+    it is `foretold` what batches take, in bytes, the second trial is of the largest that should fit, and one that
+    should not is spared.
     """
     taken = _try(build(batch), seed)
-    while 2 * batch <= taken.samples and _may_double(taken):
-        try:
-            taken = _try(build(2 * batch), seed)
-        except Exception as error:
-            if not ran_out_of_memory(error):
-                raise
-            break
-        finally:
-            _release()
-        batch *= 2
     _release()
+    room_bytes = _room_bytes(taken.device)
+    ahead = _should_fit(taken, batch, foretold, room_bytes)
+    if ahead > batch and (seen := _try_to_fit(build, ahead, seed)):
+        taken, batch = seen, ahead
+    while _may_double(taken, batch) and foretold.get(2 * batch, 0) <= UNSURE * room_bytes:
+        seen = _try_to_fit(build, 2 * batch, seed)
+        if seen is None:
+            break
+        taken, batch = seen, 2 * batch
     return batch
 
 
@@ -70,12 +80,40 @@ def _try(setup: TrainingSetup, seed: int) -> _Taken:
     )
 
 
-def _may_double(taken: _Taken) -> bool:
+def _try_to_fit(build: Callable[[int], TrainingSetup], batch: int, seed: int) -> _Taken | None:
+    """None if memory is lacking."""
+    try:
+        return _try(build(batch), seed)
+    except Exception as error:
+        if not ran_out_of_memory(error):
+            raise
+        return None
+    finally:
+        _release()
+
+
+def _should_fit(taken: _Taken, batch: int, foretold: Mapping[int, int], room_bytes: float) -> int:
+    """The largest batch that should fit and be short enough, 0 if there is none."""
+    likely = [
+        size
+        for size, peak_bytes in foretold.items()
+        if SURE * peak_bytes <= room_bytes and size / batch * taken.step_s <= LONGEST_STEP_S and size <= taken.samples
+    ]
+    return max(likely, default=0)
+
+
+def _room_bytes(device: torch.device) -> float:
+    """What tensors may take."""
+    if device.type == "cpu":
+        return HOST_SHARE * cgroups.available_memory_bytes()
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    return float(free_bytes)
+
+
+def _may_double(taken: _Taken, batch: int) -> bool:
     """Whether a batch of twice the size may be tried. A GPU says itself when its memory is full."""
-    is_short = 2 * taken.step_s <= LONGEST_STEP_S
-    return is_short and (
-        taken.device.type != "cpu" or 2 * taken.grown_bytes < HOST_SHARE * cgroups.available_memory_bytes()
-    )
+    is_short = 2 * batch <= taken.samples and 2 * taken.step_s <= LONGEST_STEP_S
+    return is_short and (taken.device.type != "cpu" or 2 * taken.grown_bytes < _room_bytes(taken.device))
 
 
 def _release() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.record import Record
+from harness.record import Machine, Record
 from results.compare import Comparison
 
 
@@ -18,9 +18,9 @@ class Chart:
     names: Mapping[str, str] = field(default_factory=dict)
 
 
-Draw = Callable[[Sequence[Comparison], Sequence[Record], str], Iterable[Chart | None]]
-"""From a workload's comparisons and records, and a name that no other chart has, to its chart, or to a wide one and a
-narrow one; None stands for nothing to draw."""
+Draw = Callable[[Sequence[Comparison], Sequence[Record], Machine, str], Iterable[Chart | None]]
+"""From a workload's comparisons and records, the machine that they are of and a name that no other chart has, to its
+chart, or to a wide one and a narrow one; None stands for nothing to draw."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -90,7 +90,7 @@ def _curves(comparisons: Sequence[Comparison]) -> tuple[list[_Curve], str]:
 SECTIONS = (
     Section(
         name="total-time",
-        draw=lambda comparisons, _, name: [total_time(comparisons, name)],
+        draw=lambda comparisons, _, __, name: [total_time(comparisons, name)],
         title="When it pays",
         words="Time in all, from asking for an arm until so many updates of the baseline's tokens, over the "
         "baseline's. Where a curve crosses 1, what the arm took longer to start is earned back; dashed ones are not "

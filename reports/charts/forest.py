@@ -161,7 +161,7 @@ def _not_ranked(comparisons: Sequence[Comparison]) -> str:
     return f"Not ranked: {quantity.several(left_out, 99)}." if left_out else ""
 
 
-def _both(comparisons: Sequence[Comparison], _: object, name: str) -> Iterable[Chart | None]:
+def _both(comparisons: Sequence[Comparison], _: object, __: object, name: str) -> Iterable[Chart | None]:
     """Text scaled down to a telephone's width could not be read."""
     yield forest(comparisons, f"{name}-wide")
     yield forest(comparisons, f"{name}-narrow", narrow=True)

@@ -6,22 +6,23 @@ from collections.abc import Sequence
 
 from bench.spec import BASELINE
 from harness.evidence.kinds import Kind
-from harness.record import Record, WorkCertificate
-from reports.charts import canvas
+from harness.record import Machine, Record
+from reports.charts import canvas, roofline
 from reports.charts.chart import Chart, Section
 from reports.charts.forest import named, shortened
 from reports.charts.svg import Tip, inline
 from reports.wording import quantity, view
 from results.compare import Comparison
+from results.roofline import under_roof
 
 _WIDTH, _TOP, _ROW, _BAR, _LEFT, _BELOW = 400, 4, 22, 0.62, 150, 40
 _LABEL_CHARACTERS = 24
 
 
 @canvas.styled
-def makeup(comparisons: Sequence[Comparison], records: Sequence[Record], name: str) -> Chart | None:
+def makeup(comparisons: Sequence[Comparison], records: Sequence[Record], machine: Machine, name: str) -> Chart | None:
     """The step of every ranked arm of which one was profiled, the fastest on top."""
-    seen = {item.techniques: item.certificate for item in records if item.certificate and item.certificate.kinds}
+    seen = {item.techniques: item for item in records if item.certificate and item.certificate.kinds}
     known = [item for item in comparisons if item.techniques in seen and item.step_time_s]
     ranked = [item for item in known if view.is_ranked(item) or item.techniques == BASELINE]
     shown = sorted(ranked, key=lambda item: item.step_time_s or 0.0)
@@ -37,14 +38,14 @@ def makeup(comparisons: Sequence[Comparison], records: Sequence[Record], name: s
     area.spines["left"].set_visible(False)
     tips = {}
     for index, item in enumerate(shown):
-        certificate, step_s, begin_s = seen[item.techniques], item.step_time_s or 0.0, 0.0
-        for kind, share in _shares(certificate):
+        record, step_s, begin_s = seen[item.techniques], item.step_time_s or 0.0, 0.0
+        for kind, share in _shares(record):
             colour = canvas.KINDS[list(Kind).index(kind)]
             area.barh(index + 0.5, share * step_s, _BAR, begin_s, color=colour, linewidth=0)
             begin_s += share * step_s
         # Unseen, but it can be pointed at.
         area.barh(index + 0.5, step_s, _BAR, color=canvas.PAPER, alpha=0)[0].set_gid(f"arm-{index}")
-        tips[f"arm-{index}"] = Tip(text=_told(item, certificate), arm=view.arm_id(item))
+        tips[f"arm-{index}"] = Tip(text=_told(item, record, machine), arm=view.arm_id(item))
         y = _TOP + _ROW * (index + 0.5)
         canvas.write(figure, 0, y, shortened(named(item), _LABEL_CHARACTERS), size=canvas.SMALL)
     ticks = canvas.even_ticks(longest_s)
@@ -55,25 +56,29 @@ def makeup(comparisons: Sequence[Comparison], records: Sequence[Record], name: s
     return Chart(svg=inline(figure, name, label, tips, panels=whole, focusable=True))
 
 
-def _shares(certificate: WorkCertificate) -> list[tuple[Kind, float]]:
+def _shares(record: Record) -> list[tuple[Kind, float]]:
+    certificate = record.certificate
+    assert certificate is not None
     shares = dict(zip(certificate.kinds or (), certificate.kind_shares or (), strict=True))
     return [(kind, shares[kind]) for kind in Kind if kind in shares]
 
 
-def _told(item: Comparison, certificate: WorkCertificate) -> str:
-    parts = [(part, getattr(certificate, f"{part}_share")) for part in ("forward", "backward", "optimizer")]
-    kinds = sorted(_shares(certificate), key=lambda pair: -pair[1])
-    told = [
-        ", ".join(f"{what} {quantity.percent(100 * share)}" for what, share in shares if share is not None)
-        for shares in (parts, kinds)
+def _told(item: Comparison, record: Record, machine: Machine) -> str:
+    step_s = item.step_time_s or 0.0
+    shares = [(part, getattr(record.certificate, f"{part}_share")) for part in ("forward", "backward", "optimizer")]
+    parts = [f"{part} {quantity.percent(100 * share)}" for part, share in shares if share is not None]
+    reached = {seen.kind: f" ({roofline.reached(limit, seen)})" for seen, limit in under_roof(record, machine, step_s)}
+    kinds = [
+        f"{kind.value} {quantity.percent(100 * share)}{reached.get(kind, '')}"
+        for kind, share in sorted(_shares(record), key=lambda pair: -pair[1])
     ]
-    return f"{item.techniques}, step {quantity.duration(item.step_time_s or 0.0)}: {'; by kind '.join(told)}"
+    return f"{item.techniques}, step {quantity.duration(step_s)}: {', '.join(parts)}; by kind {', '.join(kinds)}"
 
 
 SECTIONS = (
     Section(
         name="makeup",
-        draw=lambda comparisons, records, name: [makeup(comparisons, records, name)],
+        draw=lambda comparisons, records, machine, name: [makeup(comparisons, records, machine, name)],
         title="What a step is made of",
         words="Each bar is as long as the arm's step and cut by the kind of operator, as one profiled step of the "
         "replay shows it: profiling makes small operators longer, so read it for what matters, not to the per cent. "

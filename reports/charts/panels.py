@@ -194,7 +194,7 @@ def _grid(panels: Sequence[_Panel], name: str, label: str) -> Chart:
 SECTIONS = (
     Section(
         name="traces",
-        draw=lambda _, records, name: [traces(records, name)],
+        draw=lambda _, records, __, name: [traces(records, name)],
         title="Every step of one repetition",
         words="The repetition with the median step time of each arm, on one logarithmic scale for the workload. A "
         "first step that lies above the scale is named below its panel.",
@@ -203,7 +203,7 @@ SECTIONS = (
     ),
     Section(
         name="utilisation",
-        draw=lambda _, records, name: [utilisation(records, name)],
+        draw=lambda _, records, __, name: [utilisation(records, name)],
         title="Utilisation over time",
         words="The same repetitions, where telemetry was read. 100 % is all cores, or the whole GPU.",
         lines={"ink": "CPU, this arm", "slower": "CPU, other programs", "accent": "GPU"},

@@ -173,7 +173,7 @@ def spread(wanted: Sequence[float], gap: float, *, top: float, bottom: float) ->
 SECTIONS = (
     Section(
         name="throughput",
-        draw=lambda comparisons, _, name: [throughput(comparisons, name)],
+        draw=lambda comparisons, _, __, name: [throughput(comparisons, name)],
         title="Throughput against peak memory",
         words="Up and to the left is better. Throughput is that of warm, contiguous steps.",
         marks=True,
@@ -181,7 +181,7 @@ SECTIONS = (
     ),
     Section(
         name="first-step",
-        draw=lambda comparisons, _, name: [first_step(comparisons, name)],
+        draw=lambda comparisons, _, __, name: [first_step(comparisons, name)],
         title="What the first step costs",
         words="The first step holds any compilation. Low on the axis a technique costs nothing to start; high up, "
         "a short run never earns it back.",

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from bench.spec import Plan
 from harness.record import Machine, Record
-from reports.charts import curves, makeup, panels, scatter, sizes
+from reports.charts import curves, makeup, panels, roofline, scatter, sizes
 from reports.charts.chart import Chart
 from reports.charts.forest import FORESTS
 from reports.formats import export
@@ -32,7 +32,7 @@ _BUTTON_BYTES, _FRAME_BYTES = 60, 300
 Comparisons = Sequence[Comparison]
 Records = Sequence[Record]
 
-SECTIONS = (*scatter.SECTIONS, *makeup.SECTIONS, *curves.SECTIONS, *panels.SECTIONS)
+SECTIONS = (*scatter.SECTIONS, *makeup.SECTIONS, *roofline.SECTIONS, *curves.SECTIONS, *panels.SECTIONS)
 """In the order of the page, which is that of importance: where there is no room for all, the last are left out."""
 
 
@@ -68,7 +68,7 @@ def render(
     page = _texts(comparisons, records, machine, plan, captions or {}) | {"known": sentences.error_rate(known)}
     nothing: dict[str, dict[str, Figure]] = {section.name: {} for section in (FORESTS, *SECTIONS)}
     bare = template.render(page, omitted=[], sizes={}, figures=nothing)
-    return template.render(page, **_drawn(comparisons, records, PAGE_BYTES - len(bare.encode())))
+    return template.render(page, **_drawn(comparisons, records, machine, PAGE_BYTES - len(bare.encode())))
 
 
 def _breakable(name: str) -> Markup:
@@ -110,7 +110,7 @@ def _texts(
         "rows": rows,
         **_columns(rows),
         "outcomes": list(dict.fromkeys(row.outcome for row in rows)),
-        "excluded": view.excluded(comparisons),
+        "excluded": view.excluded(comparisons) + view.unmeasured(comparisons, plan),
         "facts": facts.machine_facts(machine),
         "warnings": view.warnings(comparisons, records),
         "same_within": quantity.percent(100 * SAME_WITHIN),
@@ -120,7 +120,7 @@ def _texts(
     }
 
 
-def _drawn(comparisons: Comparisons, records: Records, room_bytes: int) -> dict[str, Any]:
+def _drawn(comparisons: Comparisons, records: Records, machine: Machine, room_bytes: int) -> dict[str, Any]:
     """The figures of every section by workload, and in `omitted` what found no room."""
     omitted = []
     over_sizes = {}
@@ -134,7 +134,7 @@ def _drawn(comparisons: Comparisons, records: Records, room_bytes: int) -> dict[
     for section in (FORESTS, *SECTIONS):
         drawn = figures[section.name] = {}
         for index, (workload, arms) in enumerate(workloads.items()):
-            made = [chart for chart in section.draw(arms, own[workload], f"{section.name}-{index}") if chart]
+            made = [chart for chart in section.draw(arms, own[workload], machine, f"{section.name}-{index}") if chart]
             if not made:
                 continue
             figure = _figure(workload, made)

@@ -49,7 +49,8 @@ def dry_run(prepared: Prepared, forecasts: Forecasts, paces: Paces = MappingProx
     if any(pace.step_time_s for pace in paces.values()):
         lines += ["", BOUNDS]
     budget = f", and further repetitions until {plan.budget_s:.0f} s" if plan.budget_s else ""
-    lines += ["", f"estimated time: {prepared.estimated_s():.0f} s for the least repetitions{budget}"]
+    known = {key: pace.step_time_s for key, pace in paces.items() if pace.step_time_s}
+    lines += ["", f"estimated time: {prepared.estimated_s(known):.0f} s for the least repetitions{budget}"]
     return "\n".join(lines)
 
 

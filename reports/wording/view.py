@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from bench.facts import Change
-from bench.spec import BASELINE
+from bench.spec import BASELINE, Plan
 from harness.record import Machine, Record, Status
 from reports.wording import quantity
 from reports.wording.advice import Warning, warnings
@@ -16,6 +17,9 @@ from reports.wording.columns import COLUMNS, OUTCOME_WORDS, text, value, why_unk
 from results.compare import Comparison, Verdict
 
 __all__ = ["Cell", "Excluded", "Row", "Warning", "excluded", "outcome", "rows", "warnings"]
+
+
+NO_TIME = "the run's time was over before: `trainpace run --resume` with its folder measures it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +214,20 @@ def excluded(comparisons: Iterable[Comparison]) -> list[Excluded]:
     return [
         Excluded(outcome=key[0], techniques=key[1], workloads=tuple(workloads), reason=key[2])
         for key, workloads in sorted(groups.items(), key=lambda group: group[0][0])
+    ]
+
+
+def unmeasured(comparisons: Sequence[Comparison], plan: Plan) -> list[Excluded]:
+    """The arms of the plan that there is no record of, on workloads that have been begun."""
+    known = {(item.workload, item.techniques) for item in comparisons}
+    begun = {workload for workload, _ in known}
+    missing: dict[str, list[str]] = defaultdict(list)
+    for trial in itertools.chain.from_iterable(map(plan.trials, plan.workloads)):
+        if trial.workload.name in begun and (trial.workload.name, trial.label) not in known:
+            missing[trial.label].append(trial.workload.name)
+    return [
+        Excluded(outcome="not measured", techniques=label, workloads=tuple(workloads), reason=NO_TIME)
+        for label, workloads in missing.items()
     ]
 
 

@@ -67,6 +67,7 @@ def machine(device: str = "cpu") -> Machine:
         python="3.11.9",
         packages={"trainpace": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
         matmul_flops_per_s={"float32": 1.41e11, "bfloat16": 2.2e10},
+        memory_bytes_per_s={"memory": 2.1e10, "caches": 9.4e10},
         published_flops_per_s={"float32": 66.9e12, "bfloat16": 989.4e12} if gpu else {},
         published_source="https://resources.nvidia.com/en-us-tensor-core/gtc22-whitepaper-hopper" if gpu else None,
         git_commit=None,

@@ -11,7 +11,7 @@ import pytest
 
 from harness.evidence.kinds import Kind
 from harness.record import Record, Status
-from reports.charts import curves, makeup, panels, scatter
+from reports.charts import curves, makeup, panels, roofline, scatter
 from reports.charts import forest as charts
 from reports.wording import quantity
 from results.compare import Comparison, Verdict, compare
@@ -158,7 +158,7 @@ def test_the_makeup_of_a_step_is_a_bar_for_each_arm_that_was_profiled(
     records: list[Record], comparisons: list[Comparison]
 ) -> None:
     arms = [item for item in comparisons if item.workload == "gpt2/tiny"]
-    assert makeup.makeup(arms, records, "m") is None, "nothing was profiled"
+    assert makeup.makeup(arms, records, machine(), "m") is None, "nothing was profiled"
     seen = certificate(
         forward_share=0.25,
         backward_share=0.5,
@@ -168,7 +168,7 @@ def test_the_makeup_of_a_step_is_a_bar_for_each_arm_that_was_profiled(
     )
     names = ("fp32", "amp_bf16", "sgd_momentum")
     profiled = [replace(item, certificate=seen) for item in records if item.techniques in names]
-    chart = makeup.makeup(arms, profiled, "m")
+    chart = makeup.makeup(arms, profiled, machine(), "m")
     assert chart is not None
     told = re.findall(r'class="point panel"[^>]*aria-label="([^"]+)"', chart.svg)
     assert [text.partition(",")[0] for text in told] == ["amp_bf16", "sgd_momentum", "fp32"]
@@ -176,3 +176,25 @@ def test_the_makeup_of_a_step_is_a_bar_for_each_arm_that_was_profiled(
     assert all(said in text for text in told)
     used = {kind for index, kind in enumerate(Kind) if f"var(--kind-{index})" in chart.svg}
     assert used == {Kind.PRODUCTS, Kind.OPTIMIZER, Kind.BETWEEN}
+
+
+def test_operators_of_every_arm_lie_under_the_roofline(records: list[Record], comparisons: list[Comparison]) -> None:
+    arms = [item for item in comparisons if item.workload == "gpt2/tiny"]
+    assert roofline.roofline(arms, records, machine(), "r") is None, "nothing was counted"
+    seen = certificate(
+        kinds=[Kind.PRODUCTS, Kind.ELEMENTWISE, Kind.BETWEEN],
+        kind_shares=[0.6, 0.2, 0.2],
+        kind_flops=[1e9, 1e6, 0.0],
+        kind_bytes=[2e7, 8e6, 0.0],
+    )
+    counted = [replace(item, certificate=seen) for item in records if item.techniques in ("fp32", "sgd_momentum")]
+    chart = roofline.roofline(arms, counted, machine(), "r")
+    assert chart is not None
+    told = re.findall(r"<title>([^<]+)</title>", chart.svg)
+    assert len(told) == 4
+    wanted = re.compile(r"(fp32|sgd_momentum), (products|elementwise and others): .* of the roof")
+    assert all(map(wanted.fullmatch, told))
+    assert all(f">{name}</text>" in chart.svg for name in ("memory", "caches", "products of float32"))
+    # A bar tells the same in words.
+    bars = makeup.makeup(arms, counted, machine(), "m")
+    assert bars is not None and "of the roof)" in bars.svg

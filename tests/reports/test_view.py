@@ -80,3 +80,20 @@ def test_gpu_figures_are_shown_on_a_gpu() -> None:
     assert {"gpu_util_pct", "energy_j_per_token", "mfu"} <= columns
     assert "989 TFLOP/s" in shown and "gtc22-whitepaper-hopper" in shown
     assert "software power cap" in shown
+
+
+def test_what_the_plan_has_and_no_record_tells_of_is_not_measured() -> None:
+    records = run()
+    known = {item.techniques for item in records}
+    plan = replace(PLAN, compositions=(("compile",), ("adam", "amp_bf16")))
+    assert "compile" in known and "adam+amp_bf16" not in known
+    (missing,) = view.unmeasured(compare(records, machine()), plan)
+    assert (missing.techniques, missing.workloads, missing.outcome) == ("adam+amp_bf16", ("gpt2/tiny",), "not measured")
+    page = reports.page.html.render(compare(records, machine()), records, machine(), plan)
+    assert "trainpace run --resume" in page
+
+
+def test_an_arm_that_only_one_workload_has_is_not_measured_on_the_other() -> None:
+    records = run() + [item for item in run("gpt2/nano") if item.techniques != "compile"]
+    page = reports.page.html.render(compare(records, machine()), records, machine(), PLAN)
+    assert page.count('<td class="missing">not measured</td>') == 1

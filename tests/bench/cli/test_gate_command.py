@@ -92,6 +92,7 @@ def test_a_technique_that_costs_time_is_a_regression_and_everything_is_kept(
     assert ElementTree.parse(folder / "junit.xml").find(".//failure") is not None
     base, head = (pd.read_parquet(folder / side / "records") for side in ("base", "head"))
     assert len(base) == len(head) >= 8
+    assert store.read_plan(folder / "base").protocol == SHORT
     assert set(base["techniques"]) == {"fp32"} and set(head["techniques"]) == {"accumulate_4"}
     # Each repetition of both sides has the same data, and another than the last one.
     assert sorted(base["seed"]) == sorted(head["seed"]) and base["seed"].nunique() == len(base)

@@ -131,6 +131,24 @@ def test_the_largest_batch_is_bounded_by_memory_and_by_the_samples(corpus: Corpu
     assert largest_batch(lambda batch: resized(few, batch), 8, seed=0) == 16
 
 
+def test_the_largest_batch_is_tried_second_where_memory_is_foretold(corpus: Corpus, one_thread: None) -> None:
+    lacking, tried = 1 << 60, []
+
+    def sized(batch: int) -> TrainingSetup:
+        tried.append(batch)
+        if batch > 64:
+            raise torch.OutOfMemoryError
+        return resized(build(corpus, "gpt2/nano"), batch)
+
+    foretold = {16: 1000, 32: 2000, 64: 4000, 128: lacking, 256: lacking}
+    assert largest_batch(sized, 8, seed=0, foretold=foretold) == 64
+    assert tried == [8, 64]
+    # Too much was hoped for: it is doubled step by step.
+    tried.clear()
+    assert largest_batch(sized, 8, seed=0, foretold=foretold | {128: 8000}) == 64
+    assert tried == [8, 128, 16, 32, 64, 128]
+
+
 def resized(setup: TrainingSetup, batch: int) -> TrainingSetup:
     return replace(setup, workload=replace(setup.workload, batch=batch))
 

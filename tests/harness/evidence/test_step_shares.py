@@ -27,7 +27,7 @@ def shares(corpus: Corpus, *names: str, model: str = "gpt2/nano") -> dict[str, A
     trainer.steps(2)
     with profile(use_kineto=False) as profiled:
         trainer.steps(1)
-    return step_shares(profiled.function_events or [])
+    return step_shares(profiled.function_events or [], None)
 
 
 def kinds(found: dict[str, Any]) -> dict[str, float]:
@@ -63,13 +63,13 @@ def test_inference_is_forward_alone() -> None:
     model(batch)
     with torch.inference_mode(), profile(use_kineto=False) as profiled:
         model(batch)
-    found = step_shares(profiled.function_events or [])
+    found = step_shares(profiled.function_events or [], None)
     assert found["forward_share"] == pytest.approx(1) and found["backward_share"] == found["optimizer_share"] == 0
     assert kinds(found)[Kind.PRODUCTS] > 0.5
 
 
 def test_nothing_seen_is_nothing_said() -> None:
-    assert step_shares([]) == {}
+    assert step_shares([], None) == {}
 
 
 @pytest.mark.parametrize(

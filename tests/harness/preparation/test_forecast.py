@@ -123,6 +123,20 @@ def test_a_baseline_that_does_not_fit_is_tried(fork_server: ForkServer, text_fol
     assert set(without_those_that_do_not_fit(prepared, none_free).unsupported) == {(WORKLOAD, "sgd")}
 
 
+def test_of_an_arm_that_looks_for_its_batch_larger_ones_are_foretold(
+    fork_server: ForkServer, text_folder: Path
+) -> None:
+    prepared = planned(fork_server, text_folder, "largest_batch", "adam")
+    forecasts = forecast(prepared, fork_server)
+    assert forecasts.of(WORKLOAD, "largest_batch").peak_bytes is None
+    larger = forecasts.larger_batches(WORKLOAD)
+    assert list(larger) == ["largest_batch"]
+    doubled = dataclasses.replace(prepared.plan.workloads[0], batch=16)
+    plan = dataclasses.replace(prepared.plan, workloads=(doubled,), compositions=())
+    peak_bytes = forecast(prepare(plan, fork_server), fork_server).of(doubled.name, "fp32").peak_bytes
+    assert larger["largest_batch"][0] == (16, peak_bytes)
+
+
 def test_words_and_plain_data_say_the_same(fork_server: ForkServer, text_folder: Path) -> None:
     prepared = planned(fork_server, text_folder, "soap", "compile", "tf32", "ddp_2")
     known = forecast(prepared, fork_server)

@@ -1,0 +1,141 @@
+"""Why a step is as fast as it is: each kind of operator of each arm, under the roof of what the machine can do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from bench.spec import BASELINE
+from harness.evidence.kinds import Kind
+from harness.record import Machine, Record
+from reports.charts import canvas
+from reports.charts.chart import Chart, Section
+from reports.charts.svg import Tip, inline
+from reports.wording import quantity, view
+from results.compare import Comparison
+from results.roofline import Achieved, Roof, under_roof
+
+_WIDTH, _LEFT, _TOP, _AREA_WIDTH, _AREA_HEIGHT, _BELOW = 400, 62, 14, 326, 250, 46
+_ROOM = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Point:
+    """One kind of operator of an arm."""
+
+    comparison: Comparison
+    seen: Achieved
+    roof: Roof
+    format: str
+
+
+@canvas.styled
+def roofline(comparisons: Sequence[Comparison], records: Sequence[Record], machine: Machine, name: str) -> Chart | None:
+    """Every ranked arm of which one step was profiled; the baseline's marks are the large ones."""
+    points = _points(comparisons, records, machine)
+    if not points:
+        return None
+    figure = canvas.sheet(_WIDTH, _TOP + _AREA_HEIGHT + _BELOW)
+    area = canvas.axes(figure, _LEFT, _TOP, _AREA_WIDTH, _AREA_HEIGHT)
+    area.grid(color=canvas.HAIR, linewidth=0.6)
+    area.set_axisbelow(True)
+    intensities = [point.seen.flops_per_byte for point in points]
+    rates = [point.seen.flops_per_s for point in points]
+    formats = {point.format: point.roof.flops_per_s for point in points}
+    across = (min(intensities) / _ROOM, max(intensities) * _ROOM)
+    canvas.log_axis(area, "x", across, quantity.significant)
+    up = (min(rates) / _ROOM, max(*rates, *formats.values()) * _ROOM)
+    canvas.log_axis(area, "y", up, quantity.flops)
+    area.set_xlabel("FLOP a byte that is read or written, log scale")
+    _draw_roofs(area, machine, formats, across)
+    tips = {}
+    for index, point in enumerate(points):
+        is_baseline = point.comparison.techniques == BASELINE
+        area.plot(
+            [point.seen.flops_per_byte],
+            [point.seen.flops_per_s],
+            marker="o",
+            markersize=9 if is_baseline else 5,
+            color=canvas.KINDS[list(Kind).index(point.seen.kind)],
+            markeredgecolor=canvas.INK if is_baseline else canvas.PAPER,
+            markeredgewidth=0.8,
+            zorder=4 if is_baseline else 3,
+            gid=f"arm-{index}",
+        )
+        tips[f"arm-{index}"] = Tip(text=_told(point), arm=view.arm_id(point.comparison))
+    label = f"Operators under the roofline on {points[0].comparison.workload}"
+    return Chart(svg=inline(figure, name, label, tips))
+
+
+def _points(comparisons: Sequence[Comparison], records: Sequence[Record], machine: Machine) -> list[_Point]:
+    profiled = {item.techniques: item for item in records if item.certificate and item.certificate.kind_flops}
+    found = []
+    for item in comparisons:
+        record = profiled.get(item.techniques)
+        is_shown = view.is_ranked(item) or item.techniques == BASELINE
+        if record is not None and item.step_time_s and is_shown:
+            found += [
+                _Point(comparison=item, seen=seen, roof=roof, format=record.compute or "")
+                for seen, roof in under_roof(record, machine, item.step_time_s)
+            ]
+    return found
+
+
+def _draw_roofs(area: Axes, machine: Machine, formats: dict[str, float], across: tuple[float, float]) -> None:
+    """The peak of each number format, and what memory and the caches deliver up to there."""
+    low, high = across
+    highest = max(formats.values())
+    for format_, peak in formats.items():
+        area.plot([low, high], [peak, peak], color=canvas.MUTED, linewidth=1, zorder=2)
+        _name(area, f"products of {format_}", (high, peak), (-3, 3), ha="right")
+    for place, bytes_per_s in machine.memory_bytes_per_s.items():
+        knee = highest / bytes_per_s
+        area.plot([low, knee], [low * bytes_per_s, highest], color=canvas.MUTED, linewidth=1, zorder=2)
+        _name(area, place, _beside(area, low, bytes_per_s), (4, -2))
+
+
+def _beside(area: Axes, low: float, bytes_per_s: float) -> tuple[float, float]:
+    """Where a rising line comes into the picture."""
+    bottom, _ = area.get_ylim()
+    return (low, low * bytes_per_s) if low * bytes_per_s > bottom else (bottom / bytes_per_s, bottom)
+
+
+def _name(area: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], **style: Any) -> None:
+    area.annotate(
+        text, at, offset, textcoords="offset points", fontsize=canvas.SMALL, color=canvas.MUTED, zorder=5, **style
+    )
+
+
+def _told(point: _Point) -> str:
+    seen = point.seen
+    pace = f"{quantity.flops(seen.flops_per_s)} at {quantity.significant(seen.flops_per_byte)} FLOP a byte"
+    took = f"{quantity.duration(seen.seconds)} of a step"
+    return f"{point.comparison.techniques}, {seen.kind.value}: {took}, {pace}, {reached(point.roof, seen)}"
+
+
+def reached(roof: Roof, seen: Achieved) -> str:
+    """How much was achieved of what the machine can do, in words."""
+    share = roof.share(seen)
+    if share > 1:
+        return "faster than memory: from the caches"
+    return f"{quantity.percent(100 * share)} of the roof"
+
+
+SECTIONS = (
+    Section(
+        name="roofline",
+        draw=lambda comparisons, records, machine, name: [roofline(comparisons, records, machine, name)],
+        title="Why it is as fast as it is",
+        words="Each mark is a kind of operator in the step of one arm, the large ones in the baseline's. What lies "
+        "near a line is as fast as the machine can be: the level ones are what products of large matrices reach here, "
+        "the rising ones what memory and the caches deliver. What lies far below them waits, or does too little at a "
+        "time. Attention counts as if nothing were masked, and what is no product as one FLOP for each element that it "
+        "writes.",
+        lines={f"kind-{index}": kind.value for index, kind in enumerate(Kind) if kind is not Kind.BETWEEN},
+        nothing="of no step is it known what its operators did. That is counted in a replay on a CPU, of one rank, and "
+        "not of compiled code.",
+    ),
+)
