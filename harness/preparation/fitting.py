@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from bench.cards import Card
@@ -154,20 +156,23 @@ def fit(
     """Each composition of each workload in each room. Raises ValueError for a workload that cannot be built."""
     packages = fork_server.run("harness.telemetry.surroundings:software", {}, 60.0)["packages"]
     corpora = {source: open_corpus(*source) for source in {spec.source for spec in specs}}
-    entries = [entry(fork_server, spec, corpora[spec.source]) for spec in specs]
-    made = []
-    for room in rooms:
-        question = Question(task="grow_arms", host=room.host, seed=seed, packages=packages)
-        made += [item for each in entries for item in _of_entry(room, each, compositions, question, fork_server)]
+    # Workloads beside each other: while the last of one is found out, the next has begun.
+    with ThreadPoolExecutor(cgroups.cores()) as pool:
+        entries = list(pool.map(lambda spec: entry(fork_server, spec, corpora[spec.source]), specs))
+        made: list[Fit] = []
+        for room in rooms:
+            question = Question(task="grow_arms", host=room.host, seed=seed, packages=packages)
+            ask = functools.partial(_of_entry, room, compositions, question, fork_server)
+            made += itertools.chain.from_iterable(pool.map(ask, entries))
     return made
 
 
 def _of_entry(
     room: Room,
-    each: Entry,
     compositions: Sequence[tuple[str, ...]],
     question: Question,
     fork_server: ForkServer,
+    each: Entry,
 ) -> list[Fit]:
     reasons = {names: unmet(compose(names), room.host, each.spec.phase) for names in compositions}
     possible = [names for names in compositions if reasons[names] is None]
