@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,9 +47,9 @@ def roofline(comparisons: Sequence[Comparison], records: Sequence[Record], machi
     rates = [point.seen.flops_per_s for point in points]
     formats = {point.format: point.roof.flops_per_s for point in points}
     across = (min(intensities) / _ROOM, max(intensities) * _ROOM)
-    canvas.log_axis(area, "x", across, quantity.significant)
+    canvas.log_axis(area, "x", across, lambda tick: quantity.significant(tick, 1))
     up = (min(rates) / _ROOM, max(*rates, *formats.values()) * _ROOM)
-    canvas.log_axis(area, "y", up, quantity.flops)
+    canvas.log_axis(area, "y", up, lambda tick: quantity.flops(tick, 1))
     area.set_xlabel("FLOP a byte that is read or written, log scale")
     _draw_roofs(area, machine, formats, across)
     tips = {}
@@ -94,13 +95,8 @@ def _draw_roofs(area: Axes, machine: Machine, formats: dict[str, float], across:
     for place, bytes_per_s in machine.memory_bytes_per_s.items():
         knee = highest / bytes_per_s
         area.plot([low, knee], [low * bytes_per_s, highest], color=canvas.MUTED, linewidth=1, zorder=2)
-        _name(area, place, _beside(area, low, bytes_per_s), (4, -2))
-
-
-def _beside(area: Axes, low: float, bytes_per_s: float) -> tuple[float, float]:
-    """Where a rising line comes into the picture."""
-    bottom, _ = area.get_ylim()
-    return (low, low * bytes_per_s) if low * bytes_per_s > bottom else (bottom / bytes_per_s, bottom)
+        middle = math.sqrt(max(low, area.get_ylim()[0] / bytes_per_s) * knee)
+        _name(area, place, (middle, middle * bytes_per_s), (-6, 2), ha="right")
 
 
 def _name(area: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], **style: Any) -> None:
@@ -114,6 +110,10 @@ def _told(point: _Point) -> str:
     pace = f"{quantity.flops(seen.flops_per_s)} at {quantity.significant(seen.flops_per_byte)} FLOP a byte"
     took = f"{quantity.duration(seen.seconds)} of a step"
     return f"{point.comparison.techniques}, {seen.kind.value}: {took}, {pace}, {reached(point.roof, seen)}"
+
+
+HIDDEN = (Kind.COMPILED, Kind.BETWEEN)
+"""Kinds whose work is not known, or that have none."""
 
 
 def reached(roof: Roof, seen: Achieved) -> str:
@@ -134,7 +134,7 @@ SECTIONS = (
         "the rising ones what memory and the caches deliver. What lies far below them waits, or does too little at a "
         "time. Attention counts as if nothing were masked, and what is no product as one FLOP for each element that it "
         "writes.",
-        lines={f"kind-{index}": kind.value for index, kind in enumerate(Kind) if kind is not Kind.BETWEEN},
+        lines={f"kind-{index}": kind.value for index, kind in enumerate(Kind) if kind not in HIDDEN},
         nothing="of no step is it known what its operators did. That is counted in a replay on a CPU, of one rank, and "
         "not of compiled code.",
     ),

@@ -52,8 +52,8 @@ def energy(joules: float) -> str:
     return "0 J" if joules == 0 else _scaled(joules, _ENERGY)
 
 
-def flops(per_second: float) -> str:
-    return _scaled(per_second, _FLOPS)
+def flops(per_second: float, digits: int = 3) -> str:
+    return _scaled(per_second, _FLOPS, digits)
 
 
 def count(value: float, digits: int = 3) -> str:
