@@ -26,10 +26,13 @@ chart, or to a wide one and a narrow one; None stands for nothing to draw."""
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
     """A kind of chart, one for each workload, and what the page says beside it: of marks with the verdicts' legend, of
-    lines what each shows, by its style. `nothing` stands where there is none to draw."""
+    lines what each shows, by its style, which is one of `.line` in style.css. `nothing` stands where there is none to
+    draw. Sections of a low `rank` come first, and those of a high one are left out first where there is no room.
+    """
 
     name: str
     draw: Draw
+    rank: int = 0
     title: str = ""
     words: str = ""
     marks: bool = False

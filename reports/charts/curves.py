@@ -90,6 +90,7 @@ def _curves(comparisons: Sequence[Comparison]) -> tuple[list[_Curve], str]:
 SECTIONS = (
     Section(
         name="total-time",
+        rank=50,
         draw=lambda comparisons, _, __, name: [total_time(comparisons, name)],
         title="When it pays",
         words="Time in all, from asking for an arm until so many updates of the baseline's tokens, over the "

@@ -78,6 +78,7 @@ def _told(item: Comparison, record: Record, machine: Machine) -> str:
 SECTIONS = (
     Section(
         name="makeup",
+        rank=30,
         draw=lambda comparisons, records, machine, name: [makeup(comparisons, records, machine, name)],
         title="What a step is made of",
         words="Each bar is as long as the arm's step and cut by the kind of operator, as one profiled step of the "

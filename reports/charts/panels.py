@@ -194,6 +194,7 @@ def _grid(panels: Sequence[_Panel], name: str, label: str) -> Chart:
 SECTIONS = (
     Section(
         name="traces",
+        rank=60,
         draw=lambda _, records, __, name: [traces(records, name)],
         title="Every step of one repetition",
         words="The repetition with the median step time of each arm, on one logarithmic scale for the workload. A "
@@ -203,6 +204,7 @@ SECTIONS = (
     ),
     Section(
         name="utilisation",
+        rank=70,
         draw=lambda _, records, __, name: [utilisation(records, name)],
         title="Utilisation over time",
         words="The same repetitions, where telemetry was read. 100 % is all cores, or the whole GPU.",

@@ -22,6 +22,9 @@ from results.roofline import Achieved, Roof, under_roof
 _WIDTH, _LEFT, _TOP, _AREA_WIDTH, _AREA_HEIGHT, _BELOW = 400, 62, 14, 326, 250, 46
 _ROOM = 2.0
 
+MOST_RIVALS = 3
+"""More marks than theirs are no picture any more, and a page has no room for them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Point:
@@ -35,7 +38,7 @@ class _Point:
 
 @canvas.styled
 def roofline(comparisons: Sequence[Comparison], records: Sequence[Record], machine: Machine, name: str) -> Chart | None:
-    """Every ranked arm of which one step was profiled; the baseline's marks are the large ones."""
+    """The baseline, whose marks are the large ones, and the fastest arms of those of which one step was profiled."""
     points = _points(comparisons, records, machine)
     if not points:
         return None
@@ -74,10 +77,11 @@ def roofline(comparisons: Sequence[Comparison], records: Sequence[Record], machi
 def _points(comparisons: Sequence[Comparison], records: Sequence[Record], machine: Machine) -> list[_Point]:
     profiled = {item.techniques: item for item in records if item.certificate and item.certificate.kind_flops}
     found = []
-    for item in comparisons:
+    baseline = [item for item in comparisons if item.techniques == BASELINE]
+    rivals = [item for item in view.fastest_first(comparisons) if item.techniques in profiled]
+    for item in [*baseline, *rivals[:MOST_RIVALS]]:
         record = profiled.get(item.techniques)
-        is_shown = view.is_ranked(item) or item.techniques == BASELINE
-        if record is not None and item.step_time_s and is_shown:
+        if record is not None and item.step_time_s:
             found += [
                 _Point(comparison=item, seen=seen, roof=roof, format=record.compute or "")
                 for seen, roof in under_roof(record, machine, item.step_time_s)
@@ -127,13 +131,14 @@ def reached(roof: Roof, seen: Achieved) -> str:
 SECTIONS = (
     Section(
         name="roofline",
+        rank=40,
         draw=lambda comparisons, records, machine, name: [roofline(comparisons, records, machine, name)],
         title="Why it is as fast as it is",
-        words="Each mark is a kind of operator in the step of one arm, the large ones in the baseline's. What lies "
-        "near a line is as fast as the machine can be: the level ones are what products of large matrices reach here, "
-        "the rising ones what memory and the caches deliver. What lies far below them waits, or does too little at a "
-        "time. Attention counts as if nothing were masked, and what is no product as one FLOP for each element that it "
-        "writes.",
+        words="Each mark is a kind of operator in a step, the large ones in the baseline's, the small ones in those of "
+        "the three fastest arms; of others the bars above tell. What lies near a line is as fast as the machine can "
+        "be: the level ones are what products of large matrices reach here, the rising ones what memory and the caches "
+        "deliver. What lies far below them waits, or does too little at a time. Attention counts as if nothing were "
+        "masked, and what is no product as one FLOP for each element that it writes.",
         lines={f"kind-{index}": kind.value for index, kind in enumerate(Kind) if kind not in HIDDEN},
         nothing="of no step is it known what its operators did. That is counted in a replay on a CPU, of one rank, and "
         "not of compiled code.",

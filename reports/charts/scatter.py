@@ -173,6 +173,7 @@ def spread(wanted: Sequence[float], gap: float, *, top: float, bottom: float) ->
 SECTIONS = (
     Section(
         name="throughput",
+        rank=10,
         draw=lambda comparisons, _, __, name: [throughput(comparisons, name)],
         title="Throughput against peak memory",
         words="Up and to the left is better. Throughput is that of warm, contiguous steps.",
@@ -181,6 +182,7 @@ SECTIONS = (
     ),
     Section(
         name="first-step",
+        rank=20,
         draw=lambda comparisons, _, __, name: [first_step(comparisons, name)],
         title="What the first step costs",
         words="The first step holds any compilation. Low on the axis a technique costs nothing to start; high up, "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import pkgutil
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +16,9 @@ from markupsafe import Markup
 
 from bench.spec import Plan
 from harness.record import Machine, Record
-from reports.charts import curves, makeup, panels, roofline, scatter, sizes
-from reports.charts.chart import Chart
+from reports import charts
+from reports.charts import sizes
+from reports.charts.chart import Chart, Section
 from reports.charts.forest import FORESTS
 from reports.formats import export
 from reports.wording import facts, matrix, quantity, sentences, view
@@ -32,8 +35,16 @@ _BUTTON_BYTES, _FRAME_BYTES = 60, 300
 Comparisons = Sequence[Comparison]
 Records = Sequence[Record]
 
-SECTIONS = (*scatter.SECTIONS, *makeup.SECTIONS, *roofline.SECTIONS, *curves.SECTIONS, *panels.SECTIONS)
-"""In the order of the page, which is that of importance: where there is no room for all, the last are left out."""
+
+def _sections() -> tuple[Section, ...]:
+    """Those that the files of charts have, in the order of the page, which is that of importance: where there is no
+    room for all, the last are left out."""
+    names = [f"{charts.__name__}.{module.name}" for module in pkgutil.iter_modules(charts.__path__)]
+    found = [section for name in names for section in getattr(importlib.import_module(name), "SECTIONS", ())]
+    return tuple(sorted(found, key=lambda section: section.rank))
+
+
+SECTIONS = _sections()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
