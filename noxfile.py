@@ -13,8 +13,9 @@ nox.options.sessions = ["tests", "lint", "typecheck"]
 
 CONSTRAINTS = ("--constraint", "constraints.txt")
 
-BESIDE = ("--numprocesses", "logical", "--maxprocesses", "4", "--dist", "loadfile")
-"""Files of tests beside each other, on one thread each: two processes that use every core wait for each other."""
+BESIDE = ("--numprocesses", "logical", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder")
+"""Files of tests beside each other, in the order of tests/conftest.py and on one thread each: two processes that use
+every core wait for each other."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 

@@ -26,12 +26,35 @@ from results import store
 from results.compare import most_telling
 from tests import ROOT, nvml
 
+SLOW_FILES = (
+    "harness/heats/test_conformance.py",
+    "harness/ab/test_mutations.py",
+    "bench/test_composition.py",
+    "harness/heats/test_sweep.py",
+    "bench/cli/test_cli.py",
+    "bench/test_kinds.py",
+    "harness/prediction/test_memory.py",
+    "bench/cli/test_startup.py",
+    "bench/test_brought.py",
+    "bench/techniques/test_transfer.py",
+    "bench/techniques/test_compile.py",
+    "test_gpu_acceptance.py",
+    "harness/processes/test_preload.py",
+    "harness/telemetry/test_driver.py",
+)
+"""What takes longest begins first: a file is one worker's, and the others would wait for it at the end."""
+
 LEAST = dataclasses.replace(conformance.PROTOCOL, certify_steps=3)
 """For tests of what is trained, not of how long it takes."""
 
 SHORT = Protocol(
     warmup_s=0.2, sustained_s=0.1, rounds=3, rounds_s=0.1, turn_s=0.02, sample_interval_s=0.05, timeout_s=180
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {ROOT / "tests" / name: place for place, name in enumerate(SLOW_FILES)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(scope="session", autouse=True)

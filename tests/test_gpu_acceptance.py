@@ -105,6 +105,7 @@ def test_every_part_comes_to_its_figures(tmp_path: Path) -> None:
     assert done.returncode == exit_code(list(rows.values()))
 
 
+@pytest.mark.long
 def test_a_technique_that_fails_is_a_row(tmp_path: Path) -> None:
     plugin = tmp_path / "crashes.py"
     plugin.write_text(CRASHES)
@@ -117,6 +118,7 @@ def test_a_technique_that_fails_is_a_row(tmp_path: Path) -> None:
     assert done.returncode == 1
 
 
+@pytest.mark.long
 def test_a_part_that_fails_is_a_row_and_what_has_no_time_is_no_failure(
     inside: Callable[..., tuple[int, str, str]],
 ) -> None:

@@ -58,7 +58,7 @@ def test_a_corpus_of_one_section_is_refused(tmp_path: Path) -> None:
         split(text)
 
 
-@pytest.mark.parametrize("model", ["gpt2/nano", "bert/nano"])
+@pytest.mark.parametrize("model", [pytest.param("gpt2/nano", marks=pytest.mark.long), "bert/nano"])
 def test_fine_tuning_starts_from_the_checkpoint_and_learns(sweep: Sweep, sections: Path, model: str) -> None:
     _, records = sweep(("adamw_fused",), models=(model,), phase=Phase.FINETUNE, corpus=sections)
     plain, fused = by_label(records, "fp32"), by_label(records, "adamw_fused")

@@ -214,6 +214,7 @@ def started(*arguments: object, until: str) -> Iterator[subprocess.Popen[str]]:
             run.kill()
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_and_interrupted_loses_nothing_and_is_resumed(lent: None, tmp_path: Path) -> None:
     small = (*SMALL, "--technique", "adamw_fused", "--repetitions", "3", "--out", tmp_path)
     with started(*small, until="repetition 2") as run:

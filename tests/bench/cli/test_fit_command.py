@@ -37,6 +37,7 @@ def test_a_map_of_batches_for_a_card_that_is_not_here(text_folder: Path, tmp_pat
         assert sizes[8] == row["predicted_peak_bytes"] and sorted(sizes.values()) == list(sizes.values())
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("lent")
 def test_a_family_means_all_its_sizes_and_what_makes_one_fit_is_named(
     text_folder: Path, monkeypatch: pytest.MonkeyPatch

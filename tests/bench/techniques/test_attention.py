@@ -87,6 +87,7 @@ def test_flash_refuses_a_learned_bias(corpus: Corpus) -> None:
         setup.loss(setup.model, batch)
 
 
+@pytest.mark.long
 def test_flex_attention_infers_what_the_model_did(corpus: Corpus) -> None:
     torch._dynamo.reset()
     torch._dynamo.utils.clear_compilation_metrics()

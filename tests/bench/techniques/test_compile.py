@@ -61,6 +61,7 @@ def test_the_whole_model_is_one_graph(corpus: Corpus, name: str, asks_for_cuda_g
     assert facts == {"graph_breaks": 0, "recompiles": 0}
 
 
+@pytest.mark.long
 def test_alike_blocks_share_one_compilation_and_can_be_checkpointed(corpus: Corpus) -> None:
     plain = losses(corpus)
     assert losses(corpus, "compile_blocks", "checkpoint_activations") == pytest.approx(plain, rel=1e-4)

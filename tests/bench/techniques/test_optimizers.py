@@ -154,7 +154,15 @@ def test_what_needs_whole_tensors_refuses_shards(sharded: TrainingSetup, name: s
         Trainer(apply(sharded, name), seed=0)
 
 
-@pytest.mark.parametrize(("name", "bytes_an_element"), [("adamw_8bit", 1), ("adamw_4bit", 0.5), ("adamw_fp8", 1)])
+@pytest.mark.parametrize(
+    ("name", "bytes_an_element"),
+    [
+        # torchao compiles their steps.
+        pytest.param("adamw_8bit", 1, marks=pytest.mark.long),
+        pytest.param("adamw_4bit", 0.5, marks=pytest.mark.long),
+        ("adamw_fp8", 1),
+    ],
+)
 def test_state_is_really_in_few_bits(name: str, bytes_an_element: float) -> None:
     setup = apply(own(lambda: nn.Linear(64, 64, bias=False)), name)
     weight = setup.model.get_parameter("weight")

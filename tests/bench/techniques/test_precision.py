@@ -123,6 +123,7 @@ print(setup.compute)
 """
 
 
+@pytest.mark.long
 def test_tf32_leaves_switches_that_inductor_can_read() -> None:
     """In a process of its own, for the setting is the process's; where no GPU is the products stay as they were."""
     done = subprocess.run([sys.executable, "-c", TF32], capture_output=True, text=True, check=False, timeout=300)

@@ -50,9 +50,9 @@ def test_another_program_is_not_known() -> None:
     ("model", "names"),
     [
         ("gpt2/nano", ()),
-        ("gpt2/nano", ("accumulate_4",)),
+        pytest.param("gpt2/nano", ("accumulate_4",), marks=pytest.mark.long),
         ("gpt2/nano", ("checkpoint_activations", "amp_bf16")),
-        ("gpt2/nano", ("adamw_8bit",)),
+        pytest.param("gpt2/nano", ("adamw_8bit",), marks=pytest.mark.long),
         ("gpt2/nano", ("pure_bf16",)),
         ("gpt2/nano", ("optimizer_in_backward",)),
         ("moe/nano", ()),

@@ -71,7 +71,16 @@ def test_what_cannot_be_foreseen_says_so(workload: Workload, techniques: tuple[s
         Trial(device="cpu", techniques=techniques).operators(workload)
 
 
-@pytest.mark.parametrize("techniques", [(), ("amp_bf16",), ("int8_mixed_precision",), ("qat_int8",), ("muon",)])
+@pytest.mark.parametrize(
+    "techniques",
+    [
+        (),
+        *(
+            pytest.param(names, marks=pytest.mark.long)
+            for names in (("amp_bf16",), ("int8_mixed_precision",), ("qat_int8",), ("muon",))
+        ),
+    ],
+)
 def test_every_operator_of_an_update_can_be_timed(workload: Workload, techniques: tuple[str, ...]) -> None:
     calls = list(Trial(device="cpu", techniques=techniques).operators(workload))
     assert [call for call, time_s in zip(calls, times_s(*calls), strict=True) if not time_s] == []
