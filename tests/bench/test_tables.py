@@ -82,6 +82,7 @@ def test_rows_are_told_apart_by_their_labels(table: datasets.Dataset, tmp_path: 
         assert LABELS[int(sample["labels"])] in rows[index]
 
 
+@pytest.mark.long
 def test_a_table_is_fine_tuned_on(
     sweep: Callable[..., tuple[Any, list[Record]]], table: datasets.Dataset, tmp_path: Path
 ) -> None:

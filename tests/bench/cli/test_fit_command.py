@@ -57,6 +57,7 @@ def test_a_family_means_all_its_sizes_and_what_makes_one_fit_is_named(
 
 
 @pytest.mark.usefixtures("lent", "undisturbed")
+@pytest.mark.long
 def test_from_python(text_folder: Path) -> None:
     made = api.fit(["gpt2/nano"], ["sgd"], memory="100MB", sequences=[16, 32], data=str(text_folder), check=True)
     frame = made.frame()

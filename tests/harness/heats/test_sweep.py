@@ -105,6 +105,7 @@ def test_telemetry_is_sampled_and_missing_parts_say_why(sweep: Run) -> None:
         assert measured.peak_memory_bytes and measured.peak_memory_bytes > 0
 
 
+@pytest.mark.long
 def test_a_budget_buys_more_repetitions(sweep: Run) -> None:
     _, records = sweep(("adamw_fused",), budget_s=8.0, protocol=LEAST)
     repetitions = {record.repetition for record in records}

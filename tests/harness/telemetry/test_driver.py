@@ -57,6 +57,7 @@ def test_every_run_says_so_in_one_line(old_driver: Path, tmp_path: Path, words: 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_doctor_says_so_and_goes_on(old_driver: Path, tmp_path: Path) -> None:
     done = trainpace(old_driver, "doctor", cwd=tmp_path)
     assert done.returncode == 0
