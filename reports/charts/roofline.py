@@ -100,7 +100,10 @@ def _draw_roofs(area: Axes, machine: Machine, formats: dict[str, float], across:
         knee = highest / bytes_per_s
         area.plot([low, knee], [low * bytes_per_s, highest], color=canvas.MUTED, linewidth=1, zorder=2)
         middle = math.sqrt(max(low, area.get_ylim()[0] / bytes_per_s) * knee)
-        _name(area, place, (middle, middle * bytes_per_s), (-6, 2), ha="right")
+        # Above the upper line and below the lower one.
+        is_lowest = bytes_per_s == min(machine.memory_bytes_per_s.values())
+        offset, side = ((6, -8), "left") if is_lowest else ((-6, 2), "right")
+        _name(area, place, (middle, middle * bytes_per_s), offset, ha=side)
 
 
 def _name(area: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], **style: Any) -> None:
