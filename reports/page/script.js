@@ -252,7 +252,9 @@ function makeCommandsCopyable() {
 
 function showTips() {
   const tip = document.getElementById("tip");
+  let shown;
   const show = (point, pointed) => {
+    shown = [point, pointed];
     tip.textContent = point.getAttribute("aria-label");
     tip.hidden = false;
     // A marker has one place; on a curve or a bar it is where it was pointed at, or else the whole of it.
@@ -272,12 +274,8 @@ function showTips() {
     point.addEventListener("pointerleave", hide);
     point.addEventListener("blur", hide);
   }
-  // To reach a mark with the Tab key scrolls to it: its tip goes along.
-  addEventListener("scroll", () => {
-    const focused = document.activeElement;
-    if (!tip.hidden && focused.classList.contains("point")) show(focused);
-    else hide();
-  }, { passive: true });
+  // To reach a mark scrolls to it, and its tip goes along; a mark that leaves the pointer hides it itself.
+  addEventListener("scroll", () => { if (!tip.hidden) show(...shown); }, { passive: true });
   addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
 }
 

@@ -144,6 +144,11 @@ def test_pointing_at_an_arm_marks_it_in_every_picture(page: Page) -> None:
     assert place is not None
     assert place["y"] + place["height"] <= end[1] + 3
     assert abs(place["x"] + place["width"] / 2 - end[0]) <= place["width"]
+    # The browser tells of a scroll when it has the time, maybe after the mark was reached.
+    page.evaluate("dispatchEvent(new Event('scroll'))")
+    assert tip.bounding_box() == place
+    page.locator("h1").hover()
+    assert not tip.is_visible()
 
 
 def test_the_matrix_is_walked_with_the_arrow_keys(page: Page) -> None:
