@@ -39,10 +39,8 @@ def probed(corpus: Corpus, name: str) -> dict[str, Any]:
     return found
 
 
-COMPILED = ("training_step", "training_step_unwrapped")
-
-
-@pytest.mark.parametrize("name", [*(pytest.param(name, marks=pytest.mark.long) for name in COMPILED), "part_called"])
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["training_step", "training_step_unwrapped", "part_called"])
 def test_what_wraps_a_model_is_called_whatever_the_loss_calls(sweep: Run, name: str) -> None:
     _, found = measured(sweep, name, "ddp_2", "compile")
     assert {label: record.reason for label, record in found.items()} == dict.fromkeys(("fp32", "ddp_2", "compile"))

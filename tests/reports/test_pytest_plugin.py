@@ -65,6 +65,7 @@ def pytest_in(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.long
 def test_a_users_tests_write_what_pytest_benchmark_compares(tmp_path: Path) -> None:
     for name in ("a.json", "b.json"):
         done = pytest_in(tmp_path, f"--trainpace-json={name}")

@@ -111,7 +111,9 @@ SCRIPTS = {
 }
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name.startswith("trainer") else name for name in SCRIPTS]
+)
 def test_what_it_writes_runs_at_once(name: str, sweep: Callable[..., tuple[Any, list[Record]]], tmp_path: Path) -> None:
     with contextlib.chdir(tmp_path):
         (tmp_path / "train.py").write_text(SCRIPTS[name])

@@ -278,8 +278,9 @@ def test_a_budget_that_is_too_small_for_all_says_what_it_left_out(
     assert not again.unmeasured
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("undisturbed")
-@pytest.mark.parametrize("is_short", [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.parametrize("is_short", [False, True])
 def test_an_arm_that_takes_much_longer_than_others_waits_for_them(
     fork_server: ForkServer, text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_short: bool
 ) -> None:

@@ -45,7 +45,9 @@ def test_what_is_unknown_says_why(found: dict[str, Fit]) -> None:
         assert item.largest_batch() is item.fits(8) is item.peak_bytes(8) is None
 
 
-@pytest.mark.parametrize("label", ["fp32", "checkpoint_activations", "accumulate_4"])
+@pytest.mark.parametrize(
+    "label", ["fp32", pytest.param("checkpoint_activations", marks=pytest.mark.long), "accumulate_4"]
+)
 def test_training_does_what_was_said(found: dict[str, Fit], fork_server: ForkServer, label: str) -> None:
     """The limit is real: just below it a batch trains, and just above it does not."""
     checked = fitting.check(found[label], fork_server).checked
