@@ -142,6 +142,23 @@ def planted_spins(setup: TrainingSetup) -> TrainingSetup:
     return setup
 
 
+@technique(stage=Stage.STEP, source=SOURCE, changes={Change.UPDATE_RULE})
+def planted_divides_again(setup: TrainingSetup) -> TrainingSetup:
+    """Divides gradients by the number of micro-batches, which was done already: alone it shows nothing."""
+
+    def divide(optimizer: Optimizer, *_: object) -> None:
+        for group in optimizer.param_groups:
+            for item in group["params"]:
+                item.grad /= setup.accumulate
+
+    def made(parameters: Iterable[nn.Parameter]) -> Optimizer:
+        optimizer = torch.optim.SGD(parameters, lr=0.5)
+        optimizer.register_step_pre_hook(divide)
+        return optimizer
+
+    return replace(setup, optimizer=made)
+
+
 @technique(stage=Stage.STEP, source=SOURCE)
 def planted_nan(setup: TrainingSetup) -> TrainingSetup:
     """Every loss is NaN."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.composition import compose
+from bench.composition import allowance, compose
 from bench.corpus import cache_folder
 from bench.spec import BASELINE, Plan, Protocol, WorkloadSpec
+from harness.evidence.equal_work import unequal_work
 from harness.heats.sweep import Sweep
 from harness.preparation.prepared import prepare
 from harness.processes.fork_server import ForkServer
@@ -17,8 +18,16 @@ from harness.record import Record, Status
 
 MODELS = ("gpt2/nano", "bert/nano")
 
-PARTNERS = ("amp_bf16", "accumulate_2", "adamw_fused", "checkpoint_activations")
-"""A technique is tried together with these, one from each of the slots that most compositions use."""
+PARTNERS = (
+    ("amp_bf16",),
+    ("accumulate_2",),
+    ("adamw_fused",),
+    ("checkpoint_activations",),
+    ("amp_fp16", "adamw_fused"),
+    ("optimizer_in_backward",),
+)
+"""A technique is tried together with these: one from each of the slots that most compositions use, an optimizer that
+unscales gradients itself, and one of which no step sees all gradients at once."""
 
 PROTOCOL = Protocol(
     warmup_s=0.0,
@@ -54,12 +63,38 @@ class Finding:
 
 
 def check(
-    name: str, fork_server: ForkServer, *, models: Sequence[str] = MODELS, partners: Iterable[str] = PARTNERS
+    name: str,
+    fork_server: ForkServer,
+    *,
+    models: Sequence[str] = MODELS,
+    partners: Iterable[tuple[str, ...]] = PARTNERS,
 ) -> list[Finding]:
-    """Run the technique alone and beside each partner that it does not exclude. Raises ValueError if it is unknown."""
+    """Run the technique alone and beside each partner that it does not exclude: there it has to do what it does alone,
+    as far as the partner declares no change. Raises ValueError if it is unknown."""
     compose([name])
-    together = [(name, partner) for partner in partners if partner != name and not conflict((name, partner))]
-    return run([(name,), *together], fork_server, models=models)
+    together = [partner for partner in partners if name not in partner and not conflict((name, *partner))]
+    beside = {(name, *partner): partner for partner in together}
+    records = _measured([(name,), *beside], fork_server, models=models)
+    alone = {record.workload: record for record in records if record.techniques == name}
+    labels = {"+".join(names): partner for names, partner in beside.items()}
+    return [
+        _as_alone(finding, record, alone[record.workload], labels[record.techniques])
+        if record.techniques in labels
+        else finding
+        for finding, record in zip(_findings(records), _rivals(records), strict=True)
+    ]
+
+
+def _as_alone(finding: Finding, record: Record, alone: Record, partner: tuple[str, ...]) -> Finding:
+    """The finding, or that beside the partner the technique trains otherwise than alone."""
+    if not record.certificate or not alone.certificate or {record.status, alone.status} != {Status.OK}:
+        return finding
+    differences = unequal_work(record.certificate, alone.certificate, *allowance(compose(partner)))
+    if not differences:
+        return finding
+    told = "; ".join(differences)
+    reason = f"beside {'+'.join(partner)} it trains otherwise than alone, which is called the baseline here: {told}"
+    return replace(finding, status=Status.UNEQUAL_WORK, reason=reason)
 
 
 def conflict(names: Sequence[str]) -> str | None:
@@ -81,10 +116,25 @@ def run(
     corpus: str | None = None,
     device: str = "cpu",
 ) -> list[Finding]:
-    """Each composition once on each model, beside the baseline.
+    """Each composition once on each model, beside the baseline."""
+    records = _measured(
+        compositions, fork_server, models=models, batch=batch, sequence=sequence, corpus=corpus, device=device
+    )
+    return _findings(records)
 
-    What is compiled is kept: nobody asks here how long that takes, and the next check of the same does not wait for it.
-    """
+
+def _measured(
+    compositions: Sequence[tuple[str, ...]],
+    fork_server: ForkServer,
+    *,
+    models: Sequence[str],
+    batch: int = 8,
+    sequence: int | None = 32,
+    corpus: str | None = None,
+    device: str = "cpu",
+) -> list[Record]:
+    """What is compiled is kept: nobody asks here how long that takes, and the next check of the same does not wait for
+    it."""
     specs = tuple(WorkloadSpec(model=model, batch=batch, sequence=sequence, corpus=corpus) for model in models)
     plan = Plan(
         name="check",
@@ -105,10 +155,16 @@ def run(
             log=Path(folder) / "arms.log",
         )
         sweep.run(fork_server)
+    return records
+
+
+def _rivals(records: Sequence[Record]) -> list[Record]:
+    return [record for record in records if record.techniques != BASELINE]
+
+
+def _findings(records: Sequence[Record]) -> list[Finding]:
     references = {record.workload: record for record in records if record.techniques == BASELINE}
-    return [
-        _finding(record, references[record.workload]) for record in records if record is not references[record.workload]
-    ]
+    return [_finding(record, references[record.workload]) for record in _rivals(records)]
 
 
 def _finding(record: Record, reference: Record) -> Finding:

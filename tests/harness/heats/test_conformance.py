@@ -75,6 +75,16 @@ def test_images_and_speech_are_trained_too_or_refused_with_a_reason(fork_server:
     assert sum(finding.status is Status.OK for finding in found) > len(found) / 2
 
 
+def test_beside_others_a_technique_does_what_it_does_alone(fork_server: ForkServer) -> None:
+    partners = [("accumulate_2",), ("checkpoint_activations",)]
+    alone, parts, recomputed = conformance.check(
+        "planted_divides_again", fork_server, models=["gpt2/nano"], partners=partners
+    )
+    assert alone.status is recomputed.status is Status.OK
+    assert parts.status is Status.UNEQUAL_WORK
+    assert "beside accumulate_2 it trains otherwise than alone" in str(parts.reason)
+
+
 def test_only_a_reason_that_was_known_excuses_an_arm() -> None:
     ok = Finding(workload="gpt2/nano", techniques="x", status=Status.OK, loss_difference=None, reason=None)
     refused = replace(ok, status=Status.UNSUPPORTED, reason="x needs a GPU; this run is on cpu")
