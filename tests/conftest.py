@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import os
+import unittest
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,10 +85,11 @@ def known_machine() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small corpus of real text: this project's own test sources."""
+    """A small corpus of real text, which no change of the project changes: two packages of the standard library."""
     folder = tmp_path_factory.mktemp("text")
-    for source in (ROOT / "tests").rglob("*.py"):
-        (folder / str(source.relative_to(ROOT)).replace(os.sep, "-")).write_bytes(source.read_bytes())
+    for package in (asyncio, unittest):
+        for source in Path(*package.__path__).glob("*.py"):
+            (folder / f"{package.__name__}-{source.name}").write_bytes(source.read_bytes())
     return folder
 
 

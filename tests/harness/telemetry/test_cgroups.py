@@ -167,7 +167,7 @@ print(cgroups.cores(), cgroups.throttled_s() - before_s)
 
 def test_the_quota_of_a_real_group_above_is_seen(nested: Path) -> None:
     cores, throttled_s = inside(nested, THROTTLED).stdout.split()
-    assert int(cores) == 1 and float(throttled_s) > 0.1
+    assert int(cores) == 1 and float(throttled_s) > 0
 
 
 KILLED = """
