@@ -198,6 +198,17 @@ class Overrides:
     repetitions: int | None = None
     budget_s: float | None = None
 
+    def over(self, spec: WorkloadSpec, techniques: tuple[str, ...]) -> Overrides:
+        """The same on top of a workload, and beside a composition, that are asked for by other means."""
+        shaped = self.shaped(spec)
+        names = ("phase", "batch", "sequence", "corpus", "text_column", "label_column")
+        return dataclasses.replace(
+            self,
+            models=self.models or (spec.model,),
+            compositions=(*self.compositions, techniques),
+            **{name: getattr(shaped, name) for name in names},
+        )
+
     def shaped(self, spec: WorkloadSpec) -> WorkloadSpec:
         """The workload in the phase and shape, and with the data, that were asked for."""
         names = ("phase", "batch", "sequence", "corpus", "text_column", "label_column")

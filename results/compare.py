@@ -82,9 +82,10 @@ def compare(records: Sequence[Record], machine: Machine) -> list[Comparison]:
     for record in sorted(records, key=lambda item: (item.repetition, item.heat_part, item.techniques)):
         groups[record.workload, record.techniques].append(record)
     baselines = {workload: found for (workload, label), found in groups.items() if label == BASELINE}
-    found = {workload: contrasts(_blocks(records, workload), BASELINE) for workload in {item[0] for item in groups}}
+    of_workload = {workload: [item for item in records if item.workload == workload] for workload in baselines}
+    found = {workload: contrasts(blocks(own), BASELINE) for workload, own in of_workload.items()}
     rows = [
-        _comparison(own, baselines.get(workload, []), found[workload].get(label), machine)
+        _comparison(own, baselines.get(workload, []), found.get(workload, {}).get(label), machine)
         for (workload, label), own in groups.items()
     ]
     measured_first = {workload: found[0].started_at for workload, found in baselines.items()}
@@ -94,16 +95,16 @@ def compare(records: Sequence[Record], machine: Machine) -> list[Comparison]:
     )
 
 
-def _blocks(records: Sequence[Record], workload: str) -> list[dict[str, list[float]]]:
-    """For each repetition, and each part of it, the paces of the processes of every arm that did well all the time."""
-    own = [record for record in records if record.workload == workload]
+def blocks(records: Sequence[Record]) -> list[dict[str, list[float]]]:
+    """For each repetition of one workload, and each part of it, the paces of the processes of every arm that did well
+    all the time."""
     # One repetition of unequal work or failure disqualifies the arm: what the others did is not known to be better.
-    failed = {record.techniques for record in own if record.status is not Status.OK} - {BASELINE}
+    failed = {record.techniques for record in records if record.status is not Status.OK} - {BASELINE}
     parts: dict[tuple[int, int], list[Record]] = defaultdict(list)
-    for record in own:
+    for record in records:
         if record.status is Status.OK and record.techniques not in failed:
             parts[record.repetition, record.heat_part].append(record)
-    blocks = []
+    found = []
     for _, together in sorted(parts.items()):
         alone = any(record.alone for record in together)
         paces = [log_pace(record) for record in together] if alone else log_paces_together(together)
@@ -111,8 +112,8 @@ def _blocks(records: Sequence[Record], workload: str) -> list[dict[str, list[flo
         for record, pace in zip(together, paces, strict=True):
             if pace is not None:
                 block[record.techniques].append(pace)
-        blocks.append(dict(block))
-    return blocks
+        found.append(dict(block))
+    return found
 
 
 def _comparison(records: list[Record], baselines: list[Record], found: Contrast | None, machine: Machine) -> Comparison:

@@ -11,7 +11,7 @@ Sidak's (1967), which hold for Student's t whatever the rivals have in common.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,18 +59,24 @@ Block = Mapping[str, Sequence[float]]
 """By label, the values of an arm's processes in one repetition: ln(time a token)."""
 
 
-def contrasts(blocks: Sequence[Block], baseline: str) -> dict[str, Contrast]:
-    """Each rival that has a value beside the baseline's in a block, against the baseline."""
+def contrasts(
+    blocks: Sequence[Block], baseline: str, rivals: Collection[str] | None = None, lent: Sequence[Block] = ()
+) -> dict[str, Contrast]:
+    """Each rival that has a value beside the baseline's in a block, against the baseline.
+
+    Where `rivals` are given, it is these, and their bounds hold for them together; what other arms have, and `lent`
+    blocks of other heats, only tells how much processes differ.
+    """
     shared = [block for block in blocks if block.get(baseline)]
     differences: dict[str, list[float]] = {}
     weights: dict[str, list[float]] = {}
     for block in shared:
         reference = block[baseline]
         for label, values in block.items():
-            if label != baseline and values:
+            if label != baseline and values and (rivals is None or label in rivals):
                 differences.setdefault(label, []).append(float(np.mean(reference) - np.mean(values)))
                 weights.setdefault(label, []).append(1 / len(reference))
-    spreads = _spreads(shared)
+    spreads = _spreads([*shared, *lent])
     made = {}
     for label, found in differences.items():
         error = _error(found, weights[label], spreads.get(label), spreads.get(baseline))

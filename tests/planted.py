@@ -159,6 +159,13 @@ def planted_divides_again(setup: TrainingSetup) -> TrainingSetup:
     return replace(setup, optimizer=made)
 
 
+@technique(stage=Stage.MODEL, source=SOURCE)
+def planted_awake(setup: TrainingSetup) -> TrainingSetup:
+    """The model of tests/drowsy.py no longer sleeps in its forward pass."""
+    setup.model.sleep_s = 0.0  # type: ignore[assignment]
+    return setup
+
+
 @technique(stage=Stage.STEP, source=SOURCE)
 def planted_nan(setup: TrainingSetup) -> TrainingSetup:
     """Every loss is NaN."""

@@ -9,6 +9,7 @@
     api.compare("runs/before", "runs/after")
     api.fit(["gpt2/xl"], cards=["L40S"]).frame()
     api.gate(models=["train.py:make_model"], base="main").verdict
+    api.tune("gpt2/tiny", minutes=10).techniques
 
 Bad input raises ValueError with the line that the command would print. Like the command line this room sees all
 packages, and nothing but the command line imports it.
@@ -22,14 +23,16 @@ if TYPE_CHECKING:
     from bench.api.fits import Fits, fit
     from bench.api.gates import Gate, gate
     from bench.api.runs import Unfinished, run
+    from bench.api.tuning import Tuned, tune
 
-__all__ = ["Fits", "Gate", "Run", "Unfinished", "compare", "fit", "gate", "run"]
+__all__ = ["Fits", "Gate", "Run", "Tuned", "Unfinished", "compare", "fit", "gate", "run", "tune"]
 
 _PLACES = {
     **dict.fromkeys(("Run", "compare"), "finished"),
     **dict.fromkeys(("Fits", "fit"), "fits"),
     **dict.fromkeys(("Gate", "gate"), "gates"),
     **dict.fromkeys(("Unfinished", "run"), "runs"),
+    **dict.fromkeys(("Tuned", "tune"), "tuning"),
 }
 
 

@@ -21,6 +21,7 @@ from bench.cli.init import init
 from bench.cli.list import list_
 from bench.cli.report import report
 from bench.cli.run import run
+from bench.cli.tune import tune
 from harness.processes.quiet import quieten
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -42,6 +43,7 @@ def root(
 
 
 app.command()(run)
+app.command()(tune)
 app.command("list")(list_)
 app.command()(fit)
 app.command()(compare)

@@ -16,8 +16,9 @@ import typer
 from bench import catalogue
 from bench.causes import unwritten
 from bench.cli.console import INTERRUPTED, fail, usage_errors
-from bench.cli.options import Batch, Data, DeviceName, LabelColumn, Models, Plugins, TextColumn
+from bench.cli.options import Batch, Data, DeviceName, LabelColumn, Models, Plugins, RecipeFile, TextColumn
 from bench.cli.options import Sequence as Tokens
+from bench.recipe import read as read_recipe
 from bench.spec import BASELINE, Phase, WorkloadSpec, parse_composition
 from harness.processes.fork_server import ArmFailed, ForkServerFailed
 from results.exit_code import ExitCode
@@ -35,6 +36,7 @@ def gate(
     head_python: Annotated[str | None, typer.Option(help="The interpreter of an environment.")] = None,
     base_technique: Annotated[str | None, typer.Option(help="A technique, or several joined by +.")] = None,
     head_technique: Annotated[str | None, typer.Option(help="A technique, or several joined by +.")] = None,
+    recipe: RecipeFile = None,
     tolerance: Annotated[float | None, typer.Option(help="Slower by more than this is a regression [0.01].")] = None,
     harm: Annotated[float | None, typer.Option(help="A pass is a proof of less than this [0.03].")] = None,
     memory: Annotated[float | None, typer.Option(help="By how much peak memory may grow [0.005].")] = None,
@@ -60,6 +62,13 @@ def gate(
 ) -> None:
     """Base against head, side by side: exit 0 pass, 1 regression, 2 usage, 3 inconclusive, 4 invalid."""
     with usage_errors(ExitCode.INVALID):
+        if recipe is not None:
+            found = read_recipe(recipe)
+            own = found.workload
+            model, phase = model or [own.model], own.phase
+            base_technique, head_technique = base_technique or found.label, head_technique or found.label
+            batch, sequence, data = batch or own.batch, sequence or own.sequence, data or own.corpus
+            text_column, label_column = text_column or own.text_column, label_column or own.label_column
         techniques = parse_composition(base_technique or BASELINE), parse_composition(head_technique or BASELINE)
         if slowdown and not calibrate:
             raise ValueError("--slowdown goes with --calibrate: it says what is put in")

@@ -31,5 +31,8 @@ Data = Annotated[
         "Default: Python's own sources.",
     ),
 ]
+RecipeFile = Annotated[
+    Path | None, typer.Option("--recipe", help="A recipe.json of `trainpace tune`: its workload under its techniques.")
+]
 TextColumn = Annotated[str | None, typer.Option(help="Where a table has its text.")]
 LabelColumn = Annotated[str | None, typer.Option(help="What a classifier is fine-tuned to tell.")]

@@ -10,7 +10,8 @@ import typer
 
 from bench import catalogue
 from bench.cli.console import INTERRUPTED, NOTHING_MEASURED, fail, tell_timing, usage_errors
-from bench.cli.options import Batch, Data, DeviceName, LabelColumn, Models, Plugins, Sequence, TextColumn
+from bench.cli.options import Batch, Data, DeviceName, LabelColumn, Models, Plugins, RecipeFile, Sequence, TextColumn
+from bench.recipe import read as read_recipe
 from bench.spec import Overrides, Phase, parse_composition
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def run(
     technique: Annotated[
         list[str] | None, typer.Option(help="A technique, or several joined by +. May repeat.")
     ] = None,
+    recipe: RecipeFile = None,
     device: DeviceName = None,
     phase: Annotated[Phase | None, typer.Option(help="Pretrain (the default), finetune or infer.")] = None,
     plugin: Plugins = None,
@@ -60,6 +62,9 @@ def run(
             repetitions=repetitions,
             budget_s=budget,
         )
+        if recipe is not None:
+            found = read_recipe(recipe)
+            overrides = overrides.over(found.workload, found.techniques)
         if resume is not None and (plan or device or overrides != Overrides()):
             raise ValueError("--resume takes its plan from the run: leave out the plan and all that shapes it")
         if calibrate is not None and (technique or resume is not None):

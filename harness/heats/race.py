@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.host import rival_bytes
-from bench.spec import Protocol, Trial
+from bench.spec import BASELINE, Protocol, Trial
 from harness.heats.arm import Arm
 from harness.heats.heat import Heat, own_cache
 from harness.heats.rounds import Rounds, run_rounds
@@ -35,7 +35,8 @@ class Lineup:
     `alone` are the labels of the arms that cannot be in memory beside others. `start_s` is how long arms
     may take to be warm, by label. After `deadline_s`, on time.monotonic's clock, no rival is started any more; one that
     turns out to need more than `most_s` once it is warm is put off. With `replay` arms replay their first updates.
-    `predicted_bytes` is what tensors of arms will take of a device, by label, as far as that is known.
+    `predicted_bytes` is what tensors of arms will take of a device, by label, as far as that is known. The rival of the
+    label `lead`, which others are held against as well, is among the first to start.
     """
 
     fork_server: ForkServer
@@ -50,6 +51,7 @@ class Lineup:
     most_s: float = math.inf
     replay: bool = True
     predicted_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    lead: str = BASELINE
 
 
 class Race:
@@ -118,7 +120,7 @@ class Race:
         rivals = waiting[: most - baselines(protocol, min(len(waiting), most - 1))]
         further = [baseline] * (baselines(protocol, len(rivals)) - 1)
         line = [baseline, *rivals, *further]
-        arms = self._start(self._heat.draw.sample(line, len(line)))
+        arms = self._start(self._drawn(line))
         reference = next((arm for arm in arms if arm.trial == baseline), None)
         if reference is None or (reference.status is Status.OOM and arms.index(reference)):
             for arm in arms:
@@ -127,6 +129,15 @@ class Race:
         started = [arm.trial for arm in arms]
         waiting[:] = [trial for trial in waiting if trial not in started and trial.label not in self.put_off]
         return sorted(arms, key=lambda arm: (arm.trial.copy > 0, arm.trial.techniques != ()))
+
+    def _drawn(self, line: Sequence[Trial]) -> list[Trial]:
+        """In random order, but that the lead starts while there is time; not first, which was seen to matter."""
+        drawn = self._heat.draw.sample(line, len(line))
+        lead = next((trial for trial in drawn if trial.techniques and trial.label == self._lineup.lead), None)
+        if lead is not None:
+            drawn.remove(lead)
+            drawn.insert(self._heat.draw.randint(1, min(3, len(drawn))), lead)
+        return drawn
 
     def _start(self, line: Sequence[Trial]) -> list[Arm]:
         """Start the trials in this order until memory or time is used up, or would be but for the baseline, which then

@@ -65,17 +65,23 @@ class Sweep:
         finished: Sequence[Record] = (),
         shared_cache: Path | None = None,
         forecasts: Forecasts = NONE,
+        takes_up: bool = True,
+        first_share: float = 1.0,
+        lead: str = BASELINE,
         log: Path,
     ) -> None:
         """`finished` are the records that the same run has kept before it ended early; they are not measured again.
         `paused` is called between two repetitions, while no arm is there. What the arms print is appended to `log`.
         `forecasts` tell what arms will take, as far as that is known.
-        `shared_cache` is a folder for all that is compiled, which is then no longer measured as a user meets it."""
+        `shared_cache` is a folder for all that is compiled, which is then no longer measured as a user meets it. Unless
+        the sweep `takes_up` what it has put off, that stays so. The first repetition takes no more than `first_share`
+        of the budget. `lead` is the label of an arm that others are held against too."""
         self._prepared, self._plan = prepared, prepared.plan
         self._run_id, self._keep, self._choose, self._show, self._paused = run_id, keep, choose, show, paused
         self._records = list(finished)
         self._gpus = Gpus(self._plan.device, prepared.host.gpu_uuids)
-        self._log, self._shared_cache = log, shared_cache
+        self._log, self._shared_cache, self._takes_up, self._first_share = log, shared_cache, takes_up, first_share
+        self._lead = lead
         self._forecasts = forecasts
         self._toolchain: Path | None = None
         self._unable = {key: (Status.UNSUPPORTED, reason) for key, reason in prepared.unsupported.items()}
@@ -100,7 +106,8 @@ class Sweep:
         self._record_unable()
         with tempfile.TemporaryDirectory(prefix="trainpace-") as folder:
             self._fork_server, self._caches = fork_server, Path(folder)
-            if self._prepared.compiles:
+            # A cache that is shared keeps what any compilation needs by itself.
+            if self._prepared.compiles and self._shared_cache is None:
                 self._toolchain = toolchain.learn(self._prepared, fork_server)
             entries = self._prepared.entries
             for repetition in itertools.count():
@@ -110,7 +117,7 @@ class Sweep:
                 for index, entry in enumerate(wanting):
                     left_s = self._left_s(opened)
                     if repetition == 0:
-                        share_s = left_s / (len(wanting) - index)
+                        share_s = self._first_share * left_s / (len(wanting) - index)
                         self._heat(entry, self._trials(entry), repetition, share_s, self._most_s(entry, share_s))
                         continue
                     trials = self._affordable(wanting[index:], repetition, left_s)
@@ -118,7 +125,7 @@ class Sweep:
                         self._heat(entry, trials, repetition, left_s)
             while self._plan.budget_s is not None:
                 left_s = self._left_s(started)
-                chosen = self._taken_up(left_s) or self._next(left_s)
+                chosen = (self._taken_up(left_s) if self._takes_up else None) or self._next(left_s)
                 if chosen is None:
                     return
                 entry, trials = chosen
@@ -268,6 +275,7 @@ class Sweep:
             most_s=most_s,
             replay=replay,
             predicted_bytes=self._forecasts.device_bytes(entry.spec.name),
+            lead=self._lead,
         )
 
     def _own_requests(self, workload: str) -> dict[str, Message]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import tests.planted  # noqa: F401  the check composes a planted technique in this process too
 from bench.composition import compose, unmet
 from bench.host import Host
 from bench.registry import techniques
@@ -77,10 +78,10 @@ def test_images_and_speech_are_trained_too_or_refused_with_a_reason(fork_server:
 
 def test_beside_others_a_technique_does_what_it_does_alone(fork_server: ForkServer) -> None:
     partners = [("accumulate_2",), ("checkpoint_activations",)]
-    alone, parts, recomputed = conformance.check(
-        "planted_divides_again", fork_server, models=["gpt2/nano"], partners=partners
-    )
-    assert alone.status is recomputed.status is Status.OK
+    findings = conformance.check("planted_divides_again", fork_server, models=["gpt2/nano"], partners=partners)
+    found = {finding.techniques: finding for finding in findings}
+    parts = found.pop("planted_divides_again+accumulate_2")
+    assert [finding.status for finding in found.values()] == [Status.OK, Status.OK]
     assert parts.status is Status.UNEQUAL_WORK
     assert "beside accumulate_2 it trains otherwise than alone" in str(parts.reason)
 

@@ -1,0 +1,35 @@
+"""A recipe as `trainpace tune` leaves it: which workload it is for, and which techniques it takes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.spec import WorkloadSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What recipe.json says to whoever trains by it."""
+
+    workload: WorkloadSpec
+    techniques: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        return "+".join(self.techniques)
+
+
+def read(file: Path) -> Recipe:
+    """Raises ValueError for what is no recipe, and for an empty one."""
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        found = Recipe(
+            workload=WorkloadSpec.from_json(data["ladder"]["workload"]), techniques=tuple(data["techniques"])
+        )
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{str(file)!r} is no recipe: give the recipe.json that `trainpace tune` has made") from error
+    if not found.techniques:
+        raise ValueError(f"recipe {str(file)!r} is empty, because nothing was found to help: there is nothing to run")
+    return found

@@ -1,0 +1,112 @@
+"""What a tuning has found, in words and rows, for the terminal and the page alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.spec import BASELINE
+from reports.wording import quantity
+from results.ladder import Confirmation, Gain, Ladder, Rung, Tried
+
+
+def name(techniques: Sequence[str]) -> str:
+    return "+".join(techniques) or BASELINE
+
+
+def factor(gain: Gain) -> str:
+    """With its bounds, as far as they are known."""
+    return "unknown" if gain.speedup is None else quantity.ratio_interval(gain.speedup, gain.low, gain.high)
+
+
+def step(rung: Rung) -> str:
+    """What a rung did, as in "+ compile" or "+ compile, - compile_blocks"."""
+    if rung.chosen is None:
+        return "nobody joined"
+    return ", ".join([*(f"+ {item}" for item in rung.added), *(f"- {item}" for item in rung.removed)])
+
+
+def answer(ladder: Ladder) -> str:
+    """The recipe, and what is known of it, in a line."""
+    where = f"{ladder.workload['model']} on {ladder.device_name} ({ladder.device})"
+    if not ladder.techniques:
+        return f"{where}: the recipe is empty, because {_why_empty(ladder)}"
+    recipe, found = name(ladder.techniques), ladder.confirmation
+    if found is None or found.whole.speedup is None:
+        return f"{where}: {recipe} is the best so far, and not confirmed: {ladder.ended}"
+    return (
+        f"{where}: {recipe} trains at {factor(found.whole)} the speed of {BASELINE}, "
+        f"confirmed on {found.whole.repetitions} fresh repetitions"
+    )
+
+
+def _why_empty(ladder: Ladder) -> str:
+    return "nothing helps beyond doubt" if ladder.ended.startswith("nothing more") else ladder.ended
+
+
+def climb(ladder: Ladder) -> list[dict[str, str]]:
+    """A row for each rung that somebody joined."""
+    found = ladder.confirmation
+    return [
+        {
+            "rung": str(number),
+            "step": step(rung),
+            "factor": factor(rung.chosen.gain),
+            "memory": _memory(rung.chosen.peak_memory_bytes),
+            "without it, at the end": _without(found, rung),
+            "took": quantity.duration(rung.seconds),
+        }
+        for number, rung in enumerate(ladder.steps, 1)
+        if rung.chosen
+    ]
+
+
+def _without(found: Confirmation | None, rung: Rung) -> str:
+    """The recipe's pace without what joined here, on fresh repetitions."""
+    added = [found.without[item] for item in rung.added if found and item in found.without]
+    return factor(added[0].gain) if added else "-"
+
+
+def _memory(size_bytes: int | None) -> str:
+    return "unknown" if size_bytes is None else quantity.memory(size_bytes)
+
+
+def sentences(ladder: Ladder) -> list[str]:
+    """What else there is to say."""
+    said = []
+    found, product = ladder.confirmation, ladder.product
+    if product is not None and found and found.whole.speedup is not None and found.techniques:
+        said.append(
+            f"The rungs multiply to {quantity.ratio(product)}; measured end to end, the whole is {factor(found.whole)}."
+        )
+    if found and found.runner_up:
+        said.append(f"The runner-up, {found.runner_up.label}, trains at {factor(found.runner_up.gain)} its speed.")
+    if found and all(size is not None for size in found.peak_memory_bytes.values()):
+        told = (f"{label} takes {_memory(size)}" for label, size in found.peak_memory_bytes.items())
+        said.append(f"Memory: {', '.join(told)}.")
+    said.append(f"It climbed no further because {ladder.ended}; all took {quantity.duration(ladder.seconds)}.")
+    if ladder.allowed:
+        said.append(f"By your leave it may change the {', '.join(ladder.allowed)}.")
+    return said
+
+
+def dropped(ladder: Ladder) -> list[tuple[str, str]]:
+    """Each technique that was tried and is not in the recipe, and what came of it when it was tried last."""
+    last: dict[str, tuple[Tried, Rung]] = {}
+    for rung in ladder.rungs:
+        for item in rung.tried:
+            for technique in set(item.techniques) - set(rung.before):
+                last[technique] = (item, rung)
+    return [
+        (technique, outcome(item, rung))
+        for technique, (item, rung) in last.items()
+        if technique not in ladder.techniques
+    ]
+
+
+def outcome(item: Tried, rung: Rung) -> str:
+    """What came of a rival."""
+    if item.reason:
+        return item.reason
+    beside = name(rung.before)
+    verdict = "slower than" if item.gain.hurts else "faster than" if item.gain.helps else "no gain beyond doubt over"
+    return f"{verdict} {beside}: {factor(item.gain)}"

@@ -1,0 +1,280 @@
+"""How a recipe grows: what each heat says of the rivals of the recipe so far, and the ladder that this makes.
+
+A rival joins when its simultaneous bounds against the recipe so far leave 1 out (results.contrasts), never for its
+estimate. The bounds are looked at after every repetition, and the best of many is chosen by them, so a rung's figure is
+a little too good; that of the whole recipe comes from fresh repetitions that took no part in any choice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.spec import BASELINE
+from harness.record import Record, Status
+from results.compare import blocks
+from results.contrasts import Block, Contrast, contrasts
+
+INTERRUPTED = "it was interrupted"
+"""Why a ladder ended that can go on."""
+
+NO_TIME = "there was no time for it"
+
+MOST_REPETITIONS = 5
+"""What is not known after so many in one heat is left undecided: it makes little difference."""
+
+HOPELESS = 0.8
+"""An arm that reaches less of the recipe's pace in its first repetition leaves before there are bounds: processes of
+one arm differ by 2 to 4 %."""
+
+MATTERS = 1.005
+"""What cannot add more than this to the pace is not looked at again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gain:
+    """What a composition makes of the pace of another, above 1 is faster; None is unknown. `low` and `high` hold for
+    all rivals of the heat together with 95 %."""
+
+    speedup: float | None = None
+    low: float | None = None
+    high: float | None = None
+    repetitions: int = 0
+
+    @property
+    def helps(self) -> bool:
+        """Beyond doubt."""
+        return self.low is not None and self.low > 1
+
+    @property
+    def hurts(self) -> bool:
+        return self.high is not None and self.high < 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """A composition that was set against the recipe so far, what came of it, and why it cannot join, if it cannot.
+    `failed`: it will not do so in another heat either."""
+
+    techniques: tuple[str, ...]
+    gain: Gain
+    peak_memory_bytes: int | None = None
+    reason: str | None = None
+    failed: bool = False
+
+    @property
+    def may_join_later(self) -> bool:
+        """Whether it is worth another try beside another technique at once."""
+        if self.gain.high is not None:
+            return self.gain.high > MATTERS
+        return self.gain.speedup is None or self.gain.speedup > HOPELESS
+
+    @property
+    def label(self) -> str:
+        return "+".join(self.techniques) or BASELINE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rung:
+    """One heat of the climb: the recipe `before`, who was tried against it, and the recipe `after` it, which is the
+    same where nobody joined. `late` heats try what waits until nothing else helps. `arm_s` is what
+    an arm took with what it compiles: the one that joined, or most of them."""
+
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    tried: tuple[Tried, ...]
+    late: bool
+    seconds: float
+    arm_s: float
+
+    @property
+    def undecided(self) -> list[Tried]:
+        """Those that may still help, for all that there was time to see."""
+        unseen = [item for item in self.tried if item.reason == NO_TIME]
+        return unseen + [item for item in contenders(self.tried) if item.gain.repetitions < MOST_REPETITIONS]
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        return tuple(name for name in self.after if name not in self.before)
+
+    @property
+    def removed(self) -> tuple[str, ...]:
+        return tuple(name for name in self.before if name not in self.after)
+
+    @property
+    def chosen(self) -> Tried | None:
+        """What came of the one that joined; None where nobody did."""
+        if self.after == self.before:
+            return None
+        return next(item for item in self.tried if item.techniques == self.after)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirmation:
+    """The recipe on fresh repetitions: `whole` is against the baseline, `without` each technique against the recipe
+    (above 1: faster without it), `runner_up` that composition against the recipe."""
+
+    techniques: tuple[str, ...]
+    whole: Gain
+    without: Mapping[str, Tried] = dataclasses.field(default_factory=dict)
+    runner_up: Tried | None = None
+    peak_memory_bytes: Mapping[str, int | None] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ladder:
+    """A whole tuning. `ended` says in words why it climbed no further. `techniques` are those of the recipe, none where
+    nothing was confirmed to help; `confirmation` is None where there was no time for one, or nothing to confirm."""
+
+    workload: Mapping[str, Any]
+    techniques: tuple[str, ...]
+    rungs: tuple[Rung, ...]
+    confirmation: Confirmation | None
+    left_out: Mapping[str, str]
+    allowed: tuple[str, ...]
+    ended: str
+    device: str
+    device_name: str
+    machine_id: str
+    seed: int
+    seconds: float
+    version: str
+
+    @property
+    def interrupted(self) -> bool:
+        return self.ended == INTERRUPTED
+
+    @property
+    def steps(self) -> list[Rung]:
+        """The rungs at which somebody joined."""
+        return [rung for rung in self.rungs if rung.chosen]
+
+    @property
+    def product(self) -> float | None:
+        """Of the rungs' factors: what the whole would be if nothing had been chosen for its luck."""
+        factors = [rung.chosen.gain.speedup for rung in self.steps if rung.chosen]
+        return math.prod(factor for factor in factors if factor is not None) if factors else None
+
+    @property
+    def whole(self) -> Gain:
+        """The recipe against the baseline, on fresh repetitions; an empty one is the baseline itself."""
+        if not self.techniques:
+            return Gain(speedup=1.0, low=1.0, high=1.0)
+        return self.confirmation.whole if self.confirmation else Gain()
+
+
+def write(ladder: Ladder, file: Path) -> None:
+    """Keep it as JSON, with what a program asks first at the top."""
+    whole = ladder.whole
+    steps = [
+        {
+            "added": rung.added,
+            "removed": rung.removed,
+            "speedup": rung.chosen.gain.speedup,
+            "speedup_low": rung.chosen.gain.low,
+            "speedup_high": rung.chosen.gain.high,
+            "peak_memory_bytes": rung.chosen.peak_memory_bytes,
+            "seconds": rung.seconds,
+        }
+        for rung in ladder.steps
+        if rung.chosen
+    ]
+    head = {
+        "techniques": ladder.techniques,
+        "speedup": whole.speedup,
+        "speedup_low": whole.low,
+        "speedup_high": whole.high,
+        "product_of_rungs": ladder.product,
+        "rungs": steps,
+    }
+    file.write_text(json.dumps(head | {"ladder": dataclasses.asdict(ladder)}, indent=2) + "\n", encoding="utf-8")
+
+
+def heat(
+    records: Sequence[Record],
+    before: tuple[str, ...],
+    rivals: Mapping[str, tuple[str, ...]],
+    memory_bytes: int | None = None,
+    earlier: Sequence[Block] = (),
+) -> list[Tried]:
+    """What the records of one heat say of each rival of the recipe so far, by label. `earlier` heats tell how much
+    processes differ, and nothing else."""
+    lead = "+".join(before) or BASELINE
+    against = contrasts(blocks(records), lead, rivals, earlier)
+    return [_tried(records, label, names, against.get(label), memory_bytes) for label, names in rivals.items()]
+
+
+def _tried(
+    records: Sequence[Record],
+    label: str,
+    techniques: tuple[str, ...],
+    found: Contrast | None,
+    memory_bytes: int | None,
+) -> Tried:
+    own = [record for record in records if record.techniques == label]
+    failed = next((record for record in own if record.status is not Status.OK), None)
+    peak_bytes = peak_memory_bytes(own)
+    too_large = memory_bytes is not None and peak_bytes is not None and peak_bytes > memory_bytes
+    if not own:
+        reason: str | None = NO_TIME
+    elif failed:
+        reason = failed.reason or failed.status.value
+    elif too_large and peak_bytes and memory_bytes:
+        reason = f"takes {peak_bytes / 1e9:.3g} GB, more than {memory_bytes / 1e9:.3g} GB"
+    elif found is None:
+        reason = own[-1].disturbances[-1] if own[-1].disturbances else "it was not timed beside the recipe"
+    else:
+        reason = None
+    return Tried(
+        techniques=techniques,
+        gain=gain(found, own),
+        peak_memory_bytes=peak_bytes,
+        reason=reason,
+        failed=failed is not None or too_large,
+    )
+
+
+def gain(found: Contrast | None, own: Sequence[Record]) -> Gain:
+    """The contrast as factors of the pace."""
+    if found is None:
+        return Gain()
+    return Gain(
+        speedup=math.exp(found.estimate),
+        low=None if found.claim_low is None else math.exp(found.claim_low),
+        high=None if found.claim_high is None else math.exp(found.claim_high),
+        repetitions=len({record.repetition for record in own if not record.disturbed}),
+    )
+
+
+def peak_memory_bytes(records: Sequence[Record]) -> int | None:
+    """Of all ranks, the median of the repetitions; None where it is not known."""
+    found = [record.measurement.peak_memory_bytes for record in records if record.status is Status.OK]
+    known = [size for size in found if size is not None]
+    return round(statistics.median(known)) if known else None
+
+
+def best(tried: Sequence[Tried]) -> Tried | None:
+    """The one that helps most beyond doubt: by its lower bound. None where none does."""
+    helping = [item for item in tried if item.reason is None and item.gain.helps]
+    return max(helping, key=lambda item: item.gain.low or 0.0, default=None)
+
+
+def contenders(tried: Sequence[Tried]) -> list[Tried]:
+    """Those that may still turn out to be the best: their upper bound is above 1, and above the best's lower one."""
+    leader = best(tried)
+    least = max(MATTERS, leader.gain.low or 0.0 if leader else 0.0)
+    able = [item for item in tried if item.reason is None and item.gain.speedup is not None]
+    return [item for item in able if item is leader or _may_exceed(item.gain, least)]
+
+
+def _may_exceed(found: Gain, least: float) -> bool:
+    if found.high is None:
+        return (found.speedup or 0.0) > HOPELESS
+    return found.high > least

@@ -1,0 +1,111 @@
+"""A tuning finds what helps, confirms it, and never takes what does less."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import tests.planted  # noqa: F401  candidates are composed in this process too
+from bench import api
+from bench.api import tuning
+from bench.cli.app import app
+from bench.recipe import read
+from bench.spec import WorkloadSpec
+from harness.heats import conformance
+from tests import ROOT
+
+DROWSY = f"{ROOT / 'tests' / 'drowsy.py'}:model"
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    brief = dataclasses.replace(conformance.PROTOCOL, warmup_min_steps=2, rounds=6, rounds_min=3, certify_steps=3)
+    monkeypatch.setattr(tuning, "PROTOCOL", brief)
+    monkeypatch.setattr(tuning, "CONFIRMING", brief)
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("short", "undisturbed")
+def test_what_helps_is_found_and_confirmed_and_what_does_less_is_not(text_folder: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    made = api.tune(
+        DROWSY,
+        minutes=3,
+        techniques=["planted_awake", "planted_half_batch", "accumulate_2", "schedule_constant"],
+        modules=["tests.planted"],
+        data=str(text_folder),
+        device="cpu",
+        out=tmp_path,
+        say=said.append,
+        batch=4,
+        sequence=32,
+    )
+    assert made is not None
+    assert made.techniques == ("planted_awake",)
+    found = made.ladder.confirmation
+    assert found is not None and found.whole.helps and found.whole.repetitions >= 3
+    assert found.without["planted_awake"].gain.hurts
+    tried = {item.label: item for rung in made.ladder.rungs for item in rung.tried}
+    assert "samples an update" in str(tried["planted_half_batch"].reason)
+    kept = json.loads((made.folder / "recipe.json").read_text())
+    assert kept["techniques"] == ["planted_awake"] and kept["speedup_low"] > 1
+    assert [step["added"] for step in kept["rungs"]] == [["planted_awake"]]
+    assert "planted_awake" in (made.folder / "report.html").read_text()
+    assert said[0].startswith("heat 1: + planted_awake")
+    asked = WorkloadSpec(model=DROWSY, corpus=str(text_folder), batch=4, sequence=32)
+    assert read(made.folder / "recipe.json").workload == asked
+    # What was measured is not measured again: the same ladder comes of the records alone.
+    again = api.tune(resume=made.folder, modules=["tests.planted"], say=said.append)
+    assert again is not None
+    assert [rung.tried for rung in again.ladder.rungs] == [rung.tried for rung in made.ladder.rungs]
+    assert again.ladder.whole == made.ladder.whole
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("short", "undisturbed")
+def test_idle_techniques_make_an_empty_recipe(text_folder: Path, tmp_path: Path) -> None:
+    made = api.tune(
+        "gpt2/nano",
+        minutes=2,
+        techniques=[f"idle_{number}" for number in range(1, 7)],
+        modules=["bench.idle"],
+        data=str(text_folder),
+        device="cpu",
+        out=tmp_path,
+        say=lambda line: None,
+        batch=4,
+        sequence=32,
+    )
+    assert made is not None
+    assert made.techniques == ()
+    assert made.ladder.whole.speedup == 1.0
+    refused = CliRunner().invoke(app, ["run", "--recipe", str(made.folder / "recipe.json")])
+    assert refused.exit_code == 2 and "is empty" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "no model is named"),
+        (["--model", "gpt2/nano", "--technique", "amp_bf61"], "did you mean amp_bf16"),
+        (["--model", "gpt2/nano", "--allow", "rule"], "allowed change 'rule' is unknown"),
+        (["--model", "gpt2/nano", "--memory", "much"], "memory 'much'"),
+        (["--resume", "nowhere"], "has no tuning"),
+        (["--resume", "nowhere", "--model", "gpt2/nano"], "leave out --model"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(words: list[str], told: str) -> None:
+    done = CliRunner().invoke(app, ["tune", *words])
+    assert done.exit_code == 2
+    assert told in done.output and done.output.count("\n") == 1
+
+
+def test_what_is_no_recipe_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text("{}")
+    for command in ("run", "gate"):
+        done = CliRunner().invoke(app, [command, "--recipe", str(tmp_path / "recipe.json")])
+        assert done.exit_code == 2 and "is no recipe" in done.output
