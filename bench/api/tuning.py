@@ -264,6 +264,7 @@ class Climb:
     fork_server: ForkServer
     folder: Path
     say: Say
+    course: _Course = dataclasses.field(default_factory=_Course)
     begun_s: float = dataclasses.field(default_factory=time.monotonic)
 
     def run(self) -> Ladder:
@@ -299,7 +300,7 @@ class Climb:
 
     def outlook(self) -> str:
         """What would be tried, and what not."""
-        first = list(self._rivals((), _Course(), late=False))
+        first = list(self._rivals((), late=False))
         return text.outlook(self._name, first, self.options, self.asked.minutes)
 
     def _left_s(self, share: float) -> float:
@@ -308,53 +309,54 @@ class Climb:
     def _climb(self, rungs: list[Rung]) -> str:
         """Add rungs until nothing helps; returns why it ends."""
         recipe: tuple[str, ...] = ()
-        course = _Course()
         late = False
         while True:
-            rivals = self._rivals(recipe, course, late=late)
+            rivals = self._rivals(recipe, late=late)
             if not rivals and late:
                 return NOTHING_MORE
             if not rivals:
                 late = True
                 continue
             budget_s = RUNG_SHARE * self._left_s(CLIMB_SHARE)
-            if budget_s < max(LEAST_S, 2 * BESIDE * course.arm_s):
+            if budget_s < max(LEAST_S, 2 * BESIDE * self.course.arm_s):
                 return NO_TIME
-            chosen = self._promising(rivals, course, budget_s)
-            rungs.append(self._rung(len(rungs), recipe, chosen, budget_s, course, late=late))
-            course.learn(rung := rungs[-1])
+            chosen = self._promising(rivals, budget_s)
+            rungs.append(self._rung(len(rungs), recipe, chosen, budget_s, late=late))
+            self.course.learn(rung := rungs[-1])
             self.say(text.rung(rung, len(rungs)))
             if rung.chosen:
                 recipe, late = rung.after, False
 
-    def _rivals(self, recipe: tuple[str, ...], course: _Course, *, late: bool) -> dict[str, tuple[str, ...]]:
-        """By technique, the recipe with each that may join now; `late`, with those that wait for nothing else to help."""
-        found: dict[str, tuple[str, ...]] = {}
+    def _rivals(self, recipe: tuple[str, ...], *, late: bool) -> dict[str, tuple[str, ...]]:
+        """By technique, the recipe with each that may join now, or `late` with those that wait until nothing else
+        helps."""
+        course, found = self.course, dict[str, tuple[str, ...]]()
         for name in self.options.names:
-            first = self.options.waits_for(name)
-            waits = (
-                name in course.turned_down or self.options.is_late(name) or (first is not None and first not in recipe)
-            )
             # Beside the same recipe it would be turned down again.
-            if name in recipe or name in course.failed or waits is not late or course.seen.get(name) == recipe:
+            is_done = name in recipe or name in course.failed or course.seen.get(name) == recipe
+            if is_done or self._waits(name, recipe) is not late:
                 continue
             names = joined(recipe, name)
             if names and self._reason(names) is None:
                 found[name] = names
         return found
 
-    def _promising(
-        self, rivals: Mapping[str, tuple[str, ...]], course: _Course, budget_s: float
-    ) -> dict[str, tuple[str, ...]]:
+    def _waits(self, name: str, recipe: tuple[str, ...]) -> bool:
+        """Whether it is not tried as long as others may help."""
+        first = self.options.waits_for(name)
+        is_second = first is not None and first not in recipe
+        return is_second or name in self.course.turned_down or self.options.is_late(name)
+
+    def _promising(self, rivals: Mapping[str, tuple[str, ...]], budget_s: float) -> dict[str, tuple[str, ...]]:
         """By label, as many of the rivals as there is time for, those first that came nearest to helping
         before, and last what compiles the model in another way."""
         known = techniques()
-        order = sorted(rivals, key=lambda name: (known[name].family == "compile", -course.promise.get(name, 1.0)))
+        order = sorted(rivals, key=lambda name: (known[name].family == "compile", -self.course.promise.get(name, 1.0)))
         # They are in memory beside each other, the baseline's processes and the recipe among them.
         most = PROTOCOL.heat_arms - BESIDE
-        if course.arm_s:
-            most = min(most, max(LEAST_RIVALS, int(FIRST_SHARE * budget_s / course.arm_s) - BESIDE))
-        chosen = order[:most] if course.arm_s else order
+        if self.course.arm_s:
+            most = min(most, max(LEAST_RIVALS, int(FIRST_SHARE * budget_s / self.course.arm_s) - BESIDE))
+        chosen = order[:most] if self.course.arm_s else order
         return {"+".join(rivals[name]): rivals[name] for name in chosen}
 
     def _reason(self, names: tuple[str, ...]) -> str | None:
@@ -375,7 +377,6 @@ class Climb:
         recipe: tuple[str, ...],
         rivals: Mapping[str, tuple[str, ...]],
         budget_s: float,
-        course: _Course,
         *,
         late: bool,
     ) -> Rung:
@@ -384,7 +385,7 @@ class Climb:
         begun_s = time.monotonic()
 
         def judged(records: Sequence[Record]) -> list[Tried]:
-            return ladders.heat(records, recipe, rivals, self.asked.memory_bytes, course.blocks)
+            return ladders.heat(records, recipe, rivals, self.asked.memory_bytes, self.course.blocks)
 
         def choose(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
             tried = judged(records)
@@ -405,7 +406,7 @@ class Climb:
         )
         tried = judged(records)
         best = ladders.best(tried)
-        course.blocks += blocks(records)
+        self.course.blocks += blocks(records)
         cost_s = budget.arm_s(records)
         return Rung(
             before=recipe,
@@ -447,9 +448,11 @@ class Climb:
         label, begun_s = "+".join(recipe), time.monotonic()
         without = {name: tuple(other for other in recipe if other != name) for name in recipe}
         others = {"+".join(names): names for names in (*without.values(), runner_up) if names}
+        # Of earlier heats nothing counts but how much processes of one arm differ.
+        lent = self.course.blocks
 
         def judged(records: Sequence[Record]) -> dict[str, Tried]:
-            return {item.label: item for item in ladders.heat(records, recipe, others | {BASELINE: ()})}
+            return {item.label: item for item in ladders.heat(records, recipe, others | {BASELINE: ()}, earlier=lent)}
 
         def choose(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
             taken = len({record.repetition for record in records if not record.disturbed})
@@ -467,7 +470,7 @@ class Climb:
             lead=label,
         )
         own = [record for record in records if record.techniques == label]
-        against_baseline = contrasts(blocks(records), BASELINE)
+        against_baseline = contrasts(blocks(records), BASELINE, [label], lent)
         is_sound = all(record.status is Status.OK for record in own)
         whole = ladders.gain(against_baseline.get(label), own) if is_sound else Gain()
         against = judged(records)
