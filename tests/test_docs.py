@@ -115,7 +115,8 @@ def test_a_command_is_understood(words: list[str], lent: None, monkeypatch: pyte
     monkeypatch.setattr(forecasting, "forecast", lambda prepared, fork_server: forecasting.NONE)
     monkeypatch.setattr(pacing, "paces_of", lambda *_: {})
     monkeypatch.setattr(fitting, "fit", lambda *_: [])
-    asked = words[1:] + (["--dry-run"] if words[1] == "run" else [])
+    monkeypatch.setattr("bench.api.tuning.forecast", lambda prepared, fork_server: forecasting.NONE)
+    asked = words[1:] + (["--dry-run"] if words[1] in ("run", "tune") else [])
     done = CliRunner().invoke(app, asked)
     assert done.exit_code == 0, done.output
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import itertools
 import json
 import statistics
@@ -20,7 +21,6 @@ from bench.cards import memory as bytes_of
 from bench.composition import compose, unmet
 from bench.corpus import cache_folder
 from bench.facts import Change
-from bench.registry import techniques
 from bench.spec import BASELINE, Overrides, Phase, Plan, Protocol, WorkloadSpec
 from harness.heats import budget
 from harness.heats.sweep import Choose, Sweep
@@ -128,6 +128,9 @@ def tune(
     if resume is None and model is None:
         raise ValueError("no model is named: give --model, as in --model gpt2/tiny")
     allowed = changes(allow)
+    for name in modules:
+        # Candidates are composed in this process too.
+        importlib.import_module(name)
     with started([Path(file) for file in plugins], modules) as fork_server:
         if resume is not None:
             folder, asked = Path(resume), Asked.read(Path(resume))
@@ -349,9 +352,9 @@ class Climb:
 
     def _promising(self, rivals: Mapping[str, tuple[str, ...]], budget_s: float) -> dict[str, tuple[str, ...]]:
         """By label, as many of the rivals as there is time for, those first that came nearest to helping
-        before, and last what compiles the model in another way."""
-        known = techniques()
-        order = sorted(rivals, key=lambda name: (known[name].family == "compile", -self.course.promise.get(name, 1.0)))
+        before, and last the other ways of doing what has joined."""
+        waits = self.options.waits_for
+        order = sorted(rivals, key=lambda name: (waits(name) is not None, -self.course.promise.get(name, 1.0)))
         # They are in memory beside each other, the baseline's processes and the recipe among them.
         most = PROTOCOL.heat_arms - BESIDE
         if self.course.arm_s:

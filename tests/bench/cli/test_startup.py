@@ -50,7 +50,11 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("list", "techniques"), 0, "amp_bf16"),
         (("list", "models"), 0, "gpt2/nano"),
         (("list", "plans"), 0, "quick"),
-        (("run", "--tecnique", "adam"), 2, "No such option: --tecnique (Possible options: --sequence, --technique)"),
+        (
+            ("run", "--tecnique", "adam"),
+            2,
+            "No such option: --tecnique (Possible options: --recipe, --sequence, --technique)",
+        ),
         (("run", "--batch", "many"), 2, "Invalid value for '--batch'"),
         (("compare",), 2, "Missing argument"),
         (("mesure",), 2, "No such command 'mesure'"),
