@@ -81,7 +81,11 @@ def sentences(ladder: Ladder) -> list[str]:
     if found and found.runner_up:
         said.append(f"The runner-up, {found.runner_up.label}, trains at {factor(found.runner_up.gain)} its speed.")
     if found and all(size is not None for size in found.peak_memory_bytes.values()):
-        told = (f"{label} takes {_memory(size)}" for label, size in found.peak_memory_bytes.items())
+        labels = (BASELINE, name(ladder.techniques or found.techniques))
+        told = (
+            f"{label} takes {_memory(found.peak_memory_bytes.get(key))}"
+            for label, key in zip(labels, found.peak_memory_bytes, strict=True)
+        )
         said.append(f"Memory: {', '.join(told)}.")
     said.append(f"It climbed no further because {ladder.ended}; all took {quantity.duration(ladder.seconds)}.")
     if ladder.allowed:

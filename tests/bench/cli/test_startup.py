@@ -53,7 +53,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (
             ("run", "--tecnique", "adam"),
             2,
-            "No such option: --tecnique (Possible options: --recipe, --sequence, --technique)",
+            "--tecnique (Possible options: --recipe, --sequence, --technique)",
         ),
         (("run", "--batch", "many"), 2, "Invalid value for '--batch'"),
         (("compare",), 2, "Missing argument"),
