@@ -95,8 +95,8 @@ class Rung:
 
     @property
     def undecided(self) -> list[Tried]:
-        """Those that may still help, for all that there was time to see."""
-        unseen = [item for item in self.tried if item.reason == NO_TIME]
+        """Those that may still help, for all that was seen of them: there was no time, or something disturbed them."""
+        unseen = [item for item in self.tried if item.reason and not item.failed]
         return unseen + [item for item in contenders(self.tried) if item.gain.repetitions < MOST_REPETITIONS]
 
     @property

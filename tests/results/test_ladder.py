@@ -93,6 +93,17 @@ def test_what_there_was_no_time_for_is_undecided() -> None:
     assert {item.label for item in rung.undecided} == set(RIVALS) - {"a"}
 
 
+def test_what_was_disturbed_each_time_is_undecided() -> None:
+    disturbed = [
+        dataclasses.replace(item, disturbed=True, dropped_rounds=list(range(5)), disturbances=["others took 40%"])
+        for item in heat(PACES, 2)
+    ]
+    tried = ladder.heat(disturbed, (), RIVALS)
+    assert {item.reason for item in tried} == {"others took 40%"}
+    rung = Rung(before=(), after=(), tried=tuple(tried), late=False, seconds=1.0, arm_s=1.0)
+    assert {item.label for item in rung.undecided} == set(RIVALS)
+
+
 def test_it_is_kept_with_what_programs_ask_first(tmp_path: Path) -> None:
     def rung(before: tuple[str, ...], after: tuple[str, ...], factor: float) -> Rung:
         joined = Tried(techniques=after, gain=Gain(speedup=factor, low=factor - 0.02, high=factor + 0.02))
