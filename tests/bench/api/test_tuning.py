@@ -29,6 +29,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 @pytest.mark.usefixtures("short", "undisturbed")
 def test_what_helps_is_found_and_confirmed_and_what_does_less_is_not(text_folder: Path, tmp_path: Path) -> None:
     said: list[str] = []
