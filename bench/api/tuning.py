@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import itertools
 import json
 import statistics
 import time
@@ -323,7 +322,7 @@ class Climb:
             budget_s = RUNG_SHARE * self._left_s(CLIMB_SHARE)
             if budget_s < max(LEAST_S, 2 * BESIDE * self.course.arm_s):
                 return NO_TIME
-            chosen = self._promising(rivals, budget_s)
+            chosen = self._begun(len(rungs), recipe) or self._promising(rivals, budget_s)
             rungs.append(self._rung(len(rungs), recipe, chosen, budget_s, late=late))
             self.course.learn(rung := rungs[-1])
             self.say(text.rung(rung, len(rungs)))
@@ -349,6 +348,14 @@ class Climb:
         first = self.options.waits_for(name)
         is_second = first is not None and first not in recipe
         return is_second or name in self.course.turned_down or self.options.is_late(name)
+
+    def _begun(self, index: int, recipe: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+        """By label, the rivals of a heat that was begun before the tuning went on: who they were hung on the time."""
+        plan = self.folder / "records" / f"rung-{index + 1}" / "plan.json"
+        if not plan.exists():
+            return {}
+        kept = Plan.from_json(json.loads(plan.read_text(encoding="utf-8"))).compositions
+        return {"+".join(names): names for names in kept if names != recipe}
 
     def _promising(self, rivals: Mapping[str, tuple[str, ...]], budget_s: float) -> dict[str, tuple[str, ...]]:
         """By label, as many of the rivals as there is time for, those first that came nearest to helping
@@ -425,9 +432,11 @@ class Climb:
         confirmed on fresh ones in its turn."""
         if not recipe:
             return None
-        for attempt in itertools.count():
+        attempt = 0
+        while True:
             begun_s = time.monotonic()
             found, better = self._confirmation(attempt, recipe, _runner_up(rungs, recipe))
+            attempt += 1
             if better is None or not better.techniques or self._left_s(1.0) < LEAST_S:
                 return found
             rungs.append(
@@ -442,7 +451,6 @@ class Climb:
             )
             self.say(text.rung(rungs[-1], len(rungs)))
             recipe = better.techniques
-        raise AssertionError
 
     def _confirmation(
         self, attempt: int, recipe: tuple[str, ...], runner_up: tuple[str, ...] | None
