@@ -14,6 +14,7 @@ import bench.techniques
 from bench import plugins
 from bench.facts import Change, Facts, Stage
 from bench.host import Need
+from bench.script.code import Code
 from bench.setup import TrainingSetup
 from bench.spec import Phase
 from bench.workload import Workload
@@ -59,6 +60,7 @@ class Technique(Facts):
     pretrained: Callable[[Workload], Workload] | None
     alone: bool
     source: str
+    code: Code | None
     family: str
 
     @property
@@ -84,6 +86,7 @@ def technique(
     loss_tolerance: float | None = None,
     pretrained: Callable[[Workload], Workload] | None = None,
     alone: bool = False,
+    code: Code | None = None,
     values: Iterable[Any] = (),
 ) -> Callable[[Callable[..., TrainingSetup]], Callable[..., TrainingSetup]]:
     """Register a function `TrainingSetup -> TrainingSetup` under its own name.
@@ -99,6 +102,7 @@ def technique(
     `pretrained` gives the workload whose model must have been trained before anything is measured, a teacher say:
     its weights are then found with `bench.checkpoints.load`.
     `alone` says that it takes what memory there is, and is measured while no other arm holds any.
+    `code` is how it is written by hand, for the script of a recipe; None: it is not known.
     `source` is the address of the primary source. Raises ValueError if a name is taken or the docstring is missing.
     """
     numerics = OTHER_NUMERICS if Change.NUMERICS in changes else SAME_NUMERICS
@@ -110,11 +114,17 @@ def technique(
         if not first_line:
             raise ValueError(f"technique {base!r} has no docstring: its first line is the caption in the report")
         count = ranks if callable(ranks) else lambda _: ranks
-        variants: list[tuple[str, Apply, str, int]] = [
-            (f"{base}_{value}", functools.partial(_call, function, value), first_line.format(value=value), count(value))
+        variants: list[tuple[str, Apply, str, int, Code | None]] = [
+            (
+                f"{base}_{value}",
+                functools.partial(_call, function, value),
+                first_line.format(value=value),
+                count(value),
+                code and code.of(value),
+            )
             for value in values
-        ] or [(base, function, first_line, count(None))]
-        for name, apply, caption, processes in variants:
+        ] or [(base, function, first_line, count(None), code)]
+        for name, apply, caption, processes, written in variants:
             if name in _REGISTRY:
                 raise ValueError(f"technique {name!r} is already registered: choose another name")
             _REGISTRY[name] = Technique(
@@ -133,6 +143,7 @@ def technique(
                 pretrained=pretrained,
                 alone=alone,
                 source=source,
+                code=written,
                 family=function.__module__.rpartition(".")[2],
             )
         return function

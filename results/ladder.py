@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.script.code import Elsewhere
 from bench.spec import BASELINE
 from harness.record import Record, Status
 from results.compare import blocks
@@ -131,7 +132,8 @@ class Confirmation:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ladder:
     """A whole tuning. `ended` says in words why it climbed no further. `techniques` are those of the recipe, none where
-    nothing was confirmed to help; `confirmation` is None where there was no time for one, or nothing to confirm."""
+    nothing was confirmed to help; `confirmation` is None where there was no time for one, or nothing to confirm.
+    `no_script` says why there is no recipe.py, and `elsewhere` what the recipe is to trainers of other libraries."""
 
     workload: Mapping[str, Any]
     techniques: tuple[str, ...]
@@ -146,6 +148,8 @@ class Ladder:
     seed: int
     seconds: float
     version: str
+    no_script: str | None = None
+    elsewhere: Mapping[str, Elsewhere] = dataclasses.field(default_factory=dict)
 
     @property
     def interrupted(self) -> bool:
@@ -193,6 +197,7 @@ def write(ladder: Ladder, file: Path) -> None:
         "speedup_high": whole.high,
         "product_of_rungs": ladder.product,
         "rungs": steps,
+        "elsewhere": {name: dataclasses.asdict(told) for name, told in ladder.elsewhere.items()},
     }
     file.write_text(json.dumps(head | {"ladder": dataclasses.asdict(ladder)}, indent=2) + "\n", encoding="utf-8")
 

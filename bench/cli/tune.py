@@ -71,6 +71,9 @@ def tune(
         )
     if made is None:
         return
-    typer.echo(f"\n{made.text()}\n\nrecipe: {made.folder / 'recipe.json'}\nreport: {made.folder / 'report.html'}")
+    reason = made.ladder.no_script
+    script = f"none, because {reason}" if reason else str(made.folder / "recipe.py")
+    files = (f"script: {script}", f"recipe: {made.folder / 'recipe.json'}", f"report: {made.folder / 'report.html'}")
+    typer.echo("\n".join(("", made.text(), "", *files)))
     if made.ladder.interrupted:
         fail(f"interrupted; go on with: trainpace tune --resume {made.folder}", INTERRUPTED)

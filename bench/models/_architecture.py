@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 Config = Callable[[Any], dict[str, Any]]
 """From a size to what the configuration of the class is made of."""
 
 
-def untrained(name: str, config: Config) -> Callable[[Any], nn.Module]:
-    """What builds freshly initialised models of this class."""
-    return lambda size: _build(name, config(size))
+@dataclass(frozen=True, slots=True)
+class Untrained:
+    """Builds freshly initialised models of the class `name`, and gives them these `attributes`. `to_count` changes
+    those on the meta device, where only shapes and work are wanted."""
+
+    name: str
+    config: Config
+    attributes: Mapping[str, Any]
+    to_count: Callable[[Any], object] | None
+
+    def __call__(self, size: Any) -> nn.Module:
+        model = _build(self.name, self.config(size))
+        for name, value in self.attributes.items():
+            setattr(model, name, value)
+        if self.to_count and torch.get_default_device().type == "meta":
+            self.to_count(model)
+        return model
+
+
+def untrained(
+    name: str, config: Config, *, to_count: Callable[[Any], object] | None = None, **attributes: Any
+) -> Untrained:
+    """What builds freshly initialised models of this class, and sets these attributes of them."""
+    return Untrained(name, config, attributes, to_count)
 
 
 def untrained_classifier(name: str, config: Config) -> Callable[[Any, int], nn.Module]:

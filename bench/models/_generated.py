@@ -57,7 +57,5 @@ class Speech:
         spoken = 4 + np.minimum(random.zipf(1.5, self.tokens) - 1, self.vocabulary - 5)
         heard = np.repeat(spoken % self.bins, -(-self.frames // self.tokens))[: self.frames]
         tones = np.exp(-((np.arange(self.bins)[:, None] - heard[None]) ** 2) / 8).astype(np.float32)
-        return {
-            "input_features": tones + 0.1 * random.standard_normal(tones.shape, np.float32),
-            "labels": spoken,
-        }
+        noise = 0.1 * random.standard_normal(tones.shape, np.float32)
+        return {"input_features": tones + noise, "labels": spoken}

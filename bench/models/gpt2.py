@@ -1,10 +1,9 @@
-"""GPT-2, causal language modelling (Radford et al. 2019). small to xl as published; nano, tiny and mini are ours."""
+"""GPT-2, causal language modelling (Radford et al. 2019). small to xl as published, with dropout of 0.1; nano,
+tiny and mini are ours."""
 
 from __future__ import annotations
 
 from typing import Any
-
-from torch import nn
 
 from bench.corpus import BYTES, bpe
 from bench.models._architecture import untrained, untrained_classifier
@@ -29,19 +28,12 @@ def _config(size: Size) -> dict[str, Any]:
     }
 
 
-def build(size: Size) -> nn.Module:
-    """A freshly initialised GPT2LMHeadModel with the published dropout of 0.1."""
-    model = untrained("GPT2LMHeadModel", _config)(size)
-    # transformers 5 cannot tell the loss from this class's name; its warning about that would break a compiled graph.
-    model.loss_type = "ForCausalLM"  # type: ignore[assignment]  # nn.Module declares tensors and modules only
-    return model
-
-
+# transformers 5 cannot tell the loss from this class's name; its warning about that would break a compiled graph.
 FAMILY = Family(
     name="gpt2",
     caption="GPT-2, causal language model",
     positions=POSITIONS,
-    model=build,
+    model=untrained("GPT2LMHeadModel", _config, loss_type="ForCausalLM"),
     classifier=untrained_classifier("GPT2ForSequenceClassification", _config),
     objective=lambda size: causal,
     sizes={

@@ -49,32 +49,24 @@ def _config(size: Size) -> dict[str, Any]:
     }
 
 
-def build(size: Size) -> nn.Module:
-    """A freshly initialised MixtralForCausalLM; it has no dropout."""
-    return _countable(untrained("MixtralForCausalLM", _config)(size))
+def _to_count(model: Any) -> None:
+    """One product a token and expert: that is the same work, and torch knows that of no grouped product of float32."""
+    model.set_experts_implementation("batched_mm")
 
 
 def classifier(size: Size, labels: int) -> nn.Module:
     """The same base under a head that tells a sequence's class from its last token that is not padding."""
-    return _countable(untrained_classifier("MixtralForSequenceClassification", _config)(size, labels))
-
-
-def _countable(model: Any) -> nn.Module:
-    """The model; on the meta device, where only shapes and work are wanted, with one product a token and expert.
-
-    That is the same work, and torch does not know either of a grouped product of float32.
-    """
+    model = untrained_classifier("MixtralForSequenceClassification", _config)(size, labels)
     if torch.get_default_device().type == "meta":
-        model.set_experts_implementation("batched_mm")
-    built: nn.Module = model
-    return built
+        _to_count(model)
+    return model
 
 
 FAMILY = Family(
     name="moe",
     caption="Mixtral, causal mixture of experts",
     positions=POSITIONS,
-    model=build,
+    model=untrained("MixtralForCausalLM", _config, to_count=_to_count),
     classifier=classifier,
     objective=lambda size: causal,
     sizes={

@@ -7,6 +7,7 @@ from dataclasses import replace
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.registry import Stage, technique
+from bench.script.code import Code
 from bench.setup import TrainingSetup, Unsupported
 
 
@@ -14,6 +15,11 @@ from bench.setup import TrainingSetup, Unsupported
     stage=Stage.STEP,
     values=(2, 4, 8, 16),
     source="https://docs.pytorch.org/docs/stable/notes/amp_examples.html#gradient-accumulation",
+    code=Code(
+        accumulate="{value}",
+        trainer={"gradient_accumulation_steps": "{value}"},
+        lightning={"accumulate_grad_batches": "{value}"},
+    ),
 )
 def accumulate(setup: TrainingSetup, count: int) -> TrainingSetup:
     """Each update sums the gradients of {value} micro-batches; the global batch stays the same."""

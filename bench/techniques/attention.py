@@ -10,12 +10,22 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench.host import compiler, gpu
 from bench.registry import EVERY_PHASE, Change, Stage, technique
+from bench.script.code import Code
 from bench.setup import TrainingSetup, Unsupported
 from bench.spec import Phase
 
 SDPA_DOCS = "https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.scaled_dot_product_attention.html"
 
 Attention = Callable[..., tuple[Tensor, Any]]
+
+
+KERNELS = ("math", "flash", "mem_efficient", "cudnn")
+"""Those of scaled_dot_product_attention, as torch's switches call them."""
+
+
+def _only(kernel: str) -> Code:
+    """A script that switches all others off."""
+    return Code(first=tuple(f"torch.backends.cuda.enable_{name}_sdp({name == kernel})" for name in KERNELS))
 
 
 def _use(setup: TrainingSetup, name: str, implementation: str) -> TrainingSetup:
@@ -69,6 +79,7 @@ def _use_kernel(setup: TrainingSetup, name: str, kernel: SDPBackend) -> Training
     changes={Change.NUMERICS},
     slot="attention",
     source="https://huggingface.co/docs/transformers/main/en/attention_interface",
+    code=Code(model=('model.set_attn_implementation("eager")',)),
 )
 def attention_eager(setup: TrainingSetup) -> TrainingSetup:
     """Attention is two plain matrix products with a softmax between them, each with its result in memory."""
@@ -82,6 +93,7 @@ def attention_eager(setup: TrainingSetup) -> TrainingSetup:
     excludes={"compile"},
     slot="attention",
     source=SDPA_DOCS,
+    code=_only("math"),
 )
 def sdpa_math(setup: TrainingSetup) -> TrainingSetup:
     """Attention always runs PyTorch's unfused fallback, whichever fused kernel would fit."""
@@ -93,6 +105,7 @@ def sdpa_math(setup: TrainingSetup) -> TrainingSetup:
     changes={Change.NUMERICS},
     slot="attention",
     source="https://arxiv.org/abs/2307.08691",
+    code=_only("flash"),
 )
 def sdpa_flash(setup: TrainingSetup) -> TrainingSetup:
     """Attention always runs FlashAttention, which never holds the whole matrix of scores in memory.
@@ -108,6 +121,7 @@ def sdpa_flash(setup: TrainingSetup) -> TrainingSetup:
     slot="attention",
     needs=[gpu()],
     source="https://arxiv.org/abs/2112.05682",
+    code=_only("mem_efficient"),
 )
 def sdpa_efficient(setup: TrainingSetup) -> TrainingSetup:
     """Attention always runs the memory-efficient kernel, which takes float32 and masks too."""
@@ -120,6 +134,7 @@ def sdpa_efficient(setup: TrainingSetup) -> TrainingSetup:
     slot="attention",
     needs=[gpu((8, 0), "an Ampere or newer GPU")],
     source="https://docs.nvidia.com/deeplearning/cudnn/frontend/latest/operations/Attention.html",
+    code=_only("cudnn"),
 )
 def sdpa_cudnn(setup: TrainingSetup) -> TrainingSetup:
     """Attention always runs cuDNN's kernel; it takes half precision only."""

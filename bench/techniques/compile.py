@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bench.host import compiler, gpu
 from bench.registry import Change, Stage, technique
+from bench.script.code import Code
 from bench.setup import TrainingSetup, Unsupported
 from bench.techniques._blocks import blocks
 from bench.workload import Batch
@@ -35,7 +36,14 @@ def _replayed(setup: TrainingSetup, **options: Any) -> TrainingSetup:
     return replace(_compiled(setup, **options), loss=loss)
 
 
-@technique(stage=Stage.COMPILE, changes=ROUNDS, slot="compile", needs=[compiler], source=COMPILE_DOCS)
+@technique(
+    stage=Stage.COMPILE,
+    changes=ROUNDS,
+    slot="compile",
+    needs=[compiler],
+    source=COMPILE_DOCS,
+    code=Code(model=("model = torch.compile(model)",), trainer={"torch_compile": True}),
+)
 def compile(setup: TrainingSetup) -> TrainingSetup:
     """The model is captured and fused by torch.compile (inductor) with its defaults."""
     return _compiled(setup)
@@ -49,6 +57,7 @@ def compile(setup: TrainingSetup) -> TrainingSetup:
     slot="compile",
     needs=[compiler],
     source=COMPILE_DOCS,
+    code=Code(model=("model = torch.compile(model, dynamic=True)",)),
 )
 def compile_dynamic(setup: TrainingSetup) -> TrainingSetup:
     """torch.compile for any batch and length at once: no shape is compiled in, so no other shape compiles again."""
@@ -61,6 +70,7 @@ def compile_dynamic(setup: TrainingSetup) -> TrainingSetup:
     slot="compile",
     needs=[compiler],
     source="https://docs.pytorch.org/tutorials/recipes/regional_compilation.html",
+    code=Code(model=("for block in {blocks}:", "    block.compile()")),
 )
 def compile_blocks(setup: TrainingSetup) -> TrainingSetup:
     """Each layer is compiled by itself: alike layers share one compilation; what is around them runs as it was."""
@@ -80,6 +90,10 @@ def compile_blocks(setup: TrainingSetup) -> TrainingSetup:
     slot="compile",
     needs=[gpu(), compiler],
     source=COMPILE_DOCS,
+    code=Code(
+        model=('model = torch.compile(model, mode="reduce-overhead")',),
+        trainer={"torch_compile": True, "torch_compile_mode": "reduce-overhead"},
+    ),
 )
 def compile_reduce_overhead(setup: TrainingSetup) -> TrainingSetup:
     """torch.compile whose kernels are recorded once as CUDA graphs, then launched together instead of one by one."""
@@ -93,6 +107,10 @@ def compile_reduce_overhead(setup: TrainingSetup) -> TrainingSetup:
     slot="compile",
     needs=[compiler],
     source=COMPILE_DOCS,
+    code=Code(
+        model=('model = torch.compile(model, mode="max-autotune")',),
+        trainer={"torch_compile": True, "torch_compile_mode": "max-autotune"},
+    ),
 )
 def compile_max_autotune(setup: TrainingSetup) -> TrainingSetup:
     """torch.compile that times several kernels for each matrix product and keeps the fastest; on a GPU in CUDA graphs.
@@ -108,6 +126,10 @@ def compile_max_autotune(setup: TrainingSetup) -> TrainingSetup:
     slot="compile",
     needs=[gpu()],
     source="https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs",
+    code=Code(
+        model=('model = torch.compile(model, backend="cudagraphs")',),
+        trainer={"torch_compile": True, "torch_compile_backend": "cudagraphs"},
+    ),
 )
 def cuda_graphs(setup: TrainingSetup) -> TrainingSetup:
     """The model's own kernels are recorded once as CUDA graphs and launched together; none is fused or rewritten."""

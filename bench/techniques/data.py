@@ -14,6 +14,7 @@ from torch.utils.data import default_collate
 from bench.host import gpu
 from bench.registry import Change, Stage, technique
 from bench.samples import LineRows, RawRows, Samples, TextSource, continuation
+from bench.script.code import Code
 from bench.setup import Order, TrainingSetup, Unsupported
 from bench.spec import Phase
 from bench.workload import Batch
@@ -25,7 +26,27 @@ POOL = 64
 """Batches whose samples are sorted by length together; between pools the order stays random."""
 
 
-@technique(stage=Stage.DATA, values=(2, 4), slot="feed", source=LOADER_DOCS)
+AHEAD = f"""\
+def ahead(batches):
+    \"""The same batches; a thread makes the next ones while the current one trains.\"""
+    ready = queue.Queue({PREFETCHED})
+
+    def fill():
+        for batch in batches:
+            ready.put(batch)
+
+    threading.Thread(target=fill, daemon=True).start()
+    while True:
+        yield ready.get()"""
+
+
+@technique(
+    stage=Stage.DATA,
+    values=(2, 4),
+    slot="feed",
+    source=LOADER_DOCS,
+    code=Code(loader={"num_workers": "{value}"}, trainer={"dataloader_num_workers": "{value}"}),
+)
 def workers(setup: TrainingSetup, count: int) -> TrainingSetup:
     """{value} processes make the batches beside the training process; the baseline makes them itself."""
     return _loaded_by(setup, f"workers_{count}", num_workers=count)
@@ -37,13 +58,26 @@ def _loaded_by(setup: TrainingSetup, name: str, **options: int) -> TrainingSetup
     return replace(setup, loader={**setup.loader, **options})
 
 
-@technique(stage=Stage.DATA, slot="feed", source=LOADER_DOCS)
+@technique(
+    stage=Stage.DATA,
+    slot="feed",
+    source=LOADER_DOCS,
+    code=Code(
+        loader={"num_workers": 2, "prefetch_factor": 8},
+        trainer={"dataloader_num_workers": 2, "dataloader_prefetch_factor": 8},
+    ),
+)
 def workers_2_prefetch_8(setup: TrainingSetup) -> TrainingSetup:
     """Two processes make the batches, each up to eight ahead, so that a slow sample does not stop the training."""
     return _loaded_by(setup, "workers_2_prefetch_8", num_workers=2, prefetch_factor=8)
 
 
-@technique(stage=Stage.DATA, slot="feed", source="https://docs.python.org/3/library/queue.html")
+@technique(
+    stage=Stage.DATA,
+    slot="feed",
+    source="https://docs.python.org/3/library/queue.html",
+    code=Code(imports=("import queue", "import threading"), functions=(AHEAD,), feed="ahead"),
+)
 def prefetch_thread(setup: TrainingSetup) -> TrainingSetup:
     """A thread makes the next batches and moves them to the device while the current one trains."""
     return replace(setup, feed=_ahead)
@@ -71,6 +105,7 @@ def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
     stage=Stage.DATA,
     needs=[gpu()],
     source="https://docs.pytorch.org/tutorials/intermediate/pinmem_nonblock.html",
+    code=Code(loader={"pin_memory": True}, trainer={"dataloader_pin_memory": True}),
 )
 def pinned_memory(setup: TrainingSetup) -> TrainingSetup:
     """Batches are made in page-locked memory and copied to the GPU while it still computes."""

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bench.host import gpu
 from bench.registry import ALL, Change, Stage, technique
+from bench.script.code import Code
 from bench.setup import TrainingSetup
 
 DDP_DOCS = "https://docs.pytorch.org/docs/stable/generated/torch.nn.parallel.DistributedDataParallel.html"
@@ -30,25 +31,40 @@ def data_parallel(setup: TrainingSetup, **options: Any) -> TrainingSetup:
     return replace(setup, model=model, no_sync=model.no_sync)
 
 
-@distribute(values=(2, 4, 8), ranks=int, source="https://arxiv.org/abs/2006.15704")
+@distribute(
+    values=(2, 4, 8),
+    ranks=int,
+    source="https://arxiv.org/abs/2006.15704",
+    code=Code(ddp={}, lightning={"strategy": "ddp", "devices": "{value}"}),
+)
 def ddp(setup: TrainingSetup, ranks: int) -> TrainingSetup:
     """{value} processes with an equal share of the batch each; DistributedDataParallel averages their gradients."""
     return data_parallel(setup)
 
 
-@on_all_ranks(values=(1, 100), source=DDP_DOCS)
+@on_all_ranks(
+    values=(1, 100),
+    source=DDP_DOCS,
+    code=Code(ddp={"bucket_cap_mb": "{value}"}, trainer={"ddp_bucket_cap_mb": "{value}"}),
+)
 def ddp_bucket_mb(setup: TrainingSetup, megabytes: int) -> TrainingSetup:
     """DistributedDataParallel sends gradients once {value} MB of them are ready, where its default is 25 MB."""
     return data_parallel(setup, bucket_cap_mb=megabytes)
 
 
-@on_all_ranks(source=DDP_DOCS)
+@on_all_ranks(
+    source=DDP_DOCS,
+    code=Code(ddp={"gradient_as_bucket_view": True}),
+)
 def ddp_bucket_view(setup: TrainingSetup) -> TrainingSetup:
     """Gradients live in the buckets that DistributedDataParallel sends, which saves a copy of all of them."""
     return data_parallel(setup, gradient_as_bucket_view=True)
 
 
-@on_all_ranks(source=DDP_DOCS)
+@on_all_ranks(
+    source=DDP_DOCS,
+    code=Code(ddp={"static_graph": True}, trainer={"ddp_static_graph": True}),
+)
 def ddp_static_graph(setup: TrainingSetup) -> TrainingSetup:
     """DistributedDataParallel is told that every update uses the same parameters, and plans its buckets for that."""
     return data_parallel(setup, static_graph=True)

@@ -12,6 +12,7 @@ from torch.nn import functional
 from bench.host import Host, Need, compiler, cpu, gpu, package
 from bench.registry import Change, Stage, technique
 from bench.samples import IGNORED
+from bench.script.code import Code
 from bench.setup import TrainingSetup, Unsupported
 
 
@@ -20,6 +21,14 @@ from bench.setup import TrainingSetup, Unsupported
     changes={Change.NUMERICS},
     needs=[gpu(), package("liger_kernel", "liger-kernel"), compiler],
     source="https://arxiv.org/abs/2410.10989",
+    code=Code(
+        imports=("from liger_kernel.transformers import _apply_liger_kernel_to_instance",),
+        model=(
+            "is_language_model = model.get_output_embeddings() is not None",
+            "_apply_liger_kernel_to_instance(model, fused_linear_cross_entropy=is_language_model)",
+        ),
+        trainer={"use_liger_kernel": True},
+    ),
 )
 def liger(setup: TrainingSetup) -> TrainingSetup:
     """Norms, rotary positions, gated layers and the loss run Liger's fused Triton kernels."""
@@ -48,12 +57,35 @@ CHUNKS = Need("torch 2.13 or newer", _no_chunks)
 """The function that does the work. It is looked for by its name: a build from source may have it before its release."""
 
 
+CHUNKED_LOSS = """\
+def chunked_loss(hidden, head, labels):
+    \"""The mean loss of each next token, one chunk of tokens at a time.\"""
+    following = torch.nn.functional.pad(labels, (0, 1), value=-100)[..., 1:].reshape(-1)
+    tensors = [hidden.reshape(-1, hidden.shape[-1]), head.weight, head.bias]
+    if torch.is_autocast_enabled(DEVICE):
+        kind = torch.get_autocast_dtype(DEVICE)
+        tensors = [None if item is None else item.to(kind) for item in tensors]
+    flat, weight, bias = tensors
+    options = torch.nn.LinearCrossEntropyOptions()
+    return torch.nn.functional.linear_cross_entropy(
+        flat, weight, following, linear_bias=bias, ignore_index=-100, options=options
+    )"""
+
+
 @technique(
     stage=Stage.MEMORY,
     needs=[CHUNKS],
     # Both replace the loss. Chunks have their gradients before the loss is scaled up, where float16 loses small ones.
     excludes={"liger", "amp_fp16", "objective"},
     source="https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.linear_cross_entropy.html",
+    code=Code(
+        functions=(CHUNKED_LOSS,),
+        model=(
+            "head = model.get_output_embeddings()",
+            "head.forward = lambda hidden: hidden",
+            "model.loss_function = lambda logits, labels, **_: chunked_loss(logits, head, labels)",
+        ),
+    ),
 )
 def chunked_loss(setup: TrainingSetup) -> TrainingSetup:
     """Output head and loss run on one chunk of tokens at a time, so that not all scores are in memory at once."""
@@ -98,6 +130,7 @@ def _chunked(hidden: Tensor, head: nn.Linear, labels: Tensor) -> Tensor:
     changes={Change.NUMERICS},
     needs=[cpu],
     source="https://docs.pytorch.org/docs/stable/generated/torch.set_flush_denormal.html",
+    code=Code(first=("torch.set_flush_denormal(True)",)),
 )
 def flush_denormals(setup: TrainingSetup) -> TrainingSetup:
     """The processor takes numbers too small for full precision for 0: computing with them can be very slow."""

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from bench.host import compiler, package
 from bench.registry import Change, Stage, technique
+from bench.script.code import Code
 from bench.setup import TrainingSetup, Unsupported
 from bench.techniques._adamw import check_plain
 
@@ -27,6 +28,14 @@ low_bit = partial(
 )
 
 
+def _written(kind: str, block: int, trainer: str | None = None) -> Code:
+    return Code(
+        imports=(f"from torchao.optim import {kind}",),
+        optimizer=(f"optimizer = {kind}({{parameters}}, lr=LEARNING_RATE, block_size={block})",),
+        trainer=None if trainer is None else {"optim": trainer},
+    )
+
+
 def _low_bit(setup: TrainingSetup, kind: Callable[..., Optimizer], block: int) -> TrainingSetup:
     """The setup with this optimizer. Raises Unsupported where torchao would pass over every tensor without a word."""
     name = f"adamw_{kind.__name__.removeprefix('AdamW').lower()}"
@@ -37,7 +46,10 @@ def _low_bit(setup: TrainingSetup, kind: Callable[..., Optimizer], block: int) -
     return replace(setup, optimizer=partial(kind, lr=setup.workload.learning_rate, block_size=block))
 
 
-@low_bit(source="https://arxiv.org/abs/2110.02861")
+@low_bit(
+    source="https://arxiv.org/abs/2110.02861",
+    code=_written("AdamW8bit", 256, trainer="adamw_torch_8bit"),
+)
 def adamw_8bit(setup: TrainingSetup) -> TrainingSetup:
     """AdamW whose state is 8-bit codes with one scale for each block of 256 elements."""
     from torchao.optim import AdamW8bit
@@ -45,7 +57,10 @@ def adamw_8bit(setup: TrainingSetup) -> TrainingSetup:
     return _low_bit(setup, AdamW8bit, 256)
 
 
-@low_bit(source="https://arxiv.org/abs/2309.01507")
+@low_bit(
+    source="https://arxiv.org/abs/2309.01507",
+    code=_written("AdamW4bit", 128, trainer="adamw_torch_4bit"),
+)
 def adamw_4bit(setup: TrainingSetup) -> TrainingSetup:
     """AdamW whose state is 4-bit codes with one scale for each block of 128 elements."""
     from torchao.optim import AdamW4bit
@@ -55,6 +70,7 @@ def adamw_4bit(setup: TrainingSetup) -> TrainingSetup:
 
 @low_bit(
     source="https://docs.pytorch.org/ao/stable/api_reference/generated/torchao.optim.AdamWFp8.html",
+    code=_written("AdamWFp8", 256),
 )
 def adamw_fp8(setup: TrainingSetup) -> TrainingSetup:
     """AdamW whose state is 8-bit floats (e4m3) with one scale for each block of 256 elements.

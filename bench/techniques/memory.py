@@ -15,6 +15,7 @@ from torch.utils.checkpoint import create_selective_checkpoint_contexts
 
 from bench.host import gpu, package
 from bench.registry import Change, Stage, technique
+from bench.script.code import Code
 from bench.setup import TrainingSetup, Unsupported
 from bench.techniques._adamw import check_plain
 from bench.techniques._joint import Group, Joint, as_groups, as_parameters, part_of
@@ -49,7 +50,15 @@ def _checkpoint(setup: TrainingSetup, name: str, **options: Any) -> TrainingSetu
     return setup
 
 
-@technique(stage=Stage.MEMORY, slot="checkpoint", source="https://arxiv.org/abs/1604.06174")
+@technique(
+    stage=Stage.MEMORY,
+    slot="checkpoint",
+    source="https://arxiv.org/abs/1604.06174",
+    code=Code(
+        model=('model.gradient_checkpointing_enable({"use_reentrant": False})',),
+        trainer={"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}},
+    ),
+)
 def checkpoint_activations(setup: TrainingSetup) -> TrainingSetup:
     """Activations inside each layer are dropped in the forward pass and computed again in the backward pass."""
     return _checkpoint(setup, "checkpoint_activations")
@@ -59,6 +68,19 @@ def checkpoint_activations(setup: TrainingSetup) -> TrainingSetup:
     stage=Stage.MEMORY,
     slot="checkpoint",
     source="https://docs.pytorch.org/docs/stable/checkpoint.html#torch.utils.checkpoint.create_selective_checkpoint_contexts",
+    code=Code(
+        imports=(
+            "from functools import partial",
+            "from torch.utils.checkpoint import create_selective_checkpoint_contexts",
+        ),
+        model=(
+            "kept = [",
+            *(f"    torch.ops.{operation}," for operation in MATRIX_PRODUCTS),
+            "]",
+            "contexts = partial(create_selective_checkpoint_contexts, kept)",
+            'model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})',
+        ),
+    ),
 )
 def checkpoint_selective(setup: TrainingSetup) -> TrainingSetup:
     """Inside each layer the results of matrix products are kept; only the cheaper rest is computed again."""
@@ -70,6 +92,7 @@ def checkpoint_selective(setup: TrainingSetup) -> TrainingSetup:
     stage=Stage.MEMORY,
     needs=[gpu()],
     source="https://docs.pytorch.org/docs/stable/autograd.html#torch.autograd.graph.save_on_cpu",
+    code=Code(imports=("from torch.autograd.graph import save_on_cpu",), contexts=("save_on_cpu(pin_memory=True)",)),
 )
 def offload_activations(setup: TrainingSetup) -> TrainingSetup:
     """What the forward pass keeps for the backward pass waits in pinned host memory and is copied back when needed."""
@@ -79,6 +102,13 @@ def offload_activations(setup: TrainingSetup) -> TrainingSetup:
             return setup.loss(model, batch)
 
     return replace(setup, loss=offloaded)
+
+
+UPDATED_AT_ONCE = """\
+def update_at_once(optimizer, parameter):
+    \"""Update a parameter in the backward pass, and free its gradient.\"""
+    optimizer.step()
+    parameter.grad = None"""
 
 
 class _InBackward(Joint):
@@ -104,6 +134,16 @@ def _update(part: Optimizer, parameter: Tensor) -> None:
     # A gradient is used and gone before the next micro-batch adds to it, a scaler looks at it, or ranks have met.
     excludes={"accumulate", "amp_fp16", "distribute"},
     source="https://arxiv.org/abs/2306.09782",
+    code=Code(
+        functions=(UPDATED_AT_ONCE,),
+        optimizer=(
+            "for parameter in {parameters}:",
+            "    own = torch.optim.AdamW([parameter], lr=LEARNING_RATE)",
+            "    parameter.register_post_accumulate_grad_hook(partial(update_at_once, own))",
+        ),
+        imports=("from functools import partial",),
+        update=(),
+    ),
 )
 def optimizer_in_backward(setup: TrainingSetup) -> TrainingSetup:
     """AdamW updates each parameter as soon as its gradient is there and frees it: gradients are never all in memory."""
@@ -143,6 +183,10 @@ class _Offloaded(Joint):
     excludes={"amp_fp16", "distribute"},
     needs=[gpu(), package("torchao", "torchao")],
     source="https://arxiv.org/abs/2101.06840",
+    code=Code(
+        imports=("from torchao.optim import CPUOffloadOptimizer",),
+        optimizer=("optimizer = CPUOffloadOptimizer({parameters}, torch.optim.AdamW, lr=LEARNING_RATE)",),
+    ),
 )
 def offload_optimizer(setup: TrainingSetup) -> TrainingSetup:
     """AdamW's state stays in host memory; the host takes the gradients, updates the weights and sends them back."""

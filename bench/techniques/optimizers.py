@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from bench.host import not_the_baseline_on, package
 from bench.registry import Change, Stage, technique
+from bench.script.code import Code, Options
 from bench.setup import TrainingSetup, Unsupported
 from bench.techniques._adamw import by_other_means
 from bench.techniques._joint import Group, Joint, as_groups, part_of
@@ -25,6 +26,14 @@ DECAY = 0.01
 adamw_by_other_means = partial(technique, stage=Stage.OPTIMIZER, slot="optimizer")
 other_rule = partial(technique, stage=Stage.OPTIMIZER, slot="optimizer", changes={Change.UPDATE_RULE})
 library_rule = partial(other_rule, needs=[package("pytorch_optimizer", "pytorch-optimizer")])
+
+
+def _written(kind: str, options: str = "", trainer: Options | None = None) -> Code:
+    """An optimizer's line in a script."""
+    given = ", ".join(filter(None, ("{parameters}", "lr=LEARNING_RATE", options)))
+    library = kind.partition(".")[0]
+    imports = () if library == "torch" else (f"import {library}",)
+    return Code(imports=imports, optimizer=(f"optimizer = {kind}({given})",), trainer=trainer)
 
 
 def _optimizer(setup: TrainingSetup, kind: Callable[..., Optimizer], **options: Any) -> TrainingSetup:
@@ -44,25 +53,37 @@ def _of_whole_tensors(name: str, setup: TrainingSetup) -> TrainingSetup:
     return replace(setup, optimizer=of_whole)
 
 
-@other_rule(source=f"{OPTIM_DOCS}.SGD.html")
+@other_rule(
+    source=f"{OPTIM_DOCS}.SGD.html",
+    code=_written("torch.optim.SGD"),
+)
 def sgd(setup: TrainingSetup) -> TrainingSetup:
     """Plain SGD: no state at all."""
     return _optimizer(setup, torch.optim.SGD)
 
 
-@other_rule(source=f"{OPTIM_DOCS}.SGD.html")
+@other_rule(
+    source=f"{OPTIM_DOCS}.SGD.html",
+    code=_written("torch.optim.SGD", "momentum=0.9"),
+)
 def sgd_momentum(setup: TrainingSetup) -> TrainingSetup:
     """SGD with momentum 0.9: one state tensor a parameter."""
     return _optimizer(setup, torch.optim.SGD, momentum=0.9)
 
 
-@other_rule(source="https://proceedings.mlr.press/v28/sutskever13.html")
+@other_rule(
+    source="https://proceedings.mlr.press/v28/sutskever13.html",
+    code=_written("torch.optim.SGD", "momentum=0.9, nesterov=True"),
+)
 def sgd_nesterov(setup: TrainingSetup) -> TrainingSetup:
     """SGD with Nesterov's momentum 0.9: the gradient is followed from where the momentum leads."""
     return _optimizer(setup, torch.optim.SGD, momentum=0.9, nesterov=True)
 
 
-@other_rule(source="https://arxiv.org/abs/1412.6980")
+@other_rule(
+    source="https://arxiv.org/abs/1412.6980",
+    code=_written("torch.optim.Adam"),
+)
 def adam(setup: TrainingSetup) -> TrainingSetup:
     """Adam without weight decay, PyTorch's default implementation."""
     return _optimizer(setup, torch.optim.Adam)
@@ -73,6 +94,7 @@ def adam(setup: TrainingSetup) -> TrainingSetup:
 @adamw_by_other_means(
     needs=[not_the_baseline_on("cpu", "torch updates one parameter after the other by default")],
     source=f"{OPTIM_DOCS}.AdamW.html",
+    code=_written("torch.optim.AdamW", "foreach=False"),
 )
 def adamw_loop(setup: TrainingSetup) -> TrainingSetup:
     """AdamW with its update in a Python loop, one parameter after the other."""
@@ -82,13 +104,17 @@ def adamw_loop(setup: TrainingSetup) -> TrainingSetup:
 @adamw_by_other_means(
     needs=[not_the_baseline_on("cuda", "torch batches AdamW by default")],
     source=f"{OPTIM_DOCS}.AdamW.html",
+    code=_written("torch.optim.AdamW", "foreach=True"),
 )
 def adamw_foreach(setup: TrainingSetup) -> TrainingSetup:
     """AdamW with its update batched over all parameters (foreach kernels)."""
     return by_other_means(setup, "adamw_foreach", foreach=True)
 
 
-@adamw_by_other_means(source=f"{OPTIM_DOCS}.AdamW.html")
+@adamw_by_other_means(
+    source=f"{OPTIM_DOCS}.AdamW.html",
+    code=_written("torch.optim.AdamW", "fused=True", trainer={"optim": "adamw_torch_fused"}),
+)
 def adamw_fused(setup: TrainingSetup) -> TrainingSetup:
     """AdamW with its whole update in one fused kernel."""
     if any(item.is_complex() for item in setup.model.parameters()):
@@ -96,31 +122,46 @@ def adamw_fused(setup: TrainingSetup) -> TrainingSetup:
     return by_other_means(setup, "adamw_fused", fused=True)
 
 
-@other_rule(source="https://arxiv.org/abs/1412.6980")
+@other_rule(
+    source="https://arxiv.org/abs/1412.6980",
+    code=_written("torch.optim.Adamax"),
+)
 def adamax(setup: TrainingSetup) -> TrainingSetup:
     """Adamax: Adam with the infinity norm in place of the second moment."""
     return _optimizer(setup, torch.optim.Adamax)
 
 
-@other_rule(source=f"{OPTIM_DOCS}.NAdam.html")
+@other_rule(
+    source=f"{OPTIM_DOCS}.NAdam.html",
+    code=_written("torch.optim.NAdam"),
+)
 def nadam(setup: TrainingSetup) -> TrainingSetup:
     """NAdam: Adam with Nesterov's momentum."""
     return _optimizer(setup, torch.optim.NAdam)
 
 
-@other_rule(source="https://arxiv.org/abs/1908.03265")
+@other_rule(
+    source="https://arxiv.org/abs/1908.03265",
+    code=_written("torch.optim.RAdam"),
+)
 def radam(setup: TrainingSetup) -> TrainingSetup:
     """RAdam: Adam that adapts its rates only once their variance is known; the first updates are momentum alone."""
     return _optimizer(setup, torch.optim.RAdam)
 
 
-@other_rule(source="https://arxiv.org/abs/1804.04235")
+@other_rule(
+    source="https://arxiv.org/abs/1804.04235",
+    code=_written("torch.optim.Adafactor"),
+)
 def adafactor(setup: TrainingSetup) -> TrainingSetup:
     """Adafactor: the second moment factored into rows and columns, for less memory."""
     return _of_whole_tensors("adafactor", _optimizer(setup, torch.optim.Adafactor))
 
 
-@library_rule(source="https://arxiv.org/abs/1904.00962")
+@library_rule(
+    source="https://arxiv.org/abs/1904.00962",
+    code=_written("pytorch_optimizer.Lamb", f"weight_decay={DECAY}, adam_debias=True"),
+)
 def lamb(setup: TrainingSetup) -> TrainingSetup:
     """LAMB: each tensor's Adam update is scaled to the size of the tensor, for very large batches."""
     from pytorch_optimizer import Lamb
@@ -129,7 +170,10 @@ def lamb(setup: TrainingSetup) -> TrainingSetup:
     return _of_whole_tensors("lamb", _optimizer(setup, Lamb, weight_decay=DECAY, adam_debias=True))
 
 
-@library_rule(source="https://arxiv.org/abs/2302.06675")
+@library_rule(
+    source="https://arxiv.org/abs/2302.06675",
+    code=_written("pytorch_optimizer.Lion", f"weight_decay={DECAY}"),
+)
 def lion(setup: TrainingSetup) -> TrainingSetup:
     """Lion: the sign of a momentum is the update; one state tensor a parameter where AdamW has two."""
     from pytorch_optimizer import Lion
@@ -137,7 +181,10 @@ def lion(setup: TrainingSetup) -> TrainingSetup:
     return _optimizer(setup, Lion, weight_decay=DECAY)
 
 
-@library_rule(source="https://arxiv.org/abs/2409.11321")
+@library_rule(
+    source="https://arxiv.org/abs/2409.11321",
+    code=_written("pytorch_optimizer.SOAP", f"weight_decay={DECAY}"),
+)
 def soap(setup: TrainingSetup) -> TrainingSetup:
     """SOAP: Adam in the eigenbasis of Shampoo's preconditioner; the first update only sets that up."""
     from pytorch_optimizer import SOAP
@@ -145,7 +192,10 @@ def soap(setup: TrainingSetup) -> TrainingSetup:
     return _of_whole_tensors("soap", _optimizer(setup, SOAP, weight_decay=DECAY))
 
 
-@library_rule(source="https://arxiv.org/abs/2405.15682")
+@library_rule(
+    source="https://arxiv.org/abs/2405.15682",
+    code=_written("pytorch_optimizer.ScheduleFreeAdamW", f"weight_decay={DECAY}"),
+)
 def schedule_free_adamw(setup: TrainingSetup) -> TrainingSetup:
     """Schedule-free AdamW: an average of the weights takes the place of a falling learning rate."""
     from pytorch_optimizer import ScheduleFreeAdamW

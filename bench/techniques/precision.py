@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_map_only
 
 from bench.host import gpu
 from bench.registry import Change, Stage, technique
+from bench.script.code import Code
 from bench.setup import TrainingSetup, Unsupported
 from bench.techniques._adamw import check_plain
 from bench.workload import Batch
@@ -25,6 +26,10 @@ AMP_SOURCE = "https://docs.pytorch.org/docs/stable/amp.html"
     slot="precision",
     needs=[gpu((8, 0), "an Ampere or newer GPU")],
     source="https://docs.pytorch.org/docs/stable/notes/cuda.html#tensorfloat-32-tf32-on-ampere-and-later-devices",
+    code=Code(
+        first=('torch.set_float32_matmul_precision("high")', "torch.backends.cudnn.allow_tf32 = True"),
+        trainer={"tf32": True},
+    ),
 )
 def tf32(setup: TrainingSetup) -> TrainingSetup:
     """Matrix products round their float32 inputs to TensorFloat-32; everything else stays float32."""
@@ -44,14 +49,35 @@ def let_products_round_to_tf32() -> None:
     torch.backends.cudnn.allow_tf32 = True
 
 
-@technique(stage=Stage.NUMERICS, changes={Change.NUMERICS}, slot="precision", source=AMP_SOURCE)
+@technique(
+    stage=Stage.NUMERICS,
+    changes={Change.NUMERICS},
+    slot="precision",
+    source=AMP_SOURCE,
+    code=Code(
+        contexts=("torch.autocast(DEVICE, dtype=torch.bfloat16)",),
+        trainer={"bf16": True},
+        lightning={"precision": "bf16-mixed"},
+    ),
+)
 def amp_bf16(setup: TrainingSetup) -> TrainingSetup:
     """Forward and loss under bfloat16 autocast; parameters and optimizer state stay float32."""
     autocast = partial(torch.autocast, setup.device.type, dtype=torch.bfloat16)
     return replace(setup, autocast=autocast, compute=unless_narrower(setup, "bfloat16"))
 
 
-@technique(stage=Stage.NUMERICS, changes={Change.NUMERICS}, slot="precision", source=AMP_SOURCE)
+@technique(
+    stage=Stage.NUMERICS,
+    changes={Change.NUMERICS},
+    slot="precision",
+    source=AMP_SOURCE,
+    code=Code(
+        contexts=("torch.autocast(DEVICE, dtype=torch.float16)",),
+        scaler=True,
+        trainer={"fp16": True},
+        lightning={"precision": "16-mixed"},
+    ),
+)
 def amp_fp16(setup: TrainingSetup) -> TrainingSetup:
     """Forward and loss under float16 autocast with loss scaling; parameters and optimizer state stay float32."""
     autocast = partial(torch.autocast, setup.device.type, dtype=torch.float16)
@@ -64,6 +90,9 @@ def amp_fp16(setup: TrainingSetup) -> TrainingSetup:
     changes={Change.NUMERICS},
     slot="precision",
     source="https://arxiv.org/abs/1905.12322",
+    code=Code(
+        model=("model.to(torch.bfloat16)",), number_format="torch.bfloat16", lightning={"precision": "bf16-true"}
+    ),
 )
 def pure_bf16(setup: TrainingSetup) -> TrainingSetup:
     """Parameters, gradients, activations and optimizer state are all bfloat16."""
@@ -93,6 +122,13 @@ def _of_batch_in(
     slot="precision",
     loss_tolerance=5e-3,
     source="https://arxiv.org/abs/1710.03740",
+    code=Code(
+        model=("model.to(torch.float16)",),
+        number_format="torch.float16",
+        optimizer=("optimizer = torch.optim.AdamW({parameters}, lr=LEARNING_RATE, eps=1e-4)",),
+        # AdamW divides the factor out again.
+        loss=("loss.register_hook(lambda gradient: gradient * 1024)",),
+    ),
 )
 def pure_fp16(setup: TrainingSetup) -> TrainingSetup:
     """Parameters, gradients, activations and AdamW's state are all float16; gradients are 1024 times as large.

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR
 
 from bench.clipping import clip
 from bench.registry import Change, Stage, technique
+from bench.script.code import Code
 from bench.setup import TrainingSetup, with_hooks
 from bench.techniques._joint import as_groups, as_parameters, part_of
 
@@ -29,6 +30,32 @@ LARGEST_NORM = 1.0
 DECAY = 0.1
 
 schedule = partial(technique, stage=Stage.STEP, changes={Change.SCHEDULE}, slot="schedule")
+
+
+WARM_UP_AND_COSINE = f"""\
+def warm_up_and_cosine(update):
+    \"""The share of the learning rate that update number `update` is made with.\"""
+    if update < {WARM_UP}:
+        return (update + 1) / {WARM_UP}
+    progress = min(1.0, (update - {WARM_UP}) / {HORIZON - WARM_UP})
+    return {FLOOR} + {1 - FLOOR} * (1 + math.cos(math.pi * progress)) / 2"""
+
+BY_DECAY = f"""\
+def by_decay(model):
+    \"""Weight decay on matrices, and none on biases and norms.\"""
+    for has_rows, decay in ((True, {DECAY}), (False, 0.0)):
+        members = [item for item in model.parameters() if (item.dim() > 1) is has_rows]
+        yield {{"params": members, "weight_decay": decay}}"""
+
+
+def _written(scheduler: str, *functions: str) -> Code:
+    """A scheduler in a script."""
+    return Code(
+        imports=("import math",) if functions else (),
+        functions=functions,
+        optimized=(f"scheduler = {scheduler}",),
+        updated=("scheduler.step()",),
+    )
 
 
 def _scheduled(setup: TrainingSetup, kind: Callable[[Optimizer], LRScheduler]) -> TrainingSetup:
@@ -48,13 +75,17 @@ def _scheduled(setup: TrainingSetup, kind: Callable[[Optimizer], LRScheduler]) -
     stage=Stage.STEP,
     slot="schedule",
     source="https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.LambdaLR.html",
+    code=_written("torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: 1.0)"),
 )
 def schedule_constant(setup: TrainingSetup) -> TrainingSetup:
     """A scheduler sets the learning rate after every update, always to the same: what scheduling costs by itself."""
     return _scheduled(setup, lambda optimizer: LambdaLR(optimizer, lambda update: 1.0))
 
 
-@schedule(source="https://arxiv.org/abs/1608.03983")
+@schedule(
+    source="https://arxiv.org/abs/1608.03983",
+    code=_written("torch.optim.lr_scheduler.LambdaLR(optimizer, warm_up_and_cosine)", WARM_UP_AND_COSINE),
+)
 def schedule_cosine(setup: TrainingSetup) -> TrainingSetup:
     """The learning rate rises over 100 updates, falls along a cosine to a tenth at update 1000, and stays there."""
     return _scheduled(setup, lambda optimizer: LambdaLR(optimizer, _warm_up_and_cosine))
@@ -68,14 +99,22 @@ def _warm_up_and_cosine(update: int) -> float:
     return FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * progress)) / 2
 
 
-@schedule(source="https://arxiv.org/abs/1512.03385")
+@schedule(
+    source="https://arxiv.org/abs/1512.03385",
+    code=_written("torch.optim.lr_scheduler.MultiStepLR(optimizer, [500, 750], gamma=0.1)"),
+)
 def schedule_step(setup: TrainingSetup) -> TrainingSetup:
     """The learning rate falls to a tenth at update 500, and to a tenth of that at update 750."""
     milestones = (HORIZON // 2, HORIZON * 3 // 4)
     return _scheduled(setup, lambda optimizer: MultiStepLR(optimizer, milestones, gamma=0.1))
 
 
-@technique(stage=Stage.STEP, changes={Change.UPDATE_RULE}, source="https://arxiv.org/abs/1711.05101")
+@technique(
+    stage=Stage.STEP,
+    changes={Change.UPDATE_RULE},
+    source="https://arxiv.org/abs/1711.05101",
+    code=Code(functions=(BY_DECAY,), parameters="by_decay(model)"),
+)
 def weight_decay(setup: TrainingSetup) -> TrainingSetup:
     """Weight decay of 0.1 on matrices and none on vectors (biases, norms), where AdamW has 0.01 on all."""
     make = setup.optimizer
@@ -97,6 +136,11 @@ def weight_decay(setup: TrainingSetup) -> TrainingSetup:
     # These know no more than the gradients of one parameter, or of one rank's layers, when the norm is needed.
     excludes={"optimizer_in_backward", "offload_optimizer", "pipeline_gpipe", "pipeline_1f1b", "model_split"},
     source="https://arxiv.org/abs/1211.5063",
+    code=Code(
+        gradients=(f"torch.nn.utils.clip_grad_norm_(model.parameters(), {LARGEST_NORM})",),
+        trainer={"max_grad_norm": LARGEST_NORM},
+        lightning={"gradient_clip_val": LARGEST_NORM},
+    ),
 )
 def clip_gradients(setup: TrainingSetup) -> TrainingSetup:
     """Before each update the gradients are scaled down, all alike, to a total norm of at most 1."""

@@ -31,6 +31,8 @@ def render(ladder: Ladder) -> str:
                 }
                 for number, rung in enumerate(ladder.rungs, 1)
             ],
+            elsewhere=wording.elsewhere(ladder),
+            no_script=ladder.no_script,
             left_out=list(ladder.left_out.items()),
         )
     )

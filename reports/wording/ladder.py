@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bench.script.code import Elsewhere
+from bench.script.text import named
 from bench.spec import BASELINE
 from reports.wording import quantity
 from results.ladder import Confirmation, Gain, Ladder, Rung, Tried
@@ -91,6 +93,46 @@ def sentences(ladder: Ladder) -> list[str]:
     if ladder.allowed:
         said.append(f"By your leave it may change the {', '.join(ladder.allowed)}.")
     return said
+
+
+def docstring(ladder: Ladder) -> list[str]:
+    """What the script of the recipe says of itself."""
+    model, lines = ladder.workload["model"], list[str]()
+    where = f"Measured by trainpace {ladder.version} on {ladder.device_name} ({ladder.device})."
+    if not ladder.techniques:
+        return [f"Train {model} plainly: {_why_empty(ladder)}.", "", where, "", *_HOW_TO_RUN]
+    steps = [(step(rung), factor(rung.chosen.gain)) for rung in ladder.steps if rung.chosen]
+    steps.append(("together, on fresh repetitions", factor(ladder.whole)))
+    width = max(len(name) for name, _ in steps)
+    lines += [f"    {name:{width}}  {pace}" for name, pace in steps]
+    head = [f"Train {model} with {name(ladder.techniques)}.", "", where, "Its pace over plain PyTorch:", ""]
+    return [*head, *lines, "", *_HOW_TO_RUN]
+
+
+_HOW_TO_RUN = (
+    "`python recipe.py` trains. With --check it trains without dropout and compares its",
+    "first losses with those that were measured.",
+)
+
+
+CALLS = {"transformers": "TrainingArguments", "lightning": "Trainer"}
+"""What takes the arguments of each library."""
+
+
+def elsewhere(ladder: Ladder) -> list[dict[str, str]]:
+    """By library, what to write there, and what has no word there."""
+    return [
+        {"library": library, "code": _call(CALLS[library], told), "no word": ", ".join(told.no_word)}
+        for library, told in ladder.elsewhere.items()
+        if ladder.techniques
+    ]
+
+
+def _call(function: str, told: Elsewhere) -> str:
+    arguments = [f"    {argument}," for argument in named(told.arguments)]
+    lines = [f"{function}(", *arguments, ")"] if arguments else []
+    # Lightning has the optimizer in configure_optimizers, transformers in Trainer(optimizers=...).
+    return "\n".join([*lines, *(["# on the model and its optimizer:", *told.lines] if told.lines else [])])
 
 
 def dropped(ladder: Ladder) -> list[tuple[str, str]]:

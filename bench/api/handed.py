@@ -1,0 +1,47 @@
+"""What a tuning hands over beside its figures: the script, and what means the same to other trainers."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from bench.composition import allowance, compose
+from bench.script.code import Elsewhere
+from bench.spec import BASELINE
+from harness.preparation.prepared import TASK_TIMEOUT_S, Entry
+from harness.processes.fork_server import ArmFailed, ForkServer
+from reports.wording import ladder as wording
+from results import store
+from results.ladder import Ladder
+
+
+def handed_over(ladder: Ladder, entry: Entry, fork_server: ForkServer, folder: Path) -> Ladder:
+    """Write recipe.py. The ladder that is returned knows whether there is one, and what the recipe is to others."""
+    arguments = {
+        "request": entry.request,
+        "techniques": ladder.techniques,
+        "device": ladder.device,
+        "seed": ladder.seed,
+        "said": wording.docstring(ladder),
+        "losses": _losses(folder, ladder.techniques),
+        "tolerance": allowance(compose(ladder.techniques))[1],
+        "folder": str(folder.resolve()),
+    }
+    try:
+        answer = fork_server.run("harness.preparation.scripting:write_down", arguments, TASK_TIMEOUT_S)
+    except (ArmFailed, ValueError) as failure:
+        return dataclasses.replace(ladder, no_script=str(failure))
+    elsewhere = {name: Elsewhere(**told) for name, told in answer["elsewhere"].items()}
+    return dataclasses.replace(ladder, no_script=answer["no_script"], elsewhere=elsewhere)
+
+
+def _losses(folder: Path, techniques: tuple[str, ...]) -> list[float]:
+    """The first losses of the recipe, of the longest replay that there was."""
+    found: list[float] = []
+    for heat in sorted((folder / "records").iterdir()):
+        for record in store.read(heat) if store.has_records(heat) else []:
+            names = set() if record.techniques == BASELINE else set(record.techniques.split("+"))
+            losses = record.certificate.first_losses if record.certificate else None
+            if names == set(techniques) and losses and len(losses) > len(found):
+                found = losses
+    return found

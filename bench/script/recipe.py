@@ -1,0 +1,197 @@
+"""The whole script, and what means the same to others who train."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.composition import compose
+from bench.registry import Technique
+from bench.script.code import PLAIN, Code, Elsewhere, together
+from bench.script.data import data_code
+from bench.script.model import ModelCode, Unwritten, model_code
+from bench.script.text import call, fitted, imports, named
+from bench.spec import Phase, WorkloadSpec
+from bench.workload import Workload
+
+TEMPLATES = Path(__file__).parent.parent / "templates"
+
+LOSSES = 10
+"""Of those that a replay showed, so many are compared."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Script:
+    """The text, and arrays by the names of the files that have to lie beside it."""
+
+    text: str
+    files: Mapping[str, np.ndarray]
+
+
+def script(
+    workload: Workload,
+    spec: WorkloadSpec,
+    techniques: Sequence[str],
+    *,
+    device: str,
+    seed: int,
+    said: Sequence[str],
+    losses: Sequence[float],
+    tolerance: float,
+) -> Script:
+    """Training this workload by this recipe. `said` are the lines of its docstring. Its first `losses`, without
+    dropout, have to come out again within the relative `tolerance`.
+
+    Raises Unwritten, saying why, for what there is no script for.
+    """
+    import jinja2
+
+    found = compose(techniques)
+    unknown = [item.name for item in found if item.code is None]
+    if unknown:
+        raise Unwritten(f"how {' and '.join(unknown)} is written by hand is not known here")
+    if spec.phase is not Phase.PRETRAIN:
+        raise Unwritten(f"there are scripts for pretraining alone, and this is {spec.phase}")
+    model, data = model_code(workload, spec, device), data_code(workload)
+    code = together(tuple(item.code for item in found if item.code)).filled("{blocks}", model.blocks)
+    if code.update == () and (code.optimized or code.gradients or code.parameters != PLAIN.parameters):
+        raise Unwritten("what optimizer_in_backward is beside what else is done at an update is not known here")
+    source = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    copies = device != "cpu" or bool(code.number_format and data.has_floats)
+    text = source.get_template("recipe.py.jinja").render(
+        said=said,
+        imports=imports(_imports(code, model, data.imports)),
+        device=device,
+        seed=seed,
+        batch=workload.batch,
+        sequence=data.sequence,
+        learning_rate=workload.learning_rate,
+        losses="\n".join(call("LOSSES = [", [f"{loss:.4g}" for loss in losses[:LOSSES]], "]", indent=0)),
+        tolerance=tolerance,
+        model=model,
+        data=data,
+        code=code,
+        copies=copies,
+        first=(*_ranks_meet(code, device), *code.first),
+        wrapped=_wrapped(code),
+        scaler=("scaler = torch.amp.GradScaler(DEVICE)",) if code.scaler else (),
+        loader=call("loader = DataLoader(", ["samples", "batch_sampler=shuffled(len(samples))", *named(code.loader)]),
+        batches=_batches(code, copies),
+        seen="loss.item()" if code.ddp is None else "over_ranks(loss)",
+        step=_step(code),
+    )
+    return Script(text=fitted(text), files=data.files)
+
+
+def _imports(code: Code, model: ModelCode, of_data: Sequence[str]) -> list[str]:
+    needed = ["argparse", "itertools", "sys", "time"] + ["os"] * (code.ddp is not None)
+    needed += ["contextlib"] * (code.ddp is not None and code.accumulate != 1)
+    known = ["import torch", "import numpy as np", "from torch.utils.data import DataLoader"]
+    known += ["from torch.nn.parallel import DistributedDataParallel"] * (code.ddp is not None)
+    return [*(f"import {name}" for name in needed), *known, *code.imports, *model.imports, *of_data]
+
+
+def _ranks_meet(code: Code, device: str) -> tuple[str, ...]:
+    if code.ddp is None:
+        return ()
+    return ("torch.distributed.init_process_group()", *(["torch.cuda.set_device(RANK)"] if device != "cpu" else []))
+
+
+def _wrapped(code: Code) -> tuple[str, ...]:
+    if code.ddp is None:
+        return ()
+    return tuple(call("model = DistributedDataParallel(", ["model", *named(code.ddp)]))
+
+
+def _batches(code: Code, copies: bool) -> str:
+    batches = "on_device(loader)" if copies else "loader"
+    return f"{code.feed}({batches})" if code.feed else batches
+
+
+def _step(code: Code) -> list[str]:
+    """One update, as lines of a loop over `batch`."""
+    if code.accumulate == 1:
+        lines = _pass("loss", "batch", "", code)
+    else:
+        within = _pass("part_loss", "part", " / PARTS", code)
+        if code.ddp is not None:
+            last = "contextlib.nullcontext() if part is parts[-1] else model.no_sync()"
+            within = [f"with {last}:", *_indented(within)]
+        lines = ["loss = 0.0", "parts = parts_of(batch)", "for part in parts:"]
+        lines += _indented([*within, "loss += part_loss.detach()"])
+    update = code.update or ()
+    if code.scaler:
+        unscaled = ["scaler.unscale_(optimizer)"] if code.gradients else []
+        return [
+            *lines,
+            *unscaled,
+            *code.gradients,
+            "scaler.step(optimizer)",
+            "scaler.update()",
+            "optimizer.zero_grad()",
+            *code.updated,
+        ]
+    return [*lines, *code.gradients, *update, *code.updated]
+
+
+def _pass(name: str, batch: str, share: str, code: Code) -> list[str]:
+    """Forward and backward."""
+    forward = f"{name} = model(**{batch}).loss{share}"
+    lines = [f"with {', '.join(code.contexts)}:", *_indented([forward])] if code.contexts else [forward]
+    lines += [line.replace("loss.", f"{name}.") if line.startswith("loss.") else line for line in code.loss]
+    return [*lines, f"scaler.scale({name}).backward()" if code.scaler else f"{name}.backward()"]
+
+
+def _indented(lines: Sequence[str]) -> list[str]:
+    return [f"    {line}" for line in lines]
+
+
+def for_trainer(workload: Workload, techniques: Sequence[str]) -> Elsewhere:
+    """TrainingArguments of transformers: those of the plain workload, changed by the recipe."""
+    plain: dict[str, Any] = {
+        "learning_rate": workload.learning_rate,
+        "weight_decay": 0.01,
+        "optim": "adamw_torch",
+        "lr_scheduler_type": "constant",
+        "max_grad_norm": 0.0,
+        "dataloader_pin_memory": False,
+    }
+    # One that the user brings has its own.
+    found = _elsewhere(techniques, {} if workload.optimizer else plain, "trainer")
+    parts = found.arguments.get("gradient_accumulation_steps", 1)
+    assert isinstance(parts, int)
+    share = {"per_device_train_batch_size": workload.batch // parts}
+    return Elsewhere(arguments={**share, **found.arguments}, lines=found.lines, no_word=found.no_word)
+
+
+def for_lightning(techniques: Sequence[str]) -> Elsewhere:
+    """Flags of Lightning's Trainer."""
+    return _elsewhere(techniques, {}, "lightning")
+
+
+def _elsewhere(techniques: Sequence[str], plain: Mapping[str, object], name: str) -> Elsewhere:
+    arguments, lines, no_word = dict(plain), list[str](), list[str]()
+    for item in compose(techniques):
+        options = _options(item, name)
+        if options is not None:
+            arguments |= options
+        elif item.code is None or item.code.is_in_the_loop:
+            no_word.append(item.name)
+        else:
+            lines += item.code.lines
+    return Elsewhere(arguments=arguments, lines=lines, no_word=no_word)
+
+
+def _options(item: Technique, name: str) -> Mapping[str, object] | None:
+    found: Mapping[str, object] | None = getattr(item.code, name) if item.code else None
+    return found

@@ -1,0 +1,123 @@
+"""Python as `ruff format` would leave it: values, and calls that take one line or one a argument."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+WIDTH = 88
+"""Columns of a line, as Python's formatters have them by default."""
+
+
+def literal(value: Any) -> str:
+    """A value as it is written in a script; of text, with double quotes."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{literal(key)}: {literal(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(literal, value)) + "]"
+    return repr(value)
+
+
+def call(head: str, arguments: Sequence[str], tail: str = ")", indent: int = 4) -> list[str]:
+    """`head` with the arguments and `tail`, on one line if that is short enough after so many spaces."""
+    line = f"{head}{', '.join(arguments)}{tail}"
+    if len(line) + indent <= WIDTH:
+        return [line]
+    within = f"    {', '.join(arguments)}"
+    if len(within) + indent <= WIDTH and tail.startswith(")"):
+        return [head, within, tail]
+    return [head, *(f"    {argument}," for argument in arguments), tail]
+
+
+def named(options: Mapping[str, Any]) -> list[str]:
+    """Options as keyword arguments."""
+    return [f"{name}={literal(value)}" for name, value in options.items()]
+
+
+def imports(statements: Iterable[str]) -> str:
+    """Import statements in the usual order: of the standard library first, and names of one module together."""
+    modules: set[str] = set()
+    names: dict[str, set[str]] = defaultdict(set)
+    for statement in statements:
+        kind, module, *rest = statement.split(maxsplit=3)
+        if kind == "import":
+            modules.add(statement.removeprefix("import "))
+        else:
+            names[module].update(name.strip() for name in rest[1].split(","))
+    sections = [
+        [
+            *(f"import {module}" for module in sorted(modules) if _is_standard(module) is standard),
+            *(line for module in sorted(names) if _is_standard(module) is standard for line in _from(module, names)),
+        ]
+        for standard in (True, False)
+    ]
+    return "\n\n".join("\n".join(lines) for lines in sections if lines)
+
+
+def _is_standard(module: str) -> bool:
+    return module.partition(" ")[0].partition(".")[0] in sys.stdlib_module_names
+
+
+def _from(module: str, names: Mapping[str, set[str]]) -> list[str]:
+    # Constants first, then classes, then the rest, as isort has it.
+    ordered = sorted(names[module], key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+    line = f"from {module} import {', '.join(ordered)}"
+    return [line] if len(line) <= WIDTH else [f"from {module} import (", *(f"    {name}," for name in ordered), ")"]
+
+
+def fitted(text: str) -> str:
+    """The script with those of its lines broken that are too long and end with a bracket, at that bracket."""
+    return "\n".join(part for line in text.split("\n") for part in _broken(line.rstrip()))
+
+
+def _broken(line: str) -> list[str]:
+    indent = len(line) - len(line.lstrip())
+    colon = ":" if line.endswith(":") else ""
+    opening = _opening(line.removesuffix(":"))
+    if len(line) <= WIDTH or opening is None:
+        return [line]
+    closing = line.removesuffix(":")[-1] + colon
+    arguments = _arguments(line.removesuffix(":")[opening + 1 : -1])
+    lines = call(line[indent : opening + 1], arguments, closing, indent)
+    return [part for found in lines for part in _broken(" " * indent + found)]
+
+
+def _opening(line: str) -> int | None:
+    """Where the bracket begins that ends with the line."""
+    depths: list[int] = []
+    quote = ""
+    for place, letter in enumerate(line):
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "\"'":
+            quote = letter
+        elif letter in "([{":
+            depths.append(place)
+        elif letter in ")]}" and depths:
+            begun = depths.pop()
+            if place == len(line) - 1:
+                return begun
+    return None
+
+
+def _arguments(text: str) -> list[str]:
+    """What commas part that are in no bracket and no quotes."""
+    found, depth, quote, begun = list[str](), 0, "", 0
+    for place, letter in enumerate(text):
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "\"'":
+            quote = letter
+        elif letter in "([{":
+            depth += 1
+        elif letter in ")]}":
+            depth -= 1
+        elif letter == "," and not depth:
+            found.append(text[begun:place].strip())
+            begun = place + 1
+    return [part for part in (*found, text[begun:].strip()) if part]

@@ -1,0 +1,50 @@
+"""Writing a recipe down, in a forked process: it builds the model to read what is in it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bench.script.model import Unwritten
+from bench.script.recipe import for_lightning, for_trainer, script
+from bench.spec import WorkloadSpec
+from harness.message import Message
+from harness.processes.worker import requested_workload
+
+
+def write_down(
+    request: Message,
+    techniques: Sequence[str],
+    *,
+    device: str,
+    seed: int,
+    said: Sequence[str],
+    losses: Sequence[float],
+    tolerance: float,
+    folder: str,
+) -> Message:
+    """Task: leave recipe.py in the folder, and what it reads beside it; see `bench.script.recipe.script`.
+
+    Answers why there is none as `no_script`, None where there is, and what the recipe is `elsewhere`, by library.
+    """
+    workload, spec = requested_workload(request), WorkloadSpec.from_json(request["workload"])
+    answer: Message = {
+        "no_script": None,
+        "elsewhere": {
+            "transformers": dataclasses.asdict(for_trainer(workload, techniques)),
+            "lightning": dataclasses.asdict(for_lightning(techniques)),
+        },
+    }
+    try:
+        made = script(
+            workload, spec, techniques, device=device, seed=seed, said=said, losses=losses, tolerance=tolerance
+        )
+    except Unwritten as reason:
+        return answer | {"no_script": str(reason)}
+    for name, array in made.files.items():
+        np.save(Path(folder) / name, array)
+    (Path(folder) / "recipe.py").write_text(made.text, encoding="utf-8")
+    return answer
