@@ -10,12 +10,15 @@ import unittest
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 
 from bench.corpus import Corpus, cache_folder, open_corpus
 from bench.spec import Phase, Plan, Protocol, WorkloadSpec
+from harness.ab import comparison
+from harness.ab.sides import Home, Side, open_home
 from harness.heats import conformance
 from harness.heats.sweep import Sweep
 from harness.message import Message
@@ -186,3 +189,21 @@ def one_rank(tmp_path: Path) -> Iterator[None]:
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/ranks", rank=0, world_size=1)
     yield
     torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def kept_fork_servers() -> Iterator[None]:
+    """A side keeps its fork server over repetitions and gates: to start another takes seconds. What it is for, a gate
+    as it is, is tried in tests/harness/ab/test_mutations.py."""
+    kept: dict[Any, Home] = {}
+    with contextlib.ExitStack() as stack:
+
+        @contextlib.contextmanager
+        def once(side: Side, *others: Any) -> Iterator[Home]:
+            key = (side.name, side.python, side.checkout)
+            if key not in kept:
+                kept[key] = stack.enter_context(open_home(side, *others))
+            yield dataclasses.replace(kept[key], side=side)
+
+        with mock.patch.object(comparison, "open_home", once):
+            yield

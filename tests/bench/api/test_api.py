@@ -9,12 +9,14 @@ import pytest
 
 from bench import api
 from bench.spec import Plan, Protocol, WorkloadSpec
+from harness.ab import comparison
 from harness.processes.fork_server import ForkServer
 from harness.record import Status
 from results.decision import Verdict
 from results.pace import step_time_s
 from tests import ROOT
 from tests.conftest import lend
+from tests.mutations import SHORT
 from tests.reports import synthetic
 
 PLAN = Plan(
@@ -133,8 +135,10 @@ def test_a_gate_of_one_side_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.long
 @pytest.mark.alone
+@pytest.mark.usefixtures("kept_fork_servers")
 def test_a_gate_comes_to_a_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(comparison, "PROTOCOL", SHORT)
     made = api.gate(
         models=["gpt2/nano"], head_technique="checkpoint_activations", batch=4, sequence=32, out=tmp_path, seed=1
     )

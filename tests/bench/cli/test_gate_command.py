@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import json
 import subprocess
 import sys
@@ -11,7 +9,6 @@ import sysconfig
 import venv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from unittest import mock
 from xml.etree import ElementTree
 
@@ -21,34 +18,18 @@ from typer.testing import CliRunner, Result
 
 from bench.cli.app import app
 from harness.ab import comparison
-from harness.ab.sides import Home, Side, open_home
 from harness.telemetry import conditions
 from results import calibration, store
 from results import gate as gate_rules
 from results.decision import Verdict
 from tests import mutations
+from tests.conftest import let_be
 from tests.mutations import SHORT
 
 SHAPE = ("--device", "cpu", "--batch", "4", "--sequence", "32")
 NANO = ("--model", "gpt2/nano", *SHAPE)
 
-
-@pytest.fixture(scope="module", autouse=True)
-def kept_fork_servers() -> Iterator[None]:
-    """A side keeps its fork server over repetitions and gates: to start another takes seconds. What it is for, a gate
-    as it is, is tried in tests/bench/api/test_api.py."""
-    kept: dict[Any, Home] = {}
-    with contextlib.ExitStack() as stack:
-
-        @contextlib.contextmanager
-        def once(side: Side, *others: Any) -> Iterator[Home]:
-            key = (side.name, side.python, side.checkout)
-            if key not in kept:
-                kept[key] = stack.enter_context(open_home(side, *others))
-            yield dataclasses.replace(kept[key], side=side)
-
-        with mock.patch.object(comparison, "open_home", once):
-            yield
+pytestmark = pytest.mark.usefixtures("kept_fork_servers")
 
 
 @pytest.fixture(autouse=True)
@@ -71,24 +52,33 @@ def kept(out: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def regression(kept_fork_servers: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path, str]:
+    """What a gate on a machine of GitHub's has said, kept and written to the summary: of four times the passes of a
+    quarter of the batch, which on a model this small costs far more than a tenth."""
+    out = tmp_path_factory.mktemp("regression")
+    with pytest.MonkeyPatch.context() as patch, mock.patch.object(comparison, "PROTOCOL", SHORT):
+        let_be(patch)
+        patch.setenv("XDG_DATA_HOME", str(out / "data"))
+        patch.setenv("GITHUB_ACTIONS", "true")
+        patch.setenv("GITHUB_STEP_SUMMARY", str(out / "summary.md"))
+        done = gate(*NANO, "--head-technique", "accumulate_4", "--out", out / "runs", "--seed", 3)
+    return done, kept(out / "runs"), (out / "summary.md").read_text()
+
+
 @pytest.mark.long
 @pytest.mark.alone
 def test_a_technique_that_costs_time_is_a_regression_and_everything_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    regression: tuple[Result, Path, str],
 ) -> None:
-    summary = tmp_path / "summary.md"
-    monkeypatch.setenv("GITHUB_ACTIONS", "true")
-    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
-    # Four times the passes of a quarter of the batch: on a model this small that costs far more than a tenth.
-    done = gate(*NANO, "--head-technique", "accumulate_4", "--out", tmp_path / "runs", "--seed", 3)
+    done, folder, summary = regression
     assert done.exit_code == 1, done.output
     assert "regression: proven" in done.output and "accumulate_4" in done.output
     assert "::error title=gpt2/nano%3A regression::" in done.output
-    folder = kept(tmp_path / "runs")
     verdict = json.loads((folder / "gate.json").read_text())
     assert verdict["verdict"] == "regression" and verdict["seed"] == 3
     assert "not calibrated" in verdict["advisory"]
-    assert summary.read_text() == (folder / "gate.md").read_text()
+    assert summary == (folder / "gate.md").read_text()
     assert ElementTree.parse(folder / "junit.xml").find(".//failure") is not None
     base, head = (pd.read_parquet(folder / side / "records") for side in ("base", "head"))
     assert len(base) == len(head) >= 8
@@ -119,10 +109,8 @@ def test_a_calibration_keeps_what_it_finds_and_what_was_put_in(tmp_path: Path) -
 
 @pytest.mark.long
 @pytest.mark.alone
-def test_a_stored_run_can_be_the_base_but_only_advises(tmp_path: Path) -> None:
-    first = gate(*NANO, "--head-technique", "accumulate_4", "--out", tmp_path / "first")
-    assert first.exit_code == 1, first.output
-    base = kept(tmp_path / "first") / "base"
+def test_a_stored_run_can_be_the_base_but_only_advises(regression: tuple[Result, Path, str], tmp_path: Path) -> None:
+    base = regression[1] / "base"
     done = gate(*NANO, "--base", base, "--head-technique", "accumulate_4", "--out", tmp_path / "second")
     # Repetitions as short as these, taken at another time, may spread too widely for a verdict.
     assert done.exit_code in (1, 3), done.output

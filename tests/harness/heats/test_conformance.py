@@ -65,11 +65,14 @@ def test_a_technique_keeps_its_word(findings: dict[tuple[str, str], Finding], mo
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("model", ["vit/nano", "resnet/nano", "whisper/nano"])
-def test_images_and_speech_are_trained_too_or_refused_with_a_reason(fork_server: ForkServer, model: str) -> None:
+@pytest.mark.parametrize(("model", "batch"), [("vit/nano", 4), ("resnet/nano", 8), ("whisper/nano", 4)])
+def test_images_and_speech_are_trained_too_or_refused_with_a_reason(
+    fork_server: ForkServer, model: str, batch: int
+) -> None:
     """Without what sees parameters and batches alone, and without compilation, which takes minutes here."""
     chosen = [name for name in RUNNABLE if techniques()[name].family not in ANY_MODEL | {"compile", "planted"}]
-    found = conformance.run([composition(name) for name in chosen], fork_server, models=[model], sequence=None)
+    compositions = [composition(name) for name in chosen]
+    found = conformance.run(compositions, fork_server, models=[model], batch=batch, sequence=None)
     wrong = [finding for finding in found if not finding.passed]
     assert not wrong
     assert all(finding.reason for finding in found if finding.status is Status.UNSUPPORTED)
