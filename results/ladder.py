@@ -207,23 +207,27 @@ def heat(
     before: tuple[str, ...],
     rivals: Mapping[str, tuple[str, ...]],
     memory_bytes: int | None = None,
-    earlier: Sequence[Block] = (),
+    *,
+    earlier: Sequence[Sequence[Record]] = (),
+    lent: Sequence[Block] = (),
 ) -> list[Tried]:
-    """What the records of one heat say of each rival of the recipe so far, by label. `earlier` heats tell how much
-    processes differ, and nothing else."""
+    """What the records of one heat say of each rival of the recipe so far, by label. The repetitions of `earlier` heats
+    beside the same recipe count as its own do; `lent` ones of others tell how much processes differ, and nothing
+    else."""
+    heats = [*earlier, records]
     lead = "+".join(before) or BASELINE
-    against = contrasts(blocks(records), lead, rivals, earlier)
-    return [_tried(records, label, names, against.get(label), memory_bytes) for label, names in rivals.items()]
+    against = contrasts([block for found in heats for block in blocks(found)], lead, rivals, lent)
+    return [_tried(heats, label, names, against.get(label), memory_bytes) for label, names in rivals.items()]
 
 
 def _tried(
-    records: Sequence[Record],
+    heats: Sequence[Sequence[Record]],
     label: str,
     techniques: tuple[str, ...],
     found: Contrast | None,
     memory_bytes: int | None,
 ) -> Tried:
-    own = [record for record in records if record.techniques == label]
+    own = [record for records in heats for record in records if record.techniques == label]
     failed = next((record for record in own if record.status is not Status.OK), None)
     peak_bytes = peak_memory_bytes(own)
     too_large = memory_bytes is not None and peak_bytes is not None and peak_bytes > memory_bytes
@@ -239,22 +243,22 @@ def _tried(
         reason = None
     return Tried(
         techniques=techniques,
-        gain=gain(found, own),
+        gain=gain(found, *([item for item in records if item.techniques == label] for records in heats)),
         peak_memory_bytes=peak_bytes,
         reason=reason,
         failed=failed is not None or too_large,
     )
 
 
-def gain(found: Contrast | None, own: Sequence[Record]) -> Gain:
-    """The contrast as factors of the pace."""
+def gain(found: Contrast | None, *heats: Sequence[Record]) -> Gain:
+    """The contrast as factors of the pace; `heats` are what was measured of the arm in each."""
     if found is None:
         return Gain()
     return Gain(
         speedup=math.exp(found.estimate),
         low=None if found.claim_low is None else math.exp(found.claim_low),
         high=None if found.claim_high is None else math.exp(found.claim_high),
-        repetitions=len({record.repetition for record in own if not record.disturbed}),
+        repetitions=sum(len({record.repetition for record in own if not record.disturbed}) for own in heats),
     )
 
 

@@ -103,14 +103,22 @@ def _runner_up(rungs: Sequence[Rung], recipe: tuple[str, ...]) -> tuple[str, ...
 class _Course:
     """What the heats so far have told of each technique: that it `failed`, that it was `turned_down` and may come again
     only when nothing else helps, beside which recipe it was `seen` to the end, and by what factor it changed the pace,
-    its `promise`. `arm_s` is how long an arm takes, and `blocks` are the values of all arms so far."""
+    its `promise`. `arm_s` is how long an arm takes, and `heats` are the records so far, each with its recipe."""
 
     failed: set[str] = dataclasses.field(default_factory=set)
     turned_down: set[str] = dataclasses.field(default_factory=set)
     seen: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     promise: dict[str, float] = dataclasses.field(default_factory=dict)
     arm_s: float = 0.0
-    blocks: list[dict[str, list[float]]] = dataclasses.field(default_factory=list)
+    heats: list[tuple[tuple[str, ...], list[Record]]] = dataclasses.field(default_factory=list)
+
+    def beside(self, recipe: tuple[str, ...]) -> list[list[Record]]:
+        """The heats of this recipe."""
+        return [records for before, records in self.heats if before == recipe]
+
+    def elsewhere(self, recipe: tuple[str, ...] | None = None) -> list[dict[str, list[float]]]:
+        """The values of all arms in the heats of other recipes, or in all heats."""
+        return [block for before, records in self.heats if before != recipe for block in blocks(records)]
 
     def learn(self, rung: Rung) -> None:
         undecided = {item.label for item in rung.undecided}
@@ -268,8 +276,10 @@ class Climb:
         lead = "+".join(recipe) or BASELINE
         begun_s = time.monotonic()
 
+        beside, elsewhere = self.course.beside(recipe), self.course.elsewhere(recipe)
+
         def judged(records: Sequence[Record]) -> list[Tried]:
-            return ladders.heat(records, recipe, rivals, self.asked.memory_bytes, self.course.blocks)
+            return ladders.heat(records, recipe, rivals, self.asked.memory_bytes, earlier=beside, lent=elsewhere)
 
         def choose(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
             tried = judged(records)
@@ -290,7 +300,7 @@ class Climb:
         )
         tried = judged(records)
         best = ladders.best(tried)
-        self.course.blocks += blocks(records)
+        self.course.heats.append((recipe, records))
         cost_s = budget.arm_s(records)
         return Rung(
             before=recipe,
@@ -334,10 +344,10 @@ class Climb:
         without = {name: tuple(other for other in recipe if other != name) for name in recipe}
         others = {"+".join(names): names for names in (*without.values(), runner_up) if names}
         # Of earlier heats nothing counts but how much processes of one arm differ.
-        lent = self.course.blocks
+        lent = self.course.elsewhere()
 
         def judged(records: Sequence[Record]) -> dict[str, Tried]:
-            return {item.label: item for item in ladders.heat(records, recipe, others | {BASELINE: ()}, earlier=lent)}
+            return {item.label: item for item in ladders.heat(records, recipe, others | {BASELINE: ()}, lent=lent)}
 
         def choose(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
             taken = len({record.repetition for record in records if not record.disturbed})

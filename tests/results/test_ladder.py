@@ -93,6 +93,25 @@ def test_what_there_was_no_time_for_is_undecided() -> None:
     assert {item.label for item in rung.undecided} == set(RIVALS) - {"a"}
 
 
+def test_heats_beside_the_same_recipe_are_taken_together() -> None:
+    paces = dict.fromkeys(RIVALS, 1.0) | {"b": 1.05}
+    first, second = heat(paces, 2, seed=1), heat(paces, 3, seed=2)
+    together = {item.label: item.gain for item in ladder.heat(second, (), RIVALS, earlier=[first])}
+    alone = {item.label: item.gain for item in ladder.heat(second, (), RIVALS)}
+    assert (alone["b"].repetitions, together["b"].repetitions) == (3, 5)
+    assert together["b"].low is not None and alone["b"].low is not None
+    assert alone["b"].low < together["b"].low < 1.05
+    rung = Rung(
+        before=(),
+        after=(),
+        tried=tuple(ladder.heat(second, (), RIVALS, earlier=[first])),
+        late=False,
+        seconds=1.0,
+        arm_s=1.0,
+    )
+    assert not rung.undecided
+
+
 def test_what_was_disturbed_each_time_is_undecided() -> None:
     disturbed = [
         dataclasses.replace(item, disturbed=True, dropped_rounds=list(range(5)), disturbances=["others took 40%"])
