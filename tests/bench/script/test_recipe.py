@@ -177,7 +177,7 @@ def test_ranks_train_together(written: Written, fork_server: ForkServer) -> None
     """Two ranks with micro-batches, by torch's own launcher, against one process with the whole batch."""
     script = written("gpt2/nano", ["ddp_2", "accumulate_2"], of=[])
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    ran = subprocess.run([*launcher, str(script), "--check"], capture_output=True, text=True, check=False)
+    ran = subprocess.run([*launcher, str(script), "--check"], capture_output=True, text=True, check=False, timeout=120)
     assert ran.returncode == 0, ran.stderr
     assert "update 10: loss" in ran.stdout
 
