@@ -31,7 +31,8 @@ IN_PLACE = {
     *(aten.add_.Tensor, aten.add_.Scalar, aten.sub_.Tensor, aten.mul_.Tensor, aten.mul_.Scalar, aten.div_.Tensor),
     *(aten.div_.Scalar, aten.lerp_.Scalar, aten.lerp_.Tensor, aten.addcmul_.default, aten.addcdiv_.default),
     *(aten.copy_.default, aten.zero_.default, aten.fill_.Scalar, aten.fill_.Tensor, aten.sqrt_.default),
-    *(aten.neg_.default, aten.sign_.default, aten.normal_.default, aten.uniform_.default, aten.bernoulli_.float),
+    *(aten.neg_.default, aten.sign_.default, aten.clamp_.default, aten.rsqrt_.default, aten.reciprocal_.default),
+    *(aten.normal_.default, aten.uniform_.default, aten.bernoulli_.float),
 }
 """What writes into its first argument, gives that back, and makes nothing."""
 
@@ -47,6 +48,8 @@ VIEWS = {
     *(aten.unsqueeze.default, aten.expand.default, aten._unsafe_view.default),
 }
 """What gives back its first argument's storage in another shape."""
+
+COPIES = {aten._to_copy.default, aten.clone.default}
 
 
 class Kind(StrEnum):
@@ -123,7 +126,10 @@ class Ledger(TorchDispatchMode):
                 return _without_data(function, args, kwargs or {})
         if function in ALL_IN_PLACE:
             return None
-        result = function(*args, **(kwargs or {}))
+        if function in COPIES and type(args[0]) is FakeTensor and (kwargs or {}).get("device") is None:
+            result = _without_data(function, args, kwargs or {})
+        else:
+            result = function(*args, **(kwargs or {}))
         if not self._fused:
             self.see(result)
         if function in CONVOLUTIONS:

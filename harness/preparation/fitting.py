@@ -159,11 +159,14 @@ def fit(
     # Workloads beside each other: while the last of one is found out, the next has begun.
     with ThreadPoolExecutor(cgroups.cores()) as pool:
         entries = list(pool.map(lambda spec: entry(fork_server, spec, corpora[spec.source]), specs))
+        # Large ones first: while the last of all is found out, there is nothing else to do.
+        order = sorted(entries, key=lambda each: -(each.parameters or 0))
         made: list[Fit] = []
         for room in rooms:
             question = Question(task="grow_arms", host=room.host, seed=seed, packages=packages)
             ask = functools.partial(_of_entry, room, compositions, question, fork_server)
-            made += itertools.chain.from_iterable(pool.map(ask, entries))
+            found = {each.spec: fits for each, fits in zip(order, pool.map(ask, order), strict=True)}
+            made += itertools.chain.from_iterable(found[each.spec] for each in entries)
     return made
 
 
