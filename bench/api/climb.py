@@ -53,6 +53,9 @@ BESIDE, LEAST_RIVALS = 3, 3
 CONFIRMATIONS = 3
 """Repetitions that the confirmation has at least, and as many again where time is left."""
 
+TOO_SLOW = "its steps take too long to be timed beside those of others"
+"""What is known of an arm that was put off: it takes many times what others take, and will do so in the next heat."""
+
 NOTHING_MORE = "nothing more helps beyond doubt"
 NO_TIME = "the time was up"
 
@@ -277,9 +280,14 @@ class Climb:
         begun_s = time.monotonic()
 
         beside, elsewhere = self.course.beside(recipe), self.course.elsewhere(recipe)
+        put_off: list[str] = []
 
         def judged(records: Sequence[Record]) -> list[Tried]:
-            return ladders.heat(records, recipe, rivals, self.asked.memory_bytes, earlier=beside, lent=elsewhere)
+            tried = ladders.heat(records, recipe, rivals, self.asked.memory_bytes, earlier=beside, lent=elsewhere)
+            return [
+                dataclasses.replace(item, reason=TOO_SLOW, failed=True) if item.label in put_off else item
+                for item in tried
+            ]
 
         def choose(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
             tried = judged(records)
@@ -289,7 +297,7 @@ class Climb:
                 return []
             return [(self._name, [lead, *(item.label for item in contenders)])]
 
-        records = self._measure(
+        records, put_off = self._measure(
             f"rung-{index + 1}",
             (*((recipe,) if recipe else ()), *rivals.values()),
             PROTOCOL,
@@ -355,7 +363,7 @@ class Climb:
             is_enough = taken >= 2 * CONFIRMATIONS or ladders.best(list(judged(records).values())) is not None
             return [] if is_enough else [(self._name, [label, *others])]
 
-        records = self._measure(
+        records, _ = self._measure(
             f"confirmation-{attempt + 1}",
             (recipe, *(names for names in others.values() if names != recipe)),
             CONFIRMING,
@@ -393,13 +401,15 @@ class Climb:
         budget_s: float,
         choose: Choose,
         lead: str = BASELINE,
-    ) -> list[Record]:
-        """A sweep in a folder of its own, with what was measured there before."""
+    ) -> tuple[list[Record], list[str]]:
+        """A sweep in a folder of its own, with what was measured there before; and the labels of the arms whose steps
+        take too long for the time that there is."""
         folder = self.folder / "records" / stage
         folder.mkdir(parents=True, exist_ok=True)
         finished = store.read(folder) if store.has_records(folder) else []
-        if (folder / "done").exists():
-            return finished
+        done = folder / "done.json"
+        if done.exists():
+            return finished, json.loads(done.read_text(encoding="utf-8"))
         plan = dataclasses.replace(
             self.prepared.plan,
             name=stage,
@@ -432,5 +442,6 @@ class Climb:
                 log=(self.folder / "arms.log").resolve(),
             )
             sweep.run(self.fork_server)
-        (folder / "done").touch()
-        return sweep.records
+        put_off = [label for _, label in sweep.put_off]
+        done.write_text(json.dumps(put_off), encoding="utf-8")
+        return sweep.records, put_off

@@ -136,7 +136,7 @@ class Race:
         lead = next((trial for trial in drawn if trial.techniques and trial.label == self._lineup.lead), None)
         if lead is not None:
             drawn.remove(lead)
-            drawn.insert(self._heat.draw.randint(1, min(3, len(drawn))), lead)
+            drawn.insert(1, lead)
         return drawn
 
     def _start(self, line: Sequence[Trial]) -> list[Arm]:
