@@ -5,26 +5,27 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from bench.composition import allowance, compose
+from bench.composition import allowance, compose, ranks
 from bench.script.code import Elsewhere
 from bench.spec import BASELINE
-from harness.preparation.prepared import TASK_TIMEOUT_S, Entry
+from harness.preparation.prepared import TASK_TIMEOUT_S, Prepared
 from harness.processes.fork_server import ArmFailed, ForkServer
 from reports.wording import ladder as wording
 from results import store
 from results.ladder import Ladder
 
 
-def handed_over(ladder: Ladder, entry: Entry, fork_server: ForkServer, folder: Path) -> Ladder:
+def handed_over(ladder: Ladder, prepared: Prepared, fork_server: ForkServer, folder: Path) -> Ladder:
     """Write recipe.py. The ladder that is returned knows whether there is one, and what the recipe is to others."""
+    chosen, entry = compose(ladder.techniques), prepared.entries[0]
     arguments = {
         "request": entry.request,
         "techniques": ladder.techniques,
         "device": ladder.device,
         "seed": ladder.seed,
-        "said": wording.docstring(ladder),
+        "said": wording.docstring(ladder, ranks(chosen, prepared.host).count),
         "losses": _losses(folder, ladder.techniques),
-        "tolerance": allowance(compose(ladder.techniques))[1],
+        "tolerance": allowance(chosen)[1],
         "folder": str(folder.resolve()),
     }
     try:

@@ -88,7 +88,7 @@ def tune(
             return None
         folder.mkdir(parents=True, exist_ok=True)
         asked.write(folder)
-        made = Tuned(folder, handed_over(climb.run(), climb.prepared.entries[0], fork_server, folder))
+        made = Tuned(folder, handed_over(climb.run(), climb.prepared, fork_server, folder))
     made.write()
     return made
 

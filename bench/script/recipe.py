@@ -170,7 +170,8 @@ def for_trainer(workload: Workload, techniques: Sequence[str]) -> Elsewhere:
     found = _elsewhere(techniques, {} if workload.optimizer else plain, "trainer")
     parts = found.arguments.get("gradient_accumulation_steps", 1)
     assert isinstance(parts, int)
-    share = {"per_device_train_batch_size": workload.batch // parts}
+    ranks = max(item.ranks for item in compose(techniques)) if techniques else 1
+    share = {"per_device_train_batch_size": workload.batch // (parts * max(1, ranks))}
     return Elsewhere(arguments={**share, **found.arguments}, lines=found.lines, no_word=found.no_word)
 
 

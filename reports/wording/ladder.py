@@ -95,24 +95,23 @@ def sentences(ladder: Ladder) -> list[str]:
     return said
 
 
-def docstring(ladder: Ladder) -> list[str]:
-    """What the script of the recipe says of itself."""
-    model, lines = ladder.workload["model"], list[str]()
+def docstring(ladder: Ladder, ranks: int) -> list[str]:
+    """What the script of the recipe says of itself, which trains with so many ranks."""
+    launcher = "python" if ranks == 1 else f"torchrun --nproc-per-node {ranks}"
+    how = [
+        f"`{launcher} recipe.py` trains. With --check it trains without dropout and",
+        "compares its first losses with those that were measured.",
+    ]
+    model = ladder.workload["model"]
     where = f"Measured by trainpace {ladder.version} on {ladder.device_name} ({ladder.device})."
     if not ladder.techniques:
-        return [f"Train {model} plainly: {_why_empty(ladder)}.", "", where, "", *_HOW_TO_RUN]
+        return [f"Train {model} plainly: {_why_empty(ladder)}.", "", where, "", *how]
     steps = [(step(rung), factor(rung.chosen.gain)) for rung in ladder.steps if rung.chosen]
     steps.append(("together, on fresh repetitions", factor(ladder.whole)))
     width = max(len(name) for name, _ in steps)
-    lines += [f"    {name:{width}}  {pace}" for name, pace in steps]
+    lines = [f"    {name:{width}}  {pace}" for name, pace in steps]
     head = [f"Train {model} with {name(ladder.techniques)}.", "", where, "Its pace over plain PyTorch:", ""]
-    return [*head, *lines, "", *_HOW_TO_RUN]
-
-
-_HOW_TO_RUN = (
-    "`python recipe.py` trains. With --check it trains without dropout and compares its",
-    "first losses with those that were measured.",
-)
+    return [*head, *lines, "", *how]
 
 
 CALLS = {"transformers": "TrainingArguments", "lightning": "Trainer"}
