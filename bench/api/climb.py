@@ -92,6 +92,14 @@ class Asked:
         (folder / "asked.json").write_text(json.dumps(dataclasses.asdict(self), indent=2), encoding="utf-8")
 
 
+def _unproven(found: Confirmation) -> Tried | None:
+    """The recipe without a technique that enough fresh repetitions have not shown to help; of several, without the one
+    that seems to help least."""
+    enough = [item for item in found.without.values() if item.gain.repetitions >= CONFIRMATIONS and item.gain.high]
+    idle = [item for item in enough if not item.gain.hurts]
+    return max(idle, key=lambda item: item.gain.speedup or 0.0, default=None)
+
+
 def _runner_up(rungs: Sequence[Rung], recipe: tuple[str, ...]) -> tuple[str, ...] | None:
     """The best of the others that the recipe was held against: what came nearest to joining it, else what it grew
     from; None where that is the baseline."""
@@ -320,8 +328,8 @@ class Climb:
         )
 
     def _confirmed(self, recipe: tuple[str, ...], rungs: list[Rung]) -> Confirmation | None:
-        """The recipe on fresh repetitions; where another is better there beyond doubt, that is one more rung, and is
-        confirmed on fresh ones in its turn."""
+        """The recipe on fresh repetitions. Where another is better there beyond doubt, or does as well with one
+        technique less, that is one more rung, and is confirmed on fresh ones in its turn while there is time."""
         if not recipe:
             return None
         attempt = 0
@@ -329,20 +337,21 @@ class Climb:
             begun_s = time.monotonic()
             found, better = self._confirmation(attempt, recipe, _runner_up(rungs, recipe))
             attempt += 1
-            if better is None or not better.techniques or self._left_s(1.0) < LEAST_S:
+            following = better or _unproven(found)
+            if following is None or not following.techniques or self._left_s(1.0) < LEAST_S:
                 return found
             rungs.append(
                 Rung(
                     before=recipe,
-                    after=better.techniques,
-                    tried=(better,),
+                    after=following.techniques,
+                    tried=(following,),
                     late=False,
                     seconds=time.monotonic() - begun_s,
                     arm_s=0.0,
                 )
             )
             self.say(text.rung(rungs[-1], len(rungs)))
-            recipe = better.techniques
+            recipe = following.techniques
 
     def _confirmation(
         self, attempt: int, recipe: tuple[str, ...], runner_up: tuple[str, ...] | None
