@@ -17,6 +17,7 @@ BESIDE = ("--numprocesses", "logical", "--maxprocesses", "4", "--dist", "loadfil
 """Files of tests beside each other, in the order of tests/conftest.py and on one thread each: two processes that use
 every core wait for each other."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+IN_BROWSER = "tests/reports/in_browser.py"
 
 
 def install(session: nox.Session, *groups: str) -> None:
@@ -57,7 +58,13 @@ def tests(session: nox.Session) -> None:
 def long(session: nox.Session) -> None:
     """Run the tests that are long by nature: every technique, whole gates; arguments after -- go to pytest."""
     install(session, "tests")
-    session.run("python", "-m", "pytest", *BESIDE, "-m", "long and not alone", *session.posargs, env=ONE_THREAD)
+    run_long(session)
+
+
+def run_long(session: nox.Session, *others: str) -> None:
+    """Those tests, with files of `others` beside them, and then one by one those that come to verdicts on times."""
+    files = ("tests", *others) if others else ()
+    session.run("python", "-m", "pytest", *BESIDE, "-m", "long and not alone", *files, *session.posargs, env=ONE_THREAD)
     session.run("python", "-m", "pytest", "-m", "alone", *session.posargs)
 
 
@@ -65,7 +72,7 @@ def long(session: nox.Session) -> None:
 def browser(session: nox.Session) -> None:
     """Try the report in a Chromium: what its script does, every width, light and dark, accessibility."""
     install(session, "tests", "browser")
-    session.run("python", "-m", "pytest", "tests/reports/in_browser.py", *session.posargs)
+    session.run("python", "-m", "pytest", IN_BROWSER, *session.posargs)
 
 
 @nox.session
@@ -157,5 +164,7 @@ def typecheck(session: nox.Session) -> None:
 @nox.session
 def check(session: nox.Session) -> None:
     """All that a change must pass, in one environment: lint, types, documentation and every test."""
-    for part in (lint, typecheck, docs, tests, browser, long):
+    for part in (lint, typecheck, docs, tests):
         part(session)
+    install(session, "tests", "browser")
+    run_long(session, IN_BROWSER)

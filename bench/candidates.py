@@ -18,6 +18,12 @@ FIRST = ("compile", "ddp_2", "accumulate_2", "workers_2")
 """The plainest of their kinds. The others of a kind differ in how they do it, and cost as much to try."""
 
 
+FOR_OTHER_ENDS = frozenset(
+    {"checkpoint_activations", "checkpoint_selective", "qat_int4", "qat_int8", "schedule_constant"}
+)
+"""They cost time, for memory or for accuracy once the model is served, or are nothing but a cost that is measured."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidates:
     """Techniques that may join, by name, and of all others why they may not."""
@@ -34,9 +40,14 @@ class Candidates:
         return None
 
     def is_late(self, name: str) -> bool:
-        """Whether it is tried after all others: it waits for a compiler, and is no way to compile the model."""
+        """Whether it is tried after all others: it is not made for speed, or it waits for a compiler and is no way to
+        compile the model."""
         own = techniques()[name]
-        return any(need.words.endswith(compiler.words) for need in own.needs) and own.family != "compile"
+        return (
+            name in FOR_OTHER_ENDS
+            or any(need.words.endswith(compiler.words) for need in own.needs)
+            and own.family != "compile"
+        )
 
 
 def _is_alike(one: Technique, other: Technique) -> bool:

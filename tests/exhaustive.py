@@ -33,11 +33,11 @@ from tests import ROOT
 
 TECHNIQUES = (
     "compile",
-    "compile_blocks",
     "adamw_fused",
     "adamw_foreach",
+    "optimizer_in_backward",
     "attention_eager",
-    "flush_denormals",
+    "sdpa_math",
     "prefetch_thread",
     "workers_2",
 )

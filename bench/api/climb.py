@@ -36,10 +36,13 @@ PROTOCOL = Protocol(warmup_s=0.8, rounds_s=0.6, timeout_s=180)
 CONFIRMING = Protocol(warmup_s=1.0, rounds_s=1.0, timeout_s=180, certify_steps=LOSSES)
 
 CLIMB_SHARE = 0.75
-"""Of the time, for climbing; the rest confirms what was found."""
+"""Of the time, for climbing, as long as it is not known how long an arm takes; the rest confirms what was found."""
 
-RUNG_SHARE = 0.6
-"""Of what is left for climbing, the most that one rung takes."""
+CONFIRMING_TAKES = 1.3
+"""An arm that is confirmed takes so many times what it takes in the climb: its rounds and its replay are longer."""
+
+FIRST_RUNG_SHARE, RUNG_SHARE = 0.6, 0.8
+"""Of what is left for climbing, the most that the first rung, and each later one, takes."""
 
 FIRST_SHARE = 0.5
 """Of a rung's time, the most that the first look at all its rivals takes."""
@@ -201,6 +204,13 @@ class Climb:
     def _left_s(self, share: float) -> float:
         return self.begun_s + share * 60 * self.asked.minutes - time.monotonic()
 
+    def _climbing_s(self, recipe: tuple[str, ...]) -> float:
+        """What is left for climbing: the confirmation takes each of the recipe's techniques out once, beside the
+        baseline, the recipe and its runner-up."""
+        if not self.course.arm_s:
+            return self._left_s(CLIMB_SHARE)
+        return self._left_s(1.0) - CONFIRMATIONS * (len(recipe) + 3) * CONFIRMING_TAKES * self.course.arm_s
+
     def _climb(self, rungs: list[Rung]) -> str:
         """Add rungs until nothing helps; returns why it ends."""
         recipe: tuple[str, ...] = ()
@@ -212,7 +222,7 @@ class Climb:
             if not rivals:
                 late = True
                 continue
-            budget_s = RUNG_SHARE * self._left_s(CLIMB_SHARE)
+            budget_s = (RUNG_SHARE if self.course.arm_s else FIRST_RUNG_SHARE) * self._climbing_s(recipe)
             if budget_s < max(LEAST_S, 2 * BESIDE * self.course.arm_s):
                 return NO_TIME
             chosen = self._begun(len(rungs), recipe) or self._promising(rivals, budget_s)

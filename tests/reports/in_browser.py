@@ -27,6 +27,9 @@ from tests.pairs import certificate
 from tests.reports import fitted
 from tests.reports.synthetic import FAILED, PLAN, TIMES, machine
 
+pytestmark = pytest.mark.long
+expect.set_options(timeout=20_000)  # Beside other tests a browser may wait for its turn.
+
 WIDTHS = (360, 768, 1200, 1600)
 SERIOUS = {"serious", "critical"}
 UNPROFILED = {"makeup", "roofline"}

@@ -134,7 +134,6 @@ def test_a_gate_of_one_side_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.long
-@pytest.mark.alone
 @pytest.mark.usefixtures("kept_fork_servers")
 def test_a_gate_comes_to_a_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -130,7 +130,6 @@ def test_a_stored_run_can_be_the_base_but_only_advises(regression: tuple[Result,
 
 
 @pytest.mark.long
-@pytest.mark.alone
 def test_what_was_disturbed_is_kept_apart_and_is_no_base(tmp_path: Path) -> None:
     asleep = mutations.machine(boot_s=60.0)
     with asleep(), mock.patch.object(gate_rules, "MOST_DROPPED", 2):
