@@ -43,11 +43,8 @@ class Candidates:
         """Whether it is tried after all others: it is not made for speed, or it waits for a compiler and is no way to
         compile the model."""
         own = techniques()[name]
-        return (
-            name in FOR_OTHER_ENDS
-            or any(need.words.endswith(compiler.words) for need in own.needs)
-            and own.family != "compile"
-        )
+        compiles = any(need.words.endswith(compiler.words) for need in own.needs)
+        return name in FOR_OTHER_ENDS or (compiles and own.family != "compile")
 
 
 def _is_alike(one: Technique, other: Technique) -> bool:
