@@ -239,17 +239,16 @@ class Climb:
         for name in self.options.names:
             # Beside the same recipe it would be turned down again.
             is_done = name in recipe or name in course.failed or course.seen.get(name) == recipe
-            if is_done or self._waits(name, recipe) is not late:
+            if is_done or self._waits(name) is not late:
                 continue
             names = joined(recipe, name)
             if names and self._reason(names) is None:
                 found[name] = names
         return found
 
-    def _waits(self, name: str, recipe: tuple[str, ...]) -> bool:
+    def _waits(self, name: str) -> bool:
         """Whether it is not tried as long as others may help."""
-        first = self.options.waits_for(name)
-        is_second = first is not None and first not in recipe
+        is_second = self.options.waits_for(name) is not None
         return is_second or name in self.course.turned_down or self.options.is_late(name)
 
     def _begun(self, index: int, recipe: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
@@ -452,6 +451,7 @@ class Climb:
                 choose=choose,
                 show=live.progress,
                 finished=finished,
+                earlier=[record for _, records in self.course.heats for record in records],
                 # How long it takes to compile is not asked here, and what many arms compile is the same.
                 shared_cache=cache_folder() / "compiled",
                 forecasts=self.forecasts,

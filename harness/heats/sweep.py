@@ -63,6 +63,7 @@ class Sweep:
         show: Callable[[Progress], object] = lambda progress: None,
         paused: Callable[[], object] = lambda: None,
         finished: Sequence[Record] = (),
+        earlier: Sequence[Record] = (),
         shared_cache: Path | None = None,
         forecasts: Forecasts = NONE,
         takes_up: bool = True,
@@ -71,6 +72,7 @@ class Sweep:
         log: Path,
     ) -> None:
         """`finished` are the records that the same run has kept before it ended early; they are not measured again.
+        `earlier` ones of other runs tell how long arms take to start.
         `paused` is called between two repetitions, while no arm is there. What the arms print is appended to `log`.
         `forecasts` tell what arms will take, as far as that is known.
         `shared_cache` is a folder for all that is compiled, which is then no longer measured as a user meets it. Unless
@@ -78,6 +80,7 @@ class Sweep:
         of the budget. `lead` is the label of an arm that others are held against too."""
         self._prepared, self._plan = prepared, prepared.plan
         self._run_id, self._keep, self._choose, self._show, self._paused = run_id, keep, choose, show, paused
+        self._earlier = list(earlier)
         self._records = list(finished)
         self._gpus = Gpus(self._plan.device, prepared.host.gpu_uuids)
         self._log, self._shared_cache, self._takes_up, self._first_share = log, shared_cache, takes_up, first_share
@@ -270,7 +273,7 @@ class Sweep:
             shared_cache=self._shared_cache,
             own=self._own_requests(entry.spec.name),
             alone=self._alone(entry),
-            start_s=budget.start_s(self._records, entry.spec.name),
+            start_s=budget.start_s([*self._earlier, *self._records], entry.spec.name),
             deadline_s=deadline_s,
             most_s=most_s,
             replay=replay,
