@@ -56,13 +56,15 @@ class Code:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """What can be done to a model and its optimizer whoever trains them."""
-        return (*self.first, *self.model, *self.optimizer)
+        """What can be done to a model, its optimizer and its data whoever trains them."""
+        given = ", ".join(f"{name}={value!r}" for name, value in self.loader.items())
+        loader = (f"loader = DataLoader(samples, {given})",) if given else ()
+        return (*self.imports, *self.functions, *self.first, *self.model, *self.optimizer, *loader)
 
     @property
     def is_in_the_loop(self) -> bool:
         """Whether it says something that only a loop of one's own can."""
-        told = (self.contexts, self.loss, self.gradients, self.updated, self.feed, self.scaler, self.loader)
+        told = (self.parameters, self.contexts, self.loss, self.gradients, self.updated, self.feed, self.scaler)
         return any(told) or self.update is not None or self.accumulate != 1 or self.ddp is not None
 
 

@@ -13,7 +13,6 @@ from textwrap import indent
 import numpy as np
 
 from bench import tables
-from bench.corpus import Corpus
 from bench.models._generated import SAMPLES, Generated, Images, Speech
 from bench.samples import Masked, Objective, TextSource, causal, continuation
 from bench.script.model import Unwritten
@@ -68,12 +67,11 @@ return {{"input_ids": ids, "labels": labels}}"""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataCode:
-    """`definition` is the class `Samples`. `tokens`: what has to lie beside the script. `has_floats`: of a batch, some
-    are numbers that a number format is for. `sequence` is in tokens."""
+    """`definition` is the class `Samples`. `files` are arrays that have to lie beside the script, by name.
+    `has_floats`: of a batch, some are numbers that a number format is for. `sequence` is in tokens."""
 
     imports: tuple[str, ...]
     definition: str
-    tokens: Corpus | None = None
     sequence: int | None = None
     has_floats: bool = False
     files: Mapping[str, np.ndarray] = field(default_factory=dict)

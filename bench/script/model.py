@@ -94,6 +94,12 @@ def _of_a_folder(found: pretrained.Pretrained, kind: Any) -> tuple[tuple[str, ..
     return (f"from transformers import AutoConfig, {kind.__name__}",), lines
 
 
+def layers(workload: Workload) -> str:
+    """What goes over the layers of a workload's `model`."""
+    with torch.device("meta"):
+        return _blocks(workload.model())
+
+
 def _blocks(model: nn.Module) -> str:
     """Over all layers that are alike."""
     paths = [f"model.{path}" for path in stacks(model)]

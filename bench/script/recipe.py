@@ -13,7 +13,7 @@ from bench.composition import compose
 from bench.registry import Technique
 from bench.script.code import PLAIN, Code, Elsewhere, together
 from bench.script.data import data_code
-from bench.script.model import ModelCode, Unwritten, model_code
+from bench.script.model import ModelCode, Unwritten, layers, model_code
 from bench.script.text import call, fitted, imports, named
 from bench.spec import Phase, WorkloadSpec
 from bench.workload import Workload
@@ -167,7 +167,7 @@ def for_trainer(workload: Workload, techniques: Sequence[str]) -> Elsewhere:
         "dataloader_pin_memory": False,
     }
     # One that the user brings has its own.
-    found = _elsewhere(techniques, {} if workload.optimizer else plain, "trainer")
+    found = _elsewhere(workload, techniques, {} if workload.optimizer else plain, "trainer")
     parts = found.arguments.get("gradient_accumulation_steps", 1)
     assert isinstance(parts, int)
     ranks = max(item.ranks for item in compose(techniques)) if techniques else 1
@@ -175,12 +175,12 @@ def for_trainer(workload: Workload, techniques: Sequence[str]) -> Elsewhere:
     return Elsewhere(arguments={**share, **found.arguments}, lines=found.lines, no_word=found.no_word)
 
 
-def for_lightning(techniques: Sequence[str]) -> Elsewhere:
+def for_lightning(workload: Workload, techniques: Sequence[str]) -> Elsewhere:
     """Flags of Lightning's Trainer."""
-    return _elsewhere(techniques, {}, "lightning")
+    return _elsewhere(workload, techniques, {}, "lightning")
 
 
-def _elsewhere(techniques: Sequence[str], plain: Mapping[str, object], name: str) -> Elsewhere:
+def _elsewhere(workload: Workload, techniques: Sequence[str], plain: Mapping[str, object], name: str) -> Elsewhere:
     arguments, lines, no_word = dict(plain), list[str](), list[str]()
     for item in compose(techniques):
         options = _options(item, name)
@@ -189,8 +189,14 @@ def _elsewhere(techniques: Sequence[str], plain: Mapping[str, object], name: str
         elif item.code is None or item.code.is_in_the_loop:
             no_word.append(item.name)
         else:
-            lines += item.code.lines
+            lines += _by_itself(item.code, workload).lines
     return Elsewhere(arguments=arguments, lines=lines, no_word=no_word)
+
+
+def _by_itself(code: Code, workload: Workload) -> Code:
+    """The code with what the script would have around it written out."""
+    filled = code.filled("{parameters}", PLAIN.parameters).filled("LEARNING_RATE", workload.learning_rate)
+    return filled.filled("{blocks}", layers(workload)) if any("{blocks}" in line for line in code.model) else filled
 
 
 def _options(item: Technique, name: str) -> Mapping[str, object] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 WIDTH = 88
@@ -90,13 +90,8 @@ def _broken(line: str) -> list[str]:
 def _opening(line: str) -> int | None:
     """Where the bracket begins that ends with the line."""
     depths: list[int] = []
-    quote = ""
-    for place, letter in enumerate(line):
-        if quote:
-            quote = "" if letter == quote else quote
-        elif letter in "\"'":
-            quote = letter
-        elif letter in "([{":
+    for place, letter in _unquoted(line):
+        if letter in "([{":
             depths.append(place)
         elif letter in ")]}" and depths:
             begun = depths.pop()
@@ -105,15 +100,23 @@ def _opening(line: str) -> int | None:
     return None
 
 
-def _arguments(text: str) -> list[str]:
-    """What commas part that are in no bracket and no quotes."""
-    found, depth, quote, begun = list[str](), 0, "", 0
+def _unquoted(text: str) -> Iterator[tuple[int, str]]:
+    """The letters that are in no quotes, with their places."""
+    quote = ""
     for place, letter in enumerate(text):
         if quote:
             quote = "" if letter == quote else quote
         elif letter in "\"'":
             quote = letter
-        elif letter in "([{":
+        else:
+            yield place, letter
+
+
+def _arguments(text: str) -> list[str]:
+    """What commas part that are in no bracket and no quotes."""
+    found, depth, begun = list[str](), 0, 0
+    for place, letter in _unquoted(text):
+        if letter in "([{":
             depth += 1
         elif letter in ")]}":
             depth -= 1

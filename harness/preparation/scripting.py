@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,18 +16,9 @@ from harness.message import Message
 from harness.processes.worker import requested_workload
 
 
-def write_down(
-    request: Message,
-    techniques: Sequence[str],
-    *,
-    device: str,
-    seed: int,
-    said: Sequence[str],
-    losses: Sequence[float],
-    tolerance: float,
-    folder: str,
-) -> Message:
-    """Task: leave recipe.py in the folder, and what it reads beside it; see `bench.script.recipe.script`.
+def write_down(request: Message, techniques: Sequence[str], folder: str, **measured: Any) -> Message:
+    """Task: leave recipe.py in the folder, and what it reads beside it. What was `measured` is as
+    `bench.script.recipe.script` takes it.
 
     Answers why there is none as `no_script`, None where there is, and what the recipe is `elsewhere`, by library.
     """
@@ -35,13 +27,11 @@ def write_down(
         "no_script": None,
         "elsewhere": {
             "transformers": dataclasses.asdict(for_trainer(workload, techniques)),
-            "lightning": dataclasses.asdict(for_lightning(techniques)),
+            "lightning": dataclasses.asdict(for_lightning(workload, techniques)),
         },
     }
     try:
-        made = script(
-            workload, spec, techniques, device=device, seed=seed, said=said, losses=losses, tolerance=tolerance
-        )
+        made = script(workload, spec, techniques, **measured)
     except Unwritten as reason:
         return answer | {"no_script": str(reason)}
     for name, array in made.files.items():

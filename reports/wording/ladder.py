@@ -131,7 +131,7 @@ def _call(function: str, told: Elsewhere) -> str:
     arguments = [f"    {argument}," for argument in named(told.arguments)]
     lines = [f"{function}(", *arguments, ")"] if arguments else []
     # Lightning has the optimizer in configure_optimizers, transformers in Trainer(optimizers=...).
-    return "\n".join([*lines, *(["# on the model and its optimizer:", *told.lines] if told.lines else [])])
+    return "\n".join([*lines, *(["# on the model, its optimizer and its data:", *told.lines] if told.lines else [])])
 
 
 def dropped(ladder: Ladder) -> list[tuple[str, str]]:

@@ -196,9 +196,17 @@ def test_what_a_recipe_is_to_other_trainers(corpus: Corpus) -> None:
     assert (found.arguments["per_device_train_batch_size"], found.arguments["gradient_accumulation_steps"]) == (4, 2)
     assert found.lines == ['model.set_attn_implementation("eager")']
     assert found.no_word == ["prefetch_thread"]
-    elsewhere = for_lightning(names)
+    elsewhere = for_lightning(workload, names)
     assert elsewhere.arguments == {"precision": "bf16-mixed", "accumulate_grad_batches": 2}
     assert elsewhere.no_word == ["prefetch_thread"]
+    assert "optimizer = torch.optim.AdamW(model.parameters(), lr=0.0001, fused=True)" in elsewhere.lines
+    others = for_lightning(workload, ["compile_blocks", "workers_2", "weight_decay"])
+    assert others.lines == [
+        "for block in model.transformer.h:",
+        "    block.compile()",
+        "loader = DataLoader(samples, num_workers=2)",
+    ]
+    assert others.no_word == ["weight_decay"]
     # transformers takes them as they are.
     TrainingArguments("unused", use_cpu=True, report_to=[], **found.arguments)
 
