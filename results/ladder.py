@@ -133,7 +133,8 @@ class Confirmation:
 class Ladder:
     """A whole tuning. `ended` says in words why it climbed no further. `techniques` are those of the recipe, none where
     nothing was confirmed to help; `confirmation` is None where there was no time for one, or nothing to confirm.
-    `no_script` says why there is no recipe.py, and `elsewhere` what the recipe is to trainers of other libraries."""
+    `no_script` says why there is no recipe.py, and `elsewhere` what the recipe is to trainers of other libraries.
+    `memory_bytes` is what it may take where the baseline takes more."""
 
     workload: Mapping[str, Any]
     techniques: tuple[str, ...]
@@ -150,6 +151,7 @@ class Ladder:
     version: str
     no_script: str | None = None
     elsewhere: Mapping[str, Elsewhere] = dataclasses.field(default_factory=dict)
+    memory_bytes: int | None = None
 
     @property
     def interrupted(self) -> bool:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.api.climb import Asked, Climb, Say
+from bench.api.climb import Climb, Say
 from bench.api.finished import Run, Where
 from bench.api.handed import handed_over
 from bench.api.runs import fork_server as started
 from bench.api.runs import new_folder
-from bench.candidates import candidates, changes
+from bench.api.stages import Asked, Stages
+from bench.candidates import Candidates, candidates, changes, joined
 from bench.cards import memory as bytes_of
 from bench.facts import Change
-from bench.spec import BASELINE, Overrides, Phase, Plan, WorkloadSpec
+from bench.spec import Overrides, Phase, Plan, WorkloadSpec
 from harness.preparation.forecast import forecast
 from harness.preparation.prepared import look, prepare
 from harness.processes.fork_server import ForkServer
@@ -88,7 +90,7 @@ def tune(
             return None
         folder.mkdir(parents=True, exist_ok=True)
         asked.write(folder)
-        made = Tuned(folder, handed_over(climb.run(), climb.prepared, fork_server, folder))
+        made = Tuned(folder, handed_over(climb.run(), climb.stages.prepared, fork_server, folder))
     made.write()
     return made
 
@@ -101,21 +103,34 @@ def _prepared(asked: Asked, fork_server: ForkServer, folder: Path, say: Say) -> 
     options = candidates(prepared.host, asked.workload.phase, batch, allowed=changes(asked.allowed), named=asked.named)
     alone = dataclasses.replace(plan, compositions=tuple((name,) for name in options.names))
     forecasts = forecast(dataclasses.replace(prepared, plan=alone), fork_server)
-    own_bytes = forecasts.of(asked.workload.name, BASELINE).peak_bytes
-    if asked.memory_bytes is not None and own_bytes is not None and own_bytes > asked.memory_bytes:
-        raise ValueError(
-            f"memory {asked.memory_bytes / 1e9:.3g} GB is less than the {own_bytes / 1e9:.3g} GB that "
-            f"{asked.workload.name} takes without any technique, which all are held against: give more, or a smaller "
-            "--batch"
-        )
-    return Climb(
-        asked=asked,
-        prepared=prepared,
-        forecasts=forecasts,
-        options=options,
-        fork_server=fork_server,
-        folder=folder,
-        say=say,
+    stages = Stages(asked=asked, prepared=prepared, forecasts=forecasts, fork_server=fork_server, folder=folder)
+    fitting = _fitting(stages, options) if stages.too_large([()]) else ()
+    return Climb(stages=stages, options=options, say=say, fitting=fitting)
+
+
+SAVERS = 6
+"""Techniques that take least memory by themselves, of which pairs are looked at where none is enough."""
+
+
+def _fitting(stages: Stages, options: Candidates) -> tuple[tuple[str, ...], ...]:
+    """The compositions that may be begun with where the baseline takes too much memory: those of one technique, or else
+    of two, that take no more than is allowed. Raises ValueError if there are none."""
+    sizes = {name: stages.forecasts.of(stages.workload, name).peak_bytes for name in options.names}
+    known = {name: size for name, size in sizes.items() if size is not None}
+    single = [(name,) for name in known]
+    savers = sorted(known, key=lambda name: known[name])[:SAVERS]
+    pairs = [
+        names for one, other in itertools.combinations(savers, 2) if len(names := joined((one,), other) or ()) == 2
+    ]
+    for compositions in (single, pairs):
+        too_large = stages.too_large(compositions)
+        if fitting := tuple(names for names in compositions if names not in too_large):
+            return fitting
+    told = {"+".join(names): stages.forecasts.of(stages.workload, "+".join(names)) for names in (*single, *pairs)}
+    size, least = min((found.peak_bytes, label) for label, found in told.items() if found.peak_bytes is not None)
+    raise ValueError(
+        f"memory {(stages.asked.memory_bytes or 0) / 1e9:.3g} GB is less than {stages.workload} takes with one or two "
+        f"techniques; {least} takes least, {size / 1e9:.3g} GB: give more, or a smaller --batch"
     )
 
 

@@ -9,7 +9,7 @@ import random
 import shlex
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,9 @@ from harness.telemetry.gpus import Gpus
 
 Choose = Callable[[Sequence[Record]], list[tuple[str, list[str]]]]
 """From the records so far, workloads and labels in the order in which more repetitions would tell most."""
+
+Certify = Callable[[Sequence[Record]], Collection[str]]
+"""From the records so far, the labels of arms whose first updates are to be replayed."""
 
 
 PRETRAINING = "pre-training"
@@ -69,6 +72,7 @@ class Sweep:
         takes_up: bool = True,
         first_share: float = 1.0,
         lead: str = BASELINE,
+        certify: Certify | None = None,
         log: Path,
     ) -> None:
         """`finished` are the records that the same run has kept before it ended early; they are not measured again.
@@ -77,14 +81,15 @@ class Sweep:
         `forecasts` tell what arms will take, as far as that is known.
         `shared_cache` is a folder for all that is compiled, which is then no longer measured as a user meets it. Unless
         the sweep `takes_up` what it has put off, that stays so. The first repetition takes no more than `first_share`
-        of the budget. `lead` is the label of an arm that others are held against too."""
+        of the budget. `lead` is the label of an arm that others are held against too. `certify` says of the records so
+        far whose first updates are to be replayed next; otherwise those of all arms are, once they are measured."""
         self._prepared, self._plan = prepared, prepared.plan
         self._run_id, self._keep, self._choose, self._show, self._paused = run_id, keep, choose, show, paused
         self._earlier = list(earlier)
         self._records = list(finished)
         self._gpus = Gpus(self._plan.device, prepared.host.gpu_uuids)
         self._log, self._shared_cache, self._takes_up, self._first_share = log, shared_cache, takes_up, first_share
-        self._lead = lead
+        self._lead, self._certify = lead, certify
         self._forecasts = forecasts
         self._toolchain: Path | None = None
         self._unable = {key: (Status.UNSUPPORTED, reason) for key, reason in prepared.unsupported.items()}
@@ -250,13 +255,18 @@ class Sweep:
             time.monotonic() + share_s,
             most_s,
             # An arm that an earlier repetition had no time for has not replayed yet, and the baseline replays with it.
-            replay=not all(self._certified(workload, trial.label) for trial in (baseline, *rivals)),
+            replay=not all(self._certified(workload, label) for label in self._due([baseline, *rivals])),
         )
         race = Race(heat, lineup)
         for record in race.run(baseline, rivals):
             self._finish(record)
         self.put_off |= {(workload, label): cost_s for label, cost_s in race.put_off.items()}
         self._paused()
+
+    def _due(self, trials: Sequence[Trial]) -> list[str]:
+        """Which of them are to be certified."""
+        wanted = self._certify(self._records) if self._certify else None
+        return [trial.label for trial in trials if wanted is None or trial.label in wanted]
 
     def _certified(self, workload: str, label: str) -> bool:
         """Whether the arm has replayed its first updates beside a baseline that did so too."""

@@ -34,8 +34,9 @@ def need_bytes(workload: Message, corpus: Message, device: str) -> int:
 
 def predict_arms(request: Message, arms: Sequence[Message], where: Message) -> list[Message]:
     """Task: what each arm will take, in their order: `peak_bytes` over all its ranks, and the parts of its first rank
-    as `kinds` and `modules`; or else the `reason` why that is not known. An arm has `techniques`, and its ranks as
-    `count` and `replicas`; `where` has the device, a GPU's compute capability, and the seed."""
+    as `kinds` and `modules`, with the number format of its matrix products as `compute`; or else the `reason` why that
+    is not known. An arm has `techniques`, and its ranks as `count` and `replicas`; `where` has the device, a GPU's
+    compute capability, and the seed."""
     return [_told(_peak, requested_workload(request), arm, where) for arm in arms]
 
 
@@ -86,7 +87,7 @@ def _patience() -> Iterator[None]:
 
 def _peak(workload: Workload, trials: Sequence[Trial]) -> Message:
     seen = _of_ranks([functools.partial(trial.run, workload) for trial in trials], lambda found: found.peak_bytes)
-    return {"peak_bytes": sum(item.peak_bytes for item in seen), **_parts(seen[0])}
+    return {"peak_bytes": sum(item.peak_bytes for item in seen), "compute": seen[0].compute, **_parts(seen[0])}
 
 
 def _calls(workload: Workload, trials: Sequence[Trial]) -> Message:

@@ -60,6 +60,7 @@ class Predicted:
     `kinds` are its parts by what they are for, `modules` by the module that holds them, of layers of a stack together.
     Of all that `state_bytes` stay from update to update: weights and optimizer state. `changes` are all allocations (of
     what was freed, negative) in their order, `batches` what the updates were on, and a batch must divide by `divisor`.
+    `compute` is the number format of the large matrix products.
     """
 
     peak_bytes: int
@@ -69,6 +70,7 @@ class Predicted:
     changes: Sequence[int]
     batches: Sequence[Batch]
     divisor: int
+    compute: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +150,7 @@ class Trial:
             changes=ledger.changes(until=end),
             batches=batches,
             divisor=setup.accumulate * setup.replicas,
+            compute=setup.compute,
         )
 
     def operators(self, workload: Workload) -> Counter[Call]:

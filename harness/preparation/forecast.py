@@ -21,8 +21,9 @@ class Forecast:
     """What one arm will take, or the `reason` why that is not known. Bytes are those of tensors.
 
     `peak_bytes` are those of all its `ranks`, `device_bytes` those on one device. `kinds` are their parts by what they
-    are for and `modules` by what holds them, of the first rank at its highest. Of an arm that looks for its batch
-    `larger_batches` are those that it may try, each with the bytes that it takes of a device.
+    are for and `modules` by what holds them, of the first rank at its highest. `compute` is the number format of its
+    matrix products. Of an arm that looks for its batch `larger_batches` are those that it may try, each with the bytes
+    that it takes of a device.
     """
 
     peak_bytes: int | None = None
@@ -30,6 +31,7 @@ class Forecast:
     ranks: int = 1
     kinds: dict[str, int] = dataclasses.field(default_factory=dict)
     modules: dict[str, int] = dataclasses.field(default_factory=dict)
+    compute: str | None = None
     reason: str | None = None
     larger_batches: Sequence[tuple[int, int]] = ()
 

@@ -75,6 +75,11 @@ def _memory(size_bytes: int | None) -> str:
 def sentences(ladder: Ladder) -> list[str]:
     """What else there is to say."""
     said = []
+    if ladder.memory_bytes is not None:
+        said.append(
+            f"{BASELINE} takes more than the {_memory(ladder.memory_bytes)} that are allowed: the recipe is the "
+            "fastest that was found to take no more."
+        )
     found, product = ladder.confirmation, ladder.product
     if product is not None and found and found.whole.speedup is not None and found.techniques:
         said.append(

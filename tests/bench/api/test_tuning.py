@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import tests.planted  # noqa: F401  candidates are composed in this process too
 from bench import api
-from bench.api import climb
+from bench.api import climb, confirming
 from bench.cli.app import app
 from bench.recipe import read
 from bench.spec import WorkloadSpec
@@ -25,7 +25,7 @@ DROWSY = f"{ROOT / 'tests' / 'drowsy.py'}:model"
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     brief = dataclasses.replace(conformance.PROTOCOL, warmup_min_steps=2, rounds=6, rounds_min=3, certify_steps=3)
     monkeypatch.setattr(climb, "PROTOCOL", brief)
-    monkeypatch.setattr(climb, "CONFIRMING", brief)
+    monkeypatch.setattr(confirming, "PROTOCOL", brief)
 
 
 @pytest.mark.long

@@ -1,0 +1,163 @@
+"""The heats of a tuning: what it is asked for, and each sweep in a folder of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.corpus import cache_folder
+from bench.spec import BASELINE, Plan, Protocol, WorkloadSpec
+from harness.heats.sweep import Certify, Choose, Sweep
+from harness.preparation.forecast import Forecasts, forecast
+from harness.preparation.prepared import Prepared
+from harness.processes.fork_server import ForkServer
+from harness.record import Record
+from reports.text.live import Live
+from results import store
+from results.compare import blocks
+from results.contrasts import Block
+
+FIRST_SHARE = 0.5
+"""Of a rung's time, the most that the first look at all its rivals takes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a tuning is asked for, as it is kept for its resumption."""
+
+    workload: WorkloadSpec
+    device: str
+    minutes: float
+    memory_bytes: int | None
+    allowed: tuple[str, ...]
+    named: tuple[str, ...]
+    seed: int
+
+    @classmethod
+    def read(cls, folder: Path) -> Asked:
+        """Raises ValueError where no tuning was begun."""
+        try:
+            data = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
+            return cls(
+                workload=WorkloadSpec.from_json(data.pop("workload")),
+                allowed=tuple(data.pop("allowed")),
+                named=tuple(data.pop("named")),
+                **data,
+            )
+        except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{str(folder)!r} has no tuning: give a folder that `trainpace tune` has made") from error
+
+    def write(self, folder: Path) -> None:
+        (folder / "asked.json").write_text(json.dumps(dataclasses.asdict(self), indent=2), encoding="utf-8")
+
+
+@dataclass(slots=True, kw_only=True)
+class Stages:
+    """The heats of a tuning so far, each with the recipe that its rivals were held against. A stage is kept in a folder
+    of `folder`/records, and is not measured again when the tuning goes on."""
+
+    asked: Asked
+    prepared: Prepared
+    forecasts: Forecasts
+    fork_server: ForkServer
+    folder: Path
+    heats: list[tuple[tuple[str, ...], list[Record]]] = dataclasses.field(default_factory=list)
+    begun_s: float = dataclasses.field(default_factory=time.monotonic)
+
+    @property
+    def workload(self) -> str:
+        return self.asked.workload.name
+
+    def left_s(self, share: float = 1.0) -> float:
+        """What is left of a share of the time."""
+        return self.begun_s + share * 60 * self.asked.minutes - time.monotonic()
+
+    def beside(self, recipe: tuple[str, ...]) -> list[list[Record]]:
+        """The heats of this recipe."""
+        return [records for before, records in self.heats if before == recipe]
+
+    def elsewhere(self, recipe: tuple[str, ...] | None = None) -> list[Block]:
+        """The values of all arms in the heats of other recipes, or in all heats."""
+        return [block for before, records in self.heats if before != recipe for block in blocks(records)]
+
+    def too_large(self, compositions: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
+        """Which of them take more than what is allowed, and how much, as far as that can be predicted."""
+        limit = self.asked.memory_bytes
+        if limit is None:
+            return {}
+        named = list(compositions)
+        unknown = [names for names in named if (self.workload, "+".join(names) or BASELINE) not in self.forecasts.arms]
+        if unknown:
+            plan = dataclasses.replace(self.prepared.plan, compositions=tuple(unknown))
+            more = forecast(dataclasses.replace(self.prepared, plan=plan), self.fork_server)
+            arms = {**self.forecasts.arms, **more.arms}
+            self.forecasts = dataclasses.replace(self.forecasts, arms=arms)
+        sizes = {names: self.forecasts.of(self.workload, "+".join(names) or BASELINE).peak_bytes for names in named}
+        return {names: f"needs {size / 1e9:.3g} GB" for names, size in sizes.items() if size and size > limit}
+
+    def planned(self, stage: str) -> tuple[tuple[str, ...], ...]:
+        """The compositions of a stage that was begun before the tuning went on."""
+        plan = self.folder / "records" / stage / "plan.json"
+        return Plan.from_json(json.loads(plan.read_text(encoding="utf-8"))).compositions if plan.exists() else ()
+
+    def measure(
+        self,
+        stage: str,
+        compositions: Iterable[tuple[str, ...]],
+        protocol: Protocol,
+        *,
+        repetitions: int,
+        budget_s: float,
+        choose: Choose,
+        certify: Certify | None = None,
+        lead: str = BASELINE,
+    ) -> tuple[list[Record], list[str]]:
+        """The records of a stage, with what was measured of it before; and the labels of the arms whose steps take too
+        long for the time that there is."""
+        folder = self.folder / "records" / stage
+        folder.mkdir(parents=True, exist_ok=True)
+        finished = store.read(folder) if store.has_records(folder) else []
+        done = folder / "done.json"
+        if done.exists():
+            return finished, json.loads(done.read_text(encoding="utf-8"))
+        plan = dataclasses.replace(
+            self.prepared.plan,
+            name=stage,
+            compositions=tuple(compositions),
+            protocol=protocol.on(self.asked.device),
+            repetitions=repetitions,
+            budget_s=budget_s,
+        )
+        (folder / "plan.json").write_text(json.dumps(plan.to_json(), indent=2), encoding="utf-8")
+        prepared = dataclasses.replace(self.prepared, plan=plan, unsupported={})
+        with Live(plan) as live:
+
+            def keep(record: Record) -> None:
+                store.write(record, folder, machine=prepared.machine, plan=plan)
+                live.record(record)
+
+            sweep = Sweep(
+                prepared,
+                run_id=f"{self.folder.name}-{stage}",
+                keep=keep,
+                choose=choose,
+                certify=certify,
+                show=live.progress,
+                finished=finished,
+                earlier=[record for _, records in self.heats for record in records],
+                # How long it takes to compile is not asked here, and what many arms compile is the same.
+                shared_cache=cache_folder() / "compiled",
+                forecasts=self.forecasts,
+                takes_up=False,
+                first_share=FIRST_SHARE if repetitions == 1 else 1.0,
+                lead=lead,
+                log=(self.folder / "arms.log").resolve(),
+            )
+            sweep.run(self.fork_server)
+        put_off = [label for _, label in sweep.put_off]
+        done.write_text(json.dumps(put_off), encoding="utf-8")
+        return sweep.records, put_off
