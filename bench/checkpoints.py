@@ -30,7 +30,7 @@ def path(workload: Workload) -> Path:
         workload.family.name,
         dataclasses.astuple(workload.size),
         workload.text.sequence,
-        workload.text.corpus.sha256,
+        workload.text.corpus.identity,
         UPDATES,
         LAYOUT,
     )

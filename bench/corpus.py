@@ -7,13 +7,15 @@ made once, before anything is timed, and memory-mapped by every arm.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
 import sysconfig
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -64,21 +66,42 @@ def bpe(size: int) -> Vocabulary:
     return Vocabulary(size=size, end=0, mask=1, pad=2)
 
 
+class Part(StrEnum):
+    """Of a corpus: what is trained on, and what is held out to see what a model has learnt."""
+
+    TRAINED = "trained"
+    HELD_OUT = "held_out"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corpus:
     """Text on disk, known by the SHA-256 over its documents in their fixed order. `path` None: the standard library.
 
-    Of a table each row is a document; `label_column` is where a classifier finds its label.
+    Of a table each row is a document; `label_column` is where a classifier finds its label. `part`: only that of it;
+    None: all.
     """
 
     path: str | None
     sha256: str
     text_column: str | None = None
     label_column: str | None = None
+    part: Part | None = None
+
+    def of(self, part: Part) -> Corpus:
+        return dataclasses.replace(self, part=part)
+
+    def as_message(self) -> dict[str, Any]:
+        """As an arm is asked for it; one of an earlier revision knows of no parts."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "part" or value is not None}
+
+    @property
+    def identity(self) -> str:
+        """What tells it from any other text, in file names."""
+        return self.sha256[:16] + (f"-{Part(self.part).value}" if self.part else "")
 
     def tokens(self, vocabulary: Vocabulary) -> Tokens:
         """All token ids in one 1-D memory-mapped array. Encoded on first use, then found by hash in the cache."""
-        target = cache_folder() / f"{self.sha256[:16]}-{vocabulary.size}{vocabulary.digest}.npy"
+        target = cache_folder() / f"{self.identity}-{vocabulary.size}{vocabulary.digest}.npy"
         if not target.exists():
             encode = self.encoder(vocabulary)
             tokens = np.concatenate([encode(document.text) for document in self.documents()])
@@ -91,11 +114,11 @@ class Corpus:
         found = read_documents(self.path, self.text_column, self.label_column)
         if _sha256(found) != self.sha256:
             raise ValueError(f"corpus {self.path or 'of the standard library'!r} is another one here: give --data PATH")
-        return found
+        return _part(found, Part(self.part)) if self.part else found
 
     def text(self) -> Text:
         """All documents' bytes one after the other, as a 1-D memory-mapped uint8 array."""
-        target = cache_folder() / f"{self.sha256[:16]}-text.npy"
+        target = cache_folder() / f"{self.identity}-text.npy"
         if not target.exists():
             joined = np.frombuffer(b"".join(document.text for document in self.documents()), np.uint8)
             write_atomically(target, lambda name: np.save(name, joined))
@@ -104,7 +127,7 @@ class Corpus:
     def sections(self) -> list[str]:
         """For each document, in order, its label, or else the first part of its path: of the default corpus the
         top-level module."""
-        target = cache_folder() / f"{self.sha256[:16]}-sections.json"
+        target = cache_folder() / f"{self.identity}-sections.json"
         if not target.exists():
             names = [document.section for document in self.documents()]
             write_atomically(target, lambda file: Path(file).write_text(json.dumps(names), encoding="utf-8"))
@@ -130,6 +153,39 @@ def open_corpus(path: str | None, text_column: str | None = None, label_column: 
     """Read and hash the text at `path`. Raises ValueError if there is none."""
     found = read_documents(path, text_column, label_column)
     return Corpus(path=path, sha256=_sha256(found), text_column=text_column, label_column=label_column)
+
+
+HELD_OUT_EVERY = 20
+"""One piece in so many is held out."""
+
+LEAST_PIECES = 400
+LARGEST_PIECE_BYTES = 1 << 16
+
+
+def _part(documents: Sequence[Document], part: Part) -> list[Document]:
+    """The pieces of the documents that are of that part. Which these are depends on their text alone, and what is there
+    twice is twice in the same part. Raises ValueError where that is all."""
+    total = sum(len(document.text) for document in documents)
+    size = min(LARGEST_PIECE_BYTES, total // LEAST_PIECES)
+    pieces = [piece for document in documents for piece in _pieces(document, size)]
+    digests = [hashlib.sha256(piece.text).digest() for piece in pieces]
+    last = sorted(digests)[(len(digests) - 1) // HELD_OUT_EVERY]
+    if max(digests) <= last:
+        raise ValueError(
+            "the text says the same over and over, so that nothing of it can be held out: give more --data"
+        )
+    held_out = part is Part.HELD_OUT
+    return [piece for piece, digest in zip(pieces, digests, strict=True) if (digest <= last) is held_out]
+
+
+def _pieces(document: Document, size: int) -> Iterator[Document]:
+    """A document in pieces of so many bytes, each up to the end of a line. A row of a table stays whole."""
+    start, text = 0, document.text
+    while start < len(text):
+        end = text.find(b"\n", start + size) + 1 if not document.is_labelled else 0
+        end = end or len(text)
+        yield dataclasses.replace(document, text=text[start:end])
+        start = end
 
 
 def _sha256(documents: Sequence[Document]) -> str:
@@ -242,7 +298,10 @@ def _bpe_tokenizer(corpus: Corpus, vocabulary: Vocabulary) -> Tokenizer:
     """Trained on the corpus on first use, then found in the cache."""
     from tokenizers import ByteLevelBPETokenizer, Tokenizer
 
-    target = cache_folder() / f"{corpus.sha256[:16]}-{vocabulary.size}.tokenizer.json"
+    if corpus.part:
+        # Of what is held out the tokenizer knows no more than the model does.
+        corpus = corpus.of(Part.TRAINED)
+    target = cache_folder() / f"{corpus.identity}-{vocabulary.size}.tokenizer.json"
     if not target.exists():
         trained = ByteLevelBPETokenizer()
         texts = (document.text.decode("utf-8", "replace") for document in corpus.documents())

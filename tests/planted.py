@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import signal
 import threading
@@ -13,9 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from bench.corpus import Part
 from bench.registry import Change, Stage, technique
 from bench.setup import TrainingSetup, Unsupported, split
 from bench.workload import Batch, Workload
+from harness.timing.step import accumulate
 
 SOURCE = "https://example.invalid/planted"
 
@@ -227,3 +230,32 @@ def planted_wrong_numbers(setup: TrainingSetup) -> TrainingSetup:
     """A faulty number format: three times the loss."""
     loss = setup.loss
     return replace(setup, loss=lambda model, batch: 3.0 * loss(model, batch))
+
+
+@technique(stage=Stage.DATA, changes={Change.DATA_ORDER}, source=SOURCE)
+def planted_held_out(setup: TrainingSetup) -> TrainingSetup:
+    """Trains on the text that is held out from others."""
+    text = setup.workload.text
+    assert text is not None
+    held_out = replace(text, corpus=text.corpus.of(Part.HELD_OUT)).packed()
+    return replace(setup, workload=replace(setup.workload, data=lambda: held_out))
+
+
+@technique(stage=Stage.STEP, changes={Change.OBJECTIVE}, source=SOURCE)
+def planted_doubled_loss(setup: TrainingSetup) -> TrainingSetup:
+    """Trains on twice the loss."""
+    return replace(setup, loss=lambda model, batch: 2 * setup.loss(model, batch))
+
+
+@technique(stage=Stage.STEP, changes={Change.UPDATE_RULE}, source=SOURCE)
+def planted_every_third(setup: TrainingSetup) -> TrainingSetup:
+    """Learns from one batch in three, and only looks at the loss of the others: faster steps that teach less."""
+    taken = itertools.count()
+
+    def gradients(own: TrainingSetup, batch: Batch) -> Tensor:
+        if next(taken) % 3 == 0:
+            return accumulate(own, batch)
+        with torch.no_grad():
+            return own.loss(own.model, batch).detach()
+
+    return replace(setup, gradients=gradients)

@@ -10,6 +10,7 @@
     api.fit(["gpt2/xl"], cards=["L40S"]).frame()
     api.gate(models=["train.py:make_model"], base="main").verdict
     api.tune("gpt2/tiny", minutes=10).techniques
+    api.worth("gpt2/nano", ["muon"], minutes=10).plain()
 
 Bad input raises ValueError with the line that the command would print. Like the command line this room sees all
 packages, and nothing but the command line imports it.
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
     from bench.api.gates import Gate, gate
     from bench.api.runs import Unfinished, run
     from bench.api.tuning import Tuned, tune
+    from bench.api.worths import Worth, worth
 
-__all__ = ["Fits", "Gate", "Run", "Tuned", "Unfinished", "compare", "fit", "gate", "run", "tune"]
+__all__ = ["Fits", "Gate", "Run", "Tuned", "Unfinished", "Worth", "compare", "fit", "gate", "run", "tune", "worth"]
 
 _PLACES = {
     **dict.fromkeys(("Run", "compare"), "finished"),
@@ -33,6 +35,7 @@ _PLACES = {
     **dict.fromkeys(("Gate", "gate"), "gates"),
     **dict.fromkeys(("Unfinished", "run"), "runs"),
     **dict.fromkeys(("Tuned", "tune"), "tuning"),
+    **dict.fromkeys(("Worth", "worth"), "worths"),
 }
 
 

@@ -22,6 +22,7 @@ from bench.cli.list import list_
 from bench.cli.report import report
 from bench.cli.run import run
 from bench.cli.tune import tune
+from bench.cli.worth import worth
 from harness.processes.quiet import quieten
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -44,6 +45,7 @@ def root(
 
 app.command()(run)
 app.command()(tune)
+app.command()(worth)
 app.command("list")(list_)
 app.command()(fit)
 app.command()(compare)

@@ -45,7 +45,7 @@ class Entry:
         """What tells an arm which workload it is to build."""
         return {
             "workload": dataclasses.asdict(self.spec),
-            "corpus": dataclasses.asdict(self.corpus),
+            "corpus": self.corpus.as_message(),
             "calls_model": self.calls_model,
         }
 
@@ -110,7 +110,7 @@ def need_bytes(fork_server: ForkServer, device: str) -> Callable[[WorkloadSpec],
     def need(spec: WorkloadSpec) -> int | None:
         # The checkpoint that fine-tuning starts from may not be there yet; it takes as much to train.
         plain = dataclasses.replace(spec, phase=Phase.PRETRAIN) if spec.phase is Phase.FINETUNE else spec
-        arguments = {"workload": dataclasses.asdict(plain), "corpus": dataclasses.asdict(open_corpus(*spec.source))}
+        arguments = {"workload": dataclasses.asdict(plain), "corpus": open_corpus(*spec.source).as_message()}
         with contextlib.suppress(ArmFailed):
             found: int = fork_server.run(
                 "harness.prediction.tasks:need_bytes", arguments | {"device": device}, TASK_TIMEOUT_S
@@ -163,7 +163,7 @@ def _check_ranks(
 
 def entry(fork_server: ForkServer, spec: WorkloadSpec, corpus: Corpus) -> Entry:
     """The workload as this fork server builds it. Raises ValueError, saying why, if it cannot."""
-    arguments = {"workload": dataclasses.asdict(spec), "corpus": dataclasses.asdict(corpus)}
+    arguments = {"workload": dataclasses.asdict(spec), "corpus": corpus.as_message()}
     try:
         facts = fork_server.run("harness.preparation.probing:probe_workload", arguments, TASK_TIMEOUT_S)
     except ArmFailed as failure:

@@ -33,7 +33,7 @@ def pretrain(
     """
     arguments = {
         "workload": dataclasses.asdict(entry.spec),
-        "corpus": dataclasses.asdict(entry.corpus),
+        "corpus": entry.corpus.as_message(),
         "names": list(techniques),
     }
     if fork_server.run("harness.preparation.pretrain:is_missing", arguments, TIMEOUT_S):

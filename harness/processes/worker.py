@@ -22,6 +22,7 @@ import torch
 from bench.causes import one_line, root_cause
 from bench.composition import compose
 from bench.corpus import Corpus
+from bench.held_out import at_rate, with_held_out
 from bench.resolve import resolve
 from bench.seeds import seed_all
 from bench.setup import TrainingSetup, Unsupported, baseline
@@ -30,6 +31,7 @@ from bench.workload import Workload
 from harness.evidence import communication
 from harness.evidence.allocation import UPDATES, allocated_peak_bytes
 from harness.evidence.compiling import compile_seconds
+from harness.evidence.held_out import HeldOut
 from harness.evidence.kernels import attention_kernels, cuda_graph_launches
 from harness.evidence.kinds import Kind
 from harness.evidence.provenance import provenance
@@ -56,6 +58,9 @@ class Worker:
             torch.cuda.set_device(self._device)
         self._techniques = compose(request["techniques"])
         self._batch: int | None = request.get("found_batch")
+        self._held_out: HeldOut | None = None
+        if "threads" in request:
+            torch.set_num_threads(request["threads"])
         self._rss_start_bytes = status_bytes("VmRSS")
         self._file_start_bytes = status_bytes("RssFile")
         started = time.perf_counter()
@@ -90,12 +95,17 @@ class Worker:
             replicas=self._request["replicas"],
         )
         prepare(setup)
+        if workload.held_out is not None and "rate" in self._request:
+            self._held_out = HeldOut(workload.held_out(), setup)
         for technique in self._techniques:
             setup = technique.apply(setup)
+        if self._held_out is not None:
+            self._held_out.watch(setup.model)
         return setup
 
     def workload(self) -> Workload:
-        return requested_workload(self._request)
+        workload = requested_workload(self._request)
+        return at_rate(workload, self._request["rate"]) if "rate" in self._request else workload
 
     def built(self) -> Message:
         setup = self._trainer.setup
@@ -103,6 +113,11 @@ class Worker:
 
     def steps(self, count: int) -> Message:
         return self._trainer.steps(count)
+
+    def evaluate(self) -> Message:
+        """What has been learnt so far, of an arm that is asked for with a `rate`."""
+        assert self._held_out is not None
+        return self._held_out.evaluate(self._trainer.setup.model, self._trainer.optimizer)
 
     def peaks(self) -> Message:
         """Peaks in bytes since the process started: the device allocator's, and the resident set."""
@@ -210,7 +225,8 @@ class Worker:
 
 def requested_workload(request: Message) -> Workload:
     """The workload of a request, as `harness.preparation.prepared.Entry` has it; what it lacks of that is the usual."""
-    workload = resolve(WorkloadSpec.from_json(request["workload"]), Corpus(**request["corpus"]))
+    spec, corpus = WorkloadSpec.from_json(request["workload"]), Corpus(**request["corpus"])
+    workload = with_held_out(spec, corpus) if request.get("holds_out") else resolve(spec, corpus)
     return replace(workload, calls_model=request.get("calls_model", True))
 
 
@@ -258,10 +274,12 @@ def run_rank(request: Message, connection: socket.socket, rank: int, world_size:
             case "build":
                 worker = Worker(request, rank, world_size)
                 return worker.built()
-            case name if worker is not None and name in ("steps", "peaks", "account", "certify"):
+            case name if worker is not None and name in ("steps", "evaluate", "peaks", "account", "certify"):
                 answer: Message = getattr(worker, name)(**command.get("with", {}))
                 return answer
-        raise ValueError(f"command {command!r} is not one of build, steps, peaks, account, certify, in that order")
+        raise ValueError(
+            f"command {command!r} is not one of build, steps, evaluate, peaks, account, certify, build first"
+        )
 
     serve(handle, Channel(connection))
 

@@ -1,0 +1,383 @@
+"""What a speed-up is worth: from techniques to the time in which each reaches the same loss."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import math
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import __version__
+from bench.api.finished import Where
+from bench.api.runs import Unfinished, measure, new_folder
+from bench.api.runs import fork_server as started
+from bench.composition import compose
+from bench.corpus import Part
+from bench.spec import BASELINE, Overrides, Phase, Plan, WorkloadSpec, parse_composition
+from harness.learning.curve import Asked, Training
+from harness.learning.training import Trainings
+from harness.preparation.prepared import TASK_TIMEOUT_S, Prepared, look, prepare
+from harness.preparation.pretrain import pretrain
+from harness.processes.fork_server import ForkServer
+from harness.record import Record, Status
+from reports.formats import worth as formats
+from reports.page import worth as page
+from reports.text import worth as text
+from results import curves
+from results import worth as statistics
+from results.compare import blocks
+from results.contrasts import contrasts
+from results.pace import step_time_s
+from results.worth import EXACT, Answer, Found, Ratio
+
+PROBE_S = 3.0
+"""Of updates of the baseline, before it is said how many there is time for."""
+
+PACE_SHARE = 0.2
+"""Of the time, the most that the heat takes which tells how long updates are."""
+
+LONGER = 1.5
+"""Trainings that are compared have so many times the updates after which the baseline's loss is the target: half of its
+own would otherwise end short of it."""
+
+OF_TUNING = 1000
+"""Added to the seed: rates are chosen on other seeds than those that are compared."""
+
+LEAST_UPDATES, LEAST_SEEDS = 50, 3
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked, as it is kept. `updates` are those after which the baseline's loss is the target; None until it is
+    known how many there is time for."""
+
+    workload: WorkloadSpec
+    device: str
+    compositions: tuple[tuple[str, ...], ...]
+    minutes: float
+    seeds: int
+    rates: int
+    updates: int | None
+    target: float | None
+    price_per_hour: float | None
+    seed: int
+
+    @classmethod
+    def read(cls, folder: Path) -> Question:
+        """Raises ValueError where none was asked."""
+        try:
+            data = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
+            spec = WorkloadSpec.from_json(data.pop("workload"))
+            return cls(workload=spec, compositions=tuple(map(tuple, data.pop("compositions"))), **data)
+        except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{str(folder)!r} asks for no worth: give a folder that `trainpace worth` made") from error
+
+    def write(self, folder: Path) -> None:
+        (folder / "asked.json").write_text(json.dumps(dataclasses.asdict(self), indent=2), encoding="utf-8")
+
+
+class Worth:
+    """A folder in which it was found what techniques are worth."""
+
+    def __init__(self, folder: Where, answer: Answer) -> None:
+        self.folder, self.answer = Path(folder), answer
+
+    def plain(self) -> list[dict[str, Any]]:
+        """An object for each arm, as `--format json` prints them."""
+        return formats.plain(self.answer)
+
+    def text(self) -> str:
+        """What the command prints."""
+        return text.render(self.answer)
+
+    def write(self) -> None:
+        """Leave worth.json and report.html beside the trainings and the records."""
+        (self.folder / "worth.json").write_text(json.dumps(self.plain(), indent=2) + "\n", encoding="utf-8")
+        (self.folder / "report.html").write_text(page.render(self.answer), encoding="utf-8")
+
+    def __repr__(self) -> str:
+        return f"Worth({str(self.folder)!r})"
+
+
+def worth(
+    model: str | None = None,
+    techniques: Sequence[str] = (),
+    *,
+    minutes: float = 30.0,
+    seeds: int = 5,
+    rates: int = 5,
+    updates: int | None = None,
+    target: float | None = None,
+    price_per_hour: float | None = None,
+    device: str | None = None,
+    overrides: Overrides | None = None,
+    seed: int = 0,
+    plugins: Sequence[Where] = (),
+    modules: Sequence[str] = (),
+    out: Where = "runs",
+    resume: Where | None = None,
+    say: Say = print,
+) -> Worth:
+    """Train the baseline and each composition over several seeds, and tell in which time each reaches the same loss.
+
+    The target is what the baseline's median seed reaches after `updates`, as many as there is time for unless they are
+    given, or `target`. Each arm gets its learning rate from so many `rates`. Raises ValueError for what cannot be
+    asked, and ArmFailed where a checkpoint that an arm starts from cannot be made.
+    """
+    if resume is None and model is None:
+        raise ValueError("no model is named: give --model, as in --model gpt2/nano")
+    if resume is None and not techniques:
+        raise ValueError("no technique is named: give --technique, as in --technique muon")
+    for name in modules:
+        importlib.import_module(name)
+    with started([Path(file) for file in plugins], modules) as fork_server:
+        if resume is not None:
+            folder, question = Path(resume), Question.read(Path(resume))
+        else:
+            named = dict.fromkeys(parse_composition(item) for item in techniques)
+            for names in named:
+                compose(names)
+            question = Question(
+                workload=(overrides or Overrides()).shaped(WorkloadSpec(model=model or "")),
+                device=look(fork_server, device).device,
+                compositions=tuple(names for names in named if names),
+                minutes=minutes,
+                seeds=seeds,
+                rates=rates,
+                updates=updates,
+                target=target,
+                price_per_hour=price_per_hour,
+                seed=seed,
+            )
+            folder = new_folder(Path(out), "worth")
+        asking = _Asking(question, fork_server, folder, say)
+        folder.mkdir(parents=True, exist_ok=True)
+        made = Worth(folder, asking.answer())
+    made.write()
+    return made
+
+
+class _Asking:
+    """From the question to the answer: the pace of all arms, a rate for each, and the trainings that are compared."""
+
+    def __init__(self, question: Question, fork_server: ForkServer, folder: Path, say: Say) -> None:
+        """Raises ValueError for what cannot be asked."""
+        self.question, self._fork_server, self._folder, self._say = question, fork_server, folder, say
+        self._begun_s = time.monotonic()
+        plan = Plan(
+            name="pace",
+            workloads=(question.workload,),
+            compositions=question.compositions,
+            device=question.device,
+            budget_s=PACE_SHARE * 60 * question.minutes,
+            seed=question.seed,
+        )
+        self._prepared = self._held_out(prepare(plan, fork_server))
+        (self._entry,) = self._prepared.entries
+        self._trainings = Trainings(self._prepared, self._entry, fork_server, str((folder / "arms.log").resolve()))
+
+    def _held_out(self, prepared: Prepared) -> Prepared:
+        """On what is trained on alone: a teacher has not seen what is held out either."""
+        (entry,) = prepared.entries
+        arguments = {"workload": dataclasses.asdict(entry.spec), "corpus": entry.corpus.as_message()}
+        self._fork_server.run("bench.held_out:check_held_out", arguments, TASK_TIMEOUT_S)
+        if entry.spec.phase is Phase.FINETUNE:
+            return prepared
+        return dataclasses.replace(
+            prepared, entries=(dataclasses.replace(entry, corpus=entry.corpus.of(Part.TRAINED)),)
+        )
+
+    def answer(self) -> Answer:
+        is_interrupted = False
+        self.question.write(self._folder)
+        records: list[Record] = []
+        try:
+            records = self._pace()
+            self._learn(records)
+        except KeyboardInterrupt:
+            is_interrupted = True
+        return self._told(records, is_interrupted)
+
+    def _pace(self) -> list[Record]:
+        try:
+            return measure(self._fork_server, self._prepared, self._folder / "pace").records
+        except Unfinished as failure:
+            if failure.interrupted:
+                raise KeyboardInterrupt from None
+            raise
+
+    def _learn(self, records: Sequence[Record]) -> None:
+        trained = self._trained(records)
+        for names in trained:
+            pretrain(self._entry, names, self.question.device, self._fork_server, lambda: None)
+        if self.question.updates is None:
+            self.question = dataclasses.replace(self.question, updates=self._affordable(records, trained))
+            self.question.write(self._folder)
+        updates = self.question.updates or 0
+        self._say(
+            f"{updates} updates a training: {self.question.rates} learning rates for each of {len(trained)} arms, then "
+            f"{self.question.seeds} seeds of {self._longest} updates"
+        )
+        for _ in range(self.question.rates):
+            self._train("tuning", self._wanted_rates(trained, updates))
+        best = {names: statistics.best_rate(self._kept("tuning"), _label(names)) for names in trained}
+        for number in range(self.question.seeds):
+            if number >= LEAST_SEEDS and self._left_s() < 0:
+                return
+            self._train(
+                "compared",
+                [
+                    Asked(techniques=names, seed=self.question.seed + number, rate=rate, updates=self._longest)
+                    for names, rate in best.items()
+                    if rate is not None
+                ],
+            )
+
+    @property
+    def _longest(self) -> int:
+        return round(LONGER * (self.question.updates or 0))
+
+    def _left_s(self) -> float:
+        return self._begun_s + 60 * self.question.minutes - time.monotonic()
+
+    def _trained(self, records: Sequence[Record]) -> list[tuple[str, ...]]:
+        """Which compositions are trained: the baseline, and those that can run and do not learn just what it does."""
+        sound = [names for names in self.question.compositions if not _failure(records, _label(names))]
+        return [(), *(names for names in sound if not _learns_alike(names))]
+
+    def _wanted_rates(self, trained: Iterable[tuple[str, ...]], updates: int) -> list[Asked]:
+        """The next rate of each arm that has not had all of its own."""
+        kept, wanted = self._kept("tuning"), []
+        for names in trained:
+            tried = statistics.tried_rates(kept, _label(names))
+            if len(tried) < self.question.rates:
+                seed, rate = self.question.seed + OF_TUNING, statistics.next_rate(tried)
+                wanted.append(Asked(techniques=names, seed=seed, rate=rate, updates=updates))
+        return wanted
+
+    def _kept(self, purpose: str) -> list[Training]:
+        return curves.read(self._folder, purpose)
+
+    def _train(self, purpose: str, wanted: Sequence[Asked]) -> None:
+        """Train what is not kept yet."""
+        known = {item.asked for item in self._kept(purpose)}
+        for training in self._trainings.run([item for item in wanted if item not in known], lambda *_: None):
+            curves.write(training, self._folder, purpose)
+            self._say(text.trained(training, purpose))
+
+    def _affordable(self, records: Sequence[Record], trained: Collection[tuple[str, ...]]) -> int:
+        """How many updates there is time for. Raises ValueError if they are too few to learn from."""
+        steps_s = {names: _step_s(records, _label(names)) for names in trained}
+        usual_s = steps_s[()] or 0.0
+        begun_s = time.monotonic()
+        probed = round(max(LEAST_UPDATES / 2, min(500, PROBE_S / max(usual_s, 1e-6))))
+        (*_,) = self._trainings.run(
+            [Asked(techniques=(), seed=OF_TUNING + number, rate=1.0, updates=probed) for number in range(2)],
+            lambda *_: None,
+        )
+        # Beside each other, on one thread each, with their evaluations and what it takes to start.
+        each_s = (time.monotonic() - begun_s) / (2 * probed * usual_s)
+        share = self.question.rates + LONGER * self.question.seeds
+        update_s = each_s * share * sum(step_s if step_s is not None else usual_s for step_s in steps_s.values())
+        updates = math.floor(self._left_s() / update_s)
+        if updates < LEAST_UPDATES:
+            raise ValueError(
+                f"{self.question.minutes:g} minutes are {max(0, updates)} updates a training, of {len(trained)} arms "
+                f"with {self.question.rates} rates and {self.question.seeds} seeds: give --minutes "
+                f"{math.ceil(self.question.minutes * LEAST_UPDATES / max(updates, 1))} or more, or fewer --technique"
+            )
+        return updates
+
+    def _told(self, records: Sequence[Record], is_interrupted: bool) -> Answer:
+        tuned, compared = self._kept("tuning"), self._kept("compared")
+        target = self.question.target
+        if target is None and self.question.updates:
+            target = statistics.usual_loss(compared, self.question.updates)
+        found: dict[str, Found] = {}
+        joules = _joules_per_update(records, compared)
+        if target is not None:
+            updates_ratios = statistics.updates_ratios(compared, target)
+            tokens = _tokens_per_update(compared)
+            steps = statistics.step_ratios(contrasts(blocks(records), BASELINE), tokens)
+            for names in ((), *self.question.compositions):
+                label, alike = _label(names), bool(names) and _learns_alike(names)
+                found[label] = statistics.found(
+                    label,
+                    trainings=compared,
+                    tuned=tuned,
+                    target=target,
+                    updates_ratio=EXACT if alike or not names else updates_ratios.get(label, Ratio()),
+                    step_ratio=EXACT if not names else steps.get(label, Ratio()),
+                    joules_ratio=Ratio(value=joules[label] / joules[BASELINE]) if label in joules else Ratio(),
+                    step_time_s=_step_s(records, label),
+                    failure=_failure(records, label),
+                    learns_alike=alike,
+                )
+        return Answer(
+            workload=dataclasses.asdict(self.question.workload),
+            device=self.question.device,
+            device_name=self._prepared.machine.device_name,
+            target=target,
+            updates=self.question.updates if self.question.target is None else None,
+            price_per_hour=self.question.price_per_hour,
+            baseline=found.pop(BASELINE, None),
+            found=tuple(found.values()),
+            trainings=tuple(compared),
+            joules_per_update=joules,
+            seconds=time.monotonic() - self._begun_s,
+            version=__version__,
+            interrupted=is_interrupted,
+        )
+
+
+def _label(names: Sequence[str]) -> str:
+    return "+".join(item.name for item in compose(names)) or BASELINE
+
+
+def _learns_alike(names: Sequence[str]) -> bool:
+    """Whether all that the techniques change is rounding: that they do no more, the heat's certificate has shown."""
+    return all(item.is_numerics_only for item in compose(names))
+
+
+def _failure(records: Sequence[Record], label: str) -> str | None:
+    """Why an arm has no pace."""
+    own = [record for record in records if record.techniques == label]
+    failed = next((record for record in own if record.status is not Status.OK), None)
+    if failed:
+        return failed.reason or failed.status.value
+    return None if own else "there was no time for its pace"
+
+
+def _step_s(records: Sequence[Record], label: str) -> float | None:
+    own = [record for record in records if record.techniques == label and record.status is Status.OK]
+    times_s = sorted(time_s for time_s in map(step_time_s, own) if time_s is not None)
+    return times_s[len(times_s) // 2] if times_s else None
+
+
+def _tokens_per_update(trainings: Sequence[Training]) -> dict[str, float]:
+    """By label; of data that is no text, samples."""
+    return {
+        item.asked.label: tokens
+        for item in trainings
+        if (tokens := item.tokens_per_update or item.samples_per_update) is not None
+    }
+
+
+def _joules_per_update(records: Sequence[Record], trainings: Sequence[Training]) -> dict[str, float]:
+    """By label, where the machine counts energy."""
+    tokens = _tokens_per_update(trainings)
+    found: dict[str, float] = {}
+    for record in records:
+        measured = record.measurement
+        if measured.sustained_energy_j is not None and measured.sustained_tokens:
+            usual = tokens.get(record.techniques, tokens.get(BASELINE))
+            if usual is not None:
+                found[record.techniques] = measured.sustained_energy_j / measured.sustained_tokens * usual
+    return found if BASELINE in found else {}

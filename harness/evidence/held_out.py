@@ -1,0 +1,142 @@
+"""What a model has learnt: its loss on samples that it was not trained on, and whether it was not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.data import DataLoader
+
+from bench.samples import IGNORED
+from bench.setup import TrainingSetup
+from bench.workload import Batch, Samples
+from harness.message import Message
+
+EVALUATED = 16
+"""Batches of held-out samples, the same ones in every arm and at every time."""
+
+WINDOW = 32
+"""Elements in a row that tell one stretch of samples from another."""
+
+
+class HeldOut:
+    """Evaluates a setup as it trains. `loss` is the plain loss of the workload, whatever a technique trains on."""
+
+    def __init__(self, samples: Samples, setup: TrainingSetup) -> None:
+        """`setup` is the baseline's, before any technique; there is at least one batch of samples."""
+        batch = setup.workload.batch
+        drawn = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0)).tolist()
+        whole = len(drawn) // batch * batch
+        self._loader: DataLoader[Any] = DataLoader(
+            samples,  # type: ignore[arg-type]
+            batch_size=batch,
+            sampler=sorted(drawn[: min(whole, EVALUATED * batch)]),
+            collate_fn=setup.workload.collate,
+        )
+        self._loss: Callable[[nn.Module, Batch], Tensor] = setup.loss
+        self._device = setup.device
+        self._known = _Windows(self._batches(torch.device("cpu")))
+
+    def watch(self, model: nn.Module) -> None:
+        """Look from now on whether what the model is trained on is held out."""
+        self._known.watch(model)
+
+    def evaluate(self, wrapped: nn.Module, optimizer: Any) -> Message:
+        """`held_out_loss`: the mean loss, without dropout, in the number format of the weights; and `seen_share`: which
+        share of what the model was trained on so far is held out."""
+        model: nn.Module = getattr(wrapped, "_orig_mod", wrapped)
+        modes = {module: module.training for module in model.modules()}
+        # Some rules train at other weights than those that they recommend.
+        has_modes = hasattr(optimizer, "eval") and hasattr(optimizer, "train")
+        model.eval()
+        if has_modes:
+            optimizer.eval()
+        try:
+            # What is compiled would be compiled once more for this.
+            with torch.inference_mode(), self._known.paused(), torch.compiler.set_stance("force_eager"):
+                losses = [float(self._loss(model, batch)) for batch in self._batches(self._device)]
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+            if has_modes:
+                optimizer.train()
+        return {"held_out_loss": math.fsum(losses) / len(losses), "seen_share": self._known.share}
+
+    def _batches(self, device: torch.device) -> Iterator[Batch]:
+        for batch in self._loader:
+            yield tree_map_only(Tensor, lambda item: item.to(device), batch)
+
+
+class _Windows:
+    """Which stretches of samples are held out, and how many of those that reach a model are among them."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._factors = np.random.default_rng(0).integers(1, 2**63, WINDOW, np.uint64) | np.uint64(1)
+        found = [self._hashes(row, step=1) for batch in batches for row in _rows(batch)]
+        self._known = np.unique(np.concatenate(found)) if found else np.zeros(0, np.uint64)
+        self._seen = self._of = 0
+        self._is_paused = False
+
+    @property
+    def share(self) -> float:
+        return self._seen / self._of if self._of else 0.0
+
+    def watch(self, model: nn.Module) -> None:
+        model.register_forward_pre_hook(self._saw, with_kwargs=True)
+
+    def paused(self) -> _Paused:
+        return _Paused(self)
+
+    def _saw(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._is_paused or torch.compiler.is_compiling():
+            return
+        # A few rows of each batch do, and cost nothing to speak of.
+        batch = kwargs or (args[0] if args else ())
+        for row in _rows(batch)[:2]:
+            hashes = self._hashes(row, step=WINDOW)
+            places = np.searchsorted(self._known, hashes)
+            inside = places < len(self._known)
+            self._seen += int((self._known[places[inside]] == hashes[inside]).sum())
+            self._of += len(hashes)
+
+    def _hashes(self, row: np.ndarray, step: int) -> np.ndarray:
+        """A number for each window of the row."""
+        if len(row) < WINDOW:
+            return np.zeros(0, np.uint64)
+        windows = np.lib.stride_tricks.sliding_window_view(row, WINDOW)[::step]
+        hashes: np.ndarray = (windows * self._factors).sum(1, dtype=np.uint64)
+        return hashes
+
+
+class _Paused:
+    """While what is held out is evaluated."""
+
+    def __init__(self, windows: _Windows) -> None:
+        self._windows = windows
+
+    def __enter__(self) -> None:
+        self._windows._is_paused = True
+
+    def __exit__(self, *_: object) -> None:
+        self._windows._is_paused = False
+
+
+def _rows(batch: Batch) -> list[np.ndarray]:
+    """Each sample's first tensor, as whole numbers: of a language model its tokens."""
+    named = batch if isinstance(batch, dict) else {}
+    tensors = [leaf for leaf in tree_leaves((named.get("input_ids"), batch)) if isinstance(leaf, Tensor)]
+    first = next((tensor.detach().cpu() for tensor in tensors if tensor.dim() > 1), None)
+    if first is None:
+        return []
+    labels = named.get("labels")
+    if isinstance(labels, Tensor) and labels.shape == first.shape:
+        # What a masked model is shown is not the text, and what it is to tell is.
+        first = torch.where(labels.cpu().ne(IGNORED), labels.cpu(), first)
+    first = first.flatten(1)
+    numbers = first.view(torch.int32) if first.dtype is torch.float32 else first
+    return list(numbers.numpy().astype(np.int64).view(np.uint64))

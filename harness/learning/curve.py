@@ -1,0 +1,51 @@
+"""What a training is asked to be, and what came of it: plain data, to be kept and read."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from bench.spec import BASELINE
+from harness.record import Status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One training. `rate` is a factor of the workload's learning rate."""
+
+    techniques: tuple[str, ...]
+    seed: int
+    rate: float
+    updates: int
+
+    @property
+    def label(self) -> str:
+        return "+".join(self.techniques) or BASELINE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """What came of it: after so many `updates` the loss on the held-out samples, as far as it got; `train_losses` are
+    the mean losses of the updates before each. Of an update there are so many tokens and samples; `seen_share` of the
+    stretches that the model was trained on are held out."""
+
+    asked: Asked
+    status: Status = Status.OK
+    reason: str | None = None
+    updates: tuple[int, ...] = ()
+    held_out_losses: tuple[float, ...] = ()
+    train_losses: tuple[float, ...] = ()
+    tokens_per_update: float | None = None
+    samples_per_update: float | None = None
+    seen_share: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Training:
+        """The inverse of `to_json`."""
+        lists = {name: tuple(data[name]) for name in ("updates", "held_out_losses", "train_losses")}
+        asked = Asked(**{**data["asked"], "techniques": tuple(data["asked"]["techniques"])})
+        return cls(**{**data, **lists, "asked": asked, "status": Status(data["status"])})

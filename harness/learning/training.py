@@ -1,0 +1,109 @@
+"""One training from its first update to its last, in a process of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+
+from bench.composition import compose, ranks
+from harness.learning.curve import Asked, Training
+from harness.message import Message
+from harness.preparation.prepared import Entry, Prepared
+from harness.processes.fork_server import ArmFailed, ForkServer, Process
+from harness.record import Status
+
+POINTS = 24
+"""Times at which a training is evaluated, evenly spaced; and once before its first update."""
+
+TIMEOUT_S = 1800.0
+"""For the updates between two evaluations."""
+
+
+class Trainings:
+    """Trains what is asked for. On a CPU several are trained beside each other, each on one thread: nothing is timed,
+    and what they learn does not hang on it."""
+
+    def __init__(self, prepared: Prepared, entry: Entry, fork_server: ForkServer, log: str) -> None:
+        self._host, self._fork_server = prepared.host, fork_server
+        self._at_once = self._host.cores if self._host.device == "cpu" else 1
+        self._request = entry.request | {"device": prepared.plan.device, "log": log, "holds_out": True}
+        if self._at_once > 1:
+            self._request["threads"] = 1
+
+    def run(self, asked: Iterable[Asked], show: Callable[[Asked, int], object]) -> Iterator[Training]:
+        """Yield them as they end. `show` hears, from whatever thread, how many updates a training has taken."""
+        wanted = list(asked)
+        pool = ThreadPoolExecutor(max(1, min(self._at_once, len(wanted))))
+        try:
+            for done in as_completed([pool.submit(self._train, item, show) for item in wanted]):
+                yield done.result()
+        finally:
+            # Who interrupts does not want to wait for what has not begun.
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _train(self, asked: Asked, show: Callable[[Asked, int], object]) -> Training:
+        curve = _Curve()
+        status, reason = Status.OK, None
+        process: Process | None = None
+        try:
+            shared = ranks(compose(asked.techniques), self._host)
+            own = {"techniques": list(asked.techniques), "seed": asked.seed, "rate": asked.rate}
+            process = self._fork_server.fork(self._request | own | {"replicas": shared.replicas}, shared.count)
+            process.call({"do": "build"}, TIMEOUT_S)
+            curve.evaluate(process)
+            for until in _times(asked.updates):
+                curve.take(process, until, shared.replicas)
+                show(asked, until)
+        except ArmFailed as failure:
+            status, reason = failure.status, failure.reason
+        finally:
+            if process is not None:
+                process.kill()
+        return Training(
+            asked=asked,
+            status=status,
+            reason=reason,
+            updates=tuple(curve.updates),
+            held_out_losses=tuple(curve.held_out_losses),
+            train_losses=tuple(curve.train_losses),
+            tokens_per_update=curve.tokens / curve.taken if curve.taken and curve.tokens else None,
+            samples_per_update=curve.samples / curve.taken if curve.taken else None,
+            seen_share=curve.seen_share,
+        )
+
+
+class _Curve:
+    """What a training has told so far."""
+
+    def __init__(self) -> None:
+        self.updates: list[int] = []
+        self.held_out_losses: list[float] = []
+        self.train_losses: list[float] = []
+        self.taken, self.tokens, self.samples = 0, 0, 0
+        self.seen_share = 0.0
+
+    def take(self, process: Process, until: int, replicas: int) -> None:
+        """All updates up to that one, and what has been learnt then."""
+        count = until - self.taken
+        answers = process.call({"do": "steps", "with": {"count": count}}, TIMEOUT_S)
+        self.taken = until
+        shares = replicas / len(answers)
+        self.tokens += round(shares * sum(sum(answer["tokens"]) for answer in answers))
+        self.samples += round(shares * sum(sum(answer["samples"]) for answer in answers))
+        losses = [loss for answer in answers for loss in answer["losses"]]
+        self.train_losses.append(sum(losses) / len(losses))
+        self.evaluate(process)
+
+    def evaluate(self, process: Process) -> None:
+        found: Message = process.call({"do": "evaluate"}, TIMEOUT_S)[0]
+        if not math.isfinite(found["held_out_loss"]):
+            raise ArmFailed(Status.DIVERGED, f"the held-out loss is {found['held_out_loss']} after update {self.taken}")
+        self.updates.append(self.taken)
+        self.held_out_losses.append(found["held_out_loss"])
+        self.seen_share = found["seen_share"]
+
+
+def _times(updates: int) -> list[int]:
+    """After which updates a training is evaluated."""
+    return sorted({max(1, round(updates * point / POINTS)) for point in range(1, POINTS + 1)})

@@ -1,0 +1,27 @@
+"""What speed-ups are worth, for a terminal."""
+
+from __future__ import annotations
+
+from harness.learning.curve import Training
+from harness.record import Status
+from reports.text import listing
+from reports.wording import worth as wording
+from results.worth import Answer
+
+
+def render(answer: Answer) -> str:
+    """The answer, a sentence and a row for each arm, and how it was found."""
+    lines = [wording.headline(answer)]
+    if answer.found:
+        lines += ["", *(wording.sentence(item, answer) for item in wording.ordered(answer))]
+        lines += ["", listing.aligned(wording.rows(answer))]
+    return "\n".join([*lines, "", *wording.notes(answer)])
+
+
+def trained(training: Training, purpose: str) -> str:
+    """What came of one training, in a line."""
+    asked = training.asked
+    what = f"{asked.label}, learning rate {asked.rate:.3g}x" + (f", seed {asked.seed}" if purpose == "compared" else "")
+    if training.status is not Status.OK:
+        return f"{what}: {training.reason}"
+    return f"{what}: held-out loss {wording.loss(training.held_out_losses[-1])} after {training.updates[-1]} updates"

@@ -1,0 +1,135 @@
+"""What speed-ups are worth, in words and rows, for the terminal and the page alike."""
+
+from __future__ import annotations
+
+from bench.spec import BASELINE
+from reports.wording import quantity
+from results.worth import Answer, Found, Ratio, Worth
+
+GOOD_FIRST = (Worth.GAIN, Worth.UNKNOWN, Worth.LOSS, Worth.NEVER, Worth.INVALID)
+
+
+def ratio(found: Ratio) -> str:
+    """Arm over baseline with its bounds; of a bound on one side, which."""
+    if found.value is None:
+        return quantity.UNKNOWN
+    if found.low is None and found.high is None:
+        return f"about {found.value:.2f}"
+    if found.high is None:
+        return f"at least {found.low:.2f}"
+    if found.low is None:
+        return f"at most {found.high:.2f}"
+    return quantity.ratio_interval(found.value, found.low, found.high).replace("x", "", 1)
+
+
+def loss(value: float | None) -> str:
+    return quantity.UNKNOWN if value is None else f"{value:.3f}"
+
+
+def ordered(answer: Answer) -> list[Found]:
+    """What helps first."""
+    return sorted(
+        answer.found, key=lambda item: (GOOD_FIRST.index(item.verdict), item.time_ratio.value or float("inf"))
+    )
+
+
+def headline(answer: Answer) -> str:
+    """The answer in a line."""
+    where = f"{answer.workload['model']} on {answer.device_name} ({answer.device})"
+    if answer.target is None:
+        return f"{where}: no training of {BASELINE} has ended yet, so there is no loss to reach"
+    target = f"held-out loss {loss(answer.target)}"
+    gains = [item for item in ordered(answer) if item.verdict is Worth.GAIN]
+    if not gains:
+        return f"{where}: nothing that was tried reaches {target} in less time than {BASELINE} beyond doubt"
+    best = gains[0]
+    return f"{where}: {best.techniques} reaches {target} in {ratio(best.time_ratio)} of {BASELINE}'s time"
+
+
+def sentence(item: Found, answer: Answer) -> str:
+    """What there is to say of one arm."""
+    target = loss(answer.target)
+    if item.verdict is Worth.INVALID:
+        return f"{item.techniques} is not comparable: {item.reason}."
+    if item.reason and not item.reached:
+        return f"{item.techniques} was not compared: {item.reason}."
+    if item.verdict is Worth.NEVER:
+        return (
+            f"{item.techniques} does not reach {target} in any of {item.seeds} trainings; its steps are "
+            f"{ratio(item.step_ratio)}x as long, and it ends at {loss(item.final_loss)}."
+        )
+    if item.learns_alike:
+        return (
+            f"{item.techniques} changes rounding alone, and its losses and gradients are those of {BASELINE}: only its "
+            f"pace was compared. It reaches {target} in {ratio(item.time_ratio)} of the time."
+        )
+    often = "" if item.reached == 1 else f" (reached in {item.reached:.0%} of {item.seeds} trainings)"
+    return (
+        f"{item.techniques} reaches {target} in {ratio(item.time_ratio)} of {BASELINE}'s time{often}: it takes "
+        f"{ratio(item.updates_ratio)} of the updates, and its steps are {ratio(item.step_ratio)}x as long."
+    )
+
+
+def rows(answer: Answer) -> list[dict[str, str]]:
+    """A row for each arm, the baseline first."""
+    arms = ([answer.baseline] if answer.baseline else []) + ordered(answer)
+    return [_row(item, answer) for item in arms]
+
+
+def _row(item: Found, answer: Answer) -> dict[str, str]:
+    is_baseline = item.techniques == BASELINE
+    row = {
+        "techniques": item.techniques,
+        "time to the loss": "1" if is_baseline else ratio(item.time_ratio),
+        "updates": "1" if is_baseline else ratio(item.updates_ratio),
+        "step": "1" if is_baseline else ratio(item.step_ratio),
+        "seconds": quantity.UNKNOWN if item.time_s is None else quantity.duration(item.time_s),
+        "reached": f"{item.reached:.0%} of {item.seeds}",
+        "ends at": loss(item.final_loss),
+        "learning rate": quantity.UNKNOWN if item.rate is None else f"{item.rate:.3g}x",
+        "verdict": "" if is_baseline else item.verdict.value,
+    }
+    if answer.price_per_hour is not None:
+        known = item.time_s is not None
+        row["price"] = f"{answer.price_per_hour * (item.time_s or 0.0) / 3600:.3g}" if known else quantity.UNKNOWN
+    if answer.joules_per_update:
+        joules = answer.joules_per_update.get(item.techniques)
+        known = joules is not None and item.updates is not None
+        row["energy"] = f"{(joules or 0.0) * (item.updates or 0.0):.3g} J" if known else quantity.UNKNOWN
+    return row
+
+
+def tuned(answer: Answer) -> list[dict[str, str]]:
+    """For each arm that was trained, the learning rates that were tried and the loss at the end of each."""
+    arms = ([answer.baseline] if answer.baseline else []) + ordered(answer)
+    return [
+        {
+            "techniques": item.techniques,
+            "rates and losses": ", ".join(f"{rate:.3g}x: {loss(found)}" for rate, found in item.rates),
+            "best": f"{item.rate:.3g}x" + (", at the edge of what was tried" if item.at_edge else ""),
+        }
+        for item in arms
+        if item.rate is not None and not item.learns_alike
+    ]
+
+
+def notes(answer: Answer) -> list[str]:
+    """How it was found."""
+    said = []
+    if answer.updates is not None and answer.target is not None:
+        said.append(
+            f"The loss to reach, {loss(answer.target)}, is what the median seed of {BASELINE} has after "
+            f"{answer.updates} updates, on text that no training has seen."
+        )
+    said.append(
+        "Every arm had as many learning rates to choose from, on other seeds than those that are compared. Bounds hold "
+        "for all arms together with 95 %. Time is that of updates: without the start and evaluations."
+    )
+    if any(item.at_edge for item in (answer.baseline, *answer.found) if item):
+        said.append(
+            "Where the best learning rate is at the edge of those that were tried, a better one may lie beyond."
+        )
+    if answer.interrupted:
+        said.append("It was interrupted: this is what there was so far.")
+    said.append(f"All took {quantity.duration(answer.seconds)}.")
+    return said

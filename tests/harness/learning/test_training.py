@@ -1,0 +1,82 @@
+"""A training tells what a model has learnt, the same every time, and whether it was taught what is held out."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+import tests.planted  # noqa: F401  compositions are made in this process too
+from bench.corpus import Corpus, Part, open_corpus
+from bench.spec import Plan, WorkloadSpec
+from harness.learning.curve import Asked, Training
+from harness.learning.training import Trainings
+from harness.preparation.prepared import prepare
+from harness.processes.fork_server import ForkServer
+from harness.record import Status
+
+# It has no dropout, which each composition would draw anew.
+SPEC = WorkloadSpec(model="llama/nano", batch=4, sequence=32)
+
+
+def trained(fork_server: ForkServer, tmp_path: Path, *asked: Asked) -> list[Training]:
+    prepared = prepare(Plan(name="learning", workloads=(SPEC,), compositions=()), fork_server)
+    (entry,) = prepared.entries
+    trainings = Trainings(prepared, entry, fork_server, str(tmp_path / "log"))
+    found = {item.asked: item for item in trainings.run(asked, lambda *_: None)}
+    return [found[item] for item in asked]
+
+
+def asked(*techniques: str, seed: int = 0, rate: float = 30.0, updates: int = 60) -> Asked:
+    return Asked(techniques=techniques, seed=seed, rate=rate, updates=updates)
+
+
+def test_a_model_learns_and_a_seed_is_a_training(fork_server: ForkServer, tmp_path: Path) -> None:
+    first, other, slow = trained(fork_server, tmp_path, asked(), asked(seed=1), asked(rate=1.0))
+    (again,) = trained(fork_server, tmp_path, asked())
+    assert first == again
+    assert first.status is Status.OK and first.updates[0] == 0 and first.updates[-1] == 60
+    assert len(first.updates) == len(first.held_out_losses) == len(first.train_losses) + 1
+    # Bytes that all come as often.
+    assert first.held_out_losses[0] == pytest.approx(math.log(260), rel=0.05)
+    assert first.held_out_losses[-1] < 0.75 * first.held_out_losses[0] < slow.held_out_losses[-1]
+    assert first.tokens_per_update == 4 * 32 and first.samples_per_update == 4
+    assert other.held_out_losses != first.held_out_losses
+
+
+def test_techniques_of_the_same_arithmetic_learn_the_same(fork_server: ForkServer, tmp_path: Path) -> None:
+    plain, halves, ranks, compiled = trained(
+        fork_server,
+        tmp_path,
+        *(asked(*names, updates=24) for names in ((), ("accumulate_2",), ("ddp_2",), ("compile",))),
+    )
+    for item in (halves, ranks, compiled):
+        assert item.status is Status.OK, item.reason
+        assert item.held_out_losses == pytest.approx(plain.held_out_losses, rel=2e-3)
+        assert item.tokens_per_update == plain.tokens_per_update
+
+
+def test_who_is_taught_what_is_held_out_is_seen(fork_server: ForkServer, tmp_path: Path) -> None:
+    honest, cheat = trained(fork_server, tmp_path, asked(), asked("planted_held_out"))
+    assert cheat.status is Status.OK, cheat.reason
+    assert honest.seen_share < 0.02
+    assert cheat.seen_share > 0.9
+
+
+def test_what_cannot_go_on_says_how_far_it_came(fork_server: ForkServer, tmp_path: Path) -> None:
+    diverged, unable = trained(fork_server, tmp_path, asked("sgd", rate=1e9), asked("planted_unsupported"))
+    assert diverged.status is Status.DIVERGED and diverged.updates[0] == 0
+    assert unable.status is Status.UNSUPPORTED and unable.updates == () and unable.reason
+
+
+def test_the_loss_is_that_of_the_text_whatever_an_arm_trains_on(fork_server: ForkServer, tmp_path: Path) -> None:
+    """A teacher's term is no part of it, and dropout is off: before the first update all arms stand alike."""
+    plain, smoothed = trained(fork_server, tmp_path, asked(updates=2), asked("planted_doubled_loss", updates=2))
+    assert smoothed.held_out_losses[0] == pytest.approx(plain.held_out_losses[0])
+    assert smoothed.train_losses[0] == pytest.approx(2 * plain.train_losses[0], rel=1e-3)
+
+
+def test_the_held_out_part_is_the_text_of_no_training() -> None:
+    corpus: Corpus = open_corpus(None)
+    assert corpus.of(Part.HELD_OUT).documents()
