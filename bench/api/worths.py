@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import json
 import math
+import statistics
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from reports.formats import worth as formats
 from reports.page import worth as page
 from reports.text import worth as text
 from results import curves
-from results import worth as statistics
+from results import worth as outcome
 from results.compare import blocks
 from results.contrasts import contrasts
 from results.pace import step_time_s
@@ -40,6 +41,9 @@ PROBE_S = 3.0
 
 PACE_SHARE = 0.2
 """Of the time, the most that the heat takes which tells how long updates are."""
+
+ARM_S = 20.0
+"""What that heat may take for each arm, however little time there is."""
 
 LONGER = 1.5
 """Trainings that are compared have so many times the updates after which the baseline's loss is the target: half of its
@@ -141,9 +145,10 @@ def worth(
         if resume is not None:
             folder, question = Path(resume), Question.read(Path(resume))
         else:
-            named = dict.fromkeys(parse_composition(item) for item in techniques)
-            for names in named:
-                compose(names)
+            # In the order in which they are applied, as records have them.
+            named = dict.fromkeys(
+                tuple(item.name for item in compose(parse_composition(given))) for given in techniques
+            )
             question = Question(
                 workload=(overrides or Overrides()).shaped(WorkloadSpec(model=model or "")),
                 device=look(fork_server, device).device,
@@ -176,7 +181,7 @@ class _Asking:
             workloads=(question.workload,),
             compositions=question.compositions,
             device=question.device,
-            budget_s=PACE_SHARE * 60 * question.minutes,
+            budget_s=max(PACE_SHARE * 60 * question.minutes, ARM_S * (1 + len(question.compositions))),
             seed=question.seed,
         )
         self._prepared = self._held_out(prepare(plan, fork_server))
@@ -227,7 +232,7 @@ class _Asking:
         )
         for _ in range(self.question.rates):
             self._train("tuning", self._wanted_rates(trained, updates))
-        best = {names: statistics.best_rate(self._kept("tuning"), _label(names)) for names in trained}
+        best = {names: outcome.best_rate(self._kept("tuning"), _label(names)) for names in trained}
         for number in range(self.question.seeds):
             if number >= LEAST_SEEDS and self._left_s() < 0:
                 return
@@ -256,9 +261,9 @@ class _Asking:
         """The next rate of each arm that has not had all of its own."""
         kept, wanted = self._kept("tuning"), []
         for names in trained:
-            tried = statistics.tried_rates(kept, _label(names))
+            tried = outcome.tried_rates(kept, _label(names))
             if len(tried) < self.question.rates:
-                seed, rate = self.question.seed + OF_TUNING, statistics.next_rate(tried)
+                seed, rate = self.question.seed + OF_TUNING, outcome.next_rate(tried)
                 wanted.append(Asked(techniques=names, seed=seed, rate=rate, updates=updates))
         return wanted
 
@@ -274,10 +279,12 @@ class _Asking:
 
     def _affordable(self, records: Sequence[Record], trained: Collection[tuple[str, ...]]) -> int:
         """How many updates there is time for. Raises ValueError if they are too few to learn from."""
-        steps_s = {names: _step_s(records, _label(names)) for names in trained}
-        usual_s = steps_s[()] or 0.0
+        steps_s = {names: _rough_step_s(records, _label(names)) for names in trained}
+        usual_s = steps_s[()]
+        if usual_s is None:
+            raise ValueError(f"{self.question.workload.name} was not timed: {_failure(records, BASELINE)}")
         begun_s = time.monotonic()
-        probed = round(max(LEAST_UPDATES / 2, min(500, PROBE_S / max(usual_s, 1e-6))))
+        probed = round(max(LEAST_UPDATES / 2, min(500, PROBE_S / usual_s)))
         (*_,) = self._trainings.run(
             [Asked(techniques=(), seed=OF_TUNING + number, rate=1.0, updates=probed) for number in range(2)],
             lambda *_: None,
@@ -299,16 +306,16 @@ class _Asking:
         tuned, compared = self._kept("tuning"), self._kept("compared")
         target = self.question.target
         if target is None and self.question.updates:
-            target = statistics.usual_loss(compared, self.question.updates)
+            target = outcome.usual_loss(compared, self.question.updates)
         found: dict[str, Found] = {}
         joules = _joules_per_update(records, compared)
         if target is not None:
-            updates_ratios = statistics.updates_ratios(compared, target)
+            updates_ratios = outcome.updates_ratios(compared, target)
             tokens = _tokens_per_update(compared)
-            steps = statistics.step_ratios(contrasts(blocks(records), BASELINE), tokens)
+            steps = outcome.step_ratios(contrasts(blocks(records), BASELINE), tokens)
             for names in ((), *self.question.compositions):
                 label, alike = _label(names), bool(names) and _learns_alike(names)
-                found[label] = statistics.found(
+                found[label] = outcome.found(
                     label,
                     trainings=compared,
                     tuned=tuned,
@@ -353,6 +360,14 @@ def _failure(records: Sequence[Record], label: str) -> str | None:
     if failed:
         return failed.reason or failed.status.value
     return None if own else "there was no time for its pace"
+
+
+def _rough_step_s(records: Sequence[Record], label: str) -> float | None:
+    """For planning: of disturbed repetitions too."""
+    times_s = [
+        time_s for record in records if record.techniques == label for time_s in record.measurement.round_step_times_s
+    ]
+    return statistics.median(times_s) if times_s else None
 
 
 def _step_s(records: Sequence[Record], label: str) -> float | None:
