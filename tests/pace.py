@@ -104,8 +104,8 @@ def section(lines: Sequence[Line]) -> str:
             f"An update takes {beside(lines):.2f} times as long as its operators together, the median of these: "
             f"trainpace says {BESIDE:g}. Of what it then predicts, {100 * HELD:.0f} % of the updates took {low:.2f} to "
             f"{high:.2f} times as long: it prints {LOW:g} to {HIGH:g}. Bounds that are made from other workloads alone "
-            f"hold {inside} of {inside + outside} arms ({100 * inside / (inside + outside):.0f} %). A sign counts where "
-            f"the measured speed-up is farther than {100 * SURE:.0f} % from 1. Farthest off:",
+            f"hold {inside} of {inside + outside} arms ({100 * inside / (inside + outside):.0f} %). A sign counts "
+            f"where the measured speed-up is farther than {100 * SURE:.0f} % from 1. Farthest off:",
             "",
             "| workload | technique | predicted | measured | error |",
             "| --- | --- | ---: | ---: | ---: |",

@@ -127,12 +127,14 @@ def worth(
     modules: Sequence[str] = (),
     out: Where = "runs",
     resume: Where | None = None,
+    dry_run: bool = False,
     say: Say = print,
-) -> Worth:
+) -> Worth | None:
     """Train the baseline and each composition over several seeds, and tell in which time each reaches the same loss.
 
     The target is what the baseline's median seed reaches after `updates`, as many as there is time for unless they are
-    given, or `target`. Each arm gets its learning rate from so many `rates`. Raises ValueError for what cannot be
+    given, or `target`. Each arm gets its learning rate from so many `rates`. With `dry_run` it only says what would be
+    trained, and returns nothing. Raises ValueError for what cannot be
     asked, and ArmFailed where a checkpoint that an arm starts from cannot be made.
     """
     if resume is None and model is None:
@@ -163,6 +165,9 @@ def worth(
             )
             folder = new_folder(Path(out), "worth")
         asking = _Asking(question, fork_server, folder, say)
+        if dry_run:
+            say(asking.outlook())
+            return None
         folder.mkdir(parents=True, exist_ok=True)
         made = Worth(folder, asking.answer())
     made.write()
@@ -184,19 +189,35 @@ class _Asking:
             budget_s=max(PACE_SHARE * 60 * question.minutes, ARM_S * (1 + len(question.compositions))),
             seed=question.seed,
         )
-        self._prepared = self._held_out(prepare(plan, fork_server))
+        self._prepared = self._divided(prepare(plan, fork_server))
         (self._entry,) = self._prepared.entries
         self._trainings = Trainings(self._prepared, self._entry, fork_server, str((folder / "arms.log").resolve()))
 
-    def _held_out(self, prepared: Prepared) -> Prepared:
+    def _divided(self, prepared: Prepared) -> Prepared:
         """On what is trained on alone: a teacher has not seen what is held out either."""
         (entry,) = prepared.entries
         arguments = {"workload": dataclasses.asdict(entry.spec), "corpus": entry.corpus.as_message()}
-        self._fork_server.run("bench.held_out:check_held_out", arguments, TASK_TIMEOUT_S)
+        self._held_out: int = self._fork_server.run("bench.held_out:check_held_out", arguments, TASK_TIMEOUT_S)
         if entry.spec.phase is Phase.FINETUNE:
             return prepared
         return dataclasses.replace(
             prepared, entries=(dataclasses.replace(entry, corpus=entry.corpus.of(Part.TRAINED)),)
+        )
+
+    def outlook(self) -> str:
+        """What would be trained, and what not."""
+        trained = [_label(names) for names in self._trained()]
+        paced = [_label(names) for names in self.question.compositions if _learns_alike(names)]
+        unable = {label: reason for (_, label), reason in self._prepared.unsupported.items()}
+        return text.outlook(
+            self.question.workload.name,
+            [label for label in trained if label not in unable],
+            [label for label in paced if label not in unable],
+            unable,
+            rates=self.question.rates,
+            seeds=self.question.seeds,
+            minutes=self.question.minutes,
+            held_out=self._held_out,
         )
 
     def answer(self) -> Answer:
@@ -219,7 +240,7 @@ class _Asking:
             raise
 
     def _learn(self, records: Sequence[Record]) -> None:
-        trained = self._trained(records)
+        trained = [names for names in self._trained() if not names or not _failure(records, _label(names))]
         for names in trained:
             pretrain(self._entry, names, self.question.device, self._fork_server, lambda: None)
         if self.question.updates is None:
@@ -252,10 +273,9 @@ class _Asking:
     def _left_s(self) -> float:
         return self._begun_s + 60 * self.question.minutes - time.monotonic()
 
-    def _trained(self, records: Sequence[Record]) -> list[tuple[str, ...]]:
-        """Which compositions are trained: the baseline, and those that can run and do not learn just what it does."""
-        sound = [names for names in self.question.compositions if not _failure(records, _label(names))]
-        return [(), *(names for names in sound if not _learns_alike(names))]
+    def _trained(self) -> list[tuple[str, ...]]:
+        """Which compositions are trained: the baseline, and those that do not learn just what it does."""
+        return [(), *(names for names in self.question.compositions if not _learns_alike(names))]
 
     def _wanted_rates(self, trained: Iterable[tuple[str, ...]], updates: int) -> list[Asked]:
         """The next rate of each arm that has not had all of its own."""

@@ -49,6 +49,7 @@ def worth(
     seed: Annotated[int, typer.Option(help="The first of the seeds.")] = 0,
     out: Annotated[Path, typer.Option(help="Where its own folder is made.")] = Path("runs"),
     resume: Annotated[Path | None, typer.Option(help="The folder of one that was interrupted, to go on with.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, and stop.")] = False,
     output: Annotated[Format, typer.Option("--format", help="table or json.")] = Format.TABLE,
 ) -> None:
     """Train until the same held-out loss is reached, and tell what each technique is worth: time, updates, money."""
@@ -85,7 +86,10 @@ def worth(
                 plugins=plugin or [],
                 out=out,
                 resume=resume,
+                dry_run=dry_run,
             )
+    if made is None:
+        return
     if output is Format.JSON:
         typer.echo(json.dumps(made.plain(), indent=2))
     else:

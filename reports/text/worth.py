@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from harness.learning.curve import Training
 from harness.record import Status
 from reports.text import listing
+from reports.wording import quantity
 from reports.wording import worth as wording
 from results.worth import Answer
 
@@ -16,6 +19,26 @@ def render(answer: Answer) -> str:
         lines += ["", *(wording.sentence(item, answer) for item in wording.ordered(answer))]
         lines += ["", listing.aligned(wording.rows(answer))]
     return "\n".join([*lines, "", *wording.notes(answer)])
+
+
+def outlook(
+    workload: str,
+    trained: Sequence[str],
+    paced: Sequence[str],
+    unable: Mapping[str, str],
+    *,
+    rates: int,
+    seeds: int,
+    minutes: float,
+    held_out: int,
+) -> str:
+    """What would be trained, and what not, and why."""
+    lines = [
+        f"{workload}: {quantity.several(list(trained), 99)} would be trained, each at {rates} learning rates and then "
+        f"over {seeds} seeds, in at most {minutes:g} minutes; {held_out} samples are held out"
+    ]
+    lines += [f"{label} changes rounding alone: its pace would be compared" for label in paced]
+    return "\n".join([*lines, *(f"{label} cannot run here: {reason}" for label, reason in unable.items())])
 
 
 def trained(training: Training, purpose: str) -> str:
