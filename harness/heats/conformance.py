@@ -115,10 +115,18 @@ def run(
     sequence: int | None = 32,
     corpus: str | None = None,
     device: str = "cpu",
+    protocol: Protocol = PROTOCOL,
 ) -> list[Finding]:
     """Each composition once on each model, beside the baseline."""
     records = _measured(
-        compositions, fork_server, models=models, batch=batch, sequence=sequence, corpus=corpus, device=device
+        compositions,
+        fork_server,
+        models=models,
+        batch=batch,
+        sequence=sequence,
+        corpus=corpus,
+        device=device,
+        protocol=protocol,
     )
     return _findings(records)
 
@@ -132,6 +140,7 @@ def _measured(
     sequence: int | None = 32,
     corpus: str | None = None,
     device: str = "cpu",
+    protocol: Protocol = PROTOCOL,
 ) -> list[Record]:
     """What is compiled is kept: nobody asks here how long that takes, and the next check of the same does not wait for
     it."""
@@ -142,7 +151,7 @@ def _measured(
         compositions=tuple(compositions),
         device=device,
         repetitions=1,
-        protocol=PROTOCOL,
+        protocol=protocol,
     )
     records: list[Record] = []
     with tempfile.TemporaryDirectory(prefix="trainpace-") as folder:
