@@ -19,7 +19,7 @@ from bench.api.runs import Unfinished, measure, new_folder
 from bench.api.runs import fork_server as started
 from bench.composition import compose
 from bench.corpus import Part
-from bench.spec import BASELINE, Overrides, Phase, Plan, WorkloadSpec, parse_composition
+from bench.spec import BASELINE, Overrides, Phase, Plan, Protocol, WorkloadSpec, parse_composition
 from harness.learning.curve import Asked, Training
 from harness.learning.training import Trainings
 from harness.preparation.prepared import TASK_TIMEOUT_S, Prepared, look, prepare
@@ -35,6 +35,9 @@ from results.compare import blocks
 from results.contrasts import contrasts
 from results.pace import step_time_s
 from results.worth import EXACT, Answer, Found, Ratio
+
+PROTOCOL = Protocol()
+"""Of the heat that tells how long updates are."""
 
 PROBE_S = 3.0
 """Of updates of the baseline, before it is said how many there is time for."""
@@ -188,6 +191,7 @@ class _Asking:
             device=question.device,
             budget_s=max(PACE_SHARE * 60 * question.minutes, ARM_S * (1 + len(question.compositions))),
             seed=question.seed,
+            protocol=PROTOCOL.on(question.device),
         )
         self._prepared = self._divided(prepare(plan, fork_server))
         (self._entry,) = self._prepared.entries

@@ -1,0 +1,89 @@
+"""What techniques are worth: trained for real, kept, told, and gone on with."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import tests.planted  # noqa: F401  compositions are made in this process too
+from bench import api
+from bench.api import worths
+from bench.cli.app import app
+from bench.spec import Overrides
+from harness.heats import conformance
+from results.worth import EXACT, Worth
+
+SHAPE = Overrides(batch=4, sequence=32)
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("undisturbed")
+def test_faster_steps_that_teach_less_are_worth_nothing(
+    text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brief = dataclasses.replace(conformance.PROTOCOL, rounds=4, rounds_min=3, certify_steps=3)
+    monkeypatch.setattr(worths, "PROTOCOL", brief)
+    said: list[str] = []
+    made = api.worth(
+        "llama/nano",
+        ["planted_every_third", "planted_held_out", "adamw_fused"],
+        minutes=20,
+        seeds=3,
+        rates=2,
+        updates=90,
+        overrides=dataclasses.replace(SHAPE, corpus=str(text_folder)),
+        device="cpu",
+        modules=["tests.planted"],
+        out=tmp_path,
+        say=said.append,
+    )
+    assert made is not None
+    found = {item.techniques: item for item in made.answer.found}
+    slow = found["planted_every_third"]
+    assert slow.updates_ratio.low is not None and slow.updates_ratio.low > 1.3
+    assert slow.verdict in (Worth.NEVER, Worth.LOSS, Worth.UNKNOWN)
+    cheat = found["planted_held_out"]
+    assert cheat.verdict is Worth.INVALID and "held out" in str(cheat.reason)
+    alike = found["adamw_fused"]
+    assert alike.learns_alike and alike.updates_ratio == EXACT and alike.step_ratio.value is not None
+    kept = json.loads((made.folder / "worth.json").read_text())
+    assert [item["techniques"] for item in kept] == ["fp32", *found]
+    assert {
+        "target_loss",
+        "reached",
+        "seeds",
+        "updates_ratio",
+        "time_ratio",
+        "time_ratio_low",
+        "time_ratio_high",
+    } < set(kept[1])
+    page = (made.folder / "report.html").read_text()
+    assert "planted_every_third" in page and page.count("<svg") == 3
+    trainings = list((made.folder / "trainings").glob("part-*.parquet"))
+    # Two rates and three seeds for each but the one that learns as the baseline does.
+    assert len(trainings) == 3 * (2 + 3)
+    again = api.worth(resume=made.folder, modules=["tests.planted"], say=said.append)
+    assert again is not None and again.answer.found == made.answer.found
+    assert list((made.folder / "trainings").glob("part-*.parquet")) == trainings
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "no model is named"),
+        (["--model", "gpt2/nano"], "no technique is named"),
+        (["--model", "gpt2/nano", "--technique", "muno"], "did you mean muon"),
+        (["--model", "gpt2/nano", "--technique", "muon", "--price", "much"], "price 'much'"),
+        (["--model", "gpt2/nano", "--technique", "muon", "--phase", "infer"], "learns nothing"),
+        (["--resume", "nowhere"], "asks for no worth"),
+        (["--resume", "nowhere", "--model", "gpt2/nano"], "leave out --model"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(words: list[str], told: str) -> None:
+    done = CliRunner().invoke(app, ["worth", *words])
+    assert done.exit_code == 2
+    assert told in done.output and done.output.count("\n") == 1
