@@ -41,12 +41,14 @@ MATTERS = 1.005
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gain:
     """What a composition makes of the pace of another, above 1 is faster; None is unknown. `low` and `high` hold for
-    all rivals of the heat together with 95 %."""
+    all rivals of the heat together with 95 %, `own_low` and `own_high` for this one."""
 
     speedup: float | None = None
     low: float | None = None
     high: float | None = None
     repetitions: int = 0
+    own_low: float | None = None
+    own_high: float | None = None
 
     @property
     def helps(self) -> bool:
@@ -260,6 +262,8 @@ def gain(found: Contrast | None, *heats: Sequence[Record]) -> Gain:
         speedup=math.exp(found.estimate),
         low=None if found.claim_low is None else math.exp(found.claim_low),
         high=None if found.claim_high is None else math.exp(found.claim_high),
+        own_low=None if found.low is None else math.exp(found.low),
+        own_high=None if found.high is None else math.exp(found.high),
         repetitions=sum(len({record.repetition for record in own if not record.disturbed}) for own in heats),
     )
 

@@ -32,8 +32,13 @@ CONFIRMING_TAKES = 1.3
 FIRST_RUNG_SHARE, RUNG_SHARE = 0.6, 0.8
 """Of what is left for climbing, the most that the first rung, and each later one, takes."""
 
-BESIDE, LEAST_RIVALS = 3, 3
-"""Processes of the baseline and the recipe in a heat, and the fewest rivals that are worth one."""
+BESIDE, LEAST_RIVALS, MOST_RIVALS = 3, 3, 5
+"""Processes of the baseline and the recipe in a heat, and the fewest rivals that are worth one; and, once a first heat
+has shown which are promising, the most: of few more is known sooner."""
+
+FOCUS_FROM, FOCUS = 2, 4
+"""After so many repetitions of all that may help, only so many run again, those that seem to help most; the others are
+undecided, and come in the next heat if none of these joins."""
 
 TOO_SLOW = "its steps take too long to be timed beside those of others"
 """What is known of an arm that was put off: it takes many times what others take, and will do so in the next heat."""
@@ -206,7 +211,8 @@ class Climb:
         # They are in memory beside each other, the baseline's processes and the recipe among them.
         most = PROTOCOL.heat_arms - BESIDE
         if self.course.arm_s:
-            most = min(most, max(LEAST_RIVALS, int(FIRST_SHARE * budget_s / self.course.arm_s) - BESIDE))
+            affordable = int(FIRST_SHARE * budget_s / self.course.arm_s) - BESIDE
+            most = min(MOST_RIVALS, max(LEAST_RIVALS, affordable))
         chosen = order[:most] if self.course.arm_s else order
         return {"+".join(rivals[name]): rivals[name] for name in chosen}
 
@@ -274,6 +280,8 @@ class Climb:
             taken = max((item.gain.repetitions for item in contenders), default=0)
             if ladders.best(tried) or not contenders or taken >= ladders.MOST_REPETITIONS:
                 return []
+            if taken >= FOCUS_FROM:
+                contenders = sorted(contenders, key=lambda item: -(item.gain.speedup or 0.0))[:FOCUS]
             return [(self.stages.workload, [lead, *(item.label for item in contenders)])]
 
         records, put_off = self.stages.measure(

@@ -25,9 +25,9 @@ LEAST_S = 10.0
 
 def _unproven(found: Confirmation) -> Tried | None:
     """The recipe without a technique that enough fresh repetitions have not shown to help; of several, without the one
-    that seems to help least."""
-    enough = [item for item in found.without.values() if item.gain.repetitions >= REPETITIONS and item.gain.high]
-    idle = [item for item in enough if not item.gain.hurts]
+    that seems to help least. Each has helped beyond doubt in its own heat: here its own bounds do."""
+    enough = [item for item in found.without.values() if item.gain.repetitions >= REPETITIONS and item.gain.own_high]
+    idle = [item for item in enough if (item.gain.own_high or 1.0) >= 1]
     return max(idle, key=lambda item: item.gain.speedup or 0.0, default=None)
 
 

@@ -1,6 +1,6 @@
 """One repetition of one workload in a sweep: which arms are in memory beside each other, and for which there is time.
 
-All rivals lean on the baseline, which is why it has several processes.
+All rivals lean on the baseline, or on another arm, the lead, which is why that has several processes.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class Race:
         self.put_off: dict[str, float] = {}
 
     def run(self, baseline: Trial, rivals: Sequence[Trial]) -> Iterator[Record]:
-        """Yield one record for each arm; the baseline's for each of its processes in each part that the heat is split
-        into.
+        """Yield one record for each arm; the lead's for each of its processes in each part that the heat is split
+        into, the baseline's in each part.
 
         A heat is split when its arms do not fit in memory at once, or are more than the protocol's `heat_arms`. An arm
         that ran out of memory among others runs once more with the baseline alone; what does not fit beside that is
@@ -91,7 +91,7 @@ class Race:
             found = run_rounds(self._heat, arms)
             self._heat.certify(arms, replay=self._lineup.replay)
             for arm in arms:
-                if arm.status is Status.OOM and arm.trial.techniques:
+                if arm.status is Status.OOM and arm.trial.techniques and not arm.trial.copy:
                     (crowded_out if len(arms) > 2 else alone).append(arm.trial)
                 elif arm.status is not Status.OOM or not arm.trial.copy:
                     yield self._record(arm, found, heat_part=part)
@@ -109,7 +109,8 @@ class Race:
         return self._heat.arm(trial, cache, toolchain=lineup.toolchain, **lineup.own.get(trial.label, {}))
 
     def _admit(self, baseline: Trial, waiting: list[Trial]) -> list[Arm]:
-        """Start the baseline and as many of the waiting as memory and time allow; takes them off the list.
+        """Start the baseline and as many of the waiting as memory and time allow; takes them off the list. The lead has
+        further processes: the baseline, unless one of the waiting is it.
 
         They start in random order, because it matters: the first was seen to be three per cent slower than the others
         for as long as it lived. Only where that leaves no room for the baseline it comes first. Returns the baseline
@@ -118,7 +119,8 @@ class Race:
         protocol = self._heat.protocol
         most = max(2, protocol.heat_arms)
         rivals = waiting[: most - baselines(protocol, min(len(waiting), most - 1))]
-        further = [baseline] * (baselines(protocol, len(rivals)) - 1)
+        lead = next((trial for trial in rivals if trial.label == self._lineup.lead), baseline)
+        further = [lead] * (baselines(protocol, len(rivals)) - 1)
         line = [baseline, *rivals, *further]
         arms = self._start(self._drawn(line))
         reference = next((arm for arm in arms if arm.trial == baseline), None)
@@ -141,17 +143,20 @@ class Race:
 
     def _start(self, line: Sequence[Trial]) -> list[Arm]:
         """Start the trials in this order until memory or time is used up, or would be but for the baseline, which then
-        comes next and last. A further process of the baseline takes nothing that a rival in the line would need."""
+        comes next and last. A further process of an arm takes nothing that a rival in the line would need."""
         arms: list[Arm] = []
         largest_bytes, pending = 0, list(line)
         while pending:
             trial = pending.pop(0)
-            copies = sum(not arm.trial.techniques for arm in arms)
-            if not trial.techniques:
+            has_baseline = any(not arm.trial.techniques for arm in arms)
+            copies = sum(arm.trial.techniques == trial.techniques for arm in arms)
+            if copies:
                 trial = dataclasses.replace(trial, copy=copies)
-                more = [trial, *(other for other in pending if other.techniques)] if copies else [trial]
+                more = [trial, *(other for other in pending if other.techniques != trial.techniques)]
+            elif has_baseline or not trial.techniques:
+                more = [trial]
             else:
-                more = [trial] if copies else [trial, next(other for other in pending if not other.techniques)]
+                more = [trial, next(other for other in pending if not other.techniques)]
             # What has started tells what an arm needs beside its tensors.
             predicted_bytes = max(self._lineup.predicted_bytes.get(other.label, 0) for other in more)
             need_bytes = rival_bytes(self._heat.host.device, max(largest_bytes, predicted_bytes))
@@ -159,7 +164,7 @@ class Race:
             if room < len(more) or not self._time.allows(more, arms):
                 if trial.copy:
                     continue
-                if copies or not room:
+                if has_baseline or not room:
                     return arms
                 trial = next(other for other in (trial, *pending) if not other.techniques)
                 pending.clear()
@@ -250,7 +255,7 @@ def least_s(arm: Arm) -> float:
 
 
 def baselines(protocol: Protocol, rivals: int) -> int:
-    """How many processes the baseline has in a heat: about the square root of the number of rivals is what makes the
+    """How many processes the lead has in a heat: about the square root of the number of rivals is what makes the
     comparisons with all of them sharpest in the same time (Dunnett 1955)."""
     return protocol.baselines or max(1, round(math.sqrt(rivals)))
 

@@ -17,6 +17,7 @@ from harness.heats.conformance import Finding
 from harness.processes.fork_server import ForkServer
 from harness.record import Status
 from tests.conftest import LEAST
+from tests.few_shapes import MODEL as FEW_SHAPES
 from tests.findings import composition, hold
 
 HERE = Host(device="cpu")
@@ -29,12 +30,17 @@ ANY_MODEL = {"optimizers", "low_bit_optimizers", "schedules", "accumulation", "b
 ANY_GRAPH = {"compile_dynamic", "compile_max_autotune"}
 """Ways of compiling that differ in what becomes of a graph: one model does again, and takes a minute for each."""
 
+EACH_SHAPE = {name for name in RUNNABLE if techniques()[name].family == "low_bit_optimizers"}
+"""They compile their update for each shape of a parameter, a dozen in other models, and see nothing else of a model."""
+
 CASES = [
     (model, name)
     for model in conformance.MODELS
     for name in RUNNABLE
-    if model == conformance.MODELS[0] or not (techniques()[name].family in ANY_MODEL or name in ANY_GRAPH)
+    if name not in EACH_SHAPE
+    and (model == conformance.MODELS[0] or not (techniques()[name].family in ANY_MODEL or name in ANY_GRAPH))
 ]
+CASES += [(FEW_SHAPES, name) for name in sorted(EACH_SHAPE)]
 
 REFUSED = {
     ("gpt2/nano", "flex_attention"): "has no backward pass",
@@ -50,7 +56,7 @@ REFUSED = {
 def findings(fork_server: ForkServer, text_folder: Path) -> dict[tuple[str, str], Finding]:
     """All of a model in one run: the baseline is shared, and the machine is looked at once."""
     found: list[Finding] = []
-    for model in conformance.MODELS:
+    for model in (*conformance.MODELS, FEW_SHAPES):
         alone = [composition(name) for measured, name in CASES if measured == model]
         found += conformance.run(alone, fork_server, models=[model], batch=16, corpus=str(text_folder))
     return {(finding.workload, finding.techniques): finding for finding in found}

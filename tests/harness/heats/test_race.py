@@ -129,6 +129,7 @@ def run(world: World) -> Run:
         alone: tuple[str, ...] = (),
         seed: int = 0,
         copies: int = 1,
+        lead: str = "fp32",
     ) -> list[Record]:
         heat = Heat(
             host=Host(device="cuda", gpus=1),
@@ -144,6 +145,7 @@ def run(world: World) -> Run:
             compile_caches=Path(),
             alone=alone,
             deadline_s=deadline_s,
+            lead=lead,
         )
         rivals = [Trial(workload=SPEC, techniques=(name,)) for name in told if name != "fp32"]
         return list(ToldRace(heat, lineup, world, told).run(Trial(workload=SPEC), rivals))
@@ -187,6 +189,28 @@ def test_further_processes_of_the_baseline_take_no_rivals_room(run: Run, seed: i
     told = {"fp32": (5.0, 20 * GIB), "adam": (5.0, 20 * GIB), "sgd": (5.0, 20 * GIB)}
     found = run(told, seed=seed, copies=3)
     assert [(item.techniques, item.copy) for item in found if item.heat_part] == []
+    assert sorted(item.techniques for item in found if not item.copy) == ["adam", "fp32", "sgd"]
+
+
+@SEEDS
+def test_what_others_are_held_against_has_the_further_processes(run: Run, world: World, seed: int) -> None:
+    told = {"fp32": (5.0, GIB), "adam": (5.0, GIB), "sgd": (5.0, GIB)}
+    found = run(told, seed=seed, copies=3, lead="adam")
+    assert sorted((item.techniques, item.copy) for item in found) == [
+        ("adam", 0),
+        ("adam", 1),
+        ("adam", 2),
+        ("fp32", 0),
+        ("sgd", 0),
+    ]
+    assert world.started[1] == "adam"
+
+
+@SEEDS
+def test_further_processes_of_the_lead_take_no_rivals_room(run: Run, seed: int) -> None:
+    told = {"fp32": (5.0, 20 * GIB), "adam": (5.0, 20 * GIB), "sgd": (5.0, 20 * GIB)}
+    found = run(told, seed=seed, copies=3, lead="adam")
+    assert {item.heat_part for item in found} == {0}
     assert sorted(item.techniques for item in found if not item.copy) == ["adam", "fp32", "sgd"]
 
 
