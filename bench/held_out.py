@@ -47,9 +47,9 @@ def with_held_out(spec: WorkloadSpec, corpus: Corpus) -> Workload:
     return dataclasses.replace(trained, data=lambda: kept, held_out=lambda: held)
 
 
-def check_held_out(workload: Message, corpus: Message) -> int:
-    """Task: how many samples are held out of a workload. Raises ValueError if that cannot be, or if they are fewer than
-    one batch has."""
+def held_out_facts(workload: Message, corpus: Message) -> Message:
+    """Task: how many `samples` are held out of a workload, and how many bytes of text a token of them stands for, None
+    where they are no text. Raises ValueError if nothing can be held out, or less than one batch."""
     found = with_held_out(WorkloadSpec.from_json(workload), Corpus(**corpus))
     assert found.held_out is not None
     count = len(found.held_out())
@@ -58,7 +58,14 @@ def check_held_out(workload: Message, corpus: Message) -> int:
             f"{count} samples of {found.name} are held out, fewer than one batch of {found.batch}: give more data, or "
             "a smaller --batch"
         )
-    return count
+    return {"samples": count, "bytes_per_token": _bytes_per_token(found)}
+
+
+def _bytes_per_token(workload: Workload) -> float | None:
+    if workload.text is None or workload.phase is Phase.FINETUNE:
+        return None
+    held_out = workload.text.corpus.of(Part.HELD_OUT)
+    return len(held_out.text()) / len(held_out.tokens(workload.text.vocabulary))
 
 
 def at_rate(workload: Workload, factor: float) -> Workload:

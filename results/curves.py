@@ -32,6 +32,7 @@ SCHEMA = pa.schema(
         ("tokens_per_update", pa.float64()),
         ("samples_per_update", pa.float64()),
         ("seen_share", pa.float64()),
+        ("scores", pa.map_(pa.string(), pa.float64())),
     ]
 )
 
@@ -69,6 +70,7 @@ def read(folder: Path, purpose: str) -> list[Training]:
 def _training(row: dict[str, Any]) -> Training:
     asked = {name: row.pop(name) for name in ("techniques", "seed", "rate")} | {"updates": row.pop("asked_updates")}
     kept = {name: value for name, value in row.items() if name not in ("purpose", "label")}
+    kept["scores"] = dict(kept["scores"])
     return Training.from_json(kept | {"asked": asked})
 
 

@@ -82,6 +82,7 @@ class Found:
     learns_alike: bool
     updates: float | None
     final_loss: float | None
+    final_scores: Mapping[str, float]
     updates_ratio: Ratio
     step_ratio: Ratio
     time_ratio: Ratio
@@ -95,7 +96,8 @@ class Found:
 class Answer:
     """All that was found. `target` is the loss that was to be reached: None where no training of the baseline has told
     one; after `updates` the baseline's median seed has reached it, None where it was given. `joules_per_update` are by
-    label, where the machine counts them."""
+    label, where the machine counts them; a token of the held-out text stands for so many bytes, None where it is no
+    text."""
 
     workload: Mapping[str, Any]
     device: str
@@ -107,6 +109,7 @@ class Answer:
     found: tuple[Found, ...]
     trainings: tuple[Training, ...]
     joules_per_update: Mapping[str, float]
+    bytes_per_token: float | None
     seconds: float
     version: str
     interrupted: bool = False
@@ -233,6 +236,7 @@ def found(
         learns_alike=learns_alike,
         updates=updates,
         final_loss=statistics.median(last) if last else None,
+        final_scores=_median_scores(own),
         updates_ratio=Ratio() if cheated else updates_ratio,
         step_ratio=step_ratio,
         time_ratio=Ratio() if cheated else time_ratio,
@@ -241,6 +245,12 @@ def found(
         verdict=said,
         reason=cheated or reason,
     )
+
+
+def _median_scores(trainings: Sequence[Training]) -> dict[str, float]:
+    """Of a classifier."""
+    names = dict.fromkeys(name for item in trainings for name in item.scores)
+    return {name: statistics.median(item.scores[name] for item in trainings if name in item.scores) for name in names}
 
 
 def tried_rates(tuned: Sequence[Training], label: str) -> dict[float, float | None]:

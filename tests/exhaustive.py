@@ -121,7 +121,9 @@ def main() -> None:
     parser.add_argument("--recipe", type=Path, action="append", default=[])
     options = parser.parse_args()
     recipes = ["+".join(item.name for item in compose(read(file).techniques)) for file in options.recipe]
-    file = ROOT / "docs" / "exhaustive" / f"{options.model.replace('/', '-')}.json"
+    # Of a model of one's own the file is its name.
+    named = Path(options.model.partition(".py:")[0]).name if ".py:" in options.model else options.model
+    file = ROOT / "docs" / "exhaustive" / f"{named.replace('/', '-')}.json"
     if not file.exists():
         made = rows(measure(options.model, recipes, options.minutes))
         file.parent.mkdir(exist_ok=True)

@@ -128,7 +128,7 @@ def gate(
 
 def judged(asked: Asked, folder: Path, show: Show = lambda text: None) -> Gate:
     """The verdict, kept in `folder`. `show` receives a line on what is being done."""
-    with _opened(asked, is_calibration=False) as (job, sides, seed):
+    with opened(asked, is_calibration=False) as (job, sides, seed):
         judgement = decide(job, sides, seed, folder, show)
     return Gate(folder=folder, judgement=judgement, strict=asked.strict or settings.find(Path.cwd()).strict)
 
@@ -138,14 +138,14 @@ def calibrated_by(
 ) -> Iterator[tuple[Path, Outcome, int]]:
     """Compare the base so often with itself, and slowed down on purpose; each outcome, where it is kept, and how many
     there will be. The steps are kept in `folder`."""
-    with _opened(asked, is_calibration=True) as (job, sides, seed):
+    with opened(asked, is_calibration=True) as (job, sides, seed):
         shares = drawn_order(count, slowdowns, seed)
         for file, outcome in calibrate(job, sides, shares, seed=seed, folder=folder, show=show):
             yield file, outcome, len(shares) * len(job.limits)
 
 
 @contextlib.contextmanager
-def _opened(asked: Asked, *, is_calibration: bool) -> Iterator[tuple[Job, tuple[Side, Side], int]]:
+def opened(asked: Asked, *, is_calibration: bool) -> Iterator[tuple[Job, tuple[Side, Side], int]]:
     """The job, its two sides in checkouts of their own, and the seed of all that is drawn."""
     if not asked.plugins:
         # What a plugin adds, only the registry knows.

@@ -18,11 +18,10 @@ from bench.api.finished import Where
 from bench.api.runs import Unfinished, measure, new_folder
 from bench.api.runs import fork_server as started
 from bench.composition import compose
-from bench.corpus import Part
-from bench.spec import BASELINE, Overrides, Phase, Plan, Protocol, WorkloadSpec, parse_composition
+from bench.spec import BASELINE, Overrides, Plan, Protocol, WorkloadSpec, parse_composition
 from harness.learning.curve import Asked, Training
-from harness.learning.training import Trainings
-from harness.preparation.prepared import TASK_TIMEOUT_S, Prepared, look, prepare
+from harness.learning.training import Trainings, divided
+from harness.preparation.prepared import look, prepare
 from harness.preparation.pretrain import pretrain
 from harness.processes.fork_server import ForkServer
 from harness.record import Record, Status
@@ -193,20 +192,10 @@ class _Asking:
             seed=question.seed,
             protocol=PROTOCOL.on(question.device),
         )
-        self._prepared = self._divided(prepare(plan, fork_server))
-        (self._entry,) = self._prepared.entries
-        self._trainings = Trainings(self._prepared, self._entry, fork_server, str((folder / "arms.log").resolve()))
-
-    def _divided(self, prepared: Prepared) -> Prepared:
-        """On what is trained on alone: a teacher has not seen what is held out either."""
-        (entry,) = prepared.entries
-        arguments = {"workload": dataclasses.asdict(entry.spec), "corpus": entry.corpus.as_message()}
-        self._held_out: int = self._fork_server.run("bench.held_out:check_held_out", arguments, TASK_TIMEOUT_S)
-        if entry.spec.phase is Phase.FINETUNE:
-            return prepared
-        return dataclasses.replace(
-            prepared, entries=(dataclasses.replace(entry, corpus=entry.corpus.of(Part.TRAINED)),)
-        )
+        prepared = prepare(plan, fork_server)
+        self._entry, self._held_out = divided(prepared.entries[0], fork_server)
+        self._prepared = dataclasses.replace(prepared, entries=(self._entry,))
+        self._trainings = Trainings(prepared.host, self._entry, fork_server, folder / "arms.log")
 
     def outlook(self) -> str:
         """What would be trained, and what not."""
@@ -221,7 +210,7 @@ class _Asking:
             rates=self.question.rates,
             seeds=self.question.seeds,
             minutes=self.question.minutes,
-            held_out=self._held_out,
+            held_out=self._held_out["samples"],
         )
 
     def answer(self) -> Answer:
@@ -362,6 +351,7 @@ class _Asking:
             found=tuple(found.values()),
             trainings=tuple(compared),
             joules_per_update=joules,
+            bytes_per_token=self._held_out["bytes_per_token"],
             seconds=time.monotonic() - self._begun_s,
             version=__version__,
             interrupted=is_interrupted,

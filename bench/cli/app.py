@@ -18,6 +18,7 @@ from bench.cli.fit import fit
 from bench.cli.gate import gate
 from bench.cli.history import history
 from bench.cli.init import init
+from bench.cli.judge import judge
 from bench.cli.list import list_
 from bench.cli.report import report
 from bench.cli.run import run
@@ -46,6 +47,7 @@ def root(
 app.command()(run)
 app.command()(tune)
 app.command()(worth)
+app.command()(judge)
 app.command("list")(list_)
 app.command()(fit)
 app.command()(compare)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from bench.spec import Protocol, WorkloadSpec
-from harness.ab.matching import Matched, match
+from harness.ab.matching import SAME, Matched, match
 from harness.ab.pair import Pair, measure_pair
 from harness.ab.sides import Home, Side, open_home
 from harness.ab.stored import Stored
@@ -66,10 +66,21 @@ class Comparison:
         self._open = contextlib.ExitStack()
         self._opened: list[Home] = []
 
-    def match(self, specs: Sequence[WorkloadSpec], device: str | None, run_id: str) -> Matched:
-        """What can be compared on the device: on the one that torch prefers, if None. Raises ValueError as
-        harness.ab.matching does."""
-        return match(self._homes(), specs, device, self._protocol, stored=self._stored, seed=self._seed, run_id=run_id)
+    def match(
+        self, specs: Sequence[WorkloadSpec], device: str | None, run_id: str, same: Sequence[str] = SAME
+    ) -> Matched:
+        """What can be compared on the device: on the one that torch prefers, if None. Both sides have the `same` of a
+        workload. Raises ValueError as harness.ab.matching does."""
+        return match(
+            self.homes(),
+            specs,
+            device,
+            self._protocol,
+            stored=self._stored,
+            seed=self._seed,
+            run_id=run_id,
+            same=same,
+        )
 
     def run(self, matched: Matched, referee: Referee, *, budget_s: float, keep: Callable[[Pair], object]) -> list[Pair]:
         """Repetitions of the workloads that the referee still asks for, until it asks for none or another would not
@@ -118,7 +129,7 @@ class Comparison:
         return measure_pair(
             heat,
             entry.spec,
-            self._homes(),
+            self.homes(),
             {
                 side: dataclasses.replace(record, repetition=len(earlier), seed=seed)
                 for side, record in templates.items()
@@ -128,7 +139,7 @@ class Comparison:
             stored=self._stored.of(name)[len(good)] if self._stored else None,
         )
 
-    def _homes(self) -> list[Home]:
+    def homes(self) -> list[Home]:
         """A fork server for each side that is measured: those at hand, or new ones, all started at once, in an order
         that is drawn."""
         if not self._opened:

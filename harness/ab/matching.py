@@ -53,6 +53,7 @@ def match(
     stored: Stored | None,
     seed: int,
     run_id: str,
+    same: Sequence[str] = SAME,
 ) -> Matched:
     """Find out what both sides can run. Checkpoints that they start from are made on the way. `homes` are those of base
     and head, or of the head alone beside a `stored` base.
@@ -80,7 +81,7 @@ def match(
         if stored is not None:
             other = stored.differences(machines["head"])
             found["base"] = "; ".join(other) or stored.entry(spec, corpora[spec.source], protocol)
-        reason = _why_missing(found)
+        reason = _why_missing(found, same)
         if reason:
             missing[spec.name] = reason
         elif isinstance(found["head"], Entry):
@@ -117,14 +118,14 @@ def _entry(home: Home, spec: WorkloadSpec, corpus: Corpus) -> Entry | str:
         return str(error)
 
 
-def _why_missing(found: Mapping[str, Entry | str]) -> str | None:
+def _why_missing(found: Mapping[str, Entry | str], same: Sequence[str]) -> str | None:
     """Why the two cannot be compared, None if they can. Raises ValueError if it is on neither side."""
     failures = {name: item for name, item in found.items() if isinstance(item, str)}
     if len(failures) == len(found):
         raise ValueError(failures["base"])
     if failures:
         return "; ".join(f"{name} does not have it: {reason}" for name, reason in failures.items())
-    values = {field: {name: getattr(item, field) for name, item in found.items()} for field in SAME}
+    values = {field: {name: getattr(item, field) for name, item in found.items()} for field in same}
     differences = [
         f"{field.replace('_', ' ')} is {shown['base']} in base and {shown['head']} in head"
         for field, shown in values.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,9 @@ from harness.message import Message
 EVALUATED = 16
 """Batches of held-out samples, the same ones in every arm and at every time."""
 
+KNOWN = 4096
+"""So many held-out samples are known again if a model is trained on them."""
+
 WINDOW = 32
 """Elements in a row that tell one stretch of samples from another."""
 
@@ -29,18 +32,21 @@ class HeldOut:
 
     def __init__(self, samples: Samples, setup: TrainingSetup) -> None:
         """`setup` is the baseline's, before any technique; there is at least one batch of samples."""
-        batch = setup.workload.batch
+        self._collate = setup.workload.collate
         drawn = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0)).tolist()
-        whole = len(drawn) // batch * batch
-        self._loader: DataLoader[Any] = DataLoader(
-            samples,  # type: ignore[arg-type]
-            batch_size=batch,
-            sampler=sorted(drawn[: min(whole, EVALUATED * batch)]),
-            collate_fn=setup.workload.collate,
-        )
+        batch = setup.workload.batch
+        self._batches = self._loader(samples, drawn[: len(drawn) // batch * batch][: EVALUATED * batch], batch)
         self._loss: Callable[[nn.Module, Batch], Tensor] = setup.loss
         self._device = setup.device
-        self._known = _Windows(self._batches(torch.device("cpu")))
+        self._known = _Windows(self._loader(samples, drawn[:KNOWN], batch))
+
+    def _loader(self, samples: Samples, indices: Sequence[int], batch: int) -> DataLoader[Any]:
+        return DataLoader(
+            samples,  # type: ignore[arg-type]
+            batch_size=batch,
+            sampler=sorted(indices),
+            collate_fn=self._collate,
+        )
 
     def watch(self, model: nn.Module) -> None:
         """Look from now on whether what the model is trained on is held out."""
@@ -59,7 +65,7 @@ class HeldOut:
         try:
             # What is compiled would be compiled once more for this.
             with torch.inference_mode(), self._known.paused(), torch.compiler.set_stance("force_eager"):
-                losses = [float(self._loss(model, batch)) for batch in self._batches(self._device)]
+                losses = [float(self._loss(model, batch)) for batch in self._placed()]
         finally:
             for module, mode in modes.items():
                 module.training = mode
@@ -67,15 +73,15 @@ class HeldOut:
                 optimizer.train()
         return {"held_out_loss": math.fsum(losses) / len(losses), "seen_share": self._known.share}
 
-    def _batches(self, device: torch.device) -> Iterator[Batch]:
-        for batch in self._loader:
-            yield tree_map_only(Tensor, lambda item: item.to(device), batch)
+    def _placed(self) -> Iterator[Batch]:
+        for batch in self._batches:
+            yield tree_map_only(Tensor, lambda item: item.to(self._device), batch)
 
 
 class _Windows:
     """Which stretches of samples are held out, and how many of those that reach a model are among them."""
 
-    def __init__(self, batches: Iterator[Batch]) -> None:
+    def __init__(self, batches: Iterable[Batch]) -> None:
         self._factors = np.random.default_rng(0).integers(1, 2**63, WINDOW, np.uint64) | np.uint64(1)
         found = [self._hashes(row, step=1) for batch in batches for row in _rows(batch)]
         self._known = np.unique(np.concatenate(found)) if found else np.zeros(0, np.uint64)

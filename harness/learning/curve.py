@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,7 @@ class Asked:
 class Training:
     """What came of it: after so many `updates` the loss on the held-out samples, as far as it got; `train_losses` are
     the mean losses of the updates before each. Of an update there are so many tokens and samples; `seen_share` of the
-    stretches that the model was trained on are held out."""
+    stretches that the model was trained on are held out. `scores` are those of a classifier at the end, by name."""
 
     asked: Asked
     status: Status = Status.OK
@@ -39,6 +40,7 @@ class Training:
     tokens_per_update: float | None = None
     samples_per_update: float | None = None
     seen_share: float = 0.0
+    scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
 
 from bench.composition import compose, ranks
+from bench.corpus import Part
+from bench.host import Host
+from bench.spec import Phase
 from harness.learning.curve import Asked, Training
 from harness.message import Message
-from harness.preparation.prepared import Entry, Prepared
+from harness.preparation.prepared import TASK_TIMEOUT_S, Entry
 from harness.processes.fork_server import ArmFailed, ForkServer, Process
 from harness.record import Status
 
@@ -20,14 +25,25 @@ TIMEOUT_S = 1800.0
 """For the updates between two evaluations."""
 
 
+def divided(entry: Entry, fork_server: ForkServer) -> tuple[Entry, Message]:
+    """The workload on what is trained on alone, so that a teacher has not seen what is held out either; and what
+    bench.held_out tells of that. Raises ValueError where nothing can be held out."""
+    arguments = {"workload": dataclasses.asdict(entry.spec), "corpus": entry.corpus.as_message()}
+    facts: Message = fork_server.run("bench.held_out:held_out_facts", arguments, TASK_TIMEOUT_S)
+    if entry.spec.phase is Phase.FINETUNE:
+        return entry, facts
+    return dataclasses.replace(entry, corpus=entry.corpus.of(Part.TRAINED)), facts
+
+
 class Trainings:
     """Trains what is asked for. On a CPU several are trained beside each other, each on one thread: nothing is timed,
     and what they learn does not hang on it."""
 
-    def __init__(self, prepared: Prepared, entry: Entry, fork_server: ForkServer, log: str) -> None:
-        self._host, self._fork_server = prepared.host, fork_server
-        self._at_once = self._host.cores if self._host.device == "cpu" else 1
-        self._request = entry.request | {"device": prepared.plan.device, "log": log, "holds_out": True}
+    def __init__(self, host: Host, entry: Entry, fork_server: ForkServer, log: Path) -> None:
+        """What they print is appended to `log`. The entry is one that is `divided`."""
+        self._host, self._fork_server = host, fork_server
+        self._at_once = host.cores if host.device == "cpu" else 1
+        self._request = entry.request | {"device": host.device, "log": str(log.resolve()), "holds_out": True}
         if self._at_once > 1:
             self._request["threads"] = 1
 
@@ -45,6 +61,7 @@ class Trainings:
     def _train(self, asked: Asked, show: Callable[[Asked, int], object]) -> Training:
         curve = _Curve()
         status, reason = Status.OK, None
+        scores: dict[str, float] = {}
         process: Process | None = None
         try:
             shared = ranks(compose(asked.techniques), self._host)
@@ -55,6 +72,7 @@ class Trainings:
             for until in _times(asked.updates):
                 curve.take(process, until, shared.replicas)
                 show(asked, until)
+            scores = process.call({"do": "evaluate", "with": {"scores": True}}, TIMEOUT_S)[0]["scores"]
         except ArmFailed as failure:
             status, reason = failure.status, failure.reason
         finally:
@@ -70,6 +88,7 @@ class Trainings:
             tokens_per_update=curve.tokens / curve.taken if curve.taken and curve.tokens else None,
             samples_per_update=curve.samples / curve.taken if curve.taken else None,
             seen_share=curve.seen_share,
+            scores=scores,
         )
 
 

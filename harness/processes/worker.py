@@ -26,7 +26,7 @@ from bench.held_out import at_rate, with_held_out
 from bench.resolve import resolve
 from bench.seeds import seed_all
 from bench.setup import TrainingSetup, Unsupported, baseline
-from bench.spec import WorkloadSpec
+from bench.spec import Phase, WorkloadSpec
 from bench.workload import Workload
 from harness.evidence import communication
 from harness.evidence.allocation import UPDATES, allocated_peak_bytes
@@ -114,10 +114,15 @@ class Worker:
     def steps(self, count: int) -> Message:
         return self._trainer.steps(count)
 
-    def evaluate(self) -> Message:
-        """What has been learnt so far, of an arm that is asked for with a `rate`."""
+    def evaluate(self, scores: bool = False) -> Message:
+        """What has been learnt so far, of an arm that is asked for with a `rate`; with `scores` those of a classifier
+        in place of its loss."""
         assert self._held_out is not None
-        return self._held_out.evaluate(self._trainer.setup.model, self._trainer.optimizer)
+        setup = self._trainer.setup
+        if scores:
+            # What is held out of text for a language model is not there to be classified.
+            return {"scores": score(setup) if setup.workload.phase is Phase.FINETUNE else {}}
+        return self._held_out.evaluate(setup.model, self._trainer.optimizer)
 
     def peaks(self) -> Message:
         """Peaks in bytes since the process started: the device allocator's, and the resident set."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from results.worth import Answer, Found, Ratio
@@ -15,7 +16,7 @@ def plain(answer: Answer) -> list[dict[str, Any]]:
 
 def _plain(answer: Answer, item: Found) -> dict[str, Any]:
     price = answer.price_per_hour
-    joules = answer.joules_per_update.get(item.techniques)
+    joules, per_token = answer.joules_per_update.get(item.techniques), answer.bytes_per_token
     return {
         "workload": answer.workload["model"],
         "techniques": item.techniques,
@@ -34,6 +35,11 @@ def _plain(answer: Answer, item: Found) -> dict[str, Any]:
         "reason": item.reason,
         "learns_alike": item.learns_alike,
         "final_loss": item.final_loss,
+        "final_perplexity": None if item.final_loss is None or per_token is None else math.exp(item.final_loss),
+        "final_bits_per_byte": None
+        if item.final_loss is None or per_token is None
+        else item.final_loss / math.log(2) / per_token,
+        "final_scores": dict(item.final_scores),
         "learning_rate": item.rate,
         "learning_rate_at_edge": item.at_edge,
         "learning_rates_tried": [{"rate": rate, "held_out_loss": loss} for rate, loss in item.rates],

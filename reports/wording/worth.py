@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from bench.spec import BASELINE
 from reports.wording import quantity
 from results.worth import Answer, Found, Ratio, Worth
@@ -89,6 +91,11 @@ def _row(item: Found, answer: Answer) -> dict[str, str]:
         "learning rate": quantity.UNKNOWN if item.rate is None else f"{item.rate:.3g}x",
         "verdict": "" if is_baseline else item.verdict.value,
     }
+    if answer.bytes_per_token is not None:
+        bits = None if item.final_loss is None else item.final_loss / math.log(2) / answer.bytes_per_token
+        row["bits per byte"] = loss(bits)
+    if any(other.final_scores for other in (answer.baseline, *answer.found) if other):
+        row |= {name: loss(item.final_scores.get(name)) for name in ("accuracy", "f1")}
     if answer.price_per_hour is not None:
         known = item.time_s is not None
         row["price"] = f"{answer.price_per_hour * (item.time_s or 0.0) / 3600:.3g}" if known else quantity.UNKNOWN

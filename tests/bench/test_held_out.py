@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bench.corpus import BYTES, HELD_OUT_EVERY, Part, bpe, open_corpus
-from bench.held_out import at_rate, check_held_out, with_held_out
+from bench.held_out import at_rate, held_out_facts, with_held_out
 from bench.resolve import resolve
 from bench.spec import WorkloadSpec
 
@@ -83,7 +83,7 @@ def test_too_little_is_told_in_one_line(text: str, told: str, tmp_path: Path) ->
     (tmp_path / "few.txt").write_text(text)
     corpus = open_corpus(str(tmp_path / "few.txt"))
     with pytest.raises(ValueError, match=told):
-        check_held_out(dataclasses.asdict(SPEC), corpus.as_message())
+        held_out_facts(dataclasses.asdict(SPEC), corpus.as_message())
 
 
 def test_a_rate_reaches_any_optimizer() -> None:

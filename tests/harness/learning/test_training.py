@@ -11,7 +11,7 @@ import tests.planted  # noqa: F401  compositions are made in this process too
 from bench.corpus import Corpus, Part, open_corpus
 from bench.spec import Plan, WorkloadSpec
 from harness.learning.curve import Asked, Training
-from harness.learning.training import Trainings
+from harness.learning.training import Trainings, divided
 from harness.preparation.prepared import prepare
 from harness.processes.fork_server import ForkServer
 from harness.record import Status
@@ -22,8 +22,9 @@ SPEC = WorkloadSpec(model="llama/nano", batch=4, sequence=32)
 
 def trained(fork_server: ForkServer, tmp_path: Path, *asked: Asked) -> list[Training]:
     prepared = prepare(Plan(name="learning", workloads=(SPEC,), compositions=()), fork_server)
-    (entry,) = prepared.entries
-    trainings = Trainings(prepared, entry, fork_server, str(tmp_path / "log"))
+    entry, facts = divided(prepared.entries[0], fork_server)
+    assert facts["samples"] > 100 and 0.9 < facts["bytes_per_token"] <= 1
+    trainings = Trainings(prepared.host, entry, fork_server, tmp_path / "log")
     found = {item.asked: item for item in trainings.run(asked, lambda *_: None)}
     return [found[item] for item in asked]
 

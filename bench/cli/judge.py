@@ -1,0 +1,103 @@
+"""`trainpace judge`: whether a change is worth keeping."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench import catalogue
+from bench.cli.console import fail, usage_errors
+from bench.cli.options import Batch, Data, DeviceName, LabelColumn, Plugins, Sequence, TextColumn
+from bench.spec import BASELINE, Phase, WorkloadSpec, parse_composition
+from results.exit_code import ExitCode
+
+
+class Format(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+def judge(
+    model: Annotated[
+        str | None, typer.Option(help="FAMILY/SIZE, FILE.py:FUNCTION, a model folder or a Hugging Face id.")
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="A git revision.")] = None,
+    head: Annotated[str | None, typer.Option(help="A git revision. Default: the working tree.")] = None,
+    base_technique: Annotated[str | None, typer.Option(help="A technique, or several joined by +.")] = None,
+    head_technique: Annotated[str | None, typer.Option(help="A technique, or several joined by +.")] = None,
+    minutes: Annotated[float, typer.Option(min=0.1, help="How long it may take.")] = 10.0,
+    seeds: Annotated[int, typer.Option(min=2, help="Trainings of each side, where they learn otherwise.")] = 8,
+    repetitions: Annotated[int, typer.Option(min=2, help="Pairs of processes that are timed.")] = 6,
+    updates: Annotated[
+        int | None, typer.Option(min=1, help="After how many the base's loss is the target. Default: by --minutes.")
+    ] = None,
+    ledger: Annotated[Path, typer.Option(help="Of all that was judged, for a level that holds for all of it.")] = Path(
+        "trainpace-judge.json"
+    ),
+    device: DeviceName = None,
+    phase: Annotated[Phase, typer.Option(help="Pretrain or finetune.")] = Phase.PRETRAIN,
+    plugin: Plugins = None,
+    batch: Batch = None,
+    sequence: Sequence = None,
+    data: Data = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    setup: Annotated[str | None, typer.Option(help="A shell command to run first in each checkout.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the order of arms. Default: a new one.")] = None,
+    out: Annotated[Path, typer.Option(help="Where its own folder is made.")] = Path("runs"),
+    output: Annotated[Format, typer.Option("--format", help="text or json.")] = Format.TEXT,
+) -> None:
+    """Is a change worth keeping, by its time to the same loss: exit 0 keep, 1 discard, 3 not known, 4 invalid."""
+    with usage_errors(ExitCode.INVALID):
+        if model is None:
+            raise ValueError("no model is named: give --model, as in --model train.py:make_model")
+        if phase is Phase.INFER:
+            raise ValueError("phase 'infer' learns nothing: give pretrain or finetune")
+        techniques = parse_composition(base_technique or BASELINE), parse_composition(head_technique or BASELINE)
+        if not plugin:
+            catalogue.check(techniques)
+        from bench.api.gates import Asked
+        from bench.api.proposals import judge as judged
+        from reports.text import proposal as text
+        from results.proposal import plain
+
+        asked = Asked(
+            models=(model,),
+            shape=WorkloadSpec(
+                model="",
+                phase=phase,
+                batch=batch,
+                sequence=sequence,
+                corpus=data,
+                text_column=text_column,
+                label_column=label_column,
+            ),
+            revisions=(base, head),
+            techniques=techniques,
+            device=device.value if device else None,
+            plugins=tuple(plugin or ()),
+            setup=setup,
+            seed=seed,
+        )
+        try:
+            folder, made = judged(
+                asked,
+                minutes=minutes,
+                seeds=seeds,
+                repetitions=repetitions,
+                updates=updates,
+                ledger=ledger,
+                out=out,
+                show=lambda line: typer.echo(line, err=True),
+            )
+        except KeyboardInterrupt:
+            fail("interrupted: no verdict", 130)
+    if output is Format.JSON:
+        typer.echo(json.dumps(plain(made), indent=2))
+    else:
+        typer.echo(f"{text.render(made)}\n\njudge: {folder}")
+    raise typer.Exit(made.exit_code)
