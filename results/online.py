@@ -80,5 +80,5 @@ class Ledger:
 
 
 def _share(number: int) -> float:
-    """Of what there is, how much is spent on the test of this number since: all of them together at most 1 (ibid., 4)."""
+    """Of what there is, how much is spent on the test of this number since: of all of them at most 1 (ibid., 4)."""
     return 0.0722 * math.log(max(number, 2)) / (number * math.exp(math.sqrt(math.log(number))))
