@@ -27,11 +27,12 @@ def test_faster_steps_that_teach_less_are_worth_nothing(
 ) -> None:
     brief = dataclasses.replace(conformance.PROTOCOL, rounds=4, rounds_min=3, certify_steps=3)
     monkeypatch.setattr(worths, "PROTOCOL", brief)
+    monkeypatch.setattr(worths, "ARM_S", 5.0)
     said: list[str] = []
     made = api.worth(
         "llama/nano",
         ["planted_every_third", "planted_held_out", "adamw_fused"],
-        minutes=20,
+        minutes=1,
         seeds=3,
         rates=2,
         updates=90,
