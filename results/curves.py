@@ -33,6 +33,8 @@ SCHEMA = pa.schema(
         ("samples_per_update", pa.float64()),
         ("seen_share", pa.float64()),
         ("scores", pa.map_(pa.string(), pa.float64())),
+        ("updates_s", pa.float64()),
+        ("other_s", pa.float64()),
     ]
 )
 

@@ -1,10 +1,11 @@
 """Every composition of eight techniques, to hold a tuning's recipe against the best there is.
 
-    python -m tests.exhaustive --model gpt2/mini --recipe runs/RUN_ID/recipe.json
+    python -m tests.exhaustive --model gpt2/mini     # measure all compositions of a model, if they are not kept
+    python -m tests.exhaustive --tuned runs/RUN_ID   # put what a tuning has found beside them
 
-All compositions run once, each in a fresh process beside the baseline, as in any run. Those that came near to the best,
-and the recipes, then run again, until each has a handful of repetitions or the time is up. What was measured of each is
-kept in docs/exhaustive/, and `--recipe` may be given later too: what is kept is not measured again.
+All compositions run once, each in a fresh process beside the baseline, as in any run. Those that came near to the best
+then run again, until each has a handful of repetitions or the time is up. What was measured is kept in
+docs/exhaustive/, and docs/exhaustive.md is rendered from it.
 """
 
 from __future__ import annotations
@@ -14,18 +15,19 @@ import itertools
 import json
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bench.api.climb import PROTOCOL
 from bench.composition import compose
 from bench.corpus import cache_folder
-from bench.recipe import read
 from bench.spec import BASELINE, Plan, WorkloadSpec
 from harness.heats.sweep import Sweep
 from harness.preparation.prepared import prepare
 from harness.processes.fork_server import ForkServer
 from harness.record import Record
+from reports.text import listing
 from reports.wording import quantity
 from results.compare import blocks
 from results.contrasts import Contrast, contrasts
@@ -47,6 +49,26 @@ NEAR = 0.95
 """Of the best pace, so much in the first repetition lets a composition run again: processes differ by 2 to 4 %."""
 
 MOST_AGAIN, REPETITIONS = 12, 5
+
+FOLDER = ROOT / "docs" / "exhaustive"
+RECIPES = FOLDER / "recipes.json"
+PAGE = ROOT / "docs" / "exhaustive.md"
+
+BEST = 5
+"""Compositions of each model that the page shows."""
+
+HEAD = """\
+# How near a tuning comes to the best there is
+
+All compositions of eight techniques that have shown something on a CPU, each in fresh processes beside the baseline,
+and what `trainpace tune` has found in the time that it was given. Measured on two cores of an AMD EPYC without
+bfloat16. The best of so many was partly lucky.
+
+```
+python -m tests.exhaustive --model gpt2/mini     # measure all compositions of a model
+trainpace tune --model gpt2/mini --minutes 10
+python -m tests.exhaustive --tuned runs/RUN_ID   # put what it has found beside them, and render this page
+```"""
 
 
 def compositions() -> list[tuple[str, ...]]:
@@ -114,31 +136,81 @@ def rows(records: Sequence[Record]) -> list[dict[str, object]]:
     return [row(label, found[label]) for label in sorted(found, key=lambda label: -found[label].estimate)]
 
 
+def keep_recipe(folder: Path) -> None:
+    """Put what a tuning has found to what others have."""
+    found = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+    asked = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
+    row = {
+        "model": asked["workload"]["model"],
+        "minutes": asked["minutes"],
+        "seed": asked["seed"],
+        "techniques": "+".join(item.name for item in compose(found["techniques"])) or BASELINE,
+        **{name: found[name] for name in ("speedup", "speedup_low", "speedup_high", "product_of_rungs")},
+    }
+    kept = [item for item in _read(RECIPES) if any(item[name] != row[name] for name in ("model", "minutes", "seed"))]
+    RECIPES.write_text(json.dumps([*kept, row], indent=1) + "\n", encoding="utf-8")
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    return found
+
+
+def file_of(model: str) -> Path:
+    """Where its compositions are kept. Of a model of one's own the file is its name."""
+    named = Path(model.partition(".py:")[0]).name if ".py:" in model else model
+    return FOLDER / f"{named.replace('/', '-')}.json"
+
+
+def page() -> str:
+    """Every model's best compositions, and what tunings have found."""
+    parts = [HEAD]
+    for file in sorted(FOLDER.glob("*.json")):
+        if file == RECIPES:
+            continue
+        kept = _read(file)
+        several = [row for row in kept if row["repetitions"] > 1]
+        parts += [f"## {file.stem}", f"The best of {len(kept)} compositions:"]
+        parts.append(listing.markdown([_shown(row) for row in several[:BEST]]))
+        if found := [row for row in _read(RECIPES) if file_of(row["model"]) == file]:
+            parts.append("What `trainpace tune` has found:")
+            parts.append(listing.markdown([_tuned(row, kept, several[0]["speedup"]) for row in found]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    pace = quantity.ratio_interval(row["speedup"], row["speedup_low"], row["speedup_high"])
+    return {"composition": row["techniques"], "pace": pace, "repetitions": row["repetitions"]}
+
+
+def _tuned(row: Mapping[str, Any], kept: Sequence[Mapping[str, Any]], best: float) -> dict[str, Any]:
+    own = next((item["speedup"] for item in kept if item["techniques"] == row["techniques"]), None)
+    own = 1.0 if row["techniques"] == BASELINE else own
+    product = row["product_of_rungs"]
+    return {
+        "minutes": f"{row['minutes']:g}",
+        "seed": row["seed"],
+        "recipe": row["techniques"],
+        "confirmed": quantity.ratio_interval(row["speedup"], row["speedup_low"], row["speedup_high"]),
+        "product of its rungs": quantity.UNKNOWN if product is None else quantity.ratio(product),
+        "of the best pace": "it is none of these" if own is None else f"{own / best:.3f}",
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="gpt2/mini")
+    parser.add_argument("--model", help="Measure all compositions of it, unless they are kept.")
     parser.add_argument("--minutes", type=float, default=35.0)
-    parser.add_argument("--recipe", type=Path, action="append", default=[])
+    parser.add_argument("--tuned", type=Path, action="append", default=[], help="The folder of a tuning.")
     options = parser.parse_args()
-    recipes = ["+".join(item.name for item in compose(read(file).techniques)) for file in options.recipe]
-    # Of a model of one's own the file is its name.
-    named = Path(options.model.partition(".py:")[0]).name if ".py:" in options.model else options.model
-    file = ROOT / "docs" / "exhaustive" / f"{named.replace('/', '-')}.json"
-    if not file.exists():
-        made = rows(measure(options.model, recipes, options.minutes))
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
-    kept = json.loads(file.read_text(encoding="utf-8"))
-    several = [row for row in kept if row["repetitions"] > 1]
-    for row in several[:MOST_AGAIN]:
-        pace = quantity.ratio_interval(row["speedup"], row["speedup_low"], row["speedup_high"])
-        print(f"{row['techniques']}: {pace} on {row['repetitions']} repetitions")
-    for label in recipes:
-        own = next((row for row in kept if row["techniques"] == label), None)
-        if own is None:
-            print(f"recipe {label} is none of these {len(kept)} compositions")
-        else:
-            print(f"recipe {label}: {own['speedup'] / several[0]['speedup']:.3f} of the best pace")
+    FOLDER.mkdir(exist_ok=True)
+    if options.model and not file_of(options.model).exists():
+        made = rows(measure(options.model, (), options.minutes))
+        file_of(options.model).write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    for folder in options.tuned:
+        keep_recipe(folder)
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"rendered {PAGE}")
 
 
 if __name__ == "__main__":

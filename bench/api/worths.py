@@ -38,8 +38,8 @@ from results.worth import EXACT, Answer, Found, Ratio
 PROTOCOL = Protocol()
 """Of the heat that tells how long updates are."""
 
-PROBE_S = 3.0
-"""Of updates of the baseline, before it is said how many there is time for."""
+PROBED = 30
+"""Updates of the baseline, before it is said how many there is time for."""
 
 PACE_SHARE = 0.2
 """Of the time, the most that the heat takes which tells how long updates are."""
@@ -296,17 +296,24 @@ class _Asking:
         usual_s = steps_s[()]
         if usual_s is None:
             raise ValueError(f"{self.question.workload.name} was not timed: {_failure(records, BASELINE)}")
-        begun_s = time.monotonic()
-        probed = round(max(LEAST_UPDATES / 2, min(500, PROBE_S / usual_s)))
-        (*_,) = self._trainings.run(
-            [Asked(techniques=(), seed=OF_TUNING + number, rate=1.0, updates=probed) for number in range(2)],
-            lambda *_: None,
+        # Beside each other, as they will be.
+        at_once = self._trainings.at_once
+        probes = list(
+            self._trainings.run(
+                [
+                    Asked(techniques=(), seed=self.question.seed + OF_TUNING + number, rate=1.0, updates=PROBED)
+                    for number in range(at_once)
+                ],
+                lambda *_: None,
+            )
         )
-        # Beside each other, on one thread each, with their evaluations and what it takes to start.
-        each_s = (time.monotonic() - begun_s) / (2 * probed * usual_s)
-        share = self.question.rates + LONGER * self.question.seeds
-        update_s = each_s * share * sum(step_s if step_s is not None else usual_s for step_s in steps_s.values())
-        updates = math.floor(self._left_s() / update_s)
+        if broken := next((probe for probe in probes if probe.reason), None):
+            raise ValueError(f"{self.question.workload.name} cannot be trained: {broken.reason}")
+        other_s, update_s = (statistics.fmean(times_s) for times_s in zip(*map(_costs_s, probes), strict=True))
+        rates, seeds = self.question.rates, self.question.seeds
+        left_s = at_once * self._left_s() - len(trained) * (rates + seeds) * other_s
+        longer = sum((step_s or usual_s) / usual_s for step_s in steps_s.values())
+        updates = math.floor(left_s / (update_s * longer * (rates + LONGER * seeds)))
         if updates < LEAST_UPDATES:
             raise ValueError(
                 f"{self.question.minutes:g} minutes are {max(0, updates)} updates a training, of {len(trained)} arms "
@@ -374,6 +381,11 @@ def _failure(records: Sequence[Record], label: str) -> str | None:
     if failed:
         return failed.reason or failed.status.value
     return None if own else "there was no time for its pace"
+
+
+def _costs_s(probe: Training) -> tuple[float, float]:
+    """What a training takes beside its updates, and what an update takes."""
+    return probe.other_s, probe.updates_s / probe.updates[-1]
 
 
 def _rough_step_s(records: Sequence[Record], label: str) -> float | None:

@@ -29,7 +29,8 @@ class Asked:
 class Training:
     """What came of it: after so many `updates` the loss on the held-out samples, as far as it got; `train_losses` are
     the mean losses of the updates before each. Of an update there are so many tokens and samples; `seen_share` of the
-    stretches that the model was trained on are held out. `scores` are those of a classifier at the end, by name."""
+    stretches that the model was trained on are held out. `scores` are those of a classifier at the end, by name. The
+    updates took `updates_s`, and the start and evaluations `other_s`, beside other trainings."""
 
     asked: Asked
     status: Status = Status.OK
@@ -41,6 +42,8 @@ class Training:
     samples_per_update: float | None = None
     seen_share: float = 0.0
     scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    updates_s: float = 0.0
+    other_s: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -40,17 +41,18 @@ class Trainings:
     and what they learn does not hang on it."""
 
     def __init__(self, host: Host, entry: Entry, fork_server: ForkServer, log: Path) -> None:
-        """What they print is appended to `log`. The entry is one that is `divided`."""
+        """What they print is appended to `log`. The entry is one that is `divided`. `at_once` are trained beside each
+        other."""
         self._host, self._fork_server = host, fork_server
-        self._at_once = host.cores if host.device == "cpu" else 1
+        self.at_once = host.cores if host.device == "cpu" else 1
         self._request = entry.request | {"device": host.device, "log": str(log.resolve()), "holds_out": True}
-        if self._at_once > 1:
+        if self.at_once > 1:
             self._request["threads"] = 1
 
     def run(self, asked: Iterable[Asked], show: Callable[[Asked, int], object]) -> Iterator[Training]:
         """Yield them as they end. `show` hears, from whatever thread, how many updates a training has taken."""
         wanted = list(asked)
-        pool = ThreadPoolExecutor(max(1, min(self._at_once, len(wanted))))
+        pool = ThreadPoolExecutor(max(1, min(self.at_once, len(wanted))))
         try:
             for done in as_completed([pool.submit(self._train, item, show) for item in wanted]):
                 yield done.result()
@@ -59,7 +61,7 @@ class Trainings:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _train(self, asked: Asked, show: Callable[[Asked, int], object]) -> Training:
-        curve = _Curve()
+        curve, begun_s = _Curve(), time.monotonic()
         status, reason = Status.OK, None
         scores: dict[str, float] = {}
         process: Process | None = None
@@ -89,6 +91,8 @@ class Trainings:
             samples_per_update=curve.samples / curve.taken if curve.taken else None,
             seen_share=curve.seen_share,
             scores=scores,
+            updates_s=curve.updates_s,
+            other_s=time.monotonic() - begun_s - curve.updates_s,
         )
 
 
@@ -101,12 +105,14 @@ class _Curve:
         self.train_losses: list[float] = []
         self.taken, self.tokens, self.samples = 0, 0, 0
         self.seen_share = 0.0
+        self.updates_s = 0.0
 
     def take(self, process: Process, until: int, replicas: int) -> None:
         """All updates up to that one, and what has been learnt then."""
-        count = until - self.taken
+        count, begun_s = until - self.taken, time.monotonic()
         answers = process.call({"do": "steps", "with": {"count": count}}, TIMEOUT_S)
         self.taken = until
+        self.updates_s += time.monotonic() - begun_s
         shares = replicas / len(answers)
         self.tokens += round(shares * sum(sum(answer["tokens"]) for answer in answers))
         self.samples += round(shares * sum(sum(answer["samples"]) for answer in answers))

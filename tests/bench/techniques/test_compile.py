@@ -46,7 +46,7 @@ def losses(corpus: Corpus, *names: str) -> list[float]:
 @pytest.mark.parametrize(
     ("name", "asks_for_cuda_graphs"),
     [
-        ("compile", False),
+        pytest.param("compile", False, marks=pytest.mark.long),
         pytest.param("compile_dynamic", False, marks=pytest.mark.long),
         pytest.param("compile_max_autotune", True, marks=pytest.mark.long),
     ],

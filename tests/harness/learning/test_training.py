@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -29,33 +30,37 @@ def trained(fork_server: ForkServer, tmp_path: Path, *asked: Asked) -> list[Trai
     return [found[item] for item in asked]
 
 
-def asked(*techniques: str, seed: int = 0, rate: float = 30.0, updates: int = 60) -> Asked:
+def untimed(training: Training) -> Training:
+    return dataclasses.replace(training, updates_s=0.0, other_s=0.0)
+
+
+def asked(*techniques: str, seed: int = 0, rate: float = 30.0, updates: int = 40) -> Asked:
     return Asked(techniques=techniques, seed=seed, rate=rate, updates=updates)
 
 
 def test_a_model_learns_and_a_seed_is_a_training(fork_server: ForkServer, tmp_path: Path) -> None:
     first, other, slow = trained(fork_server, tmp_path, asked(), asked(seed=1), asked(rate=1.0))
     (again,) = trained(fork_server, tmp_path, asked())
-    assert first == again
-    assert first.status is Status.OK and first.updates[0] == 0 and first.updates[-1] == 60
+    assert untimed(first) == untimed(again)
+    assert first.status is Status.OK and first.updates[0] == 0 and first.updates[-1] == 40
     assert len(first.updates) == len(first.held_out_losses) == len(first.train_losses) + 1
     # Bytes that all come as often.
     assert first.held_out_losses[0] == pytest.approx(math.log(260), rel=0.05)
-    assert first.held_out_losses[-1] < 0.75 * first.held_out_losses[0] < slow.held_out_losses[-1]
+    assert first.held_out_losses[-1] < 0.8 * first.held_out_losses[0] < slow.held_out_losses[-1]
     assert first.tokens_per_update == 4 * 32 and first.samples_per_update == 4
     assert other.held_out_losses != first.held_out_losses
 
 
-def test_techniques_of_the_same_arithmetic_learn_the_same(fork_server: ForkServer, tmp_path: Path) -> None:
-    plain, halves, ranks, compiled = trained(
-        fork_server,
-        tmp_path,
-        *(asked(*names, updates=24) for names in ((), ("accumulate_2",), ("ddp_2",), ("compile",))),
-    )
-    for item in (halves, ranks, compiled):
-        assert item.status is Status.OK, item.reason
-        assert item.held_out_losses == pytest.approx(plain.held_out_losses, rel=2e-3)
-        assert item.tokens_per_update == plain.tokens_per_update
+@pytest.mark.parametrize(
+    "names", [("accumulate_2",), ("ddp_2",), pytest.param(("compile",), marks=pytest.mark.long)], ids="+".join
+)
+def test_techniques_of_the_same_arithmetic_learn_the_same(
+    fork_server: ForkServer, tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    plain, other = trained(fork_server, tmp_path, asked(updates=8), asked(*names, updates=8))
+    assert other.status is Status.OK, other.reason
+    assert other.held_out_losses == pytest.approx(plain.held_out_losses, rel=2e-3)
+    assert other.tokens_per_update == plain.tokens_per_update
 
 
 def test_who_is_taught_what_is_held_out_is_seen(fork_server: ForkServer, tmp_path: Path) -> None:
