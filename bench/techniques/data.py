@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from bench.workload import Batch
 LOADER_DOCS = "https://docs.pytorch.org/docs/stable/data.html"
 PREFETCHED = 2
 """Batches that wait ready: one to be taken and one being made."""
+PATIENCE_S = 5.0
+"""For the batch that a thread is still making when nobody asks for more."""
 POOL = 64
 """Batches whose samples are sorted by length together; between pools the order stays random."""
 
@@ -85,20 +88,32 @@ def prefetch_thread(setup: TrainingSetup) -> TrainingSetup:
 
 def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
     ready: queue.Queue[Batch | BaseException] = queue.Queue(PREFETCHED)
+    ended = threading.Event()
 
     def fill() -> None:
         try:
             for batch in batches:
                 ready.put(batch)
+                if ended.is_set():
+                    return
         except BaseException as error:  # The training thread has to hear of it, whatever it is.
             ready.put(error)
 
-    threading.Thread(target=fill, daemon=True).start()
-    while True:
-        batch = ready.get()
-        if isinstance(batch, BaseException):
-            raise batch
-        yield batch
+    filler = threading.Thread(target=fill, daemon=True)
+    filler.start()
+    try:
+        while True:
+            batch = ready.get()
+            if isinstance(batch, BaseException):
+                raise batch
+            yield batch
+    finally:
+        # It draws from the generators of the process, from which whoever trains next is seeded.
+        ended.set()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                ready.get_nowait()
+        filler.join(PATIENCE_S)
 
 
 @technique(

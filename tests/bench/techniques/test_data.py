@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 import time
@@ -15,6 +16,7 @@ import torch
 
 from bench.corpus import BYTES, Corpus
 from bench.setup import TrainingSetup, Unsupported, baseline
+from bench.techniques import data
 from bench.workload import Workload
 from harness.evidence.load import Load, load
 from harness.timing.feed import Batches
@@ -253,3 +255,13 @@ def test_every_step_tells_its_wait_and_its_copy(corpus: Corpus) -> None:
     assert len(told["data_wait_s"]) == len(told["copy_s"]) == 3
     parts = zip(told["data_wait_s"], told["copy_s"], told["step_times_s"], strict=True)
     assert all(wait > 0 and copy > 0 and wait + copy < step for wait, copy, step in parts)
+
+
+def test_a_thread_that_makes_batches_ends_with_whoever_asked_for_them() -> None:
+    """It draws from the same generators as the next model that is built."""
+    before = threading.active_count()
+    batches = data._ahead(itertools.count())
+    assert [next(batches) for _ in range(3)] == [0, 1, 2]
+    assert threading.active_count() == before + 1
+    del batches
+    assert threading.active_count() == before
