@@ -28,7 +28,7 @@ from harness.record import Record, Status
 from reports.formats import worth as formats
 from reports.page import worth as page
 from reports.text import worth as text
-from results import curves
+from results import curves, store
 from results import worth as outcome
 from results.compare import blocks
 from results.contrasts import contrasts
@@ -225,8 +225,11 @@ class _Asking:
         return self._told(records, is_interrupted)
 
     def _pace(self) -> list[Record]:
+        folder = self._folder / "pace"
+        if self._kept("tuning"):
+            return store.read(folder)  # It was known before anything was trained.
         try:
-            return measure(self._fork_server, self._prepared, self._folder / "pace").records
+            return measure(self._fork_server, self._prepared, folder).records
         except Unfinished as failure:
             if failure.interrupted:
                 raise KeyboardInterrupt from None
