@@ -17,7 +17,7 @@ from bench.setup import TrainingSetup
 from bench.workload import Batch, Samples
 from harness.message import Message
 
-EVALUATED = 16
+EVALUATED = 8
 """Batches of held-out samples, the same ones in every arm and at every time."""
 
 KNOWN = 4096
