@@ -29,7 +29,7 @@ AMD EPYC. Ratios are arm over baseline, below 1 is better, with bounds that hold
 
 ```
 trainpace worth --model gpt2/nano --technique muon --technique adam --technique lion --technique layer_drop \\
-    --technique distill --minutes 30
+    --technique distill --minutes 13
 python -m tests.worth_page --keep runs/RUN_ID
 ```"""
 
