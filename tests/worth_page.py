@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.spec import BASELINE
 from reports.text import listing
 from reports.wording import worth as wording
 from results.worth import Ratio
@@ -57,7 +58,7 @@ def _shown(arm: Mapping[str, Any]) -> dict[str, Any]:
         "reached": f"{arm['reached']:.0%} of {arm['seeds']}",
         "ends at": wording.loss(arm["final_loss"]),
         "learning rate": "unknown" if rate is None else f"{rate:.3g}x",
-        "verdict": arm["verdict"],
+        "verdict": "" if arm["techniques"] == BASELINE else arm["verdict"],
     }
 
 
