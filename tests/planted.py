@@ -262,3 +262,9 @@ def planted_every_third(setup: TrainingSetup) -> TrainingSetup:
             return own.loss(own.model, batch).detach()
 
     return replace(setup, gradients=gradients)
+
+
+@technique(stage=Stage.STEP, source=SOURCE)
+def planted_awake_by_half(setup: TrainingSetup) -> TrainingSetup:
+    """Does not sleep either, and trains on the first half of every batch: fast because it does less."""
+    return planted_half_batch(planted_awake(setup))

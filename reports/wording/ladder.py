@@ -75,7 +75,7 @@ def _memory(size_bytes: int | None) -> str:
 def sentences(ladder: Ladder) -> list[str]:
     """What else there is to say."""
     said = []
-    if ladder.memory_bytes is not None:
+    if ladder.memory_bytes is not None and ladder.techniques:
         said.append(
             f"{BASELINE} takes more than the {_memory(ladder.memory_bytes)} that are allowed: the recipe is the "
             "fastest that was found to take no more."

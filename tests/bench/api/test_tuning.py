@@ -36,7 +36,7 @@ def test_what_helps_is_found_and_confirmed_and_what_does_less_is_not(text_folder
     made = api.tune(
         DROWSY,
         minutes=3,
-        techniques=["planted_awake", "planted_half_batch", "accumulate_2", "schedule_constant"],
+        techniques=["planted_awake", "planted_awake_by_half", "accumulate_2", "schedule_constant"],
         modules=["tests.planted"],
         data=str(text_folder),
         device="cpu",
@@ -51,7 +51,7 @@ def test_what_helps_is_found_and_confirmed_and_what_does_less_is_not(text_folder
     assert found is not None and found.whole.helps and found.whole.repetitions >= 3
     assert found.without["planted_awake"].gain.hurts
     tried = {item.label: item for rung in made.ladder.rungs for item in rung.tried}
-    assert "samples an update" in str(tried["planted_half_batch"].reason)
+    assert "samples an update" in str(tried["planted_awake_by_half"].reason)
     kept = json.loads((made.folder / "recipe.json").read_text())
     assert kept["techniques"] == ["planted_awake"] and kept["speedup_low"] > 1
     # Whatever joined by chance is taken out again.
