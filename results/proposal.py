@@ -139,6 +139,6 @@ def verdict(found: Mean, level: float, *, is_late: bool) -> tuple[Verdict, str]:
     if p > level:
         return (
             Verdict.UNKNOWN,
-            f"p is {p:.2g}, and the level of this test {level:.2g}: more repetitions or seeds would tell more",
+            f"p is {p:.2g}, and the level of this test {level:.2g}: more of both tells more",
         )
     return Verdict.UNKNOWN, "not every training of the head has reached the loss"

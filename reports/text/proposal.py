@@ -13,7 +13,7 @@ def render(found: Proposal) -> str:
     if found.p is not None:
         lines += ["", f"time to the loss  {ratio(found.time_ratio)} of the base's"]
         if found.learns_alike:
-            lines.append(f"updates           as many: its losses and gradients are the base's")
+            lines.append("updates           as many: its losses and gradients are the base's")
         else:
             lines.append(f"updates           {ratio(found.updates_ratio)}, over {found.seeds} seeds")
         lines.append(f"step              {ratio(found.step_ratio)}, over {found.repetitions} repetitions")
