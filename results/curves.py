@@ -7,7 +7,6 @@ of a folder with `pandas.read_parquet("FOLDER/trainings")`.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +73,3 @@ def _training(row: dict[str, Any]) -> Training:
     kept = {name: value for name, value in row.items() if name not in ("purpose", "label")}
     kept["scores"] = dict(kept["scores"])
     return Training.from_json(kept | {"asked": asked})
-
-
-def of(trainings: Sequence[Training], label: str) -> list[Training]:
-    return [item for item in trainings if item.asked.label == label]

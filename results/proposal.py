@@ -137,8 +137,5 @@ def verdict(found: Mean, level: float, *, is_late: bool) -> tuple[Verdict, str]:
     if p_no_gain(found) <= HARM_LEVEL:
         return Verdict.DISCARD, f"it is proven to gain less than {LEAST_GAIN:.0%}"
     if p > level:
-        return (
-            Verdict.UNKNOWN,
-            f"p is {p:.2g}, and the level of this test {level:.2g}: more of both tells more",
-        )
+        return Verdict.UNKNOWN, f"p is {p:.2g}, and not below the level {level:.2g} of this test"
     return Verdict.UNKNOWN, "not every training of the head has reached the loss"

@@ -37,8 +37,6 @@ SAME = ("batch", "sequence")
 THREADS_COST = 1.2
 """Trainings beside each other on one thread each take about so many times what they would take in turn."""
 
-LEDGER = Path("trainpace-judge.json")
-
 
 def judge(
     asked: Asked,
@@ -47,7 +45,7 @@ def judge(
     seeds: int = 8,
     repetitions: int = 6,
     updates: int | None = None,
-    ledger: Path = LEDGER,
+    ledger: Path,
     out: Path = Path("runs"),
     show: Show = lambda text: None,
 ) -> tuple[Path, Proposal]:

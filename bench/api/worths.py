@@ -136,8 +136,8 @@ def worth(
 
     The target is what the baseline's median seed reaches after `updates`, as many as there is time for unless they are
     given, or `target`. Each arm gets its learning rate from so many `rates`. With `dry_run` it only says what would be
-    trained, and returns nothing. Raises ValueError for what cannot be
-    asked, and ArmFailed where a checkpoint that an arm starts from cannot be made.
+    trained, and returns nothing. Raises ValueError for what cannot be asked, and ArmFailed where a checkpoint that an
+    arm starts from cannot be made.
     """
     if resume is None and model is None:
         raise ValueError("no model is named: give --model, as in --model gpt2/nano")
@@ -369,7 +369,7 @@ class _Asking:
 
 
 def _label(names: Sequence[str]) -> str:
-    return "+".join(item.name for item in compose(names)) or BASELINE
+    return "+".join(names) or BASELINE
 
 
 def _learns_alike(names: Sequence[str]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,13 +11,8 @@ import typer
 from bench import cards as known_cards
 from bench import catalogue
 from bench.cli.console import tell_timing, usage_errors
-from bench.cli.options import Batch, Data, DeviceName, LabelColumn, Models, Plugins, TextColumn
+from bench.cli.options import Batch, Data, DeviceName, Format, LabelColumn, Models, Plugins, TextColumn
 from bench.spec import Phase, parse_composition
-
-
-class Format(StrEnum):
-    TABLE = "table"
-    JSON = "json"
 
 
 def fit(

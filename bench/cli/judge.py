@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from bench import catalogue
-from bench.cli.console import fail, usage_errors
+from bench.cli.console import INTERRUPTED, fail, usage_errors
 from bench.cli.options import Batch, Data, DeviceName, LabelColumn, Plugins, Sequence, TextColumn
 from bench.spec import BASELINE, Phase, WorkloadSpec, parse_composition
 from results.exit_code import ExitCode
@@ -95,7 +95,7 @@ def judge(
                 show=lambda line: typer.echo(line, err=True),
             )
         except KeyboardInterrupt:
-            fail("interrupted: no verdict", 130)
+            fail("interrupted: no verdict", INTERRUPTED)
     if output is Format.JSON:
         typer.echo(json.dumps(plain(made), indent=2))
     else:

@@ -14,6 +14,13 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+class Format(StrEnum):
+    """Of what is printed, for people or for programs."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
 Models = Annotated[
     list[str] | None,
     typer.Option(help="FAMILY/SIZE, FILE.py:FUNCTION, a model folder or a Hugging Face id. May repeat."),

@@ -6,7 +6,6 @@ import contextlib
 import json
 import re
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,13 +13,8 @@ import typer
 
 from bench import catalogue
 from bench.cli.console import INTERRUPTED, fail, usage_errors
-from bench.cli.options import Batch, Data, DeviceName, LabelColumn, Plugins, Sequence, TextColumn
+from bench.cli.options import Batch, Data, DeviceName, Format, LabelColumn, Plugins, Sequence, TextColumn
 from bench.spec import Overrides, Phase, parse_composition
-
-
-class Format(StrEnum):
-    TABLE = "table"
-    JSON = "json"
 
 
 def worth(
