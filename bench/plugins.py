@@ -37,14 +37,16 @@ def load_installed() -> None:
 
 
 def load_file(path: str | Path, *, kind: str = "plugin") -> ModuleType:
-    """Import a file by its path, once in a process; the files beside it can be imported from it.
+    """Import a file by its path, once in a process, also where it is imported by name already; the files beside it can
+    be imported from it.
 
     Raises ValueError, naming the file as a `kind`, if it is missing or fails to import.
     """
     file = _by_the_path(Path(path))
     name = f"trainpace_file_{file.stem}_{zlib.crc32(str(file).encode()):08x}"
-    if name in sys.modules:
-        return sys.modules[name]
+    loaded = sys.modules.get(name) or _imported_by_name(file)
+    if loaded is not None:
+        return loaded
     if not file.is_file():
         raise ValueError(f"{kind} file {str(path)!r} does not exist: give the path of a .py file")
     location = importlib.util.spec_from_file_location(name, file)
@@ -67,6 +69,14 @@ def load_file(path: str | Path, *, kind: str = "plugin") -> ModuleType:
         del sys.modules[name]
         raise ValueError(f"{kind} file {str(path)!r} failed to import: {root_cause(error)}") from error
     return module
+
+
+def _imported_by_name(file: Path) -> ModuleType | None:
+    """The module that an import statement made of the file: a second one would register its techniques again."""
+    for module in list(sys.modules.values()):
+        if getattr(module, "__file__", None) == str(file) and module.__name__ != "__main__":
+            return module
+    return None
 
 
 @contextlib.contextmanager

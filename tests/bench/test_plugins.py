@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench import plugins
-from tests import ROOT
+from tests import ROOT, planted
 
 EXAMPLE = ROOT / "examples" / "plugin.py"
 
@@ -46,8 +46,7 @@ def test_the_examples_plan_runs(tmp_path: Path, text_folder: Path) -> None:
 
 @pytest.mark.long
 def test_a_technique_that_breaks_its_word_fails_the_check() -> None:
-    planted = ROOT / "tests" / "planted.py"
-    checked = trainpace("check-technique", "planted_half_batch", "--plugin", str(planted))
+    checked = trainpace("check-technique", "planted_half_batch", "--plugin", str(planted.__file__))
     assert checked.returncode == 1
     assert "samples an update" in checked.stdout
     assert "does not keep its word" in checked.stderr
@@ -77,3 +76,7 @@ def test_a_bad_file_is_named(tmp_path: Path, content: str | None, told: str) -> 
         file.write_text(content)
     with pytest.raises(ValueError, match=rf"plugin file .*mine\.py.*{told}"):
         plugins.load_file(file)
+
+
+def test_a_file_that_is_imported_by_name_already_is_not_imported_again() -> None:
+    assert plugins.load_file(ROOT / "tests" / "planted.py") is planted
