@@ -37,6 +37,9 @@ CUSTOM = "-custom"
 CPU_PARAMETERS = 50_000_000
 """Larger models take seconds a step on a CPU: whoever wants to wait for them names them."""
 
+PREDICTABLE_PARAMETERS = 200_000_000
+"""Of larger ones it is not even predicted on a CPU how long a step takes: that takes seconds an operator."""
+
 
 COMMON = (
     "accumulate_4",
@@ -180,7 +183,8 @@ def crossover(host: Host) -> Plan:
     (shape,) = _workloads("gpt2/nano", batch=8, sequence=64 if host.device == "cpu" else 512)
     return Plan(
         name="crossover",
-        workloads=tuple(sizes_of("gpt2", host, shape)),
+        workloads=tuple(sizes_of("gpt2", host, shape, PREDICTABLE_PARAMETERS)),
+        narrows=True,
         compositions=(("amp_bf16",),),
         device=host.device,
         repetitions=6,
@@ -214,15 +218,15 @@ def _scaling(host: Host, name: str, beside: tuple[str, ...]) -> Plan:
     )
 
 
-def sizes_of(name: str, host: Host, shape: WorkloadSpec) -> list[WorkloadSpec]:
-    """The sizes of a family that can be trained here in this shape, in reasonable time, smallest first."""
+def sizes_of(name: str, host: Host, shape: WorkloadSpec, most_parameters: int = CPU_PARAMETERS) -> list[WorkloadSpec]:
+    """The sizes of a family to train here in this shape, smallest first; on a CPU up to so many parameters."""
     family = families()[name]
     if host.device == "cuda":
         # To count, libraries would be imported that start CUDA, and no process but the arms' is to be on the GPU.
         return host.fitting([dataclasses.replace(shape, model=f"{name}/{size}") for size in family.sizes])
     counts = {size: parameter_count(family, made) for size, made in family.sizes.items()}
     ordered = sorted(counts, key=lambda size: counts[size])
-    bearable = [size for size in ordered if counts[size] <= CPU_PARAMETERS]
+    bearable = [size for size in ordered if counts[size] <= most_parameters]
     return host.fitting([dataclasses.replace(shape, model=f"{name}/{size}") for size in bearable or ordered[:1]])
 
 
@@ -231,11 +235,12 @@ def customise(plan: Plan, host: Host, overrides: Overrides) -> Plan:
     shaped = tuple(map(overrides.shaped, plan.workloads))
     if overrides.models:
         # What shape all of the plan's workloads have is the plan's, whatever the model.
+        most = PREDICTABLE_PARAMETERS if plan.narrows else CPU_PARAMETERS
         expanded = [
             spec
             for model in overrides.models
             for spec in (
-                sizes_of(model, host, shaped[0])
+                sizes_of(model, host, shaped[0], most)
                 if model in families()
                 else [dataclasses.replace(shaped[0], model=model)]
             )
@@ -250,6 +255,8 @@ def customise(plan: Plan, host: Host, overrides: Overrides) -> Plan:
         workloads=shaped,
         compositions=tuple(dict.fromkeys(overrides.compositions)) or plan.compositions,
         repetitions=overrides.repetitions or plan.repetitions,
+        # Whoever names sizes wants those.
+        narrows=plan.narrows and all(model in families() for model in overrides.models),
         budget_s=plan.budget_s if keeps_budget else overrides.budget_s,
     )
 

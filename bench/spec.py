@@ -141,6 +141,8 @@ class Plan:
 
     Every workload is one heat: the baseline and every composition. `repetitions` is the least number of repetitions;
     more follow while `budget_s` (seconds of wall time for the whole run, None: no more than `repetitions`) allows.
+    Workloads are the sizes of one family, smallest first, in a plan that `narrows`: those are measured between which a
+    technique is predicted to begin to pay.
     """
 
     name: str
@@ -150,6 +152,7 @@ class Plan:
     repetitions: int = 3
     budget_s: float | None = None
     seed: int = 0
+    narrows: bool = False
     protocol: Protocol = field(default_factory=Protocol)
 
     def __post_init__(self) -> None:

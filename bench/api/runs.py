@@ -17,6 +17,8 @@ from bench.plans import customise, known_plan
 from bench.spec import Overrides, Phase, Plan, parse_composition
 from harness.heats.sweep import Sweep, check_resumable
 from harness.preparation.forecast import forecast, without_those_that_do_not_fit
+from harness.preparation.narrowing import narrowed
+from harness.preparation.pacing import paces_of
 from harness.preparation.prepared import Prepared, look, prepare
 from harness.processes.fork_server import ForkServer
 from harness.record import Record
@@ -153,6 +155,10 @@ def measure(fork_server: ForkServer, prepared: Prepared, folder: Path) -> Run:
     forecasts = forecast(prepared, fork_server)
     print(predicted.memory(prepared, forecasts))
     prepared = without_those_that_do_not_fit(prepared, forecasts)
+    if prepared.plan.narrows:
+        begun = {record.workload for record in finished}
+        prepared, left_out = narrowed(prepared, paces_of(prepared, fork_server, predicted.tell_timing), begun)
+        print(predicted.left_out(left_out) or "no size is left out: of none it is predicted what measuring would tell")
     with Live(prepared.plan) as live:
 
         def keep(record: Record) -> None:

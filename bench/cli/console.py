@@ -22,11 +22,6 @@ def fail(message: object, code: int = USAGE_ERROR) -> NoReturn:
     raise typer.Exit(code)
 
 
-def tell_timing(count: int) -> None:
-    """Why it takes a while, and that it does so once."""
-    typer.echo(f"timing {count} operators, once for this machine; leave it alone meanwhile ..", err=True)
-
-
 @contextmanager
 def usage_errors(failed: int = NOTHING_MEASURED) -> Iterator[None]:
     """Bad input, which is a ValueError that names it, ends the program with one line; so does a machine that fails."""

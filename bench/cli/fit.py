@@ -10,7 +10,7 @@ import typer
 
 from bench import cards as known_cards
 from bench import catalogue
-from bench.cli.console import tell_timing, usage_errors
+from bench.cli.console import usage_errors
 from bench.cli.options import Batch, Data, DeviceName, Format, LabelColumn, Models, Plugins, TextColumn
 from bench.spec import Phase, parse_composition
 
@@ -50,6 +50,7 @@ def fit(
         if not plugin:
             catalogue.check([parse_composition(text) for text in technique or ()])
         from bench import api
+        from reports.text import predicted
 
         found = api.fit(
             model or [],
@@ -66,7 +67,7 @@ def fit(
             label_column=label_column,
             plugins=plugin or [],
             check=check,
-            show=tell_timing,
+            show=predicted.tell_timing,
         )
         if html is not None:
             html.write_text(found.html(), encoding="utf-8")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench import catalogue
-from bench.cli.console import INTERRUPTED, NOTHING_MEASURED, fail, tell_timing, usage_errors
+from bench.cli.console import INTERRUPTED, NOTHING_MEASURED, fail, usage_errors
 from bench.cli.options import Batch, Data, DeviceName, LabelColumn, Models, Plugins, RecipeFile, Sequence, TextColumn
 from bench.recipe import read as read_recipe
 from bench.spec import Overrides, Phase, parse_composition
@@ -106,15 +106,17 @@ def run(
 def _print_plan(prepared: Prepared, fork_server: ForkServer, *, as_json: bool) -> None:
     """Print what would run, and what it would take."""
     from harness.preparation.forecast import forecast, without_those_that_do_not_fit
+    from harness.preparation.narrowing import narrowed
     from harness.preparation.pacing import paces_of
-    from reports.text import dry_run
+    from reports.text import dry_run, predicted
 
     forecasts = forecast(prepared, fork_server)
-    paces = paces_of(without_those_that_do_not_fit(prepared, forecasts), fork_server, tell_timing)
+    paces = paces_of(without_those_that_do_not_fit(prepared, forecasts), fork_server, predicted.tell_timing)
+    prepared, left_out = narrowed(prepared, paces)
     if as_json:
         typer.echo(json.dumps(dry_run.as_json(prepared, forecasts, paces), indent=2))
     else:
-        typer.echo(dry_run.dry_run(prepared, forecasts, paces))
+        typer.echo(dry_run.dry_run(prepared, forecasts, paces, left_out))
 
 
 def _conclude(made: Run) -> None:

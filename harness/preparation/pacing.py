@@ -47,6 +47,14 @@ workload that was not (docs/before.md)."""
 
 BOUNDS = "Bounds of predicted step times are those that held nine of ten on two cores of an AMD EPYC (docs/before.md)."
 
+SURE = 1.1
+"""Speed-ups nearer to 1 are not told: what is predicted of them is too far off for that (docs/before.md)."""
+
+
+def is_sure(speedup: float) -> bool:
+    """Whether a predicted one is far enough from 1."""
+    return abs(math.log(speedup)) > math.log(SURE)
+
 
 Show = Callable[[int], object]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -11,22 +10,27 @@ from typing import Any
 from bench.registry import techniques
 from bench.spec import BASELINE, Phase, Plan, Trial
 from harness.preparation.forecast import Forecasts, does_not_fit
-from harness.preparation.pacing import BOUNDS, Pace
+from harness.preparation.narrowing import Size
+from harness.preparation.pacing import BOUNDS, Pace, is_sure
 from harness.preparation.prepared import Prepared
+from reports.text import predicted
 from reports.wording import quantity
 
 NOT_SURE = "it takes about as much as is free: whether it fits, only trying tells"
 
 
-SIGN = 1.1
-"""Speed-ups nearer to 1 are not told: what is predicted of them is too far off for that (docs/before.md)."""
-
 Paces = Mapping[tuple[str, str], Pace]
 """By workload and label."""
 
 
-def dry_run(prepared: Prepared, forecasts: Forecasts, paces: Paces = MappingProxyType({})) -> str:
-    """The arms with what each will take of time and memory, what is unsupported and why, and the estimated time."""
+def dry_run(
+    prepared: Prepared,
+    forecasts: Forecasts,
+    paces: Paces = MappingProxyType({}),
+    left_out: Mapping[str, Size] = MappingProxyType({}),
+) -> str:
+    """The arms with what each will take of time and memory, what is unsupported and why, the estimated time, and which
+    sizes were left out."""
     plan = prepared.plan
     lines = [f"plan {plan.name} on {prepared.machine.device_name}, at least {plan.repetitions} repetitions", ""]
     for entry in prepared.entries:
@@ -37,6 +41,7 @@ def dry_run(prepared: Prepared, forecasts: Forecasts, paces: Paces = MappingProx
         for label in labels:
             pace, memory = _pace_of(paces, entry.spec.name, label), _memory_of(forecasts, entry.spec.name, label)
             lines.append(f"  {label:{width}}  {pace}{memory}")
+    lines += ["", predicted.left_out(left_out)] if left_out else []
     if prepared.unsupported:
         lines += ["", "unsupported:"] + [
             f"  {workload}, {label}: {reason}" for (workload, label), reason in prepared.unsupported.items()
@@ -92,7 +97,7 @@ def _pace_of(paces: Paces, workload: str, label: str) -> str:
         return f"step time not known: {pace.reason}; "
     low, high = (quantity.duration(bound) for bound in pace.interval_s)
     ratio = (baseline.step_time_s or pace.step_time_s) / pace.step_time_s if baseline else 1.0
-    speed = f", {quantity.ratio(ratio)}" if abs(math.log(ratio)) > math.log(SIGN) else ""
+    speed = f", {quantity.ratio(ratio)}" if is_sure(ratio) else ""
     return f"{quantity.duration(pace.step_time_s)} a step ({low} to {high}{speed}); "
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 
 from harness.preparation.forecast import Forecasts, does_not_fit
+from harness.preparation.narrowing import Size
 from harness.preparation.prepared import Prepared
 from reports.wording import quantity
 from results.compare import Comparison
@@ -33,6 +35,25 @@ def memory(prepared: Prepared, forecasts: Forecasts) -> str:
 def _range(sizes: dict[str, int]) -> str:
     least, most = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
     return f"{quantity.memory(sizes[least])} {least} to {quantity.memory(sizes[most])} {most}"
+
+
+def tell_timing(count: int) -> None:
+    """Why it takes a while, and that it does so once, on standard error."""
+    print(f"timing {count} operators, once for this machine; leave it alone meanwhile ..", file=sys.stderr)
+
+
+def left_out(sizes: Mapping[str, Size]) -> str:
+    """One line a workload that is not measured, with what is predicted of it."""
+    return "\n".join(f"{workload} is not measured: {_told(size)}" for workload, size in sizes.items())
+
+
+def _told(size: Size) -> str:
+    speedups = ", ".join(
+        f"{label} {'not known' if value is None else quantity.ratio(value)}" for label, value in size.speedups.items()
+    )
+    if not size.bearable:
+        return f"its steps take too long here; predicted are {speedups}. Name it with --model to measure it"
+    return f"predicted are {speedups}, and nothing begins to pay there"
 
 
 WITHIN = 0.005
