@@ -1,8 +1,9 @@
 """How a recipe grows: what each heat says of the rivals of the recipe so far, and the ladder that this makes.
 
 A rival joins when its simultaneous bounds against the recipe so far leave 1 out (results.contrasts), never for its
-estimate. The bounds are looked at after every repetition, and the best of many is chosen by them, so a rung's figure is
-a little too good; that of the whole recipe comes from fresh repetitions that took no part in any choice.
+estimate. The bounds are looked at after every repetition, and the best of many is chosen by them, so what a heat says
+of the one that joins is a little too good. What is told of a rung is therefore made of all heats that had both sides of
+it, later ones too; that of the whole recipe comes from fresh repetitions that took no part in any choice.
 """
 
 from __future__ import annotations
@@ -86,8 +87,8 @@ class Tried:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rung:
     """One heat of the climb: the recipe `before`, who was tried against it, and the recipe `after` it, which is the
-    same where nobody joined. `late` heats try what waits until nothing else helps. `arm_s` is what
-    an arm took with what it compiles: the one that joined, or most of them."""
+    same where nobody joined. `late` heats try what waits until nothing else helps. `arm_s` is what an arm took with
+    what it compiles: the one that joined, or most of them. `overall` is what all heats of the tuning say of it."""
 
     before: tuple[str, ...]
     after: tuple[str, ...]
@@ -95,6 +96,14 @@ class Rung:
     late: bool
     seconds: float
     arm_s: float
+    overall: Gain | None = None
+
+    @property
+    def gain(self) -> Gain:
+        """What the step makes of the pace, by all that is known; unknown where nobody joined."""
+        if self.overall is not None:
+            return self.overall
+        return self.chosen.gain if self.chosen else Gain()
 
     @property
     def undecided(self) -> list[Tried]:
@@ -166,8 +175,8 @@ class Ladder:
 
     @property
     def product(self) -> float | None:
-        """Of the rungs' factors: what the whole would be if nothing had been chosen for its luck."""
-        factors = [rung.chosen.gain.speedup for rung in self.steps if rung.chosen]
+        """Of the rungs' factors."""
+        factors = [rung.gain.speedup for rung in self.steps]
         return math.prod(factor for factor in factors if factor is not None) if factors else None
 
     @property
@@ -185,9 +194,9 @@ def write(ladder: Ladder, file: Path) -> None:
         {
             "added": rung.added,
             "removed": rung.removed,
-            "speedup": rung.chosen.gain.speedup,
-            "speedup_low": rung.chosen.gain.low,
-            "speedup_high": rung.chosen.gain.high,
+            "speedup": rung.gain.speedup,
+            "speedup_low": rung.gain.low,
+            "speedup_high": rung.gain.high,
             "peak_memory_bytes": rung.chosen.peak_memory_bytes,
             "seconds": rung.seconds,
         }
@@ -252,6 +261,14 @@ def _tried(
         reason=reason,
         failed=failed is not None or too_large,
     )
+
+
+def overall(rung: Rung, heats: Sequence[Sequence[Record]]) -> Gain:
+    """What all heats that had both sides of a rung say of it."""
+    before, after = ("+".join(names) or BASELINE for names in (rung.before, rung.after))
+    values = [block for records in heats for block in blocks(records)]
+    own = ([record for record in records if record.techniques == after] for records in heats)
+    return gain(contrasts(values, before, [after]).get(after), *own)
 
 
 def gain(found: Contrast | None, *heats: Sequence[Record]) -> Gain:

@@ -113,7 +113,12 @@ class Climb:
         return Ladder(
             workload=dataclasses.asdict(asked.workload),
             techniques=tuple(item.name for item in compose(recipe)),
-            rungs=tuple(rungs),
+            rungs=tuple(
+                dataclasses.replace(rung, overall=ladders.overall(rung, list(self.stages.measured.values())))
+                if rung.chosen
+                else rung
+                for rung in rungs
+            ),
             confirmation=confirmation,
             left_out=self.options.left_out,
             allowed=asked.allowed,

@@ -57,8 +57,9 @@ class Asked:
 
 @dataclass(slots=True, kw_only=True)
 class Stages:
-    """The heats of a tuning so far, each with the recipe that its rivals were held against. A stage is kept in a folder
-    of `folder`/records, and is not measured again when the tuning goes on."""
+    """The `heats` of a climb so far, each with the recipe that its rivals were held against, and all that was
+    `measured`, by stage. A stage is kept in a folder of `folder`/records, and is not measured again when the tuning
+    goes on."""
 
     asked: Asked
     prepared: Prepared
@@ -66,6 +67,7 @@ class Stages:
     fork_server: ForkServer
     folder: Path
     heats: list[tuple[tuple[str, ...], list[Record]]] = dataclasses.field(default_factory=list)
+    measured: dict[str, list[Record]] = dataclasses.field(default_factory=dict)
     begun_s: float = dataclasses.field(default_factory=time.monotonic)
 
     @property
@@ -123,6 +125,7 @@ class Stages:
         finished = store.read(folder) if store.has_records(folder) else []
         done = folder / "done.json"
         if done.exists():
+            self.measured[stage] = finished
             return finished, json.loads(done.read_text(encoding="utf-8"))
         plan = dataclasses.replace(
             self.prepared.plan,
@@ -158,6 +161,7 @@ class Stages:
                 log=(self.folder / "arms.log").resolve(),
             )
             sweep.run(self.fork_server)
+        self.measured[stage] = sweep.records
         put_off = [label for _, label in sweep.put_off]
         done.write_text(json.dumps(put_off), encoding="utf-8")
         return sweep.records, put_off

@@ -49,7 +49,13 @@ VIEWS = {
 }
 """What gives back its first argument's storage in another shape."""
 
-COPIES = {aten._to_copy.default, aten.clone.default}
+PLAIN = {
+    *(aten._to_copy.default, aten.clone.default, aten.zeros_like.default, aten.mm.default, aten.bmm.default),
+    *(aten.addmm.default, aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor),
+    *(aten.pow.Tensor_Scalar, aten.tanh.default, aten.tanh_backward.default, aten.sum.dim_IntList, aten.mean.dim),
+    *(aten.silu.default, aten.neg.default, aten.rsqrt.default, aten.linalg_vector_norm.default),
+}
+"""What makes one tensor, whose shape and type torch's own kernels tell of tensors that have no data."""
 
 
 class Kind(StrEnum):
@@ -126,7 +132,7 @@ class Ledger(TorchDispatchMode):
                 return _without_data(function, args, kwargs or {})
         if function in ALL_IN_PLACE:
             return None
-        if function in COPIES and type(args[0]) is FakeTensor and (kwargs or {}).get("device") is None:
+        if function in PLAIN and _are_fake(args) and (kwargs or {}).get("device") is None:
             result = _without_data(function, args, kwargs or {})
         else:
             result = function(*args, **(kwargs or {}))
@@ -254,6 +260,11 @@ class Ledger(TorchDispatchMode):
     def _left(self) -> None:
         if self._within:
             self._within.pop()
+
+
+def _are_fake(args: Any) -> bool:
+    """Whether all tensors among them are fake ones, of which no value is known either."""
+    return all(type(item) is FakeTensor and item.constant is None for item in args if isinstance(item, Tensor))
 
 
 def _without_data(function: Any, args: Any, kwargs: Any) -> FakeTensor:

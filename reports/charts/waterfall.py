@@ -36,7 +36,7 @@ def waterfall(ladder: Ladder) -> str | None:
 
 
 def _bars(ladder: Ladder) -> list[_Bar]:
-    gains = [rung.chosen.gain for rung in ladder.steps if rung.chosen]
+    gains = [rung.gain for rung in ladder.steps]
     paces = list(itertools.accumulate((gain.speedup or 1.0 for gain in gains), lambda pace, factor: pace * factor))
     rungs = [
         _Bar(wording.step(rung), begins, gain, canvas.FASTER)

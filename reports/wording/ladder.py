@@ -52,7 +52,7 @@ def climb(ladder: Ladder) -> list[dict[str, str]]:
         {
             "rung": str(number),
             "step": step(rung),
-            "factor": factor(rung.chosen.gain),
+            "factor": factor(rung.gain),
             "memory": _memory(rung.chosen.peak_memory_bytes),
             "without it, at the end": _without(found, rung),
             "took": quantity.duration(rung.seconds),
@@ -111,7 +111,7 @@ def docstring(ladder: Ladder, ranks: int) -> list[str]:
     where = f"Measured by trainpace {ladder.version} on {ladder.device_name} ({ladder.device})."
     if not ladder.techniques:
         return [f"Train {model} plainly: {_why_empty(ladder)}.", "", where, "", *how]
-    steps = [(step(rung), factor(rung.chosen.gain)) for rung in ladder.steps if rung.chosen]
+    steps = [(step(rung), factor(rung.gain)) for rung in ladder.steps]
     steps.append(("together, on fresh repetitions", factor(ladder.whole)))
     width = max(len(name) for name, _ in steps)
     lines = [f"    {name:{width}}  {pace}" for name, pace in steps]

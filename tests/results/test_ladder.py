@@ -123,6 +123,16 @@ def test_what_was_disturbed_each_time_is_undecided() -> None:
     assert {item.label for item in rung.undecided} == set(RIVALS)
 
 
+def test_what_is_told_of_a_rung_is_made_of_all_heats_that_had_both_sides_of_it() -> None:
+    lucky, later = heat({"b": 1.4}, 3, seed=1), heat({"b": 1.2, "b+d": 1.3}, 6, seed=2)
+    joined = ladder.heat(lucky, (), {"b": ("b",)})
+    rung = Rung(before=(), after=("b",), tried=tuple(joined), late=False, seconds=1.0, arm_s=1.0)
+    assert rung.gain == joined[0].gain
+    told = ladder.overall(rung, [lucky, later, heat({"c": 1.0}, 3)])
+    assert told.speedup is not None and 1.23 < told.speedup < 1.3 and told.repetitions == 9
+    assert dataclasses.replace(rung, overall=told).gain == told
+
+
 def test_it_is_kept_with_what_programs_ask_first(tmp_path: Path) -> None:
     def rung(before: tuple[str, ...], after: tuple[str, ...], factor: float) -> Rung:
         joined = Tried(techniques=after, gain=Gain(speedup=factor, low=factor - 0.02, high=factor + 0.02))
