@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 BYTE_VOCABULARY = 260
 """256 bytes and the special tokens; rounded up to a multiple of 4."""
 
+SPECIAL_TOKENS = ("<|end|>", "<|mask|>", "<|pad|>")
+
 Tokens = np.ndarray[tuple[int], np.dtype[np.unsignedinteger]]
 Text = np.ndarray[tuple[int], np.dtype[np.uint8]]
 Encode = Callable[[bytes], Tokens]
@@ -309,10 +311,36 @@ def _bpe_tokenizer(corpus: Corpus, vocabulary: Vocabulary) -> Tokenizer:
             texts,
             vocab_size=vocabulary.size,
             show_progress=False,
-            special_tokens=["<|end|>", "<|mask|>", "<|pad|>"],
+            special_tokens=list(SPECIAL_TOKENS),
         )
         write_atomically(target, lambda file: Path(file).write_text(trained.to_str(), encoding="utf-8"))
     return Tokenizer.from_file(str(target))
+
+
+def tokenizer_of(corpus: Corpus, vocabulary: Vocabulary) -> Any:
+    """The vocabulary as a tokenizer of transformers', which gives the same ids as the corpus has."""
+    own = _own_tokenizer(vocabulary)
+    if own is not None:
+        return own
+    from transformers import PreTrainedTokenizerFast
+
+    made = _bytes_tokenizer(vocabulary) if vocabulary.is_bytes else _bpe_tokenizer(corpus, vocabulary)
+    end, mask, pad = SPECIAL_TOKENS
+    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token=end, eos_token=end, mask_token=mask, pad_token=pad)
+
+
+def _bytes_tokenizer(vocabulary: Vocabulary) -> Tokenizer:
+    """Each byte is its own number. Byte-level BPE without a merge is that, by the letters that it has for bytes."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    letters = {letter: byte for byte, letter in bytes_to_unicode().items()}
+    special = dict(zip(SPECIAL_TOKENS, (vocabulary.end, vocabulary.mask, vocabulary.pad), strict=True))
+    made = Tokenizer(models.BPE(vocab=letters | special, merges=[]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens(list(SPECIAL_TOKENS))
+    return made
 
 
 def write_atomically(target: Path, write: Callable[[str], object]) -> None:

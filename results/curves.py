@@ -23,6 +23,7 @@ SCHEMA = pa.schema(
         ("seed", pa.int64()),
         ("rate", pa.float64()),
         ("asked_updates", pa.int64()),
+        ("on_course", pa.bool_()),
         ("status", pa.string()),
         ("reason", pa.string()),
         ("updates", pa.list_(pa.int64())),
@@ -50,6 +51,7 @@ def write(training: Training, folder: Path, purpose: str) -> None:
         "seed": asked["seed"],
         "rate": asked["rate"],
         "asked_updates": asked["updates"],
+        "on_course": asked["on_course"],
     }
     number = len(list((folder / "trainings").glob("part-*.parquet")))
     target = folder / "trainings" / f"part-{number:05d}.parquet"
@@ -70,6 +72,7 @@ def read(folder: Path, purpose: str) -> list[Training]:
 
 def _training(row: dict[str, Any]) -> Training:
     asked = {name: row.pop(name) for name in ("techniques", "seed", "rate")} | {"updates": row.pop("asked_updates")}
+    asked["on_course"] = bool(row.pop("on_course"))  # Earlier ones have no word of it.
     kept = {name: value for name, value in row.items() if name not in ("purpose", "label")}
     kept["scores"] = dict(kept["scores"])
     return Training.from_json(kept | {"asked": asked})

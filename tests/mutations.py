@@ -224,7 +224,8 @@ MUTANTS = (
         name="configured, not measured",
         code=ExitCode.INVALID,
         words="it was not measured",
-        # With so wide a harm the one that is measured comes to its verdict early.
+        # What is missing decides, whatever the one that is measured comes to.
+        options=("--model", "train.py:model", "--base", "base", "--head", "head", "--budget", "15"),
         settings='[tool.trainpace.gate]\nharm = 0.9\n[tool.trainpace.gate.workloads."other.py:model"]\nharm = 0.1\n',
     ),
     Mutant(

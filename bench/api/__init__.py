@@ -11,6 +11,7 @@
     api.gate(models=["train.py:make_model"], base="main").verdict
     api.tune("gpt2/tiny", minutes=10).techniques
     api.worth("gpt2/nano", ["muon"], minutes=10).plain()
+    api.day("gpt2", minutes=10, go=True).plain()
 
 Bad input raises ValueError with the line that the command would print. Like the command line this room sees all
 packages, and nothing but the command line imports it.
@@ -20,6 +21,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from bench.api.days import day
     from bench.api.finished import Run, compare
     from bench.api.fits import Fits, fit
     from bench.api.gates import Gate, gate
@@ -27,9 +29,24 @@ if TYPE_CHECKING:
     from bench.api.tuning import Tuned, tune
     from bench.api.worths import Worth, worth
 
-__all__ = ["Fits", "Gate", "Run", "Tuned", "Unfinished", "Worth", "compare", "fit", "gate", "run", "tune", "worth"]
+__all__ = [
+    "Fits",
+    "Gate",
+    "Run",
+    "Tuned",
+    "Unfinished",
+    "Worth",
+    "compare",
+    "day",
+    "fit",
+    "gate",
+    "run",
+    "tune",
+    "worth",
+]
 
 _PLACES = {
+    "day": "days",
     **dict.fromkeys(("Run", "compare"), "finished"),
     **dict.fromkeys(("Fits", "fit"), "fits"),
     **dict.fromkeys(("Gate", "gate"), "gates"),

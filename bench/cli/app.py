@@ -13,6 +13,7 @@ from bench.cli.calibration import calibration
 from bench.cli.check_technique import check_technique
 from bench.cli.compare import compare
 from bench.cli.console import USAGE_ERROR
+from bench.cli.day import day
 from bench.cli.doctor import doctor
 from bench.cli.fit import fit
 from bench.cli.gate import gate
@@ -48,6 +49,7 @@ app.command()(run)
 app.command()(tune)
 app.command()(worth)
 app.command()(judge)
+app.command()(day)
 app.command("list")(list_)
 app.command()(fit)
 app.command()(compare)

@@ -11,6 +11,8 @@ from typing import Any, cast
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+StateDict = dict[str, Any]
+
 Group = dict[str, Any]
 """Parameters under "params", and the options that are theirs alone."""
 
@@ -25,6 +27,14 @@ class Joint(Optimizer):
                 self.state[parameter] = state
             part.state = self.state
         self._parts = parts
+
+    def load_state_dict(self, state_dict: StateDict) -> None:
+        """The same for all parts, which go on to share what is loaded."""
+        super().load_state_dict(state_dict)
+        groups = iter(self.param_groups)
+        for part in self._parts:
+            part.state = self.state
+            part.param_groups = [next(groups) for _ in part.param_groups]
 
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Take the step of every part."""

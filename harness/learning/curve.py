@@ -13,12 +13,14 @@ from harness.record import Status
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """One training. `rate` is a factor of the workload's learning rate."""
+    """One training. `rate` is a factor of the workload's learning rate, which stays the same or, `on_course`, goes up
+    and down to nothing as that of a long training (harness.learning.course), which is evaluated at its end alone."""
 
     techniques: tuple[str, ...]
     seed: int
     rate: float
     updates: int
+    on_course: bool = False
 
     @property
     def label(self) -> str:

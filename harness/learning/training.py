@@ -13,6 +13,7 @@ from bench.composition import compose, ranks
 from bench.corpus import Part
 from bench.host import Host
 from bench.spec import Phase
+from harness.learning.course import Course
 from harness.learning.curve import Asked, Training
 from harness.message import Message
 from harness.preparation.prepared import TASK_TIMEOUT_S, Entry
@@ -71,8 +72,8 @@ class Trainings:
             process = self._fork_server.fork(self._request | own | {"replicas": shared.replicas}, shared.count)
             process.call({"do": "build"}, TIMEOUT_S)
             curve.evaluate(process)
-            for until in _times(asked.updates):
-                curve.take(process, until, shared.replicas)
+            for until in [asked.updates] if asked.on_course else _times(asked.updates):
+                curve.take(process, until, shared.replicas, Course(updates=asked.updates) if asked.on_course else None)
                 show(asked, until)
             scores = process.call({"do": "evaluate", "with": {"scores": True}}, TIMEOUT_S)[0]["scores"]
         except ArmFailed as failure:
@@ -107,10 +108,11 @@ class _Curve:
         self.seen_share = 0.0
         self.updates_s = 0.0
 
-    def take(self, process: Process, until: int, replicas: int) -> None:
+    def take(self, process: Process, until: int, replicas: int, course: Course | None) -> None:
         """All updates up to that one, and what has been learnt then."""
-        count, begun_s = until - self.taken, time.monotonic()
-        answers = process.call({"do": "steps", "with": {"count": count}}, TIMEOUT_S)
+        begun_s, updates = time.monotonic(), range(self.taken, until)
+        rates = [course.rate(update) for update in updates] if course else []
+        answers = process.call({"do": "steps", "with": {"count": len(updates), "rates": rates}}, TIMEOUT_S)
         self.taken = until
         self.updates_s += time.monotonic() - begun_s
         shares = replicas / len(answers)

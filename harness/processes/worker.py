@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,10 +41,17 @@ from harness.evidence.step_shares import Work, step_shares
 from harness.evidence.witness import Witness
 from harness.evidence.work import Tally
 from harness.message import Message
+from harness.processes import saved
 from harness.processes.channel import Channel, Closed
 from harness.record import Status
 from harness.timing.largest import largest_batch, ran_out_of_memory
 from harness.timing.trainer import Trainer
+
+COMMANDS = (
+    *("steps", "evaluate", "peaks", "account", "certify"),
+    *("save", "restore", "export", "write"),
+)
+"""What a built arm can be told, by the names of the methods that answer."""
 
 
 class Worker:
@@ -111,8 +118,23 @@ class Worker:
         setup = self._trainer.setup
         return {"build_s": self._build_s, "compute": setup.compute, "batch": setup.workload.batch}
 
-    def steps(self, count: int) -> Message:
-        return self._trainer.steps(count)
+    def steps(self, count: int, rates: Sequence[float] = ()) -> Message:
+        return self._trainer.steps(count, rates)
+
+    def save(self, file: str) -> Message:
+        saved.save(self._trainer, Path(file))
+        return {}
+
+    def restore(self, file: str) -> Message:
+        saved.restore(self._trainer, Path(file))
+        return {"steps_done": self._trainer.steps_done}
+
+    def export(self, folder: str) -> Message:
+        saved.export(self._trainer, Path(folder))
+        return {}
+
+    def write(self, count: int, length: int, prompt: str) -> Message:
+        return {"texts": saved.written(self._trainer, count, length, prompt)}
 
     def evaluate(self, scores: bool = False) -> Message:
         """What has been learnt so far, of an arm that is asked for with a `rate`; with `scores` those of a classifier
@@ -279,12 +301,10 @@ def run_rank(request: Message, connection: socket.socket, rank: int, world_size:
             case "build":
                 worker = Worker(request, rank, world_size)
                 return worker.built()
-            case name if worker is not None and name in ("steps", "evaluate", "peaks", "account", "certify"):
+            case name if worker is not None and name in COMMANDS:
                 answer: Message = getattr(worker, name)(**command.get("with", {}))
                 return answer
-        raise ValueError(
-            f"command {command!r} is not one of build, steps, evaluate, peaks, account, certify, build first"
-        )
+        raise ValueError(f"command {command!r} is not one of build, {', '.join(COMMANDS)}, build first")
 
     serve(handle, Channel(connection))
 

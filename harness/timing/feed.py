@@ -25,11 +25,11 @@ from harness.evidence.load import Counted, Load, load
 class Batches:
     """This rank's share of every global batch, endless, on the device, in an order that the seed alone decides."""
 
-    def __init__(self, setup: TrainingSetup, seed: int, *, each_sample_seeded: bool = False) -> None:
+    def __init__(self, setup: TrainingSetup, seed: int, *, each_sample_seeded: bool = False, begin: int = 0) -> None:
         """`each_sample_seeded`: what a sample draws depends on its index alone, whoever asks for it and in what order.
-        That takes too long for a life that is timed."""
+        That takes too long for a life that is timed. The first batch is number `begin`."""
         make = _of_a_stream if setup.workload.is_stream else _of_a_map
-        loader, sizes = make(setup, seed, each_sample_seeded)
+        loader, sizes = make(setup, seed, each_sample_seeded, begin)
         self._loads: deque[Load] = deque()
         self._copied = Copied()
         # A generator that knew this object would make a cycle of references, which is not freed in order: workers of
@@ -72,20 +72,25 @@ class Taking:
     copy_s: float
 
 
-def _of_a_map(setup: TrainingSetup, seed: int, each_sample_seeded: bool) -> tuple[Iterable[Batch], Iterator[int]]:
+def _of_a_map(
+    setup: TrainingSetup, seed: int, each_sample_seeded: bool, begin: int
+) -> tuple[Iterable[Batch], Iterator[int]]:
     """Batches of a map-style dataset, and how many samples each has."""
     samples: Any = setup.workload.data()
     if each_sample_seeded:
         samples = SeededSamples(samples, seed)
     together = each_sample_seeded and _collates_together(setup)
-    order = Counted(setup.order(len(samples), seed) if setup.order else shuffled(setup, len(samples), seed, together))
+    order = setup.order(len(samples), seed) if setup.order else shuffled(setup, len(samples), seed, together)
+    order = Counted(itertools.islice(order, begin, None) if begin else order)
     loader: DataLoader[Any] = DataLoader(
         samples, batch_sampler=order, **_options(setup, seed, each_sample_seeded, together)
     )
     return loader, itertools.repeat(setup.share) if together else order.taken()
 
 
-def _of_a_stream(setup: TrainingSetup, seed: int, each_sample_seeded: bool) -> tuple[Iterable[Batch], Iterator[int]]:
+def _of_a_stream(
+    setup: TrainingSetup, seed: int, each_sample_seeded: bool, begin: int
+) -> tuple[Iterable[Batch], Iterator[int]]:
     """Batches of an IterableDataset, begun again when it ends, and how many samples each has."""
     together = each_sample_seeded and _collates_together(setup)
     loader: DataLoader[Any] = DataLoader(
@@ -93,7 +98,7 @@ def _of_a_stream(setup: TrainingSetup, seed: int, each_sample_seeded: bool) -> t
         batch_size=None,
         **_options(setup, seed, each_sample_seeded, together),
     )
-    return loader, itertools.repeat(setup.share)
+    return itertools.islice(loader, begin, None) if begin else loader, itertools.repeat(setup.share)
 
 
 def _collates_together(setup: TrainingSetup) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -29,16 +30,36 @@ class Trainer:
         if setup.workload.phase is not Phase.INFER:
             self.optimizer = setup.optimizer([item for item in setup.model.parameters() if item.requires_grad])
         self.steps_done = 0
+        self._rates: list[float] = []
+        self._seed, self._each_sample_seeded = seed, each_sample_seeded
         self._batches = Batches(setup, seed, each_sample_seeded=each_sample_seeded)
         self._clock = clock_for(setup.device)
         self.brake = brake_for(slowdown, setup.device) if slowdown else None
 
-    def steps(self, count: int) -> Message:
-        """Take `count` contiguous steps. Lists have one entry a step; waiting for data and copying are part of it."""
+    def begin_at(self, steps_done: int) -> None:
+        """Go on as if so many steps were taken: with the batches that come after theirs."""
+        self.steps_done = steps_done
+        self._batches = Batches(self.setup, self._seed, each_sample_seeded=self._each_sample_seeded, begin=steps_done)
+
+    def set_rate(self, factor: float) -> None:
+        """Take the next steps at so many times the learning rates that the optimizer was made with."""
+        assert self.optimizer is not None
+        self._rates = self._rates or [float(group["lr"]) for group in self.optimizer.param_groups]
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(factor * rate)
+            else:
+                group["lr"] = factor * rate
+
+    def steps(self, count: int, rates: Sequence[float] = ()) -> Message:
+        """Take `count` contiguous steps, each at so many times the learning rate as `rates` say, if they say anything.
+        Lists have one entry a step; waiting for data and copying are part of it."""
         losses: list[Tensor] = []
         taken: list[Taking] = []
         self._clock.start()
-        for _ in range(count):
+        for index in range(count):
+            if rates:
+                self.set_rate(rates[index])
             asked_ns = time.perf_counter_ns()
             batch, taking = self._batches.next_timed()
             if self.optimizer is None:

@@ -59,7 +59,7 @@ def test_a_family_means_all_its_sizes_and_what_makes_one_fit_is_named(
 @pytest.mark.usefixtures("lent", "undisturbed")
 @pytest.mark.long
 def test_from_python(text_folder: Path) -> None:
-    made = api.fit(["gpt2/nano"], ["sgd"], memory="100MB", sequences=[16, 32], data=str(text_folder), check=True)
+    made = api.fit(["gpt2/nano"], ["sgd"], memory="200MB", sequences=[16, 32], data=str(text_folder), check=True)
     frame = made.frame()
     assert list(frame["sequence"]) == [16, 16, 32, 32] and list(frame["techniques"]) == ["fp32", "sgd"] * 2
     assert all(item["ran"][1] and item["refused"][1] for item in frame["checked"])

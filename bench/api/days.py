@@ -1,0 +1,411 @@
+"""The best language model that this machine can train in a given time: a plan over the sizes of a family, and the
+training of the one that the plan chooses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import __version__
+from bench.api.finished import Where
+from bench.api.runs import Unfinished, measure, new_folder
+from bench.api.runs import fork_server as started
+from bench.composition import allowance, compose, ranks, unmet
+from bench.corpus import Part
+from bench.facts import Change
+from bench.host import Host
+from bench.plans import sizes_of
+from bench.spec import BASELINE, Overrides, Plan, Protocol, WorkloadSpec, parse_composition
+from bench.workload import families
+from harness.learning.course import Point
+from harness.learning.curve import Asked, Training
+from harness.learning.long_training import Asked as Long
+from harness.learning.long_training import LongTraining
+from harness.learning.training import Trainings, divided
+from harness.preparation.forecast import Forecasts, forecast
+from harness.preparation.prepared import Entry, look, prepare
+from harness.processes.fork_server import ForkServer
+from harness.record import Record, Status
+from reports.page import day as page
+from reports.text import day as text
+from results import curves
+from results import day as days
+from results import worth as outcome
+from results.day import Candidate, Day, Reached
+from results.pace import step_time_s
+from results.scaling import Law, Seen
+
+PROTOCOL = Protocol(warmup_s=1.0, rounds_s=1.0)
+"""Of the heats that tell how long updates are."""
+
+SHARES = (1 / 32, 1 / 16, 1 / 8)
+"""Of all the updates that there is time for, those of the short trainings that tell how the loss falls."""
+
+RATES = 3
+"""Learning rates that are tried on the shortest of them."""
+
+LEAST_UPDATES = 40
+"""A size whose shortest training would have fewer is too large for the time."""
+
+PROMPT_WORDS = 6
+"""That a model is given to go on from."""
+
+BUSY = 0.97
+"""Of the time, the share that goes into updates: there are evaluations and checkpoints beside."""
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked, as it is kept. `size` is one that the user wants whatever the plan says, `updates` a number of
+    them in place of the time."""
+
+    family: str
+    size: str | None
+    shape: WorkloadSpec
+    techniques: tuple[str, ...]
+    device: str
+    minutes: float
+    updates: int | None
+    patience: int | None
+    seed: int
+
+    @classmethod
+    def read(cls, folder: Path) -> Question:
+        """Raises ValueError where none was asked."""
+        try:
+            data = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
+            shape, techniques = WorkloadSpec.from_json(data.pop("shape")), tuple(data.pop("techniques"))
+            return cls(shape=shape, techniques=techniques, **data)
+        except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{str(folder)!r} is no day: give a folder that `trainpace day` has made") from error
+
+    def write(self, folder: Path) -> None:
+        (folder / "asked.json").write_text(json.dumps(dataclasses.asdict(self), indent=2), encoding="utf-8")
+
+
+class Made:
+    """A folder with the plan of a day, and with its model once that is trained."""
+
+    def __init__(self, folder: Where, day: Day) -> None:
+        self.folder, self.day = Path(folder), day
+
+    def plain(self) -> dict[str, Any]:
+        """What plan.json has."""
+        return self.day.to_json()
+
+    def text(self) -> str:
+        """What the command prints."""
+        return text.render(self.day)
+
+    def write(self, points: Sequence[Point] = ()) -> None:
+        """Leave plan.json and report.html."""
+        days.write(self.day, self.folder)
+        (self.folder / "report.html").write_text(page.render(self.day, points), encoding="utf-8")
+
+    def __repr__(self) -> str:
+        return f"Made({str(self.folder)!r})"
+
+
+def day(
+    model: str = "gpt2",
+    *,
+    minutes: float = 60.0,
+    techniques: Sequence[str] = (),
+    updates: int | None = None,
+    patience: int | None = None,
+    device: str | None = None,
+    overrides: Overrides | None = None,
+    seed: int = 0,
+    plugins: Sequence[Where] = (),
+    out: Where = "runs",
+    resume: Where | None = None,
+    go: bool = False,
+    say: Say = print,
+) -> Made:
+    """Plan the best language model of a family in so many minutes of training, and with `go` train it, as `trainpace
+    day` does.
+
+    `model` is a family, or FAMILY/SIZE to train that size whatever the plan says. All sizes are trained under
+    `techniques`. `updates` takes so many in place of the time; `patience` ends it once the held-out loss has not fallen
+    for so many evaluations. Raises ValueError for what cannot be asked, ArmFailed where the training cannot go on, and
+    Unfinished if it was interrupted.
+    """
+    with started([Path(file) for file in plugins]) as fork_server:
+        if resume is not None:
+            folder, question = Path(resume), Question.read(Path(resume))
+        else:
+            family, _, size = model.partition("/")
+            question = Question(
+                family=family,
+                size=size or None,
+                shape=(overrides or Overrides()).shaped(WorkloadSpec(model=_smallest(family, size))),
+                techniques=tuple(
+                    item.name for item in compose([name for given in techniques for name in parse_composition(given)])
+                ),
+                device=look(fork_server, device).device,
+                minutes=minutes,
+                updates=updates,
+                patience=patience,
+                seed=seed,
+            )
+            folder = new_folder(Path(out), "day")
+        planning = _Planning(question, fork_server, folder, say)
+        folder.mkdir(parents=True, exist_ok=True)
+        question.write(folder)
+        try:
+            made = Made(folder, days.read(folder) if (folder / "plan.json").exists() else planning.plan())
+            made.write()
+            if go:
+                say(made.text())
+                made = planning.trained(made)
+        except KeyboardInterrupt:
+            raise Unfinished(
+                f"interrupted; what was trained is kept; go on with: trainpace day{' --go' if go else ''} --resume "
+                f"{folder}",
+                folder,
+                interrupted=True,
+            ) from None
+    return made
+
+
+def _smallest(family: str, size: str) -> str:
+    """What stands for the family's shape. Raises ValueError for what is no family of language models, or no size of
+    it."""
+    known = families()
+    able = [name for name, item in known.items() if _writes(item)]
+    if family not in able:
+        raise ValueError(f"model {family!r} writes no text: give a family of causal language models, {', '.join(able)}")
+    if size and size not in known[family].sizes:
+        raise ValueError(f"{family} has no size {size!r}: give one of {', '.join(known[family].sizes)}")
+    return f"{family}/{next(iter(known[family].sizes))}"
+
+
+def _writes(family: Any) -> bool:
+    from bench.samples import causal
+
+    sizes = list(family.sizes.values())
+    return family.objective is not None and family.objective(sizes[0]) is causal
+
+
+class _Planning:
+    """From the question to the plan, and from the plan to the model."""
+
+    def __init__(self, question: Question, fork_server: ForkServer, folder: Path, say: Say) -> None:
+        """Raises ValueError for what cannot be asked."""
+        self.question, self._fork_server, self._folder, self._say = question, fork_server, folder, say
+        self._begun_s = time.monotonic()
+        host = look(fork_server, question.device)
+        wanted = question.size and dataclasses.replace(question.shape, model=f"{question.family}/{question.size}")
+        specs = sizes_of(question.family, host, question.shape)
+        if wanted and wanted not in specs:
+            specs.append(wanted)
+        _check(question.techniques, host)
+        plan = Plan(
+            name="pace",
+            workloads=tuple(specs),
+            compositions=(question.techniques,) if question.techniques else (),
+            device=question.device,
+            repetitions=1,
+            seed=question.seed,
+            protocol=PROTOCOL.on(question.device),
+        )
+        prepared = prepare(plan, fork_server)
+        both = [divided(entry, fork_server) for entry in prepared.entries]
+        self._prepared = dataclasses.replace(prepared, entries=tuple(entry for entry, _ in both))
+        self._bytes_per_token: float | None = both[0][1]["bytes_per_token"]
+        self._label = "+".join(question.techniques) or BASELINE
+
+    def plan(self) -> Day:
+        """Measure how long updates are, see how the loss of each size falls, and choose."""
+        forecasts = forecast(self._prepared, self._fork_server)
+        records = self._pace()
+        candidates = [self._timed(entry, forecasts, records) for entry in self._prepared.entries]
+        able = {item.model: item for item in candidates if item.reason is None}
+        if not able:
+            told = "; ".join(f"{item.model}: {item.reason}" for item in candidates)
+            raise ValueError(f"no size can be trained in {self.question.minutes:g} minutes: {told}")
+        for entry in self._prepared.entries:
+            if entry.spec.model in able:
+                able[entry.spec.model] = self._calibrated(entry, able[entry.spec.model])
+        candidates = _expected([able.get(item.model, item) for item in candidates], self._seen())
+        return Day(
+            family=self.question.family,
+            minutes=self.question.minutes,
+            techniques=self.question.techniques,
+            candidates=tuple(candidates),
+            chosen=_chosen(candidates, self.question),
+            seed=self.question.seed,
+            device=self.question.device,
+            device_name=self._prepared.machine.device_name,
+            version=__version__,
+            bytes_per_token=self._bytes_per_token,
+            planning_s=time.monotonic() - self._begun_s,
+        )
+
+    def _pace(self) -> list[Record]:
+        try:
+            return measure(self._fork_server, self._prepared, self._folder / "pace").records
+        except Unfinished as failure:
+            if failure.interrupted:
+                raise KeyboardInterrupt from None
+            raise
+
+    def _timed(self, entry: Entry, forecasts: Forecasts, records: Sequence[Record]) -> Candidate:
+        """A size with how many updates there is time for."""
+        workload = entry.spec.name
+        own = [record for record in records if (record.workload, record.techniques) == (workload, self._label)]
+        times_s = [found for record in own if record.status is Status.OK and (found := step_time_s(record))]
+        made = Candidate(
+            model=entry.spec.model,
+            parameters=entry.parameters,
+            tokens_per_update=entry.batch * (entry.sequence or 1),
+            peak_memory_bytes=forecasts.of(workload, self._label).peak_bytes,
+        )
+        if not times_s:
+            failed = next((record.reason for record in own if record.reason), "it was not timed")
+            return dataclasses.replace(made, reason=failed)
+        update_s = statistics.median(times_s)
+        updates = self.question.updates or math.floor(BUSY * 60 * self.question.minutes / update_s)
+        made = dataclasses.replace(made, update_s=update_s, updates=updates, joules=_joules(own, updates))
+        if updates * SHARES[0] < LEAST_UPDATES:
+            return dataclasses.replace(made, reason=f"{updates} updates are too few to learn from")
+        return made
+
+    def _calibrated(self, entry: Entry, found: Candidate) -> Candidate:
+        """A size with the learning rate that is best on the shortest trainings; the others are trained at it."""
+        lengths = [round(share * (found.updates or 0)) for share in SHARES]
+        trainings = Trainings(self._prepared.host, entry, self._fork_server, self._folder / "arms.log")
+        while len(tried := outcome.tried_rates(self._kept(entry, "rates"), self._label)) < RATES:
+            self._train(trainings, entry, "rates", [self._asked(outcome.next_rate(tried), lengths[0])])
+        rate = outcome.best_rate(self._kept(entry, "rates"), self._label)
+        if rate is None:
+            return dataclasses.replace(found, reason="it cannot be trained: arms.log has the reason")
+        self._train(trainings, entry, "lengths", [self._asked(rate, length) for length in lengths[1:]])
+        return dataclasses.replace(found, rate=rate)
+
+    def _asked(self, rate: float, updates: int) -> Asked:
+        return Asked(
+            techniques=self.question.techniques, seed=self.question.seed, rate=rate, updates=updates, on_course=True
+        )
+
+    def _kept(self, entry: Entry, purpose: str) -> list[Training]:
+        return curves.read(self._folder, f"{purpose} {entry.spec.model}")
+
+    def _train(self, trainings: Trainings, entry: Entry, purpose: str, wanted: Sequence[Asked]) -> None:
+        """Train what is not kept yet."""
+        known = {item.asked for item in self._kept(entry, purpose)}
+        for training in trainings.run([item for item in wanted if item not in known], lambda *_: None):
+            curves.write(training, self._folder, f"{purpose} {entry.spec.model}")
+            self._say(text.calibrated(entry.spec.model, training))
+
+    def _seen(self) -> list[Seen]:
+        """Of each size, the short trainings at the rate that it is trained at."""
+        seen = []
+        for entry in self._prepared.entries:
+            rate = outcome.best_rate(self._kept(entry, "rates"), self._label)
+            for training in (*self._kept(entry, "rates"), *self._kept(entry, "lengths")):
+                if training.status is Status.OK and training.asked.rate == rate and entry.parameters:
+                    tokens = round(training.updates[-1] * (training.tokens_per_update or 0))
+                    seen.append(Seen(parameters=entry.parameters, tokens=tokens, loss=training.held_out_losses[-1]))
+        return seen
+
+    def trained(self, made: Made) -> Made:
+        """Train the chosen size, from where it stands. Raises ArmFailed if it cannot go on."""
+        chosen, question = made.day.candidate, self.question
+        entry = next(item for item in self._prepared.entries if item.spec.model == chosen.model)
+        asked = Long(
+            techniques=question.techniques,
+            seed=question.seed,
+            rate=chosen.rate or 1.0,
+            updates=chosen.updates or 0,
+            seconds=None if question.updates else 60 * question.minutes,
+            patience=question.patience,
+        )
+        with text.Progress(made.day, self._folder) as progress:
+            training = LongTraining(
+                asked,
+                host=self._prepared.host,
+                entry=entry,
+                fork_server=self._fork_server,
+                folder=self._folder,
+                show=progress.show,
+            )
+            lasted = training.run(_beginning(entry))
+        stand = lasted.stand
+        reached = Reached(
+            loss=stand.points[-1].held_out_loss,
+            updates=stand.updates,
+            tokens=stand.tokens,
+            elapsed_s=stand.elapsed_s,
+            seen_share=stand.seen_share,
+            ended=lasted.ended,
+            texts=tuple(lasted.texts),
+        )
+        done = Made(made.folder, dataclasses.replace(made.day, reached=reached))
+        done.write(stand.points)
+        return done
+
+
+ALLOWED = {Change.NUMERICS, Change.UPDATE_RULE}
+"""What a day's techniques may change: it has a schedule, an order of the data and a model of its own."""
+
+
+def _check(techniques: Sequence[str], host: Host) -> None:
+    """Raises ValueError for a composition that a day cannot be trained under."""
+    chosen, label = compose(techniques), "+".join(techniques)
+    if reason := unmet(chosen, host):
+        raise ValueError(reason)
+    if ranks(chosen, host).count > 1:
+        raise ValueError(f"{label} trains with several processes: a day is trained in one; leave it out")
+    others = [change.value for change in Change if change in allowance(chosen)[0] - ALLOWED]
+    if others:
+        raise ValueError(f"{label} changes the {', '.join(others)}, which a day decides itself: leave it out")
+
+
+def _expected(candidates: Sequence[Candidate], seen: Sequence[Seen]) -> list[Candidate]:
+    """With the loss that each is expected to reach."""
+    law = Law(seen)
+    return [
+        dataclasses.replace(item, expected=law.expected(item.parameters, item.tokens))
+        if item.reason is None and item.parameters and item.tokens
+        else item
+        for item in candidates
+    ]
+
+
+def _chosen(candidates: Sequence[Candidate], question: Question) -> str:
+    """The size that is wanted, or else the one that is expected to come lowest."""
+    if question.size:
+        wanted = next(item for item in candidates if item.model == f"{question.family}/{question.size}")
+        if wanted.reason:
+            raise ValueError(f"{wanted.model} cannot be trained in {question.minutes:g} minutes: {wanted.reason}")
+        return wanted.model
+    known = [(item.expected.loss, item.model) for item in candidates if item.expected]
+    if not known:
+        raise ValueError("no size could be trained: arms.log has the reasons")
+    return min(known)[1]
+
+
+def _joules(records: Sequence[Record], updates: int) -> float | None:
+    """Of so many updates, where the machine counts energy."""
+    for record in records:
+        measured = record.measurement
+        if measured.sustained_energy_j is not None and measured.sustained_tokens and record.sequence:
+            return measured.sustained_energy_j / measured.sustained_tokens * record.batch * record.sequence * updates
+    return None
+
+
+def _beginning(entry: Entry) -> str:
+    """Of the text that is held out, the first words of some document, for the model to go on from."""
+    document = entry.corpus.of(Part.HELD_OUT).documents()[0]
+    words: list[str] = document.text.decode("utf-8", "replace").split()
+    return " ".join(words[:PROMPT_WORDS])

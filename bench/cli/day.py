@@ -1,0 +1,87 @@
+"""`trainpace day`: the best language model that this machine can train in the time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench import catalogue
+from bench.cli.console import INTERRUPTED, NOTHING_MEASURED, fail, usage_errors
+from bench.cli.options import Batch, Data, DeviceName, Format, Plugins, Sequence, TextColumn
+from bench.spec import Overrides, parse_composition
+
+
+def day(
+    model: Annotated[
+        str, typer.Option(help="A family of language models, or FAMILY/SIZE to train that size whatever the plan says.")
+    ] = "gpt2",
+    hours: Annotated[float | None, typer.Option(min=0.01, help="How long it is trained.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.1, help="The same in minutes. Default: 60.")] = None,
+    technique: Annotated[
+        list[str] | None, typer.Option(help="What it is trained under: one, or several joined by +. May repeat.")
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="The recipe.json that `trainpace tune` made, in its place.")
+    ] = None,
+    go: Annotated[bool, typer.Option("--go", help="Train it, once the plan is made.")] = False,
+    updates: Annotated[int | None, typer.Option(min=1, help="So many updates, in place of the time.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="End it when the held-out loss has not fallen for so many evaluations.")
+    ] = None,
+    device: DeviceName = None,
+    plugin: Plugins = None,
+    batch: Batch = None,
+    sequence: Sequence = None,
+    data: Data = None,
+    text_column: TextColumn = None,
+    seed: Annotated[int, typer.Option(help="Of the weights and the order of the data.")] = 0,
+    out: Annotated[Path, typer.Option(help="Where its own folder is made.")] = Path("runs"),
+    resume: Annotated[
+        Path | None, typer.Option(help="The folder of a plan, or of a training that was interrupted, to go on with.")
+    ] = None,
+    output: Annotated[Format, typer.Option("--format", help="table or json.")] = Format.TABLE,
+) -> None:
+    """Plan the best language model that this machine can train in the time, and with --go train it."""
+    with usage_errors():
+        if hours is not None and minutes is not None:
+            raise ValueError("--hours and --minutes are the same: give one of them")
+        if recipe is not None and technique:
+            raise ValueError("--recipe has its techniques: leave out --technique")
+        if not plugin:
+            catalogue.check([parse_composition(text) for text in technique or ()])
+        from bench import api
+        from bench import recipe as recipes
+        from harness.processes.fork_server import ArmFailed
+
+        techniques = technique or ([recipes.read(recipe).label] if recipe else [])
+        with contextlib.redirect_stdout(sys.stderr) if output is Format.JSON else contextlib.nullcontext():
+            try:
+                made = api.day(
+                    model,
+                    minutes=60 * hours if hours is not None else minutes if minutes is not None else 60.0,
+                    techniques=techniques,
+                    updates=updates,
+                    patience=patience,
+                    device=device.value if device else None,
+                    overrides=Overrides(batch=batch, sequence=sequence, corpus=data, text_column=text_column),
+                    seed=seed,
+                    plugins=plugin or [],
+                    out=out,
+                    resume=resume,
+                    go=go,
+                )
+            except api.Unfinished as unfinished:
+                fail(unfinished, INTERRUPTED)
+            except ArmFailed as failure:
+                fail(f"the training ended: {failure.reason}", NOTHING_MEASURED)
+    if output is Format.JSON:
+        typer.echo(json.dumps(made.plain(), indent=2))
+    else:
+        typer.echo(f"\n{made.text()}\n\nplan: {made.folder / 'plan.json'}\nreport: {made.folder / 'report.html'}")
+        if made.day.reached:
+            typer.echo(f"model: {made.folder / 'model'}")

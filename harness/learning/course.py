@@ -1,0 +1,73 @@
+"""What a long training is on the way: its learning rates, where it stands, and what it has learnt. Plain data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+WARM_UP = 0.02
+"""Of all updates, those until the full learning rate is reached. It then falls to nothing on a straight line, which
+loses least at the end of a given number of updates (arXiv 2502.15938)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """The learning rate over so many updates. One that is laid anew on the way, because there is time for fewer or more
+    updates, begins at update `since` where the one before stood, at its `progress`."""
+
+    updates: int
+    since: int = 0
+    progress: float = 0.0
+
+    def progress_at(self, update: float) -> float:
+        """How much of the course lies behind it, from 0 to 1."""
+        return self.progress + (1 - self.progress) * (update - self.since) / max(1, self.updates - self.since)
+
+    def rate(self, update: int) -> float:
+        """The share of the full learning rate at which update number `update`, from 0 on, is made."""
+        progress = self.progress_at(update + 0.5)
+        return min(progress / WARM_UP, (1 - progress) / (1 - WARM_UP))
+
+    def laid_anew(self, taken: int, updates: int) -> Course:
+        """From so many updates on, to end at so many."""
+        return Course(updates=max(updates, taken + 1), since=taken, progress=self.progress_at(taken))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """What was known after so many `updates` and `tokens`, `elapsed_s` after the beginning, without the time between an
+    interruption and what went on. `train_loss` is the mean since the point before, None before the first update."""
+
+    updates: int
+    tokens: int
+    elapsed_s: float
+    held_out_loss: float
+    train_loss: float | None
+    rate: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stand:
+    """Where a training stands that goes on from the file `checkpoint`, and all points until then; since the last of
+    these there were so many `losses`, which are together `losses_sum`."""
+
+    course: Course
+    updates: int
+    tokens: int
+    elapsed_s: float
+    checkpoint: str
+    points: Sequence[Point]
+    seen_share: float = 0.0
+    losses: int = 0
+    losses_sum: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Stand:
+        """The inverse of `to_json`."""
+        points = tuple(Point(**item) for item in data["points"])
+        return cls(**{**data, "course": Course(**data["course"]), "points": points})

@@ -1,0 +1,109 @@
+"""A training between two lives: all of its state, to go on from; what it writes; and the folder that it leaves."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from bench.corpus import tokenizer_of
+from bench.setup import Unsupported
+from harness.timing.trainer import Trainer
+
+
+def save(trainer: Trainer, file: Path) -> None:
+    """Keep the training as it stands: it appears whole or not at all, and outlives a loss of power."""
+    assert trainer.optimizer is not None
+    scaler = trainer.setup.scaler
+    state = {
+        "steps_done": trainer.steps_done,
+        "model": plain(trainer.setup.model).state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+        "scaler": scaler.state_dict() if scaler else {},
+        "drawn": _generators(),
+    }
+    partial = file.with_name(f".{file.name}")
+    with open(partial, "wb") as opened:
+        torch.save(state, opened)
+        opened.flush()
+        os.fsync(opened.fileno())
+    os.replace(partial, file)
+
+
+def restore(trainer: Trainer, file: Path) -> None:
+    """Bring a training that was built alike to where the other stood: its next update is the other's."""
+    assert trainer.optimizer is not None
+    state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    plain(trainer.setup.model).load_state_dict(state["model"])
+    trainer.set_rate(1.0)  # What is kept are the rates of that moment, and these are the optimizer's own.
+    trainer.optimizer.load_state_dict(state["optimizer"])
+    if trainer.setup.scaler:
+        trainer.setup.scaler.load_state_dict(state["scaler"])
+    trainer.begin_at(state["steps_done"])
+    _set_generators(state["drawn"])
+
+
+def export(trainer: Trainer, folder: Path) -> None:
+    """Leave the model as a folder that `from_pretrained` of transformers loads, with its tokenizer where it reads text.
+
+    Raises Unsupported where the trained weights are not those of the plain model.
+    """
+    workload = trainer.setup.workload
+    model: Any = workload.model()
+    try:
+        model.load_state_dict({name: item.cpu() for name, item in plain(trainer.setup.model).state_dict().items()})
+    except RuntimeError as error:
+        raise Unsupported("a technique has given the model other weights than transformers knows it by") from error
+    model.config.use_cache = True
+    model.save_pretrained(folder)
+    if workload.text is not None:
+        tokenizer_of(workload.text.corpus, workload.text.vocabulary).save_pretrained(folder)
+
+
+@torch.inference_mode()
+def written(trainer: Trainer, count: int, length: int, prompt: str) -> list[str]:
+    """So many texts of so many tokens that the model writes after the prompt, drawn from all that it finds likely."""
+    workload, model = trainer.setup.workload, plain(trainer.setup.model)
+    assert workload.text is not None
+    tokenizer = tokenizer_of(workload.text.corpus, workload.text.vocabulary)
+    begun = torch.tensor([tokenizer(prompt)["input_ids"]] * count, device=trainer.setup.device)
+    was_training, before = model.training, _generators()
+    model.eval()
+    try:
+        torch.manual_seed(0)
+        with torch.compiler.set_stance("force_eager"), trainer.setup.autocast():
+            found = model.generate(begun, max_new_tokens=length, do_sample=True, top_k=40, use_cache=True)
+    finally:
+        model.train(was_training)
+        _set_generators(before)
+    return [tokenizer.decode(item, skip_special_tokens=True) for item in found.cpu()]
+
+
+def plain(model: nn.Module) -> Any:
+    """The model that torch.compile has wrapped."""
+    return getattr(model, "_orig_mod", model)
+
+
+def _generators() -> dict[str, Any]:
+    """Where all of the process's generators are, in what torch.load reads without running code."""
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+    }
+
+
+def _set_generators(kept: dict[str, Any]) -> None:
+    random.setstate(kept["python"])
+    name, keys, *rest = kept["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(kept["torch"])
+    if kept["cuda"]:
+        torch.cuda.set_rng_state_all(kept["cuda"])

@@ -1,0 +1,99 @@
+"""A day of training, for a terminal: the plan, the way, and what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from harness.learning.course import Stand
+from harness.learning.curve import Training
+from harness.record import Status
+from reports.text import listing
+from reports.wording import day as wording
+from reports.wording import quantity
+from results.day import Day, write_curve
+
+
+def render(day: Day) -> str:
+    """The answer, the sizes, and what else there is to say."""
+    lines = [wording.headline(day), "", listing.aligned(wording.rows(day)), "", *wording.notes(day)]
+    if day.reached:
+        lines += ["", *wording.written(day)]
+    return "\n".join(lines)
+
+
+def calibrated(model: str, training: Training) -> str:
+    """What came of a short training, in a line."""
+    asked = training.asked
+    what = f"{model}, {asked.updates} updates, learning rate {asked.rate:.3g}x"
+    if training.status is not Status.OK:
+        return f"{what}: {training.reason}"
+    return f"{what}: held-out loss {training.held_out_losses[-1]:.4g}"
+
+
+class Progress:
+    """Shows a long training as it goes, and keeps its curve as parquet and as events for TensorBoard, where that is
+    installed. Use as a context manager."""
+
+    def __init__(self, day: Day, folder: Path, console: Console | None = None) -> None:
+        self._day, self._folder, self._console = day, folder, console or Console()
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=self._console,
+        )
+        self._task = self._bar.add_task(day.chosen, total=1.0, left="")
+        self._events: Any = None
+
+    def __enter__(self) -> Progress:
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._bar.stop()
+        if self._events is not None:
+            self._events.close()
+
+    def show(self, stand: Stand) -> None:
+        """What is known at a point."""
+        write_curve(stand.points, self._folder)
+        self._write_events(stand)
+        point, left_s = stand.points[-1], 60 * self._day.minutes - stand.points[-1].elapsed_s
+        done = point.updates / stand.course.updates
+        told = f"update {point.updates:,} of {stand.course.updates:,}, held-out loss {point.held_out_loss:.4g}"
+        left = f"{quantity.duration(max(0.0, left_s), 2)} left"
+        if self._console.is_terminal:
+            self._bar.update(self._task, completed=done, description=told, left=left)
+        else:
+            print(f"{100 * done:3.0f} %: {told}, {left}", flush=True)
+
+    def _write_events(self, stand: Stand) -> None:
+        if self._events is None:
+            with contextlib.suppress(ImportError):
+                from torch.utils.tensorboard import SummaryWriter
+
+                # What an interrupted training has written after its last checkpoint is written again.
+                purged = stand.points[-1].updates
+                self._events = SummaryWriter(str(self._folder / "tensorboard"), purge_step=purged)
+        if self._events is None:
+            return
+        point = stand.points[-1]
+        known = {
+            "loss/held_out": point.held_out_loss,
+            "loss/train": point.train_loss,
+            "learning_rate": point.rate,
+            "tokens": point.tokens,
+        }
+        for name, value in known.items():
+            if value is not None:
+                self._events.add_scalar(name, value, point.updates)
+        self._events.flush()

@@ -1,0 +1,73 @@
+"""A day of training in words and rows, for the terminal and the page alike."""
+
+from __future__ import annotations
+
+import math
+
+from bench.spec import BASELINE
+from reports.wording import quantity
+from results.day import Candidate, Day
+from results.scaling import Expected
+
+
+def headline(day: Day) -> str:
+    """The answer in a line."""
+    where = f"{day.minutes:g} minutes on {day.device_name} ({day.device})"
+    expected = day.candidate.expected
+    told = f"expected at a held-out loss of {interval(expected)}" if expected else "of which nothing is expected"
+    if day.reached is None:
+        return f"{where}: {day.chosen} is the size to train, {told}"
+    return f"{where}: {day.chosen} reached a held-out loss of {day.reached.loss:.4g}; it was {told}"
+
+
+def interval(expected: Expected) -> str:
+    """A loss with its bounds."""
+    return f"{expected.loss:.4g} [{expected.low:.4g}, {expected.high:.4g}]"
+
+
+def rows(day: Day) -> list[dict[str, str]]:
+    """A row for each size."""
+    return [_row(item, item.model == day.chosen) for item in day.candidates]
+
+
+def _row(item: Candidate, is_chosen: bool) -> dict[str, str]:
+    unknown = quantity.UNKNOWN
+    return {
+        "size": f"{item.model} *" if is_chosen else item.model,
+        "parameters": quantity.count(item.parameters) if item.parameters else unknown,
+        "an update": quantity.duration(item.update_s) if item.update_s else unknown,
+        "updates": f"{item.updates:,}" if item.updates else unknown,
+        "tokens": quantity.count(item.tokens) if item.tokens else unknown,
+        "memory": quantity.memory(item.peak_memory_bytes) if item.peak_memory_bytes else unknown,
+        "energy": quantity.energy(item.joules) if item.joules else unknown,
+        "learning rate": f"{item.rate:.3g}x" if item.rate else unknown,
+        "expected loss": interval(item.expected) if item.expected else item.reason or unknown,
+    }
+
+
+def notes(day: Day) -> list[str]:
+    """What else there is to say."""
+    said = [
+        f"Trained under {'+'.join(day.techniques) or BASELINE}. What each size reaches is read from a law of size and "
+        "text that was fitted to short trainings of all of them on this machine; memory is that of tensors, predicted. "
+        f"Planning took {quantity.duration(day.planning_s)}."
+    ]
+    reached, expected = day.reached, day.candidate.expected
+    if reached is None:
+        return [*said, "Train it with: trainpace day --go --resume FOLDER"]
+    off = f", {quantity.signed(100 * (reached.loss / expected.loss - 1))} % from what was expected" if expected else ""
+    said.append(
+        f"It ended because {reached.ended}, after {reached.updates:,} updates on {quantity.count(reached.tokens)} "
+        f"tokens in {quantity.duration(reached.elapsed_s)}{off}. Perplexity {math.exp(reached.loss):.4g} a token"
+        + (f", {reached.loss / math.log(2) / day.bytes_per_token:.4g} bits a byte." if day.bytes_per_token else ".")
+    )
+    if reached.seen_share > 0:
+        said.append(
+            f"{quantity.percent(100 * reached.seen_share)} of the stretches that it was trained on are held out too."
+        )
+    return said
+
+
+def written(day: Day) -> list[str]:
+    """What the model writes."""
+    return [f"It writes: {text!r}" for text in day.reached.texts] if day.reached else []

@@ -1,0 +1,127 @@
+"""A language model in the time that there is: what each size is expected to reach, and what came of the one trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness.learning.course import Point
+from results.scaling import Expected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One size of the family: in the time it takes so many `updates` of so many tokens, at a `rate` that is a factor of
+    the workload's learning rate. `expected` is its loss on held-out text; None where that is not known, for this
+    `reason`. Bytes are those of tensors; joules are unknown where the machine counts none."""
+
+    model: str
+    parameters: int | None = None
+    update_s: float | None = None
+    updates: int | None = None
+    tokens_per_update: int | None = None
+    peak_memory_bytes: int | None = None
+    rate: float | None = None
+    expected: Expected | None = None
+    joules: float | None = None
+    reason: str | None = None
+
+    @property
+    def tokens(self) -> int | None:
+        """In all the time."""
+        known = self.updates is not None and self.tokens_per_update is not None
+        return self.updates * self.tokens_per_update if known else None  # type: ignore[operator]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reached:
+    """What the training came to, and why it ended."""
+
+    loss: float
+    updates: int
+    tokens: int
+    elapsed_s: float
+    seen_share: float
+    ended: str
+    texts: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Day:
+    """The plan for a family in so many minutes under `techniques`, and what came of the `chosen` size once it is
+    trained. `bytes_per_token` is what a token of the held-out text stands for. Planning took `planning_s`."""
+
+    family: str
+    minutes: float
+    techniques: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
+    chosen: str
+    seed: int
+    device: str
+    device_name: str
+    version: str
+    bytes_per_token: float | None
+    planning_s: float
+    reached: Reached | None = None
+
+    @property
+    def candidate(self) -> Candidate:
+        """The one that is trained."""
+        return next(item for item in self.candidates if item.model == self.chosen)
+
+    def to_json(self) -> dict[str, Any]:
+        """With what a program asks first at the top."""
+        expected = self.candidate.expected
+        head = {
+            "model": self.chosen,
+            "predicted_loss": expected.loss if expected else None,
+            "predicted_loss_low": expected.low if expected else None,
+            "predicted_loss_high": expected.high if expected else None,
+            "reached_loss": self.reached.loss if self.reached else None,
+        }
+        sizes = [dataclasses.asdict(item) | {"tokens": item.tokens} for item in self.candidates]
+        return head | dataclasses.asdict(self) | {"candidates": sizes}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Day:
+        """The inverse of `to_json`."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        kept = {name: value for name, value in data.items() if name in names}
+        fields = {field.name for field in dataclasses.fields(Candidate)}
+        candidates = []
+        for item in kept["candidates"]:
+            own = {name: value for name, value in item.items() if name in fields}
+            own["expected"] = Expected(**own["expected"]) if own["expected"] else None
+            candidates.append(Candidate(**own))
+        reached = Reached(**kept["reached"]) if kept["reached"] else None
+        return cls(
+            **kept | {"candidates": tuple(candidates), "techniques": tuple(kept["techniques"]), "reached": reached}
+        )
+
+
+def write(day: Day, folder: Path) -> None:
+    """Keep the plan as `folder`/plan.json."""
+    (folder / "plan.json").write_text(json.dumps(day.to_json(), indent=2) + "\n", encoding="utf-8")
+
+
+def read(folder: Path) -> Day:
+    """Raises ValueError where there is none."""
+    try:
+        return Day.from_json(json.loads((folder / "plan.json").read_text(encoding="utf-8")))
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{str(folder)!r} has no plan: give a folder that `trainpace day` has made") from error
+
+
+def write_curve(points: Sequence[Point], folder: Path) -> None:
+    """The whole curve as `folder`/curve.parquet, a row a point. It appears whole or not at all."""
+    temporary = folder / ".curve.parquet"
+    pq.write_table(pa.Table.from_pylist([dataclasses.asdict(point) for point in points]), temporary)
+    os.replace(temporary, folder / "curve.parquet")

@@ -1,0 +1,59 @@
+"""The law of size and text: what it says of trainings that are longer than those that it was fitted to."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+from results.scaling import Law, Seen
+
+SIZES = (120_000, 850_000, 4_900_000)
+
+
+def true_loss(parameters: int, tokens: int, beside: float = 0.0) -> float:
+    """Not the law's own exponents, nor its scale."""
+    loss: float = (0.7 + 40 * float(parameters) ** -0.39 + 60 * float(tokens) ** -0.31) * math.exp(beside)
+    return loss
+
+
+def short_trainings(seed: int, longest: int = 1_500_000, noise: float = 0.004) -> list[Seen]:
+    draw = random.Random(seed)
+    seen = []
+    for parameters in SIZES:
+        # Smaller ones take more steps in the same time, and sizes differ in more than what the law knows of.
+        tokens = longest * SIZES[-1] // (4 * parameters) if parameters < SIZES[-1] else longest // 2
+        beside = draw.gauss(0, 0.01)
+        for share in (1, 2, 4):
+            loss = true_loss(parameters, share * tokens // 4, beside) * math.exp(draw.gauss(0, noise))
+            seen.append(Seen(parameters=parameters, tokens=share * tokens // 4, loss=loss))
+    return seen
+
+
+def test_eight_times_the_text_is_foretold_within_three_percent() -> None:
+    errors, held = [], 0
+    for seed in range(40):
+        seen = short_trainings(seed)
+        longest = [item for item in seen if item.parameters == SIZES[1]][-1]
+        found = Law(seen).expected(SIZES[1], 8 * longest.tokens)
+        true = longest.loss * true_loss(SIZES[1], 8 * longest.tokens) / true_loss(SIZES[1], longest.tokens)
+        errors.append(abs(found.loss / true - 1))
+        held += found.low < true < found.high
+    assert sorted(errors)[37] < 0.03
+    assert held >= 36
+
+
+def test_what_lies_farther_away_is_less_sure() -> None:
+    law = Law(short_trainings(0))
+    near, far = (law.expected(SIZES[0], tokens) for tokens in (20_000_000, 2_000_000_000))
+    assert near.loss > far.loss
+    assert near.high / near.low < far.high / far.low
+    unseen = law.expected(400_000, 20_000_000)
+    assert unseen.high / unseen.low > near.high / near.low
+
+
+def test_one_amount_of_text_tells_nothing() -> None:
+    seen = [Seen(parameters=size, tokens=1_000_000, loss=2.0) for size in SIZES]
+    with pytest.raises(ValueError, match="no size was trained on two amounts of text"):
+        Law(seen)
