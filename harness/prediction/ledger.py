@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor, in_kernel_invocation_manag
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from harness.prediction.fakes import replaced
 
@@ -54,8 +54,11 @@ PLAIN = {
     *(aten.addmm.default, aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor),
     *(aten.pow.Tensor_Scalar, aten.tanh.default, aten.tanh_backward.default, aten.sum.dim_IntList, aten.mean.dim),
     *(aten.silu.default, aten.neg.default, aten.rsqrt.default, aten.linalg_vector_norm.default),
+    *(aten.native_layer_norm.default, aten.native_layer_norm_backward.default, aten.native_dropout.default),
+    *(aten.native_dropout_backward.default, aten.embedding.default, aten.embedding_dense_backward.default),
+    *(aten.gelu.default, aten.gelu_backward.default),
 }
-"""What makes one tensor, whose shape and type torch's own kernels tell of tensors that have no data."""
+"""What makes new tensors, of shapes and types that those of its arguments decide."""
 
 
 class Kind(StrEnum):
@@ -109,6 +112,7 @@ class Ledger(TorchDispatchMode):
         self._within: list[str | None] = []
         self._names: dict[int, str] = {}
         self._fused = False
+        self._made: dict[Any, Any] = {}
         self._alive_bytes = 0
         self._doubtful_peak_bytes = 0
 
@@ -133,7 +137,7 @@ class Ledger(TorchDispatchMode):
         if function in ALL_IN_PLACE:
             return None
         if function in PLAIN and _are_fake(args) and (kwargs or {}).get("device") is None:
-            result = _without_data(function, args, kwargs or {})
+            result = self._plain(function, args, kwargs or {})
         else:
             result = function(*args, **(kwargs or {}))
         if not self._fused:
@@ -141,6 +145,20 @@ class Ledger(TorchDispatchMode):
         if function in CONVOLUTIONS:
             self._doubtful_peak_bytes = max(self._doubtful_peak_bytes, self._alive_bytes + _scratch_bytes(args, result))
         return result
+
+    def _plain(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """What comes of a call that makes new tensors alone: as it was of the same call before."""
+        key = (function, _told(args), tuple(sorted(kwargs.items())))
+        made = self._made.get(key)
+        if made is None:
+            result = function(*args, **kwargs)
+            self._made[key] = tree_map_only(Tensor, _Shape.of, result)
+            return result
+        first: FakeTensor = args[0]
+        with in_kernel_invocation_manager(first.fake_mode):
+            if isinstance(made, _Shape):
+                return made.made(first)
+            return tuple(item and item.made(first) for item in made)
 
     def see(self, tree: Any) -> None:
         """Write down the storages of all tensors of a tree that are new."""
@@ -262,8 +280,34 @@ class Ledger(TorchDispatchMode):
             self._within.pop()
 
 
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What tensors without data are made by."""
+
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> _Shape:
+        return cls(tuple(tensor.shape), tensor.stride(), tensor.dtype)
+
+    def made(self, like: FakeTensor) -> FakeTensor:
+        found = torch.empty_strided(self.sizes, self.strides, dtype=self.dtype, device="meta")
+        return FakeTensor(like.fake_mode, found, like.fake_device)
+
+
+def _told(args: Any) -> Any:
+    """Arguments as what tells them apart: of tensors their shapes and types."""
+    if isinstance(args, Tensor):
+        return tuple(args.shape), args.stride(), args.dtype
+    return tuple(map(_told, args)) if isinstance(args, tuple | list) else (type(args), args)
+
+
 def _are_fake(args: Any) -> bool:
-    """Whether all tensors among them are fake ones, of which no value is known either."""
+    """Whether all tensors among them are fake ones, of which no value is known either, and the first is one."""
+    if type(args[0]) is not FakeTensor:
+        return False
     return all(type(item) is FakeTensor and item.constant is None for item in args if isinstance(item, Tensor))
 
 
