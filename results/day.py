@@ -49,7 +49,6 @@ class Reached:
     updates: int
     tokens: int
     elapsed_s: float
-    seen_share: float
     ended: str
     texts: Sequence[str]
 
@@ -101,7 +100,8 @@ class Day:
             own = {name: value for name, value in item.items() if name in fields}
             own["expected"] = Expected(**own["expected"]) if own["expected"] else None
             candidates.append(Candidate(**own))
-        reached = Reached(**kept["reached"]) if kept["reached"] else None
+        own = kept["reached"]
+        reached = Reached(**own | {"texts": tuple(own["texts"])}) if own else None
         return cls(
             **kept | {"candidates": tuple(candidates), "techniques": tuple(kept["techniques"]), "reached": reached}
         )

@@ -116,7 +116,7 @@ def test_a_command_is_understood(words: list[str], lent: None, monkeypatch: pyte
     monkeypatch.setattr(pacing, "paces_of", lambda *_: {})
     monkeypatch.setattr(fitting, "fit", lambda *_: [])
     monkeypatch.setattr("bench.api.tuning.forecast", lambda prepared, fork_server: forecasting.NONE)
-    asked = words[1:] + (["--dry-run"] if words[1] in ("run", "tune", "worth") else [])
+    asked = words[1:] + (["--dry-run"] if words[1] in ("run", "tune", "worth", "day") else [])
     done = CliRunner().invoke(app, asked)
     assert done.exit_code == 0, done.output
 

@@ -51,8 +51,11 @@ SHARES = (1 / 32, 1 / 16, 1 / 8)
 RATES = 3
 """Learning rates that are tried on the shortest of them."""
 
-LEAST_UPDATES = 40
-"""A size whose shortest training would have fewer is too large for the time."""
+LEAST_LENGTHS = (100, 200, 400)
+"""Updates that they have at least: in the very first ones a loss falls by another law."""
+
+LEAST_UPDATES = 2 * LEAST_LENGTHS[-1]
+"""A size that takes fewer in the time is too large for it."""
 
 PROMPT_WORDS = 6
 """That a model is given to go on from."""
@@ -129,15 +132,16 @@ def day(
     out: Where = "runs",
     resume: Where | None = None,
     go: bool = False,
+    dry_run: bool = False,
     say: Say = print,
-) -> Made:
+) -> Made | None:
     """Plan the best language model of a family in so many minutes of training, and with `go` train it, as `trainpace
     day` does.
 
     `model` is a family, or FAMILY/SIZE to train that size whatever the plan says. All sizes are trained under
     `techniques`. `updates` takes so many in place of the time; `patience` ends it once the held-out loss has not fallen
-    for so many evaluations. Raises ValueError for what cannot be asked, ArmFailed where the training cannot go on, and
-    Unfinished if it was interrupted.
+    for so many evaluations. With `dry_run` it only says which sizes would be looked at, and returns nothing. Raises
+    ValueError for what cannot be asked, ArmFailed where the training cannot go on, and Unfinished if it was interrupted.
     """
     with started([Path(file) for file in plugins]) as fork_server:
         if resume is not None:
@@ -159,6 +163,9 @@ def day(
             )
             folder = new_folder(Path(out), "day")
         planning = _Planning(question, fork_server, folder, say)
+        if dry_run:
+            say(planning.outlook())
+            return None
         folder.mkdir(parents=True, exist_ok=True)
         question.write(folder)
         try:
@@ -224,6 +231,11 @@ class _Planning:
         self._bytes_per_token: float | None = both[0][1]["bytes_per_token"]
         self._label = "+".join(question.techniques) or BASELINE
 
+    def outlook(self) -> str:
+        """Which sizes would be looked at, and how."""
+        sizes = [(entry.spec.model, entry.parameters) for entry in self._prepared.entries]
+        return text.outlook(sizes, self._label, self.question.minutes, SHARES)
+
     def plan(self) -> Day:
         """Measure how long updates are, see how the loss of each size falls, and choose."""
         forecasts = forecast(self._prepared, self._fork_server)
@@ -276,13 +288,14 @@ class _Planning:
         update_s = statistics.median(times_s)
         updates = self.question.updates or math.floor(BUSY * 60 * self.question.minutes / update_s)
         made = dataclasses.replace(made, update_s=update_s, updates=updates, joules=_joules(own, updates))
-        if updates * SHARES[0] < LEAST_UPDATES:
+        if updates < LEAST_UPDATES:
             return dataclasses.replace(made, reason=f"{updates} updates are too few to learn from")
         return made
 
     def _calibrated(self, entry: Entry, found: Candidate) -> Candidate:
         """A size with the learning rate that is best on the shortest trainings; the others are trained at it."""
-        lengths = [round(share * (found.updates or 0)) for share in SHARES]
+        updates = found.updates or 0
+        lengths = [max(round(share * updates), least) for share, least in zip(SHARES, LEAST_LENGTHS, strict=True)]
         trainings = Trainings(self._prepared.host, entry, self._fork_server, self._folder / "arms.log")
         while len(tried := outcome.tried_rates(self._kept(entry, "rates"), self._label)) < RATES:
             self._train(trainings, entry, "rates", [self._asked(outcome.next_rate(tried), lengths[0])])
@@ -330,7 +343,7 @@ class _Planning:
             seconds=None if question.updates else 60 * question.minutes,
             patience=question.patience,
         )
-        with text.Progress(made.day, self._folder) as progress:
+        with text.Progress(made.day, self._folder, is_timed=question.updates is None) as progress:
             training = LongTraining(
                 asked,
                 host=self._prepared.host,
@@ -346,7 +359,6 @@ class _Planning:
             updates=stand.updates,
             tokens=stand.tokens,
             elapsed_s=stand.elapsed_s,
-            seen_share=stand.seen_share,
             ended=lasted.ended,
             texts=tuple(lasted.texts),
         )

@@ -44,6 +44,7 @@ def day(
     resume: Annotated[
         Path | None, typer.Option(help="The folder of a plan, or of a training that was interrupted, to go on with.")
     ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print which sizes would be looked at, and stop.")] = False,
     output: Annotated[Format, typer.Option("--format", help="table or json.")] = Format.TABLE,
 ) -> None:
     """Plan the best language model that this machine can train in the time, and with --go train it."""
@@ -74,11 +75,14 @@ def day(
                     out=out,
                     resume=resume,
                     go=go,
+                    dry_run=dry_run,
                 )
             except api.Unfinished as unfinished:
                 fail(unfinished, INTERRUPTED)
             except ArmFailed as failure:
                 fail(f"the training ended: {failure.reason}", NOTHING_MEASURED)
+    if made is None:
+        return
     if output is Format.JSON:
         typer.echo(json.dumps(made.plain(), indent=2))
     else:

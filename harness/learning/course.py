@@ -59,7 +59,6 @@ class Stand:
     elapsed_s: float
     checkpoint: str
     points: Sequence[Point]
-    seen_share: float = 0.0
     losses: int = 0
     losses_sum: float = 0.0
 

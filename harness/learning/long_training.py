@@ -26,11 +26,11 @@ POINTS = 60
 CHECKPOINT_S = 60.0
 """What is lost at the most when it is ended from outside: about so much."""
 
-OFF = 0.02
+OFF = 0.03
 """By so much of the time that is left its end may be off, before the course is laid anew."""
 
 SETTLED = 0.9
-"""Of the time, after which the course stays: what is left of the rate is little."""
+"""Of the course, after which it is not made longer any more: what is left of the rate is little."""
 
 END_SHARE, END_S = 0.01, 5.0
 """What is kept for the end: so much of the time, and no more than so many seconds."""
@@ -152,8 +152,8 @@ class _Life:
                 self._evaluate()
                 if self._gives_up():
                     return self._end(f"the held-out loss has not fallen for {self._asked.patience} evaluations")
-            if self._is_late():
-                return self._end("the time was up before its last update")
+            if self._left_s < 0:
+                break
             self._steer()
             if time.monotonic() - self._kept_s > CHECKPOINT_S:
                 self._keep()
@@ -228,9 +228,7 @@ class _Life:
             rate=self._asked.rate * stand.course.rate(max(0, stand.updates - 1)),
         )
         self._evaluation_s = time.monotonic() - begun_s
-        self.stand = dataclasses.replace(
-            stand, points=(*stand.points, point), seen_share=found["seen_share"], losses=0, losses_sum=0.0
-        )
+        self.stand = dataclasses.replace(stand, points=(*stand.points, point), losses=0, losses_sum=0.0)
         self._training._show(self.stand)
 
     def _gives_up(self) -> bool:
@@ -238,17 +236,15 @@ class _Life:
         patience = self._asked.patience
         return patience is not None and len(losses) - 1 - losses.index(min(losses)) >= patience
 
-    def _is_late(self) -> bool:
-        return self._left_s < 0 and self.stand.updates < self.stand.course.updates
-
     def _steer(self) -> None:
         """Lay the course anew where there is time for clearly more or fewer updates than it has."""
         course, taken = self.stand.course, self.stand.updates
         progress = course.progress_at(taken)
-        if self._asked.seconds is None or len(self._step_s) < 3 or progress > SETTLED:
+        if self._asked.seconds is None or len(self._step_s) < 3 or taken == course.updates:
             return
         evaluations_s = POINTS * (1 - progress) * self._evaluation_s
         affordable = (self._left_s - evaluations_s) / statistics.median(self._step_s[1:][-RECENT:])
         left = course.updates - taken
-        if abs(affordable - left) > OFF * left:
+        is_off = affordable < left if progress > SETTLED else abs(affordable - left) > OFF * left
+        if is_off:
             self.stand = dataclasses.replace(self.stand, course=course.laid_anew(taken, taken + int(affordable)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,16 @@ def render(day: Day) -> str:
     return "\n".join(lines)
 
 
+def outlook(sizes: Sequence[tuple[str, int | None]], label: str, minutes: float, shares: Sequence[float]) -> str:
+    """What would be looked at, before anything is."""
+    named = ", ".join(f"{model} ({quantity.count(parameters or 0)} parameters)" for model, parameters in sizes)
+    parts = ", ".join(f"1/{round(1 / share)}" for share in shares)
+    return (
+        f"{named} would be timed under {label}, and trained over {parts} of the updates that "
+        f"{quantity.duration(60 * minutes)} have room for; the best is then trained for so long, with --go"
+    )
+
+
 def calibrated(model: str, training: Training) -> str:
     """What came of a short training, in a line."""
     asked = training.asked
@@ -40,8 +51,9 @@ class Progress:
     """Shows a long training as it goes, and keeps its curve as parquet and as events for TensorBoard, where that is
     installed. Use as a context manager."""
 
-    def __init__(self, day: Day, folder: Path, console: Console | None = None) -> None:
+    def __init__(self, day: Day, folder: Path, *, is_timed: bool, console: Console | None = None) -> None:
         self._day, self._folder, self._console = day, folder, console or Console()
+        self._is_timed = is_timed
         self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -70,11 +82,12 @@ class Progress:
         point, left_s = stand.points[-1], 60 * self._day.minutes - stand.points[-1].elapsed_s
         done = point.updates / stand.course.updates
         told = f"update {point.updates:,} of {stand.course.updates:,}, held-out loss {point.held_out_loss:.4g}"
-        left = f"{quantity.duration(max(0.0, left_s), 2)} left"
+        # Of one that takes so many updates, however long, the time is not known.
+        left = f"{quantity.duration(left_s, 2)} left" if self._is_timed and left_s > 0 else ""
         if self._console.is_terminal:
             self._bar.update(self._task, completed=done, description=told, left=left)
         else:
-            print(f"{100 * done:3.0f} %: {told}, {left}", flush=True)
+            print(", ".join(filter(None, (f"{100 * done:3.0f} %: {told}", left))), flush=True)
 
     def _write_events(self, stand: Stand) -> None:
         if self._events is None:

@@ -12,12 +12,12 @@ from results.scaling import Expected
 
 def headline(day: Day) -> str:
     """The answer in a line."""
-    where = f"{day.minutes:g} minutes on {day.device_name} ({day.device})"
+    where = f"{quantity.duration(60 * day.minutes)} on {day.device_name} ({day.device})"
     expected = day.candidate.expected
-    told = f"expected at a held-out loss of {interval(expected)}" if expected else "of which nothing is expected"
+    told = interval(expected) if expected else quantity.UNKNOWN
     if day.reached is None:
-        return f"{where}: {day.chosen} is the size to train, {told}"
-    return f"{where}: {day.chosen} reached a held-out loss of {day.reached.loss:.4g}; it was {told}"
+        return f"{where}: {day.chosen} is the size to train, and its held-out loss is expected at {told}"
+    return f"{where}: {day.chosen} reached a held-out loss of {day.reached.loss:.4g}; expected was {told}"
 
 
 def interval(expected: Expected) -> str:
@@ -61,10 +61,6 @@ def notes(day: Day) -> list[str]:
         f"tokens in {quantity.duration(reached.elapsed_s)}{off}. Perplexity {math.exp(reached.loss):.4g} a token"
         + (f", {reached.loss / math.log(2) / day.bytes_per_token:.4g} bits a byte." if day.bytes_per_token else ".")
     )
-    if reached.seen_share > 0:
-        said.append(
-            f"{quantity.percent(100 * reached.seen_share)} of the stretches that it was trained on are held out too."
-        )
     return said
 
 

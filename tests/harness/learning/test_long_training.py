@@ -109,7 +109,7 @@ def test_it_ends_on_time(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever was thought at first: the course is laid anew for what there is time for, and ends at nothing."""
     monkeypatch.setattr(long_training, "POINTS", 12)
     for updates in (40, 100_000):
-        stand = train(f"time-{updates}", updates=updates, seconds=12.0).stand
+        stand = train(f"time-{updates}", updates=updates, seconds=6.0).stand
         assert stand.course.updates != updates
         assert stand.course.rate(stand.updates - 1) < 0.2
         assert stand.points[-1].updates == stand.updates

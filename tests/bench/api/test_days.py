@@ -1,0 +1,87 @@
+"""The best language model in the time: a plan that is told beforehand, and a model that is there afterwards."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from typer.testing import CliRunner
+
+from bench import api
+from bench.api.runs import Unfinished
+from bench.cli.app import app
+from bench.plans import sizes_of
+from bench.spec import Overrides
+from harness.learning.long_training import POINTS
+from results import day as days
+
+UPDATES = 1400
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("undisturbed")
+def test_a_day_is_planned_and_trained_and_goes_on(
+    text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    overrides = Overrides(corpus=str(text_folder), batch=4, sequence=32)
+    monkeypatch.setattr("bench.api.days.sizes_of", functools.partial(sizes_of, most_parameters=2_000_000))
+    made = api.day("gpt2", updates=UPDATES, overrides=overrides, device="cpu", out=tmp_path, say=said.append)
+    assert made is not None
+    plan = json.loads((made.folder / "plan.json").read_text())
+    assert plan["reached_loss"] is None and plan["model"] == made.day.chosen
+    assert plan["predicted_loss_low"] < plan["predicted_loss"] < plan["predicted_loss_high"]
+    known = {item.model: item.expected for item in made.day.candidates}
+    assert list(known) == ["gpt2/nano", "gpt2/tiny"] and all(known.values())
+    # Of as many updates the larger model learns more.
+    assert made.day.chosen == "gpt2/tiny"
+    assert sum("learning rate" in line for line in said) == 2 * (3 + 2)
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bench.api.days.LongTraining.run", interrupted)
+        with pytest.raises(Unfinished, match=r"go on with: trainpace day --go --resume"):
+            api.day(resume=made.folder, go=True, say=said.append)
+    done = api.day(resume=made.folder, go=True, say=said.append)
+    assert done is not None
+    assert done.folder == made.folder and done.day.candidates == made.day.candidates
+    reached, expected = done.day.reached, done.day.candidate.expected
+    assert reached is not None and expected is not None and reached.updates == UPDATES
+    assert reached.loss == pytest.approx(expected.loss, rel=0.1) and reached.loss < 0.6 * math.log(256)
+    assert days.read(made.folder) == done.day
+    curve = pd.read_parquet(made.folder / "curve.parquet")
+    assert len(curve) == POINTS + 1 and curve["held_out_loss"].iloc[-1] == reached.loss
+    events = EventAccumulator(str(made.folder / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss/held_out")] == list(curve["updates"])
+    assert (made.folder / "model" / "model.safetensors").exists()
+    page = (made.folder / "report.html").read_text()
+    assert "The way" in page and page.count("<pre>") == 3
+    assert "It ended because it has taken all its updates" in done.text()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--model", "bert"], "model 'bert' writes no text: give a family of causal language models, gpt2, llama, moe"),
+        (["--model", "gpt2/huge"], "gpt2 has no size 'huge': give one of nano, tiny"),
+        (["--hours", "1", "--minutes", "1"], "--hours and --minutes are the same"),
+        (["--technique", "muno"], "did you mean muon"),
+        (["--technique", "ddp_2"], "ddp_2 trains with several processes"),
+        (["--technique", "schedule_cosine"], "schedule_cosine changes the schedule, which a day decides itself"),
+        (["--recipe", "none.json"], "'none.json' is no recipe"),
+        (["--resume", "nowhere"], "'nowhere' is no day"),
+    ],
+)
+@pytest.mark.usefixtures("lent")
+def test_bad_input_is_one_line_and_exit_2(words: list[str], told: str) -> None:
+    done = CliRunner().invoke(app, ["day", *words])
+    assert done.exit_code == 2
+    assert told in done.output and done.output.count("\n") == 1
