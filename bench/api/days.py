@@ -140,8 +140,10 @@ def day(
 
     `model` is a family, or FAMILY/SIZE to train that size whatever the plan says. All sizes are trained under
     `techniques`. `updates` takes so many in place of the time; `patience` ends it once the held-out loss has not fallen
-    for so many evaluations. With `dry_run` it only says which sizes would be looked at, and returns nothing. Raises
-    ValueError for what cannot be asked, ArmFailed where the training cannot go on, and Unfinished if it was interrupted.
+    for so many evaluations. With `dry_run` it only says which sizes would be looked at, and returns nothing.
+
+    Raises ValueError for what cannot be asked, ArmFailed where the training cannot go on, and Unfinished if it was
+    interrupted.
     """
     with started([Path(file) for file in plugins]) as fork_server:
         if resume is not None:
