@@ -198,6 +198,15 @@ def _smallest(family: str, size: str) -> str:
     return f"{family}/{next(iter(known[family].sizes))}"
 
 
+def _alike(specs: Sequence[WorkloadSpec], wanted: WorkloadSpec | None) -> list[WorkloadSpec]:
+    """The sizes, with the one that is wanted, in one shape, without which their losses were not comparable: where none
+    was given, the largest batch and sequence that any of them has by itself."""
+    every = [*specs, *([wanted] if wanted and wanted not in specs else [])]
+    sizes = [families()[family].sizes[size] for family, size in (spec.model.split("/") for spec in every)]
+    batch, sequence = (max(getattr(size, name) for size in sizes) for name in ("batch", "sequence"))
+    return [dataclasses.replace(spec, batch=spec.batch or batch, sequence=spec.sequence or sequence) for spec in every]
+
+
 def _writes(family: Any) -> bool:
     from bench.samples import causal
 
@@ -213,10 +222,10 @@ class _Planning:
         self.question, self._fork_server, self._folder, self._say = question, fork_server, folder, say
         self._begun_s = time.monotonic()
         host = look(fork_server, question.device)
-        wanted = question.size and dataclasses.replace(question.shape, model=f"{question.family}/{question.size}")
-        specs = sizes_of(question.family, host, question.shape)
-        if wanted and wanted not in specs:
-            specs.append(wanted)
+        wanted = (
+            dataclasses.replace(question.shape, model=f"{question.family}/{question.size}") if question.size else None
+        )
+        specs = _alike(sizes_of(question.family, host, question.shape), wanted)
         _check(question.techniques, host)
         plan = Plan(
             name="pace",

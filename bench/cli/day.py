@@ -49,6 +49,8 @@ def day(
 ) -> None:
     """Plan the best language model that this machine can train in the time, and with --go train it."""
     with usage_errors():
+        if resume is not None and (hours or minutes or technique or recipe or updates or patience or data):
+            raise ValueError("--resume takes what was asked for from its folder: leave out all that shapes it")
         if hours is not None and minutes is not None:
             raise ValueError("--hours and --minutes are the same: give one of them")
         if recipe is not None and technique:

@@ -145,15 +145,13 @@ class _Life:
         """To the end; returns why it ended."""
         if not self.stand.points:
             self._evaluate()
-        while self.stand.updates < self.stand.course.updates:
+        while self.stand.updates < self.stand.course.updates and self._left_s >= 0:
             due = self._due()
             self._take(min(due, self.stand.updates + self._at_once()))
             if self.stand.updates == due:
                 self._evaluate()
                 if self._gives_up():
                     return self._end(f"the held-out loss has not fallen for {self._asked.patience} evaluations")
-            if self._left_s < 0:
-                break
             self._steer()
             if time.monotonic() - self._kept_s > CHECKPOINT_S:
                 self._keep()

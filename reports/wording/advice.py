@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from bench.spec import BASELINE
+from bench.facts import Change
+from bench.spec import BASELINE, Phase
 from harness.record import Record, Status, why_unknown
 from reports.wording import quantity
 from results.compare import Comparison
@@ -175,6 +176,30 @@ def _disturbed(_: Sequence[Comparison], records: Sequence[Record]) -> Warning | 
     )
 
 
+MOST_ASKED = 3
+"""Techniques that are named in a command."""
+
+
+def _otherwise(comparisons: Sequence[Comparison], _: Sequence[Record]) -> Warning | None:
+    """Arms that may need more or fewer steps than the baseline, or end elsewhere: their pace is not what they save."""
+    found = [
+        item
+        for item in comparisons
+        if item.status is Status.OK
+        and set(item.changes) - {Change.NUMERICS.value}
+        and not item.workload.endswith(f" {Phase.INFER}")
+    ]
+    if not found:
+        return None
+    model, _, phase = found[0].workload.partition(" ")
+    own = [item.techniques for item in found if item.workload == found[0].workload][:MOST_ASKED]
+    asked = "".join([f" --phase {phase}" if phase else "", *(f" --technique {label}" for label in own)])
+    return Warning(
+        text=f"How fast steps are that teach otherwise does not tell what they save: {_arms(found)}.",
+        advice=f"The time to the same loss does: trainpace worth --model {model}{asked}",
+    )
+
+
 CHECKS: tuple[Check, ...] = (
     _mixed,
     _disturbed,
@@ -197,4 +222,5 @@ CHECKS: tuple[Check, ...] = (
     _uncertified,
     _few,
     _wide,
+    _otherwise,
 )

@@ -9,6 +9,7 @@ from harness.record import Record, note
 from reports.wording import view
 from results.compare import Comparison, compare
 from tests.reports.synthetic import (
+    find,
     machine,
     record,
     run,
@@ -67,14 +68,29 @@ def replace_measurement(item: Record, **changed: Any) -> Record:
 
 
 def test_warnings_of_few_repetitions_and_wide_intervals(comparisons: list[Comparison]) -> None:
-    narrow, wide = ([replace(item, smallest_effect=effect) for item in comparisons] for effect in (0.01, 0.2))
+    alike = [replace(item, changes=[]) for item in comparisons]
+    narrow, wide = ([replace(item, smallest_effect=effect) for item in alike] for effect in (0.01, 0.2))
     assert view.warnings(narrow, []) == []
     (told,) = view.warnings(wide, [])
     assert told.text.startswith("Intervals are wide")
-    single = view.warnings(compare(run(repetitions=1), machine()), [])
+    single = view.warnings([replace(item, changes=[]) for item in compare(run(repetitions=1), machine())], [])
     assert ["only one repetition" in warning.text for warning in single] == [True]
     strangers = [*run(repetitions=1), replace(record("compile", 1), machine_id="another")]
     assert "differ in machine_id" in view.warnings([], strangers)[0].text
+
+
+def test_what_teaches_otherwise_says_how_to_ask_what_it_is_worth(comparisons: list[Comparison]) -> None:
+    alike = [replace(item, smallest_effect=0.01, changes=["numerics"]) for item in comparisons]
+    assert view.warnings(alike, []) == []
+    arm = find(alike, "prune_heads_50")
+    (told,) = view.warnings([replace(arm, changes=["update rule"]), *alike], [])
+    assert "does not tell what they save: prune_heads_50 on gpt2/tiny" in told.text
+    named = f"--model {arm.workload} --technique {arm.techniques}"
+    assert told.advice == f"The time to the same loss does: trainpace worth {named}"
+    inferred = replace(arm, changes=["architecture"], workload="gpt2/nano infer")
+    assert view.warnings([inferred], []) == []
+    tuned = replace(arm, changes=["architecture"], workload="bert/nano finetune")
+    assert "--model bert/nano --phase finetune --technique" in view.warnings([tuned], [])[0].advice
 
 
 def test_what_was_left_out_is_told(records: list[Record]) -> None:
