@@ -84,7 +84,7 @@ def test_what_teaches_otherwise_says_how_to_ask_what_it_is_worth(comparisons: li
     assert view.warnings(alike, []) == []
     arm = find(alike, "prune_heads_50")
     (told,) = view.warnings([replace(arm, changes=["update rule"]), *alike], [])
-    assert "does not tell what they save: prune_heads_50 on gpt2/tiny" in told.text
+    assert "does not tell what they save: prune_heads_50 on bert/mini" in told.text
     named = f"--model {arm.workload} --technique {arm.techniques}"
     assert told.advice == f"The time to the same loss does: trainpace worth {named}"
     inferred = replace(arm, changes=["architecture"], workload="gpt2/nano infer")
