@@ -256,7 +256,7 @@ def customise(plan: Plan, host: Host, overrides: Overrides) -> Plan:
         compositions=tuple(dict.fromkeys(overrides.compositions)) or plan.compositions,
         repetitions=overrides.repetitions or plan.repetitions,
         # Whoever names sizes wants those.
-        narrows=plan.narrows and all(model in families() for model in overrides.models),
+        narrows=plan.narrows and len(overrides.models) < 2 and all(model in families() for model in overrides.models),
         budget_s=plan.budget_s if keeps_budget else overrides.budget_s,
     )
 

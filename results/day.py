@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench.corpus import write_atomically
 from harness.learning.course import Point
 from results.scaling import Expected
 
@@ -21,7 +22,8 @@ from results.scaling import Expected
 class Candidate:
     """One size of the family: in the time it takes so many `updates` of so many tokens, at a `rate` that is a factor of
     the workload's learning rate. `expected` is its loss on held-out text; None where that is not known, for this
-    `reason`. Bytes are those of tensors; joules are unknown where the machine counts none."""
+    `reason`. Bytes are those of tensors; joules are unknown where the machine counts none. `bytes_per_token` is what a
+    token of the held-out text stands for."""
 
     model: str
     parameters: int | None = None
@@ -33,6 +35,7 @@ class Candidate:
     expected: Expected | None = None
     joules: float | None = None
     reason: str | None = None
+    bytes_per_token: float = 1.0
 
     @property
     def tokens(self) -> int | None:
@@ -55,19 +58,19 @@ class Reached:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Day:
-    """The plan for a family in so many minutes under `techniques`, and what came of the `chosen` size once it is
-    trained. `bytes_per_token` is what a token of the held-out text stands for. Planning took `planning_s`."""
+    """The plan for a family in so many minutes under `techniques`, or over so many `updates`, and what came of the
+    `chosen` size once it is trained. Planning took `planning_s`."""
 
     family: str
     minutes: float
     techniques: tuple[str, ...]
     candidates: tuple[Candidate, ...]
     chosen: str
+    updates: int | None
     seed: int
     device: str
     device_name: str
     version: str
-    bytes_per_token: float | None
     planning_s: float
     reached: Reached | None = None
 
@@ -100,7 +103,7 @@ class Day:
             own = {name: value for name, value in item.items() if name in fields}
             own["expected"] = Expected(**own["expected"]) if own["expected"] else None
             candidates.append(Candidate(**own))
-        own = kept["reached"]
+        own = kept.pop("reached")
         reached = Reached(**own | {"texts": tuple(own["texts"])}) if own else None
         return cls(
             **kept | {"candidates": tuple(candidates), "techniques": tuple(kept["techniques"]), "reached": reached}
@@ -108,8 +111,9 @@ class Day:
 
 
 def write(day: Day, folder: Path) -> None:
-    """Keep the plan as `folder`/plan.json."""
-    (folder / "plan.json").write_text(json.dumps(day.to_json(), indent=2) + "\n", encoding="utf-8")
+    """Keep the plan as `folder`/plan.json. It appears whole or not at all."""
+    text = json.dumps(day.to_json(), indent=2) + "\n"
+    write_atomically(folder / "plan.json", lambda name: Path(name).write_text(text, encoding="utf-8"))
 
 
 def read(folder: Path) -> Day:

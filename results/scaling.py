@@ -27,15 +27,16 @@ BESIDE_THE_LAW = 0.03
 """Of the logarithm of a loss: how far a size may lie beside the law."""
 
 LEAST_LOSS, USUAL_LOSS = 0.05, 1.0
-"""What no model can learn is somewhere between these, in nats a token: the first is hardly anything."""
+"""What no model can learn is somewhere between these, in nats a byte: the first is hardly anything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """A training from its first update to its last: of a model of so many parameters on so many tokens."""
+    """A training from its first update to its last: of a model of so many parameters on so much text, and its loss in
+    nats a byte, by which models can be compared that read text in other pieces."""
 
     parameters: int
-    tokens: int
+    text_bytes: int
     loss: float
 
 
@@ -59,7 +60,7 @@ class Law:
         self._seen = list(seen)
         self._scale = (
             math.exp(float(np.mean([math.log(item.parameters) for item in seen]))),
-            math.exp(float(np.mean([math.log(item.tokens) for item in seen]))),
+            math.exp(float(np.mean([math.log(item.text_bytes) for item in seen]))),
         )
         usual = float(np.mean([item.loss for item in seen]))
         begin = [math.log(usual / 3)] * 3 + [PARAMETER_EXPONENT[0], TOKEN_EXPONENT[0]] + [0.0] * len(self._sizes)
@@ -72,20 +73,20 @@ class Law:
         jacobian = np.asarray(self._found.jac)
         self._covariance = np.linalg.pinv(jacobian.T @ jacobian)
 
-    def expected(self, parameters: int, tokens: int) -> Expected:
-        """The loss of a model of a size that was seen, or of another, after so many tokens."""
-        log_loss, slope = self._log_loss(self._found.x, parameters, tokens), self._slope(parameters, tokens)
+    def expected(self, parameters: int, text_bytes: int) -> Expected:
+        """The loss of a model of a size that was seen, or of another, after so much text."""
+        log_loss, slope = self._log_loss(self._found.x, parameters, text_bytes), self._slope(parameters, text_bytes)
         unseen = 0.0 if parameters in self._sizes else BESIDE_THE_LAW
         deviation = self._spread * math.sqrt(float(slope @ self._covariance @ slope) + NOISE**2 + unseen**2)
         reach = deviation * float(stats.t.ppf((1 + CONFIDENCE) / 2, self._freedom))
         return Expected(loss=math.exp(log_loss), low=math.exp(log_loss - reach), high=math.exp(log_loss + reach))
 
-    def _log_loss(self, law: np.ndarray, parameters: int, tokens: int) -> float:
+    def _log_loss(self, law: np.ndarray, parameters: int, text_bytes: int) -> float:
         never, size, text, by_size, by_text, *beside = law
         total = (
             math.exp(never)
             + math.exp(size) * (self._scale[0] / parameters) ** by_size
-            + math.exp(text) * (self._scale[1] / tokens) ** by_text
+            + math.exp(text) * (self._scale[1] / text_bytes) ** by_text
         )
         own = beside[self._sizes.index(parameters)] if parameters in self._sizes else 0.0
         return math.log(total) + own
@@ -98,7 +99,7 @@ class Law:
         return np.array(
             [
                 *(
-                    (self._log_loss(law, item.parameters, item.tokens) - math.log(item.loss)) / NOISE
+                    (self._log_loss(law, item.parameters, item.text_bytes) - math.log(item.loss)) / NOISE
                     for item in self._seen
                 ),
                 (never - usual) / width,
@@ -108,9 +109,9 @@ class Law:
             ]
         )
 
-    def _slope(self, parameters: int, tokens: int) -> np.ndarray:
+    def _slope(self, parameters: int, text_bytes: int) -> np.ndarray:
         """Of the logarithm of the loss by each number of the law."""
         step, here = 1e-5, self._found.x
         moved = (here + step * np.eye(len(here))[index] for index in range(len(here)))
-        middle = self._log_loss(here, parameters, tokens)
-        return np.array([(self._log_loss(law, parameters, tokens) - middle) / step for law in moved])
+        middle = self._log_loss(here, parameters, text_bytes)
+        return np.array([(self._log_loss(law, parameters, text_bytes) - middle) / step for law in moved])

@@ -7,8 +7,10 @@ import dataclasses
 import json
 import math
 import statistics
+import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,16 +20,15 @@ from bench.api.finished import Where
 from bench.api.runs import Unfinished, measure, new_folder
 from bench.api.runs import fork_server as started
 from bench.composition import allowance, compose, ranks, unmet
-from bench.corpus import Part
+from bench.corpus import Part, write_atomically
 from bench.facts import Change
 from bench.host import Host
 from bench.plans import sizes_of
 from bench.spec import BASELINE, Overrides, Plan, Protocol, WorkloadSpec, parse_composition
 from bench.workload import families
-from harness.learning.course import Point
 from harness.learning.curve import Asked, Training
 from harness.learning.long_training import Asked as Long
-from harness.learning.long_training import LongTraining
+from harness.learning.long_training import LongTraining, read_stand
 from harness.learning.training import Trainings, divided
 from harness.preparation.forecast import Forecasts, forecast
 from harness.preparation.prepared import Entry, look, prepare
@@ -40,7 +41,7 @@ from results import day as days
 from results import worth as outcome
 from results.day import Candidate, Day, Reached
 from results.pace import step_time_s
-from results.scaling import Law, Seen
+from results.scaling import Expected, Law, Seen
 
 PROTOCOL = Protocol(warmup_s=1.0, rounds_s=1.0)
 """Of the heats that tell how long updates are."""
@@ -92,7 +93,8 @@ class Question:
             raise ValueError(f"{str(folder)!r} is no day: give a folder that `trainpace day` has made") from error
 
     def write(self, folder: Path) -> None:
-        (folder / "asked.json").write_text(json.dumps(dataclasses.asdict(self), indent=2), encoding="utf-8")
+        text = json.dumps(dataclasses.asdict(self), indent=2)
+        write_atomically(folder / "asked.json", lambda name: Path(name).write_text(text, encoding="utf-8"))
 
 
 class Made:
@@ -109,10 +111,12 @@ class Made:
         """What the command prints."""
         return text.render(self.day)
 
-    def write(self, points: Sequence[Point] = ()) -> None:
+    def write(self) -> None:
         """Leave plan.json and report.html."""
         days.write(self.day, self.folder)
-        (self.folder / "report.html").write_text(page.render(self.day, points), encoding="utf-8")
+        stand = read_stand(self.folder)
+        shown = page.render(self.day, stand.points if stand else ())
+        (self.folder / "report.html").write_text(shown, encoding="utf-8")
 
     def __repr__(self) -> str:
         return f"Made({str(self.folder)!r})"
@@ -146,8 +150,10 @@ def day(
     interrupted.
     """
     with started([Path(file) for file in plugins]) as fork_server:
+        planned: Day | None = None
         if resume is not None:
             folder, question = Path(resume), Question.read(Path(resume))
+            planned = days.read(folder) if (folder / "plan.json").exists() else None
         else:
             family, _, size = model.partition("/")
             question = Question(
@@ -164,16 +170,17 @@ def day(
                 seed=seed,
             )
             folder = new_folder(Path(out), "day")
-        planning = _Planning(question, fork_server, folder, say)
+        planning = _Planning(question, fork_server, folder, say, only=planned.chosen if planned else None)
         if dry_run:
             say(planning.outlook())
             return None
         folder.mkdir(parents=True, exist_ok=True)
-        question.write(folder)
+        if resume is None:
+            planning.question.write(folder)
         try:
-            made = Made(folder, days.read(folder) if (folder / "plan.json").exists() else planning.plan())
+            made = Made(folder, planned or planning.plan())
             made.write()
-            if go:
+            if go and made.day.reached is None:
                 say(made.text())
                 made = planning.trained(made)
         except KeyboardInterrupt:
@@ -217,8 +224,10 @@ def _writes(family: Any) -> bool:
 class _Planning:
     """From the question to the plan, and from the plan to the model."""
 
-    def __init__(self, question: Question, fork_server: ForkServer, folder: Path, say: Say) -> None:
-        """Raises ValueError for what cannot be asked."""
+    def __init__(
+        self, question: Question, fork_server: ForkServer, folder: Path, say: Say, *, only: str | None
+    ) -> None:
+        """Where the plan is made, `only` its size is still needed. Raises ValueError for what cannot be asked."""
         self.question, self._fork_server, self._folder, self._say = question, fork_server, folder, say
         self._begun_s = time.monotonic()
         host = look(fork_server, question.device)
@@ -226,6 +235,10 @@ class _Planning:
             dataclasses.replace(question.shape, model=f"{question.family}/{question.size}") if question.size else None
         )
         specs = _alike(sizes_of(question.family, host, question.shape), wanted)
+        shape = dataclasses.replace(question.shape, batch=specs[0].batch, sequence=specs[0].sequence)
+        self.question = question = dataclasses.replace(question, shape=shape)
+        if only:
+            specs = [dataclasses.replace(shape, model=only)]
         _check(question.techniques, host)
         plan = Plan(
             name="pace",
@@ -239,7 +252,8 @@ class _Planning:
         prepared = prepare(plan, fork_server)
         both = [divided(entry, fork_server) for entry in prepared.entries]
         self._prepared = dataclasses.replace(prepared, entries=tuple(entry for entry, _ in both))
-        self._bytes_per_token: float | None = both[0][1]["bytes_per_token"]
+        self._bytes_per_token = {entry.spec.model: told["bytes_per_token"] or 1.0 for entry, told in both}
+        self._keeping = threading.Lock()
         self._label = "+".join(question.techniques) or BASELINE
 
     def outlook(self) -> str:
@@ -252,13 +266,17 @@ class _Planning:
         forecasts = forecast(self._prepared, self._fork_server)
         records = self._pace()
         candidates = [self._timed(entry, forecasts, records) for entry in self._prepared.entries]
+        _wanted(candidates, self.question)
         able = {item.model: item for item in candidates if item.reason is None}
         if not able:
             told = "; ".join(f"{item.model}: {item.reason}" for item in candidates)
             raise ValueError(f"no size can be trained in {self.question.minutes:g} minutes: {told}")
-        for entry in self._prepared.entries:
-            if entry.spec.model in able:
-                able[entry.spec.model] = self._calibrated(entry, able[entry.spec.model])
+        entries = [entry for entry in self._prepared.entries if entry.spec.model in able]
+        # On a CPU sizes are trained beside each other, each with its share of the threads: nothing is timed.
+        beside = min(len(entries), self._prepared.host.cores) if self.question.device == "cpu" else 1
+        with ThreadPoolExecutor(beside) as pool:
+            tuned = pool.map(lambda entry: self._calibrated(entry, able[entry.spec.model], beside), entries)
+            able |= {item.model: item for item in tuned}
         candidates = _expected([able.get(item.model, item) for item in candidates], self._seen())
         return Day(
             family=self.question.family,
@@ -266,11 +284,11 @@ class _Planning:
             techniques=self.question.techniques,
             candidates=tuple(candidates),
             chosen=_chosen(candidates, self.question),
+            updates=self.question.updates,
             seed=self.question.seed,
             device=self.question.device,
             device_name=self._prepared.machine.device_name,
             version=__version__,
-            bytes_per_token=self._bytes_per_token,
             planning_s=time.monotonic() - self._begun_s,
         )
 
@@ -292,6 +310,7 @@ class _Planning:
             parameters=entry.parameters,
             tokens_per_update=entry.batch * (entry.sequence or 1),
             peak_memory_bytes=forecasts.of(workload, self._label).peak_bytes,
+            bytes_per_token=self._bytes_per_token[entry.spec.model],
         )
         if not times_s:
             failed = next((record.reason for record in own if record.reason), "it was not timed")
@@ -303,11 +322,11 @@ class _Planning:
             return dataclasses.replace(made, reason=f"{updates} updates are too few to learn from")
         return made
 
-    def _calibrated(self, entry: Entry, found: Candidate) -> Candidate:
+    def _calibrated(self, entry: Entry, found: Candidate, beside: int) -> Candidate:
         """A size with the learning rate that is best on the shortest trainings; the others are trained at it."""
         updates = found.updates or 0
         lengths = [max(round(share * updates), least) for share, least in zip(SHARES, LEAST_LENGTHS, strict=True)]
-        trainings = Trainings(self._prepared.host, entry, self._fork_server, self._folder / "arms.log")
+        trainings = Trainings(self._prepared.host, entry, self._fork_server, self._folder / "arms.log", beside)
         while len(tried := outcome.tried_rates(self._kept(entry, "rates"), self._label)) < RATES:
             self._train(trainings, entry, "rates", [self._asked(outcome.next_rate(tried), lengths[0])])
         rate = outcome.best_rate(self._kept(entry, "rates"), self._label)
@@ -328,18 +347,21 @@ class _Planning:
         """Train what is not kept yet."""
         known = {item.asked for item in self._kept(entry, purpose)}
         for training in trainings.run([item for item in wanted if item not in known], lambda *_: None):
-            curves.write(training, self._folder, f"{purpose} {entry.spec.model}")
-            self._say(text.calibrated(entry.spec.model, training))
+            with self._keeping:
+                curves.write(training, self._folder, f"{purpose} {entry.spec.model}")
+                self._say(text.calibrated(entry.spec.model, training))
 
     def _seen(self) -> list[Seen]:
-        """Of each size, the short trainings at the rate that it is trained at."""
+        """Of each size, the short trainings at the rate that it is trained at, by the bytes of text."""
         seen = []
         for entry in self._prepared.entries:
+            each = self._bytes_per_token[entry.spec.model]
             rate = outcome.best_rate(self._kept(entry, "rates"), self._label)
             for training in (*self._kept(entry, "rates"), *self._kept(entry, "lengths")):
                 if training.status is Status.OK and training.asked.rate == rate and entry.parameters:
-                    tokens = round(training.updates[-1] * (training.tokens_per_update or 0))
-                    seen.append(Seen(parameters=entry.parameters, tokens=tokens, loss=training.held_out_losses[-1]))
+                    tokens = training.updates[-1] * (training.tokens_per_update or 0)
+                    loss = training.held_out_losses[-1] / each
+                    seen.append(Seen(parameters=entry.parameters, text_bytes=round(each * tokens), loss=loss))
         return seen
 
     def trained(self, made: Made) -> Made:
@@ -374,12 +396,16 @@ class _Planning:
             texts=tuple(lasted.texts),
         )
         done = Made(made.folder, dataclasses.replace(made.day, reached=reached))
-        done.write(stand.points)
+        done.write()
         return done
 
 
 ALLOWED = {Change.NUMERICS, Change.UPDATE_RULE}
 """What a day's techniques may change: it has a schedule, an order of the data and a model of its own."""
+
+
+APART = {"offload_optimizer"}
+"""They keep copies of the weights, which torch's state dictionaries do not have."""
 
 
 def _check(techniques: Sequence[str], host: Host) -> None:
@@ -389,6 +415,8 @@ def _check(techniques: Sequence[str], host: Host) -> None:
         raise ValueError(reason)
     if ranks(chosen, host).count > 1:
         raise ValueError(f"{label} trains with several processes: a day is trained in one; leave it out")
+    if apart := [item.name for item in chosen if item.name in APART]:
+        raise ValueError(f"{apart[0]} has copies of the weights that no checkpoint knows of: leave it out")
     others = [change.value for change in Change if change in allowance(chosen)[0] - ALLOWED]
     if others:
         raise ValueError(f"{label} changes the {', '.join(others)}, which a day decides itself: leave it out")
@@ -396,26 +424,33 @@ def _check(techniques: Sequence[str], host: Host) -> None:
 
 def _expected(candidates: Sequence[Candidate], seen: Sequence[Seen]) -> list[Candidate]:
     """With the loss that each is expected to reach."""
-    law = Law(seen)
-    return [
-        dataclasses.replace(item, expected=law.expected(item.parameters, item.tokens))
-        if item.reason is None and item.parameters and item.tokens
-        else item
-        for item in candidates
-    ]
+    if not seen:
+        raise ValueError("no size could be trained: arms.log has the reasons")
+    law, made = Law(seen), []
+    for item in candidates:
+        expected: Expected | None = None
+        if item.reason is None and item.parameters and item.tokens:
+            each = item.bytes_per_token
+            found = law.expected(item.parameters, round(each * item.tokens))
+            expected = Expected(loss=each * found.loss, low=each * found.low, high=each * found.high)
+        made.append(dataclasses.replace(item, expected=expected))
+    return made
+
+
+def _wanted(candidates: Sequence[Candidate], question: Question) -> str | None:
+    """The size that is wanted, if one is. Raises ValueError if it cannot be trained."""
+    if question.size is None:
+        return None
+    wanted = next(item for item in candidates if item.model == f"{question.family}/{question.size}")
+    if wanted.reason:
+        raise ValueError(f"{wanted.model} cannot be trained in {question.minutes:g} minutes: {wanted.reason}")
+    return wanted.model
 
 
 def _chosen(candidates: Sequence[Candidate], question: Question) -> str:
-    """The size that is wanted, or else the one that is expected to come lowest."""
-    if question.size:
-        wanted = next(item for item in candidates if item.model == f"{question.family}/{question.size}")
-        if wanted.reason:
-            raise ValueError(f"{wanted.model} cannot be trained in {question.minutes:g} minutes: {wanted.reason}")
-        return wanted.model
-    known = [(item.expected.loss, item.model) for item in candidates if item.expected]
-    if not known:
-        raise ValueError("no size could be trained: arms.log has the reasons")
-    return min(known)[1]
+    """The size that is wanted, or else the one that is expected to come lowest for each byte of text."""
+    known = [(item.expected.loss / item.bytes_per_token, item.model) for item in candidates if item.expected]
+    return _wanted(candidates, question) or min(known)[1]
 
 
 def _joules(records: Sequence[Record], updates: int) -> float | None:

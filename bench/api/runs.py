@@ -158,7 +158,7 @@ def measure(fork_server: ForkServer, prepared: Prepared, folder: Path) -> Run:
     if prepared.plan.narrows:
         begun = {record.workload for record in finished}
         prepared, left_out = narrowed(prepared, paces_of(prepared, fork_server, predicted.tell_timing), begun)
-        print(predicted.left_out(left_out) or "no size is left out: of none it is predicted what measuring would tell")
+        print(predicted.left_out(left_out) or "every size is measured")
     with Live(prepared.plan) as live:
 
         def keep(record: Record) -> None:

@@ -15,11 +15,17 @@ from bench.cli.console import INTERRUPTED, NOTHING_MEASURED, fail, usage_errors
 from bench.cli.options import Batch, Data, DeviceName, Format, Plugins, Sequence, TextColumn
 from bench.spec import Overrides, parse_composition
 
+LEAST_UPDATES = 800
+"""Of fewer it cannot be told what they come to (bench.api.days)."""
+
 
 def day(
     model: Annotated[
-        str, typer.Option(help="A family of language models, or FAMILY/SIZE to train that size whatever the plan says.")
-    ] = "gpt2",
+        str | None,
+        typer.Option(
+            help="A family of language models, or FAMILY/SIZE for that size whatever the plan says. Default: gpt2."
+        ),
+    ] = None,
     hours: Annotated[float | None, typer.Option(min=0.01, help="How long it is trained.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.1, help="The same in minutes. Default: 60.")] = None,
     technique: Annotated[
@@ -29,7 +35,9 @@ def day(
         Path | None, typer.Option(help="The recipe.json that `trainpace tune` made, in its place.")
     ] = None,
     go: Annotated[bool, typer.Option("--go", help="Train it, once the plan is made.")] = False,
-    updates: Annotated[int | None, typer.Option(min=1, help="So many updates, in place of the time.")] = None,
+    updates: Annotated[
+        int | None, typer.Option(min=LEAST_UPDATES, help="So many updates, in place of the time.")
+    ] = None,
     patience: Annotated[
         int | None, typer.Option(min=1, help="End it when the held-out loss has not fallen for so many evaluations.")
     ] = None,
@@ -49,7 +57,7 @@ def day(
 ) -> None:
     """Plan the best language model that this machine can train in the time, and with --go train it."""
     with usage_errors():
-        if resume is not None and (hours or minutes or technique or recipe or updates or patience or data):
+        if resume is not None and (model or hours or minutes or technique or recipe or updates or patience or data):
             raise ValueError("--resume takes what was asked for from its folder: leave out all that shapes it")
         if hours is not None and minutes is not None:
             raise ValueError("--hours and --minutes are the same: give one of them")
@@ -65,7 +73,7 @@ def day(
         with contextlib.redirect_stdout(sys.stderr) if output is Format.JSON else contextlib.nullcontext():
             try:
                 made = api.day(
-                    model,
+                    model or "gpt2",
                     minutes=60 * hours if hours is not None else minutes if minutes is not None else 60.0,
                     techniques=techniques,
                     updates=updates,
@@ -80,14 +88,17 @@ def day(
                     dry_run=dry_run,
                 )
             except api.Unfinished as unfinished:
-                fail(unfinished, INTERRUPTED)
+                fail(unfinished, INTERRUPTED if unfinished.interrupted else NOTHING_MEASURED)
             except ArmFailed as failure:
-                fail(f"the training ended: {failure.reason}", NOTHING_MEASURED)
+                fail(
+                    f"it ended: {failure.reason}; what is kept goes on with: trainpace day --resume and its folder",
+                    NOTHING_MEASURED,
+                )
     if made is None:
         return
     if output is Format.JSON:
         typer.echo(json.dumps(made.plain(), indent=2))
     else:
         typer.echo(f"\n{made.text()}\n\nplan: {made.folder / 'plan.json'}\nreport: {made.folder / 'report.html'}")
-        if made.day.reached:
-            typer.echo(f"model: {made.folder / 'model'}")
+        told = f"model: {made.folder / 'model'}" if made.day.reached else None
+        typer.echo(told or f"train it with: trainpace day --go --resume {made.folder}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -56,26 +57,37 @@ class HeldOut:
         """`held_out_loss`: the mean loss, without dropout, in the number format of the weights; and `seen_share`: which
         share of what the model was trained on so far is held out."""
         model: nn.Module = getattr(wrapped, "_orig_mod", wrapped)
-        modes = {module: module.training for module in model.modules()}
-        # Some rules train at other weights than those that they recommend.
-        has_modes = hasattr(optimizer, "eval") and hasattr(optimizer, "train")
-        model.eval()
-        if has_modes:
-            optimizer.eval()
-        try:
-            # What is compiled would be compiled once more for this.
-            with torch.inference_mode(), self._known.paused(), torch.compiler.set_stance("force_eager"):
-                losses = [float(self._loss(model, batch)) for batch in self._placed()]
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
-            if has_modes:
-                optimizer.train()
+        # What is compiled would be compiled once more for this.
+        with (
+            recommended(model, optimizer),
+            torch.inference_mode(),
+            self._known.paused(),
+            torch.compiler.set_stance("force_eager"),
+        ):
+            losses = [float(self._loss(model, batch)) for batch in self._placed()]
         return {"held_out_loss": math.fsum(losses) / len(losses), "seen_share": self._known.share}
 
     def _placed(self) -> Iterator[Batch]:
         for batch in self._batches:
             yield tree_map_only(Tensor, lambda item: item.to(self._device), batch)
+
+
+@contextlib.contextmanager
+def recommended(model: nn.Module, optimizer: Any) -> Iterator[None]:
+    """The model as it is to be used: without dropout, and at the weights that the optimizer recommends, where it trains
+    at others."""
+    modes = {module: module.training for module in model.modules()}
+    has_modes = hasattr(optimizer, "eval") and hasattr(optimizer, "train")
+    model.eval()
+    if has_modes:
+        optimizer.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        if has_modes:
+            optimizer.train()
 
 
 class _Windows:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
+import operator
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.composition import compose, ranks
 from bench.corpus import write_atomically
 from bench.host import Host
 from harness.learning.course import Course, Point, Stand
@@ -67,6 +68,12 @@ class Lasted:
     texts: Sequence[str] = ()
 
 
+def read_stand(folder: Path) -> Stand | None:
+    """Where a training of the folder stood when it was last kept; None before that."""
+    file = folder / "stand.json"
+    return Stand.from_json(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
+
+
 class LongTraining:
     """Trains in a process of its own. All that it keeps is in `folder`: checkpoints, where it stands, the model."""
 
@@ -80,11 +87,8 @@ class LongTraining:
         folder: Path,
         show: Callable[[Stand], object],
     ) -> None:
-        """The entry is one that is divided. `show` hears of every point. Raises ValueError for a composition that needs
-        several ranks."""
-        shared = ranks(compose(asked.techniques), host)
-        if shared.count > 1:
-            raise ValueError(f"{'+'.join(asked.techniques)} trains on {shared.count} ranks: a day is for one process")
+        """The entry is one that is divided, the composition one for a single process. `show` hears of everything that
+        was taken."""
         self._asked, self._fork_server, self._folder, self._show = asked, fork_server, folder, show
         own = {"techniques": list(asked.techniques), "seed": asked.seed, "rate": asked.rate, "replicas": 1}
         log = {"device": host.device, "log": str((folder / "arms.log").resolve()), "holds_out": True}
@@ -93,8 +97,7 @@ class LongTraining:
     @property
     def stand(self) -> Stand | None:
         """Where it stood when it was last kept; None before that."""
-        file = self._folder / "stand.json"
-        return Stand.from_json(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
+        return read_stand(self._folder)
 
     def run(self, prompt: str) -> Lasted:
         """Begin, or go on, and end with the model in `folder`/model and some texts. Raises ArmFailed."""
@@ -102,13 +105,19 @@ class LongTraining:
         process = self._fork_server.fork(self._request, 1)
         try:
             self._call(process, "build")
+            if self.stand is None:
+                # What cannot be handed over is said before it is trained.
+                self._export(process)
             life = _Life(self, process, begun_s)
             ended = life.train()
-            self._call(process, "export", folder=str((self._folder / "model").resolve()))
+            self._export(process)
             texts = self._call(process, "write", count=TEXTS, length=TEXT_TOKENS, prompt=prompt)["texts"]
             return Lasted(stand=life.stand, ended=ended, texts=texts)
         finally:
             process.kill()
+
+    def _export(self, process: Process) -> None:
+        self._call(process, "export", folder=str((self._folder / "model").resolve()))
 
     def _call(self, process: Process, do: str, **arguments: object) -> Message:
         return process.call({"do": do, "with": arguments}, TIMEOUT_S)[0]
@@ -145,17 +154,23 @@ class _Life:
         """To the end; returns why it ended."""
         if not self.stand.points:
             self._evaluate()
+        if self._gives_up():
+            return self._end(self._why_given_up)
         while self.stand.updates < self.stand.course.updates and self._left_s >= 0:
             due = self._due()
             self._take(min(due, self.stand.updates + self._at_once()))
             if self.stand.updates == due:
                 self._evaluate()
                 if self._gives_up():
-                    return self._end(f"the held-out loss has not fallen for {self._asked.patience} evaluations")
+                    return self._end(self._why_given_up)
             self._steer()
             if time.monotonic() - self._kept_s > CHECKPOINT_S:
                 self._keep()
         return self._end("it has taken all its updates" if self._asked.seconds is None else "the time was up")
+
+    @property
+    def _why_given_up(self) -> str:
+        return f"the held-out loss has not fallen for {self._asked.patience} evaluations"
 
     @property
     def elapsed_s(self) -> float:
@@ -211,8 +226,10 @@ class _Life:
             tokens=stand.tokens + sum(answer["tokens"]),
             elapsed_s=self.elapsed_s,
             losses=stand.losses + len(rates),
-            losses_sum=math.fsum([stand.losses_sum, *answer["losses"]]),
+            # One by one: how many are taken at once must not show.
+            losses_sum=functools.reduce(operator.add, answer["losses"], stand.losses_sum),
         )
+        self._training._show(self.stand)
 
     def _evaluate(self) -> None:
         begun_s, stand = time.monotonic(), self.stand

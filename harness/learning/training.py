@@ -41,14 +41,14 @@ class Trainings:
     """Trains what is asked for. On a CPU several are trained beside each other, each on one thread: nothing is timed,
     and what they learn does not hang on it."""
 
-    def __init__(self, host: Host, entry: Entry, fork_server: ForkServer, log: Path) -> None:
+    def __init__(self, host: Host, entry: Entry, fork_server: ForkServer, log: Path, beside: int = 1) -> None:
         """What they print is appended to `log`. The entry is one that is `divided`. `at_once` are trained beside each
-        other."""
+        other; one, with its share of the threads, where those of so many workloads are trained `beside` each other."""
         self._host, self._fork_server = host, fork_server
-        self.at_once = host.cores if host.device == "cpu" else 1
+        self.at_once = host.cores if host.device == "cpu" and beside == 1 else 1
         self._request = entry.request | {"device": host.device, "log": str(log.resolve()), "holds_out": True}
-        if self.at_once > 1:
-            self._request["threads"] = 1
+        if self.at_once > 1 or beside > 1:
+            self._request["threads"] = max(1, host.cores // max(self.at_once, beside))
 
     def run(self, asked: Iterable[Asked], show: Callable[[Asked, int], object]) -> Iterator[Training]:
         """Yield them as they end. `show` hears, from whatever thread, how many updates a training has taken."""
@@ -72,8 +72,11 @@ class Trainings:
             process = self._fork_server.fork(self._request | own | {"replicas": shared.replicas}, shared.count)
             process.call({"do": "build"}, TIMEOUT_S)
             curve.evaluate(process)
-            for until in [asked.updates] if asked.on_course else _times(asked.updates):
-                curve.take(process, until, shared.replicas, Course(updates=asked.updates) if asked.on_course else None)
+            course = Course(updates=asked.updates) if asked.on_course else None
+            for until in _times(asked.updates):
+                curve.take(process, until, shared.replicas, course)
+                if course is None or until == asked.updates:
+                    curve.evaluate(process)
                 show(asked, until)
             scores = process.call({"do": "evaluate", "with": {"scores": True}}, TIMEOUT_S)[0]["scores"]
         except ArmFailed as failure:
@@ -104,12 +107,13 @@ class _Curve:
         self.updates: list[int] = []
         self.held_out_losses: list[float] = []
         self.train_losses: list[float] = []
+        self._losses: list[float] = []
         self.taken, self.tokens, self.samples = 0, 0, 0
         self.seen_share = 0.0
         self.updates_s = 0.0
 
     def take(self, process: Process, until: int, replicas: int, course: Course | None) -> None:
-        """All updates up to that one, and what has been learnt then."""
+        """All updates up to that one."""
         begun_s, updates = time.monotonic(), range(self.taken, until)
         rates = [course.rate(update) for update in updates] if course else []
         answers = process.call({"do": "steps", "with": {"count": len(updates), "rates": rates}}, TIMEOUT_S)
@@ -118,14 +122,15 @@ class _Curve:
         shares = replicas / len(answers)
         self.tokens += round(shares * sum(sum(answer["tokens"]) for answer in answers))
         self.samples += round(shares * sum(sum(answer["samples"]) for answer in answers))
-        losses = [loss for answer in answers for loss in answer["losses"]]
-        self.train_losses.append(sum(losses) / len(losses))
-        self.evaluate(process)
+        self._losses += [loss for answer in answers for loss in answer["losses"]]
 
     def evaluate(self, process: Process) -> None:
         found: Message = process.call({"do": "evaluate"}, TIMEOUT_S)[0]
         if not math.isfinite(found["held_out_loss"]):
             raise ArmFailed(Status.DIVERGED, f"the held-out loss is {found['held_out_loss']} after update {self.taken}")
+        if self._losses:
+            self.train_losses.append(sum(self._losses) / len(self._losses))
+            self._losses = []
         self.updates.append(self.taken)
         self.held_out_losses.append(found["held_out_loss"])
         self.seen_share = found["seen_share"]

@@ -54,7 +54,7 @@ PLAIN = {
     *(aten.addmm.default, aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor),
     *(aten.pow.Tensor_Scalar, aten.tanh.default, aten.tanh_backward.default, aten.sum.dim_IntList, aten.mean.dim),
     *(aten.silu.default, aten.neg.default, aten.rsqrt.default, aten.linalg_vector_norm.default),
-    *(aten.native_layer_norm.default, aten.native_layer_norm_backward.default, aten.native_dropout.default),
+    *(aten.native_layer_norm.default, aten.native_layer_norm_backward.default),
     *(aten.native_dropout_backward.default, aten.embedding.default, aten.embedding_dense_backward.default),
     *(aten.gelu.default, aten.gelu_backward.default),
 }

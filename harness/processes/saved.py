@@ -13,6 +13,7 @@ from torch import nn
 
 from bench.corpus import tokenizer_of
 from bench.setup import Unsupported
+from harness.evidence.held_out import recommended
 from harness.timing.trainer import Trainer
 
 
@@ -53,34 +54,41 @@ def export(trainer: Trainer, folder: Path) -> None:
 
     Raises Unsupported where the trained weights are not those of the plain model.
     """
-    workload = trainer.setup.workload
-    model: Any = workload.model()
-    try:
-        model.load_state_dict({name: item.cpu() for name, item in plain(trainer.setup.model).state_dict().items()})
-    except RuntimeError as error:
-        raise Unsupported("a technique has given the model other weights than transformers knows it by") from error
+    workload, model = trainer.setup.workload, exported(trainer)
     model.config.use_cache = True
     model.save_pretrained(folder)
     if workload.text is not None:
         tokenizer_of(workload.text.corpus, workload.text.vocabulary).save_pretrained(folder)
 
 
+def exported(trainer: Trainer) -> Any:
+    """The workload's plain model with the weights that were trained; nothing is drawn for it. Raises Unsupported where
+    these are others."""
+    before = _generators()
+    model: Any = trainer.setup.workload.model()
+    _set_generators(before)
+    try:
+        with recommended(trainer.setup.model, trainer.optimizer):
+            weights = {name: item.cpu() for name, item in plain(trainer.setup.model).state_dict().items()}
+            model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise Unsupported("a technique has given the model other weights than transformers knows it by") from error
+    return model.eval()
+
+
 @torch.inference_mode()
 def written(trainer: Trainer, count: int, length: int, prompt: str) -> list[str]:
-    """So many texts of so many tokens that the model writes after the prompt, drawn from all that it finds likely."""
-    workload, model = trainer.setup.workload, plain(trainer.setup.model)
+    """So many texts of so many tokens that the model writes after the prompt, or what there is room for of it, drawn
+    from what it finds likely."""
+    workload, model = trainer.setup.workload, exported(trainer).to(trainer.setup.device)
     assert workload.text is not None
     tokenizer = tokenizer_of(workload.text.corpus, workload.text.vocabulary)
-    begun = torch.tensor([tokenizer(prompt)["input_ids"]] * count, device=trainer.setup.device)
-    was_training, before = model.training, _generators()
-    model.eval()
-    try:
-        torch.manual_seed(0)
-        with torch.compiler.set_stance("force_eager"), trainer.setup.autocast():
-            found = model.generate(begun, max_new_tokens=length, do_sample=True, top_k=40, use_cache=True)
-    finally:
-        model.train(was_training)
-        _set_generators(before)
+    ids = tokenizer(prompt)["input_ids"][: workload.text.sequence] or [workload.text.vocabulary.end]
+    before = _generators()
+    torch.manual_seed(0)
+    begun = torch.tensor([ids] * count, device=trainer.setup.device)
+    found = model.generate(begun, max_new_tokens=length, do_sample=True, top_k=40, use_cache=True)
+    _set_generators(before)
     return [tokenizer.decode(item, skip_special_tokens=True) for item in found.cpu()]
 
 

@@ -76,17 +76,20 @@ class Progress:
             self._events.close()
 
     def show(self, stand: Stand) -> None:
-        """What is known at a point."""
-        write_curve(stand.points, self._folder)
-        self._write_events(stand)
-        point, left_s = stand.points[-1], 60 * self._day.minutes - stand.points[-1].elapsed_s
-        done = point.updates / stand.course.updates
-        told = f"update {point.updates:,} of {stand.course.updates:,}, held-out loss {point.held_out_loss:.4g}"
+        """How far it has come, and what is known at a point."""
+        is_point = bool(stand.points) and stand.points[-1].updates == stand.updates
+        if is_point:
+            write_curve(stand.points, self._folder)
+            self._write_events(stand)
+        left_s = 60 * self._day.minutes - stand.elapsed_s
+        done = stand.updates / stand.course.updates
+        told = f"update {stand.updates:,} of {stand.course.updates:,}"
+        told += f", held-out loss {stand.points[-1].held_out_loss:.4g}" if stand.points else ""
         # Of one that takes so many updates, however long, the time is not known.
         left = f"{quantity.duration(left_s, 2)} left" if self._is_timed and left_s > 0 else ""
         if self._console.is_terminal:
             self._bar.update(self._task, completed=done, description=told, left=left)
-        else:
+        elif is_point:
             print(", ".join(filter(None, (f"{100 * done:3.0f} %: {told}", left))), flush=True)
 
     def _write_events(self, stand: Stand) -> None:

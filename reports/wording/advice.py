@@ -191,7 +191,7 @@ def _otherwise(comparisons: Sequence[Comparison], _: Sequence[Record]) -> Warnin
     ]
     if not found:
         return None
-    model, _, phase = found[0].workload.partition(" ")
+    model, _space, phase = found[0].workload.partition(" ")
     own = [item.techniques for item in found if item.workload == found[0].workload][:MOST_ASKED]
     asked = "".join([f" --phase {phase}" if phase else "", *(f" --technique {label}" for label in own)])
     return Warning(

@@ -12,7 +12,8 @@ from results.scaling import Expected
 
 def headline(day: Day) -> str:
     """The answer in a line."""
-    where = f"{quantity.duration(60 * day.minutes)} on {day.device_name} ({day.device})"
+    long = f"{day.updates:,} updates" if day.updates else quantity.duration(60 * day.minutes)
+    where = f"{long} on {day.device_name} ({day.device})"
     expected = day.candidate.expected
     told = interval(expected) if expected else quantity.UNKNOWN
     if day.reached is None:
@@ -42,7 +43,13 @@ def _row(item: Candidate, is_chosen: bool) -> dict[str, str]:
         "energy": quantity.energy(item.joules) if item.joules else unknown,
         "learning rate": f"{item.rate:.3g}x" if item.rate else unknown,
         "expected loss": interval(item.expected) if item.expected else item.reason or unknown,
+        "bits a byte": f"{_bits(item.expected.loss, item):.4g}" if item.expected else unknown,
     }
+
+
+def _bits(loss: float, item: Candidate) -> float:
+    """A byte, of a loss in nats a token: sizes that read text in other pieces are compared by it."""
+    return loss / math.log(2) / item.bytes_per_token
 
 
 def notes(day: Day) -> list[str]:
@@ -54,12 +61,12 @@ def notes(day: Day) -> list[str]:
     ]
     reached, expected = day.reached, day.candidate.expected
     if reached is None:
-        return [*said, "Train it with: trainpace day --go --resume FOLDER"]
+        return said
     off = f", {quantity.signed(100 * (reached.loss / expected.loss - 1))} % from what was expected" if expected else ""
     said.append(
         f"It ended because {reached.ended}, after {reached.updates:,} updates on {quantity.count(reached.tokens)} "
-        f"tokens in {quantity.duration(reached.elapsed_s)}{off}. Perplexity {math.exp(reached.loss):.4g} a token"
-        + (f", {reached.loss / math.log(2) / day.bytes_per_token:.4g} bits a byte." if day.bytes_per_token else ".")
+        f"tokens in {quantity.duration(reached.elapsed_s)}{off}. Perplexity {math.exp(reached.loss):.4g} a token, "
+        f"{_bits(reached.loss, day.candidate):.4g} bits a byte."
     )
     return said
 

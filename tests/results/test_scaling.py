@@ -27,7 +27,7 @@ def short_trainings(seed: int, longest: int = 1_500_000, noise: float = 0.004) -
         beside = draw.gauss(0, 0.01)
         for share in (1, 2, 4):
             loss = true_loss(parameters, share * tokens // 4, beside) * math.exp(draw.gauss(0, noise))
-            seen.append(Seen(parameters=parameters, tokens=share * tokens // 4, loss=loss))
+            seen.append(Seen(parameters=parameters, text_bytes=share * tokens // 4, loss=loss))
     return seen
 
 
@@ -36,8 +36,8 @@ def test_eight_times_the_text_is_foretold_within_three_percent() -> None:
     for seed in range(40):
         seen = short_trainings(seed)
         longest = [item for item in seen if item.parameters == SIZES[1]][-1]
-        found = Law(seen).expected(SIZES[1], 8 * longest.tokens)
-        true = longest.loss * true_loss(SIZES[1], 8 * longest.tokens) / true_loss(SIZES[1], longest.tokens)
+        found = Law(seen).expected(SIZES[1], 8 * longest.text_bytes)
+        true = longest.loss * true_loss(SIZES[1], 8 * longest.text_bytes) / true_loss(SIZES[1], longest.text_bytes)
         errors.append(abs(found.loss / true - 1))
         held += found.low < true < found.high
     assert sorted(errors)[37] < 0.03
@@ -54,6 +54,6 @@ def test_what_lies_farther_away_is_less_sure() -> None:
 
 
 def test_one_amount_of_text_tells_nothing() -> None:
-    seen = [Seen(parameters=size, tokens=1_000_000, loss=2.0) for size in SIZES]
+    seen = [Seen(parameters=size, text_bytes=1_000_000, loss=2.0) for size in SIZES]
     with pytest.raises(ValueError, match="no size was trained on two amounts of text"):
         Law(seen)

@@ -123,8 +123,3 @@ def test_it_ends_when_nothing_more_is_learnt(train: Train) -> None:
 def test_what_diverges_says_so(train: Train) -> None:
     with pytest.raises(ArmFailed, match=r"the loss is not finite between update|held-out loss is nan"):
         train("diverging", rate=1e9, techniques=("sgd",), updates=600)
-
-
-def test_ranks_are_refused(train: Train) -> None:
-    with pytest.raises(ValueError, match="ddp_2 trains on 2 ranks"):
-        train("ranks", techniques=("ddp_2",))
