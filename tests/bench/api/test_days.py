@@ -20,7 +20,7 @@ from bench.spec import Overrides
 from harness.learning.long_training import POINTS
 from results import day as days
 
-UPDATES = 1400
+UPDATES = 800
 
 
 @pytest.mark.long
