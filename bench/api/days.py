@@ -46,7 +46,7 @@ from results.scaling import Expected, Law, Seen
 PROTOCOL = Protocol(warmup_s=1.0, rounds_s=1.0)
 """Of the heats that tell how long updates are."""
 
-SHARES = (1 / 32, 1 / 16, 1 / 8)
+SHARES = (1 / 16, 1 / 8, 1 / 4)
 """Of all the updates that there is time for, those of the short trainings that tell how the loss falls."""
 
 RATES = 3
