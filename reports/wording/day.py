@@ -28,7 +28,11 @@ def interval(expected: Expected) -> str:
 
 def rows(day: Day) -> list[dict[str, str]]:
     """A row for each size."""
-    return [_row(item, item.model == day.chosen) for item in day.candidates]
+    made = [_row(item, item.model == day.chosen) for item in day.candidates]
+    if not any(item.joules for item in day.candidates):
+        for row in made:
+            del row["energy"]
+    return made
 
 
 def _row(item: Candidate, is_chosen: bool) -> dict[str, str]:
@@ -54,10 +58,11 @@ def _bits(loss: float, item: Candidate) -> float:
 
 def notes(day: Day) -> list[str]:
     """What else there is to say."""
+    counted = any(item.joules for item in day.candidates)
     said = [
         f"Trained under {'+'.join(day.techniques) or BASELINE}. What each size reaches is read from a law of size and "
         "text that was fitted to short trainings of all of them on this machine; memory is that of tensors, predicted. "
-        f"Planning took {quantity.duration(day.planning_s)}."
+        f"Planning took {quantity.duration(day.planning_s)}." + ("" if counted else " This machine counts no energy.")
     ]
     reached, expected = day.reached, day.candidate.expected
     if reached is None:
