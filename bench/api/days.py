@@ -149,6 +149,8 @@ def day(
     Raises ValueError for what cannot be asked, ArmFailed where the training cannot go on, and Unfinished if it was
     interrupted.
     """
+    if updates is not None and updates < LEAST_UPDATES:
+        raise ValueError(f"{updates} updates are too few to foretell what they come to: give {LEAST_UPDATES} or more")
     with started([Path(file) for file in plugins]) as fork_server:
         planned: Day | None = None
         if resume is not None:

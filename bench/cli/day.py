@@ -15,9 +15,6 @@ from bench.cli.console import INTERRUPTED, NOTHING_MEASURED, fail, usage_errors
 from bench.cli.options import Batch, Data, DeviceName, Format, Plugins, Sequence, TextColumn
 from bench.spec import Overrides, parse_composition
 
-LEAST_UPDATES = 800
-"""Of fewer it cannot be told what they come to (bench.api.days)."""
-
 
 def day(
     model: Annotated[
@@ -35,9 +32,7 @@ def day(
         Path | None, typer.Option(help="The recipe.json that `trainpace tune` made, in its place.")
     ] = None,
     go: Annotated[bool, typer.Option("--go", help="Train it, once the plan is made.")] = False,
-    updates: Annotated[
-        int | None, typer.Option(min=LEAST_UPDATES, help="So many updates, in place of the time.")
-    ] = None,
+    updates: Annotated[int | None, typer.Option(min=1, help="So many updates, in place of the time.")] = None,
     patience: Annotated[
         int | None, typer.Option(min=1, help="End it when the held-out loss has not fallen for so many evaluations.")
     ] = None,
