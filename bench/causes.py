@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 
 LONGEST = 400
 """Letters of a reason; libraries put whole manuals into their messages."""
@@ -16,13 +17,18 @@ _RAISED = re.compile(r"^(?:\w+\.)*[A-Z]\w*(?:Error|Exception|Warning|Interrupt|E
 """The last line of a traceback, with what an exception said."""
 
 
-_ECHO = re.compile(r"closed by peer|reset by peer|Broken pipe|remote (worker|process)|got signal: 15$", re.IGNORECASE)
-"""What gloo and NCCL say in a rank whose partner is gone, and what the rank says when the launcher then ends it."""
+_ECHO = re.compile(r"closed by peer|reset by peer|Broken pipe|remote (worker|process)", re.IGNORECASE)
+"""What gloo and NCCL say in a rank whose partner is gone."""
 
 
 def is_echo(reason: str) -> bool:
     """Whether a rank only tells that another one has failed."""
     return _ECHO.search(reason) is not None
+
+
+def killed_by(number: int) -> str:
+    """How a process ended that a signal has ended."""
+    return f"killed by {signal.Signals(number).name}"
 
 
 def root_cause(error: BaseException) -> str:

@@ -222,6 +222,24 @@ def planted_second_rank_refuses(setup: TrainingSetup) -> TrainingSetup:
     return setup
 
 
+@technique(stage=Stage.DISTRIBUTE, ranks=2, source=SOURCE)
+def planted_first_rank_refuses(setup: TrainingSetup) -> TrainingSetup:
+    """The second rank waits for the first, which cannot take part, until the launcher ends it."""
+    if not setup.rank:
+        raise Unsupported("planted: the first rank refuses")
+    threading.Event().wait()
+    return setup
+
+
+@technique(stage=Stage.DISTRIBUTE, ranks=2, source=SOURCE)
+def planted_second_rank_is_killed(setup: TrainingSetup) -> TrainingSetup:
+    """The first rank waits for the second, which is gone without a word, until the launcher ends it."""
+    if setup.rank:
+        os.kill(os.getpid(), signal.SIGKILL)
+    threading.Event().wait()
+    return setup
+
+
 @technique(stage=Stage.STEP, source=SOURCE)
 def planted_equal_weights(setup: TrainingSetup) -> TrainingSetup:
     """Accumulates as if every micro-batch trained equally much."""

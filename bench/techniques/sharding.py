@@ -45,6 +45,7 @@ FEED_FORWARD = {
     "output.dense": ("intermediate.dense",),
     "ffn_output": ("ffn",),
     "lin2": ("lin1",),
+    "fc2": ("fc1",),
     "down_proj": ("gate_proj", "up_proj"),
 }
 """The layer that reads a feed-forward block's inner width and those that make it."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from bench.causes import is_echo
+from bench.causes import is_echo, killed_by
 from harness.message import Message
 from harness.processes.channel import Channel, Closed
 from harness.record import Status
@@ -68,15 +67,14 @@ class Process:
         Raises ArmFailed, and ends the arm, if a rank reports a failure, dies or does not answer in `timeout_s`.
         """
         deadline = time.monotonic() + timeout_s
+        answers: list[Message] = []
         try:
             for channel in self._channels:
                 channel.send(command)
-            answers = [
-                channel.receive(deadline - time.monotonic(), tick_s=tick_s, on_tick=on_tick)
-                for channel in self._channels
-            ]
+            for channel in self._channels:
+                answers.append(channel.receive(deadline - time.monotonic(), tick_s=tick_s, on_tick=on_tick))
         except Closed:
-            raise self._death() from None
+            raise self._death(answers) from None
         except TimeoutError:
             self.kill()
             raise ArmFailed(Status.TIMEOUT, f"no answer to {command['do']!r} within {timeout_s:g} s") from None
@@ -85,9 +83,9 @@ class Process:
             raise _failure(answers)
         return answers
 
-    def _death(self) -> ArmFailed:
-        """Why the arm is gone: a rank's last words if it left any, else how the process ended."""
-        last: list[Message] = []
+    def _death(self, heard: Sequence[Message] = ()) -> ArmFailed:
+        """Why the arm is gone: a rank's last words, `heard` before or left behind, else how the process ended."""
+        last = list(heard)
         for channel in self._channels:
             with contextlib.suppress(Closed, TimeoutError):
                 last.append(channel.receive(0.1))
@@ -100,7 +98,7 @@ class Process:
             return ArmFailed(Status.OOM, "killed by the kernel: out of memory")
         code = ended["status"]
         if os.WIFSIGNALED(code):
-            return ArmFailed(Status.CRASHED, f"the process was killed by {signal.Signals(os.WTERMSIG(code)).name}")
+            return ArmFailed(Status.CRASHED, f"the process was {killed_by(os.WTERMSIG(code))}")
         return ArmFailed(Status.CRASHED, f"the process ended on its own with exit code {os.WEXITSTATUS(code)}")
 
     def kill(self) -> None:

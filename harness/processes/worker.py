@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from bench.causes import one_line, root_cause
+from bench.causes import killed_by, one_line, root_cause
 from bench.composition import compose
 from bench.corpus import Corpus
 from bench.held_out import at_rate, with_held_out
@@ -312,6 +312,7 @@ def run_rank(request: Message, connection: socket.socket, rank: int, world_size:
 def run_ranks(request: Message, connections: list[socket.socket]) -> None:
     """Serve an arm of several ranks, started and watched by torch.distributed's elastic launcher."""
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     # All ranks are on this machine: the loopback interface needs no name resolution.
@@ -330,12 +331,21 @@ def run_ranks(request: Message, connections: list[socket.socket]) -> None:
         max_restarts=0,
         logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
     )
-    elastic_launch(config, _elastic_rank)(request, connections)
+    try:
+        elastic_launch(config, _elastic_rank)(request, connections)
+    except ChildFailedError as failed:
+        rank, first = failed.get_first_failure()
+        if first.exitcode < 0:  # It could not say so itself, and its end is why the launcher ended the others.
+            reason = f"rank {rank} was {killed_by(-first.exitcode)}"
+            Channel(connections[rank]).send({"failed": Status.CRASHED, "reason": reason})
+        raise
 
 
 def _elastic_rank(request: Message, connections: list[socket.socket]) -> None:
     rank, world_size = int(os.environ["RANK"]), len(connections)
     die_with_parent()
+    # What the launcher's own handler would make of this signal here, an exception, is nobody's reason to fail.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for other, connection in enumerate(connections):
         if other != rank:
             connection.close()

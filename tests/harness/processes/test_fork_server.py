@@ -108,6 +108,23 @@ def test_a_killed_arm_names_its_signal(fork_server: ForkServer, request_: Messag
     assert failure.value.status is Status.CRASHED
 
 
+@pytest.mark.parametrize(
+    ("technique", "status", "reason"),
+    [
+        ("planted_first_rank_refuses", Status.UNSUPPORTED, "planted: the first rank refuses"),
+        ("planted_second_rank_refuses", Status.UNSUPPORTED, "planted: the second rank refuses"),
+        ("planted_second_rank_is_killed", Status.CRASHED, "rank 1 was killed by SIGKILL"),
+    ],
+)
+def test_of_ranks_the_one_that_failed_is_heard(
+    fork_server: ForkServer, request_: Message, technique: str, status: Status, reason: str
+) -> None:
+    arm = fork_server.fork(request_ | {"techniques": [technique]}, ranks=2)
+    with pytest.raises(ArmFailed, match=reason) as failure:
+        arm.call({"do": "build"}, TIMEOUT_S)
+    assert failure.value.status is status
+
+
 def test_a_hanging_arm_is_ended(fork_server: ForkServer, request_: Message) -> None:
     arm = fork_server.fork(request_ | {"techniques": ["planted_hangs"]})
     with pytest.raises(ArmFailed, match="no answer to 'build' within 2 s") as failure:
