@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.metadata
 import json
 import sys
 from collections.abc import Iterable
@@ -70,7 +69,9 @@ def _facts(row: dict[str, Any]) -> Facts:
 @functools.cache
 def _kept() -> dict[str, Rows] | None:
     """What the file says; None where the sources are others than it was made of, or packages declare further ones."""
-    if not KEPT.exists() or any(importlib.metadata.entry_points(group=group) for group in GROUPS):
+    from importlib.metadata import entry_points
+
+    if not KEPT.exists() or any(entry_points(group=group) for group in GROUPS):
         return None
     kept: dict[str, Any] = json.loads(KEPT.read_text(encoding="utf-8"))
     return kept if kept.pop("sources") == _digest() else None

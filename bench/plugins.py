@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.metadata
 import importlib.util
 import sys
 import zlib
@@ -24,8 +23,10 @@ GROUPS = ("trainpace.techniques", "trainpace.models", "trainpace.plans")
 @functools.cache
 def load_installed() -> None:
     """Import what installed packages declare. Raises ValueError, naming the package, if one cannot be imported."""
+    from importlib.metadata import entry_points
+
     for group in GROUPS:
-        for point in importlib.metadata.entry_points(group=group):
+        for point in entry_points(group=group):
             try:
                 point.load()
             except Exception as error:

@@ -9,7 +9,8 @@ from bench.composition import allowance, compose, ranks
 from bench.script.code import Elsewhere
 from bench.spec import BASELINE
 from harness.preparation.prepared import TASK_TIMEOUT_S, Prepared
-from harness.processes.fork_server import ArmFailed, ForkServer
+from harness.processes.failures import ArmFailed
+from harness.processes.fork_server import ForkServer
 from reports.wording import ladder as wording
 from results import store
 from results.ladder import Ladder

@@ -9,7 +9,7 @@ from typing import NoReturn
 import typer
 
 from bench.causes import unwritten
-from harness.processes.fork_server import ArmFailed, ForkServerFailed
+from harness.processes.failures import ArmFailed, ForkServerFailed
 
 USAGE_ERROR = 2
 NOTHING_MEASURED = 1

@@ -62,7 +62,7 @@ def day(
             catalogue.check([parse_composition(text) for text in technique or ()])
         from bench import api
         from bench import recipe as recipes
-        from harness.processes.fork_server import ArmFailed
+        from harness.processes.failures import ArmFailed
 
         techniques = technique or ([recipes.read(recipe).label] if recipe else [])
         with contextlib.redirect_stdout(sys.stderr) if output is Format.JSON else contextlib.nullcontext():

@@ -20,7 +20,7 @@ from bench.cli.options import Batch, Data, DeviceName, LabelColumn, Models, Plug
 from bench.cli.options import Sequence as Tokens
 from bench.recipe import read as read_recipe
 from bench.spec import BASELINE, Phase, WorkloadSpec, parse_composition
-from harness.processes.fork_server import ArmFailed, ForkServerFailed
+from harness.processes.failures import ArmFailed, ForkServerFailed
 from results.exit_code import ExitCode
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from bench.spec import BASELINE
 from harness.ab.checkout import Checkout
 from harness.evidence.provenance import MEASURING, SOURCE_FOLDERS
 from harness.message import Message
-from harness.processes.fork_server import ForkServer, ForkServerFailed
+from harness.processes.failures import ForkServerFailed
+from harness.processes.fork_server import ForkServer
 
 PADDING_BYTES = 4096
 """The most by which the environment of a fork server is enlarged."""

@@ -17,7 +17,8 @@ from harness.evidence.certificate import merge
 from harness.evidence.equal_work import losses_unknown, unequal_work
 from harness.heats.gathering import add_allocated, add_peaks, add_turn, add_window, rank_means, steps_together
 from harness.message import Message
-from harness.processes.fork_server import ArmFailed, ForkServer, Process
+from harness.processes.failures import ArmFailed
+from harness.processes.fork_server import ForkServer, Process
 from harness.record import GPU_FIGURES, Measurement, Record, Status, WorkCertificate, note
 from harness.telemetry.gpus import Gpus
 from harness.telemetry.parked import PARKED_CORES, Parked

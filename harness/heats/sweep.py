@@ -26,7 +26,8 @@ from harness.preparation import toolchain
 from harness.preparation.forecast import NONE, Forecasts
 from harness.preparation.prepared import Entry, Prepared, template
 from harness.preparation.pretrain import pretrain
-from harness.processes.fork_server import ArmFailed, ForkServer
+from harness.processes.failures import ArmFailed
+from harness.processes.fork_server import ForkServer
 from harness.record import Machine, Record, Status
 from harness.telemetry.gpus import Gpus
 

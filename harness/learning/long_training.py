@@ -18,7 +18,8 @@ from bench.host import Host
 from harness.learning.course import Course, Point, Stand
 from harness.message import Message
 from harness.preparation.prepared import Entry
-from harness.processes.fork_server import ArmFailed, ForkServer, Process
+from harness.processes.failures import ArmFailed
+from harness.processes.fork_server import ForkServer, Process
 from harness.record import Status
 
 POINTS = 60

@@ -17,7 +17,8 @@ from harness.learning.course import Course
 from harness.learning.curve import Asked, Training
 from harness.message import Message
 from harness.preparation.prepared import TASK_TIMEOUT_S, Entry
-from harness.processes.fork_server import ArmFailed, ForkServer, Process
+from harness.processes.failures import ArmFailed
+from harness.processes.fork_server import ForkServer, Process
 from harness.record import Status
 
 POINTS = 24

@@ -22,7 +22,8 @@ from harness.preparation.machine import describe_machine
 from harness.preparation.pacing import NOT_ASKED, Pace, Pacing, Show, silent
 from harness.preparation.predicting import Question, predictions
 from harness.preparation.prepared import Entry, device_facts, entry
-from harness.processes.fork_server import ArmFailed, ForkServer
+from harness.processes.failures import ArmFailed
+from harness.processes.fork_server import ForkServer
 from harness.telemetry import cgroups
 
 MOST_SAMPLES = 1 << 24

@@ -22,7 +22,8 @@ from harness.message import Message
 from harness.prediction.calls import ANSWERED, ASKED, name, tensors
 from harness.preparation.predicting import Question, predictions
 from harness.preparation.prepared import Entry, Prepared
-from harness.processes.fork_server import ArmFailed, ForkServer
+from harness.processes.failures import ArmFailed
+from harness.processes.fork_server import ForkServer
 from harness.record import Status
 from harness.telemetry import conditions
 from harness.telemetry.gpus import Gpus

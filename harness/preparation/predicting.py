@@ -20,7 +20,8 @@ from bench.host import Host
 from harness.message import Message
 from harness.prediction.limits import FLASH, HOPPER
 from harness.preparation.prepared import TASK_TIMEOUT_S, Entry
-from harness.processes.fork_server import ArmFailed, ForkServer
+from harness.processes.failures import ArmFailed
+from harness.processes.fork_server import ForkServer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,8 @@ from bench.registry import Technique
 from bench.spec import BASELINE, Phase, Plan, Trial, WorkloadSpec
 from harness.message import Message
 from harness.preparation.machine import describe_machine, host
-from harness.processes.fork_server import ArmFailed, ForkServer
+from harness.processes.failures import ArmFailed
+from harness.processes.fork_server import ForkServer
 from harness.record import Machine, Measurement, Record, Status
 
 TASK_TIMEOUT_S = 600.0

@@ -13,7 +13,8 @@ import torch
 
 from bench.corpus import cache_folder
 from harness.preparation.prepared import Prepared
-from harness.processes.fork_server import ArmFailed, ForkServer
+from harness.processes.failures import ArmFailed
+from harness.processes.fork_server import ForkServer
 
 TIMEOUT_S = 120.0
 

@@ -22,22 +22,11 @@ from typing import Any
 from bench.causes import is_echo, killed_by
 from harness.message import Message
 from harness.processes.channel import Channel, Closed
+from harness.processes.failures import ArmFailed, ForkServerFailed
 from harness.record import Status
 
 MESSAGE_BYTES = 1 << 16
 """The largest request or answer on the control socket."""
-
-
-class ArmFailed(Exception):
-    """An arm could not go on; the status and the reason go into its record."""
-
-    def __init__(self, status: Status, reason: str) -> None:
-        super().__init__(reason)
-        self.status, self.reason = status, reason
-
-
-class ForkServerFailed(Exception):
-    """The fork server could not start, or died."""
 
 
 def _failure(answers: Sequence[Message]) -> ArmFailed:

@@ -17,7 +17,7 @@ import tests.gpu_acceptance
 from bench import __version__, plugins
 from bench.corpus import write_atomically
 from harness.preparation.prepared import TASK_TIMEOUT_S
-from harness.processes.fork_server import ArmFailed, ForkServerFailed
+from harness.processes.failures import ArmFailed, ForkServerFailed
 from harness.telemetry.gpus import Gpus
 from harness.telemetry.surroundings import git_state
 from tests.gpu_acceptance import chip, commands, each, ladder, memory, truth

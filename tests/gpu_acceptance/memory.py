@@ -7,7 +7,7 @@ import dataclasses
 from bench.corpus import open_corpus
 from bench.spec import BASELINE, Protocol
 from harness.preparation.prepared import TASK_TIMEOUT_S
-from harness.processes.fork_server import ArmFailed
+from harness.processes.failures import ArmFailed
 from reports.wording import quantity
 from tests.gpu_acceptance.arms import check, warm_arm
 from tests.gpu_acceptance.rows import Row, failed, judged, needs_gpu, within

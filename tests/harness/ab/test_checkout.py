@@ -13,7 +13,7 @@ import pytest
 from harness.ab.checkout import here, worktree
 from harness.ab.sides import Side, measuring_code, open_home
 from harness.evidence.provenance import provenance
-from harness.processes.fork_server import ForkServerFailed
+from harness.processes.failures import ForkServerFailed
 from tests import ROOT
 
 PROBE = ROOT / "tests" / "probe.py"

@@ -17,7 +17,8 @@ from harness.learning.course import Stand
 from harness.learning.long_training import Asked, Lasted, LongTraining
 from harness.learning.training import divided
 from harness.preparation.prepared import Entry, prepare
-from harness.processes.fork_server import ArmFailed, ForkServer
+from harness.processes.failures import ArmFailed
+from harness.processes.fork_server import ForkServer
 
 HERE = Host(device="cpu")
 UPDATES = 90

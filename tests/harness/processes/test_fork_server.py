@@ -13,7 +13,8 @@ import torch
 from bench.corpus import Corpus
 from bench.spec import WorkloadSpec
 from harness.message import Message
-from harness.processes.fork_server import ArmFailed, ForkServer, ForkServerFailed
+from harness.processes.failures import ArmFailed, ForkServerFailed
+from harness.processes.fork_server import ForkServer
 from harness.record import Status
 from tests import ROOT
 

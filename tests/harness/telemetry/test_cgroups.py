@@ -172,7 +172,8 @@ def test_the_quota_of_a_real_group_above_is_seen(nested: Path) -> None:
 
 KILLED = """
 import json, os, select, sys
-from harness.processes.fork_server import ArmFailed, ForkServer
+from harness.processes.failures import ArmFailed
+from harness.processes.fork_server import ForkServer
 
 def end(arm):
     try:

@@ -1,0 +1,20 @@
+"""How what runs in another process can fail. Whoever only tells of it, as the command line does, needs no more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.record import Status
+
+
+class ArmFailed(Exception):
+    """An arm could not go on; the status and the reason go into its record."""
+
+    def __init__(self, status: Status, reason: str) -> None:
+        super().__init__(reason)
+        self.status, self.reason = status, reason
+
+
+class ForkServerFailed(Exception):
+    """The fork server could not start, or died."""
