@@ -11,9 +11,10 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -106,24 +107,24 @@ class Corpus:
         target = cache_folder() / f"{self.identity}-{vocabulary.size}{vocabulary.digest}.npy"
         if not target.exists():
             encode = self.encoder(vocabulary)
-            tokens = np.concatenate([encode(document.text) for document in self.documents()])
-            write_atomically(target, lambda name: np.save(name, tokens))
+            _keep(target, vocabulary.dtype, (encode(document.text) for document in self.documents()))
         return cast(Tokens, np.load(target, mmap_mode="r"))
 
-    def documents(self) -> list[Document]:
-        """The documents, which have to be those that the hash is of. Raises ValueError if they are others by now, or
-        others here, as the standard library of another Python is."""
-        found = read_documents(self.path, self.text_column, self.label_column)
-        if _sha256(found) != self.sha256:
+    def documents(self) -> Iterator[Document]:
+        """The documents one by one, which have to be those that the hash is of. Raises ValueError before the first if
+        they are others by now, or others here, as the standard library of another Python is."""
+        if _sha256(self._read()) != self.sha256:
             raise ValueError(f"corpus {self.path or 'of the standard library'!r} is another one here: give --data PATH")
-        return _part(found, Part(self.part)) if self.part else found
+        yield from _part(self._read, Part(self.part)) if self.part else self._read()
+
+    def _read(self) -> Iterator[Document]:
+        return read_documents(self.path, self.text_column, self.label_column)
 
     def text(self) -> Text:
         """All documents' bytes one after the other, as a 1-D memory-mapped uint8 array."""
         target = cache_folder() / f"{self.identity}-text.npy"
         if not target.exists():
-            joined = np.frombuffer(b"".join(document.text for document in self.documents()), np.uint8)
-            write_atomically(target, lambda name: np.save(name, joined))
+            _keep(target, np.uint8, (np.frombuffer(document.text, np.uint8) for document in self.documents()))
         return cast(Text, np.load(target, mmap_mode="r"))
 
     def sections(self) -> list[str]:
@@ -153,8 +154,8 @@ class Corpus:
 
 def open_corpus(path: str | None, text_column: str | None = None, label_column: str | None = None) -> Corpus:
     """Read and hash the text at `path`. Raises ValueError if there is none."""
-    found = read_documents(path, text_column, label_column)
-    return Corpus(path=path, sha256=_sha256(found), text_column=text_column, label_column=label_column)
+    sha256 = _sha256(read_documents(path, text_column, label_column))
+    return Corpus(path=path, sha256=sha256, text_column=text_column, label_column=label_column)
 
 
 HELD_OUT_EVERY = 20
@@ -164,20 +165,24 @@ LEAST_PIECES = 400
 LARGEST_PIECE_BYTES = 1 << 16
 
 
-def _part(documents: Sequence[Document], part: Part) -> list[Document]:
+def _part(read: Callable[[], Iterator[Document]], part: Part) -> Iterator[Document]:
     """The pieces of the documents that are of that part. Which these are depends on their text alone, and what is there
     twice is twice in the same part. Raises ValueError where that is all."""
-    total = sum(len(document.text) for document in documents)
+    total = sum(len(document.text) for document in read())
     size = min(LARGEST_PIECE_BYTES, total // LEAST_PIECES)
-    pieces = [piece for document in documents for piece in _pieces(document, size)]
-    digests = [hashlib.sha256(piece.text).digest() for piece in pieces]
-    last = sorted(digests)[(len(digests) - 1) // HELD_OUT_EVERY]
-    if max(digests) <= last:
+    digests = sorted(_digest(piece) for document in read() for piece in _pieces(document, size))
+    last = digests[(len(digests) - 1) // HELD_OUT_EVERY]
+    if digests[-1] <= last:
         raise ValueError(
             "the text says the same over and over, so that nothing of it can be held out: give more --data"
         )
     held_out = part is Part.HELD_OUT
-    return [piece for piece, digest in zip(pieces, digests, strict=True) if (digest <= last) is held_out]
+    pieces = (piece for document in read() for piece in _pieces(document, size))
+    return (piece for piece in pieces if (_digest(piece) <= last) is held_out)
+
+
+def _digest(document: Document) -> bytes:
+    return hashlib.sha256(document.text).digest()
 
 
 def _pieces(document: Document, size: int) -> Iterator[Document]:
@@ -190,32 +195,42 @@ def _pieces(document: Document, size: int) -> Iterator[Document]:
         start = end
 
 
-def _sha256(documents: Sequence[Document]) -> str:
+def _sha256(documents: Iterable[Document]) -> str:
+    """Of the sizes, texts and labels; whether a large file comes in pieces makes no difference."""
     digest = hashlib.sha256()
     for document in documents:
-        label = document.section.encode() if document.is_labelled else b""
-        digest.update(len(document.text).to_bytes(8, "little") + document.text + label)
+        if document.file_bytes is not None:
+            digest.update(document.file_bytes.to_bytes(8, "little"))
+        digest.update(document.text + (document.section.encode() if document.is_labelled else b""))
     return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
     """One text file, whose `section` is the first part of its path below the corpus, without a suffix; or one row of a
-    table, whose section is its label."""
+    table, whose section is its label. A large file comes in pieces, of which the first alone knows the `file_bytes`."""
 
     section: str
     text: bytes
+    file_bytes: int | None
     is_labelled: bool = False
 
 
-def read_documents(path: str | None, text_column: str | None = None, label_column: str | None = None) -> list[Document]:
+LARGEST_DOCUMENT_BYTES = 1 << 23
+"""Text is read in pieces of about so many bytes, each up to the end of a line: it may be larger than memory."""
+
+
+def read_documents(
+    path: str | None, text_column: str | None = None, label_column: str | None = None
+) -> Iterator[Document]:
     """The text at `path`, a file or a folder (None: the standard library's `.py` files), in a fixed order; of a table
-    (see bench.tables) its rows.
+    (see bench.tables) its rows. One after the other: it may be more than there is memory for.
 
     Files with a NUL byte near the start are taken for binary and left out. Raises ValueError if nothing is left.
     """
     if path is not None and tables.is_table(path):
-        return _table(path, text_column, label_column)
+        yield from _table(path, text_column, label_column)
+        return
     if text_column or label_column:
         name, value = ("--text-column", text_column) if text_column else ("--label-column", label_column)
         raise ValueError(
@@ -235,21 +250,41 @@ def read_documents(path: str | None, text_column: str | None = None, label_colum
             )
         files = [root] if root.is_file() else sorted(file for file in root.rglob("*") if file.is_file())
     folder = root if root.is_dir() else root.parent
-    read = (Document(Path(file.relative_to(folder).parts[0]).stem, file.read_bytes()) for file in files)
-    documents = [item for item in read if item.text.strip() and b"\0" not in item.text[:1024]]
-    if not documents:
+    found = False
+    for file in files:
+        for document in _file(file, Path(file.relative_to(folder).parts[0]).stem):
+            found = True
+            yield document
+    if not found:
         raise ValueError(f"data {path!r} holds no text: give a text file or a folder of text files")
-    return documents
 
 
-def _table(path: str, text_column: str | None, label_column: str | None) -> list[Document]:
-    found = [
-        Document(label or "", text.encode("utf-8", "replace"), is_labelled=label is not None)
-        for text, label in tables.rows(path, text_column, label_column)
-    ]
+def _file(file: Path, section: str) -> Iterator[Document]:
+    """In pieces; nothing of one that is binary, or blank from its first piece to its last."""
+    with file.open("rb") as opened:
+        size, most = os.fstat(opened.fileno()).st_size, LARGEST_DOCUMENT_BYTES
+        held_back: list[Document] | None = []
+        for index, text in enumerate(iter(lambda: opened.read(most) + opened.readline(most), b"")):
+            if not index and b"\0" in text[:1024]:
+                return
+            document = Document(section, text, None if index else size)
+            if held_back is None:
+                yield document
+                continue
+            held_back.append(document)
+            if text.strip():
+                yield from held_back
+                held_back = None
+
+
+def _table(path: str, text_column: str | None, label_column: str | None) -> Iterator[Document]:
+    found = False
+    for text, label in tables.rows(path, text_column, label_column):
+        encoded = text.encode("utf-8", "replace")
+        found = True
+        yield Document(label or "", encoded, len(encoded), is_labelled=label is not None)
     if not found:
         raise ValueError(f"data {path!r} has no row with text")
-    return found
 
 
 def cache_folder() -> Path:
@@ -343,10 +378,30 @@ def _bytes_tokenizer(vocabulary: Vocabulary) -> Tokenizer:
     return made
 
 
+def _keep(target: Path, dtype: type[np.unsignedinteger], arrays: Iterable[np.ndarray]) -> None:
+    """Arrays one after the other as one on disk; they are not in memory together."""
+
+    def fill(name: str) -> None:
+        with tempfile.TemporaryFile(dir=target.parent) as joined, Path(name).open("wb") as file:
+            for array in arrays:
+                joined.write(array.astype(dtype, copy=False).tobytes())
+            shape = (joined.tell() // np.dtype(dtype).itemsize,)
+            header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            joined.seek(0)
+            shutil.copyfileobj(joined, file)
+
+    write_atomically(target, fill)
+
+
 def write_atomically(target: Path, write: Callable[[str], object]) -> None:
     """Let `write` fill a file of another name, then put it in place: no reader sees half of it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, suffix=target.suffix)
     os.close(handle)
-    write(name)
-    os.replace(name, target)
+    try:
+        write(name)
+        os.replace(name, target)
+    except BaseException:
+        os.unlink(name)
+        raise

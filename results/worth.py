@@ -272,6 +272,12 @@ STRIDE = math.sqrt(10)
 """Between learning rates that are tried first."""
 
 
+def is_enclosed(tried: Mapping[float, float | None]) -> bool:
+    """Whether rates on both sides of the best one were tried."""
+    known = {rate: loss for rate, loss in tried.items() if loss is not None}
+    return bool(known) and min(tried) < min(known, key=lambda rate: known[rate]) < max(tried)
+
+
 def next_rate(tried: Mapping[float, float | None]) -> float:
     """The rate to try next: away from the best one where it has no neighbour on that side, first upwards, and between
     it and its better neighbour where it has both. A training that failed is worse than any."""

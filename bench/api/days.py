@@ -46,13 +46,20 @@ from results.scaling import Expected, Law, Seen
 PROTOCOL = Protocol(warmup_s=1.0, rounds_s=1.0)
 """Of the heats that tell how long updates are."""
 
-SHARES = (1 / 16, 1 / 8, 1 / 4)
-"""Of all the updates that there is time for, those of the short trainings that tell how the loss falls."""
+SHARES = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4)
+"""Of all the updates that there is time for, those of the short trainings that tell how the loss falls; of a longer day
+smaller ones, in the same proportions."""
 
-RATES = 3
-"""Learning rates that are tried on the shortest of them."""
+PLANNING, LEAST_PLANNING_MINUTES = 0.25, 20.0
+"""The share of the time that the short trainings may take together, and what they may take of a short one."""
 
-LEAST_LENGTHS = (100, 200, 400)
+TUNED = 1 / 16
+"""The share over which learning rates are tried."""
+
+RATES, MOST_RATES = 3, 5
+"""How many of them, and at most, while the best is the highest or the lowest."""
+
+LEAST_LENGTHS = (100, 100, 100, 200, 400)
 """Updates that they have at least: in the very first ones a loss falls by another law."""
 
 LEAST_UPDATES = 2 * LEAST_LENGTHS[-1]
@@ -195,6 +202,13 @@ def day(
     return made
 
 
+def _shares(whole_s: Sequence[float]) -> list[float]:
+    """Of the updates of each size, which take so long, those of its short trainings."""
+    together_s = (sum(SHARES) + (MOST_RATES - 1) * TUNED) * sum(whole_s)
+    room_s = max(PLANNING * max(whole_s), 60 * LEAST_PLANNING_MINUTES)
+    return [share * min(1.0, room_s / together_s) for share in SHARES]
+
+
 def _smallest(family: str, size: str) -> str:
     """What stands for the family's shape. Raises ValueError for what is no family of language models, or no size of
     it."""
@@ -261,7 +275,8 @@ class _Planning:
     def outlook(self) -> str:
         """Which sizes would be looked at, and how."""
         sizes = [(entry.spec.model, entry.parameters) for entry in self._prepared.entries]
-        return text.outlook(sizes, self._label, self.question.minutes, SHARES)
+        shares = _shares([60 * self.question.minutes] * len(sizes))
+        return text.outlook(sizes, self._label, self.question.minutes, shares)
 
     def plan(self) -> Day:
         """Measure how long updates are, see how the loss of each size falls, and choose."""
@@ -277,7 +292,8 @@ class _Planning:
         # On a CPU sizes are trained beside each other, each with its share of the threads: nothing is timed.
         beside = min(len(entries), self._prepared.host.cores) if self.question.device == "cpu" else 1
         with ThreadPoolExecutor(beside) as pool:
-            tuned = pool.map(lambda entry: self._calibrated(entry, able[entry.spec.model], beside), entries)
+            shares = _shares([(item.update_s or 0.0) * (item.updates or 0) for item in able.values()])
+            tuned = pool.map(lambda entry: self._calibrated(entry, able[entry.spec.model], shares, beside), entries)
             able |= {item.model: item for item in tuned}
         candidates = _expected([able.get(item.model, item) for item in candidates], self._seen())
         return Day(
@@ -324,17 +340,23 @@ class _Planning:
             return dataclasses.replace(made, reason=f"{updates} updates are too few to learn from")
         return made
 
-    def _calibrated(self, entry: Entry, found: Candidate, beside: int) -> Candidate:
-        """A size with the learning rate that is best on the shortest trainings; the others are trained at it."""
-        updates = found.updates or 0
-        lengths = [max(round(share * updates), least) for share, least in zip(SHARES, LEAST_LENGTHS, strict=True)]
+    def _calibrated(self, entry: Entry, found: Candidate, shares: Sequence[float], beside: int) -> Candidate:
+        """A size with the learning rate that is best at one length; those of other lengths are trained at it."""
+        lengths = [
+            max(round(share * (found.updates or 0)), least) for share, least in zip(shares, LEAST_LENGTHS, strict=True)
+        ]
+        tuned = lengths[SHARES.index(TUNED)]
         trainings = Trainings(self._prepared.host, entry, self._fork_server, self._folder / "arms.log", beside)
-        while len(tried := outcome.tried_rates(self._kept(entry, "rates"), self._label)) < RATES:
-            self._train(trainings, entry, "rates", [self._asked(outcome.next_rate(tried), lengths[0])])
+        while True:
+            tried = outcome.tried_rates(self._kept(entry, "rates"), self._label)
+            if len(tried) >= (RATES if outcome.is_enclosed(tried) else MOST_RATES):
+                break
+            self._train(trainings, entry, "rates", [self._asked(outcome.next_rate(tried), tuned)])
         rate = outcome.best_rate(self._kept(entry, "rates"), self._label)
         if rate is None:
             return dataclasses.replace(found, reason="it cannot be trained: arms.log has the reason")
-        self._train(trainings, entry, "lengths", [self._asked(rate, length) for length in lengths[1:]])
+        others = [length for length in dict.fromkeys(lengths) if length != tuned]
+        self._train(trainings, entry, "lengths", [self._asked(rate, length) for length in others])
         return dataclasses.replace(found, rate=rate)
 
     def _asked(self, rate: float, updates: int) -> Asked:
@@ -466,6 +488,6 @@ def _joules(records: Sequence[Record], updates: int) -> float | None:
 
 def _beginning(entry: Entry) -> str:
     """Of the text that is held out, the first words of some document, for the model to go on from."""
-    document = entry.corpus.of(Part.HELD_OUT).documents()[0]
+    document = next(entry.corpus.of(Part.HELD_OUT).documents())
     words: list[str] = document.text.decode("utf-8", "replace").split()
     return " ".join(words[:PROMPT_WORDS])

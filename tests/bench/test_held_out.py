@@ -29,7 +29,7 @@ def text(tmp_path: Path) -> Path:
 
 def test_pieces_are_of_one_part_and_together_they_are_all(text: Path) -> None:
     corpus = open_corpus(str(text))
-    trained, held_out = (corpus.of(part).documents() for part in (Part.TRAINED, Part.HELD_OUT))
+    trained, held_out = (list(corpus.of(part).documents()) for part in (Part.TRAINED, Part.HELD_OUT))
     whole = b"".join(document.text for document in corpus.documents())
     assert sum(len(document.text) for document in (*trained, *held_out)) == len(whole)
     assert not {document.text for document in trained} & {document.text for document in held_out}

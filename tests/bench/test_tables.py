@@ -56,9 +56,9 @@ KINDS = [".jsonl", ".csv", ".tsv", ".parquet", " saved", " split"]
 def test_every_kind_of_table_is_the_same_text(table: datasets.Dataset, kind: str, tmp_path: Path) -> None:
     path = save(table, kind, tmp_path)
     # The only column of text needs no name.
-    found = read_documents(path)
+    found = list(read_documents(path))
     assert [document.text.decode() for document in found] == ROWS["review"]
-    labelled = read_documents(path, "review", "stars")
+    labelled = list(read_documents(path, "review", "stars"))
     names = LABELS if kind not in (".jsonl", ".csv", ".tsv") else ["0", "1", "2"]
     assert [document.section for document in labelled] == [names[label] for label in ROWS["stars"]]
     assert open_corpus(path).sha256 == open_corpus(path, "review").sha256 != open_corpus(path, None, "stars").sha256
@@ -111,27 +111,27 @@ def test_a_column_that_is_not_there_is_told(
 ) -> None:
     path = save(table.rename_column("stars", "grade"), ".csv", tmp_path)
     with pytest.raises(ValueError, match=says):
-        read_documents(path, *columns)
+        list(read_documents(path, *columns))
 
 
 def test_two_columns_of_text_are_not_guessed_between(tmp_path: Path) -> None:
     two = datasets.Dataset.from_dict({"question": ["a", "b"], "answer": ["c", "d"]})
     path = save(two, ".jsonl", tmp_path)
     with pytest.raises(ValueError, match="2 columns of text among question, answer: say which with --text-column"):
-        read_documents(path)
+        list(read_documents(path))
 
 
 @pytest.mark.parametrize("option", [("text", None), (None, "text")])
 def test_text_as_it_is_has_no_columns(text_folder: Path, option: tuple[str | None, str | None]) -> None:
     with pytest.raises(ValueError, match=r"-column 'text' needs a table"):
-        read_documents(str(text_folder), *option)
+        list(read_documents(str(text_folder), *option))
 
 
 def test_broken_tables_and_unknown_names_end_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_bytes(b"no parquet")
     for path in (str(tmp_path / "bad.parquet"), str(tmp_path / "nowhere")):
         with pytest.raises(ValueError, match=r"^data ") as caught:
-            read_documents(path)
+            list(read_documents(path))
         assert "\n" not in str(caught.value)
 
 
@@ -149,7 +149,9 @@ def test_a_data_set_of_the_hub_comes_from_its_cache(table: datasets.Dataset, tmp
     (kept / arrow.name).rename(kept / "reviews-train.arrow")
     info = kept / "dataset_info.json"
     info.write_text(info.read_text().replace('"dataset_name": "parquet"', '"dataset_name": "reviews"'))
-    script = "from bench.corpus import read_documents; print(len(read_documents('acme/reviews', 'review', 'stars')))"
+    script = (
+        "from bench.corpus import read_documents; print(len(list(read_documents('acme/reviews', 'review', 'stars'))))"
+    )
     environment = os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment, cwd=ROOT, capture_output=True, text=True, check=False

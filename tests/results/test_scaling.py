@@ -25,9 +25,9 @@ def short_trainings(seed: int, longest: int = 1_500_000, noise: float = 0.004) -
         # Smaller ones take more steps in the same time, and sizes differ in more than what the law knows of.
         tokens = longest * SIZES[-1] // (4 * parameters) if parameters < SIZES[-1] else longest // 2
         beside = draw.gauss(0, 0.01)
-        for share in (1, 2, 4):
-            loss = true_loss(parameters, share * tokens // 4, beside) * math.exp(draw.gauss(0, noise))
-            seen.append(Seen(parameters=parameters, text_bytes=share * tokens // 4, loss=loss))
+        for part in (16, 8, 4, 2, 1):
+            loss = true_loss(parameters, tokens // part, beside) * math.exp(draw.gauss(0, noise))
+            seen.append(Seen(parameters=parameters, text_bytes=tokens // part, loss=loss))
     return seen
 
 
@@ -42,6 +42,25 @@ def test_eight_times_the_text_is_foretold_within_three_percent() -> None:
         held += found.low < true < found.high
     assert sorted(errors)[37] < 0.03
     assert held >= 36
+
+
+def test_a_loss_that_falls_faster_and_faster_is_foretold_too() -> None:
+    """Of trainings of gpt2/nano and gpt2/tiny on the standard library's text: of what 1/4 to 1/16 of the updates came
+    to, a power law of text alone makes 7 and 6 % too much."""
+    measured = {
+        182_272: {328: 2.575, 656: 2.392, 1312: 2.195, 2624: 1.993, 5248: 1.789, 10937: 1.583},
+        957_696: {109: 2.788, 218: 2.555, 436: 2.311, 872: 2.099, 2677: 1.676},
+    }
+    longest = {182_272: 10937, 957_696: 2677}
+    seen = [
+        Seen(parameters=size, text_bytes=1024 * updates, loss=loss)
+        for size, losses in measured.items()
+        for updates, loss in losses.items()
+        if updates <= longest[size] / 3
+    ]
+    for size, updates in longest.items():
+        found, true = Law(seen).expected(size, 1024 * updates), measured[size][updates]
+        assert abs(found.loss / true - 1) < 0.05 and found.low < true < found.high
 
 
 def test_what_lies_farther_away_is_less_sure() -> None:

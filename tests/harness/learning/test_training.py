@@ -86,4 +86,4 @@ def test_the_loss_is_that_of_the_text_whatever_an_arm_trains_on(fork_server: For
 
 def test_the_held_out_part_is_the_text_of_no_training() -> None:
     corpus: Corpus = open_corpus(None)
-    assert corpus.of(Part.HELD_OUT).documents()
+    assert list(corpus.of(Part.HELD_OUT).documents())
