@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from typer.testing import CliRunner
 
 from bench import api
-from bench.api import days as asking
+from bench.api import sizing
 from bench.api.runs import Unfinished
 from bench.cli.app import app
 from bench.plans import sizes_of
@@ -44,7 +44,7 @@ def test_a_day_is_planned_and_trained_and_goes_on(
     assert made.day.chosen == "gpt2/tiny"
     counts = Counter(line.partition(" updates")[0].partition(", ")[2] for line in said if "learning rate" in line)
     assert counts.keys() == {"100", "200", "400"} and counts["200"] == counts["400"] == 2
-    assert 2 * asking.RATES <= counts["100"] <= 2 * asking.MOST_RATES
+    assert 2 * sizing.RATES <= counts["100"] <= 2 * sizing.MOST_RATES
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
