@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from bench.composition import compose
+from bench.dropout import set_dropout
 from bench.seeds import seed_all
 from bench.setup import baseline
-from harness.evidence.replay import without_dropout
 from harness.message import Message
 from harness.processes.worker import requested_workload
 from harness.timing.trainer import Trainer
@@ -24,7 +24,7 @@ def replayed_losses(request: Message, techniques: Sequence[str], count: int) -> 
     """The first losses of an arm without dropout, as its certificate has them."""
     seed_all(0)
     setup = baseline(requested_workload(request), torch.device("cpu"))
-    without_dropout(setup.model)
+    set_dropout(setup.model, 0.0)
     for technique in compose(techniques):
         setup = technique.apply(setup)
     losses: list[float] = Trainer(setup, 0, each_sample_seeded=True).steps(count)["losses"]

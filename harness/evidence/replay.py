@@ -27,19 +27,6 @@ GRADIENT_SAMPLE = 32
 """Elements of each gradient that are kept."""
 
 
-def without_dropout(model: nn.Module) -> None:
-    """Set the probability of every dropout layer to 0, and those that transformers' attention layers keep as numbers.
-
-    Dropout that any other module calls as a function is out of reach.
-    """
-    for module in model.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):
-            module.p = 0.0
-        for name in ("dropout", "attention_dropout"):
-            if isinstance(getattr(module, name, None), float):
-                setattr(module, name, 0.0)
-
-
 class Observer:
     """Watches a replay: the samples and tokens that reach the model, and the types of the gradients."""
 

@@ -22,6 +22,7 @@ import torch
 from bench.causes import killed_by, one_line, root_cause
 from bench.composition import compose
 from bench.corpus import Corpus
+from bench.dropout import set_dropout
 from bench.held_out import at_rate, with_held_out
 from bench.resolve import resolve
 from bench.seeds import seed_all
@@ -35,7 +36,7 @@ from harness.evidence.held_out import HeldOut
 from harness.evidence.kernels import attention_kernels, cuda_graph_launches
 from harness.evidence.kinds import Kind
 from harness.evidence.provenance import provenance
-from harness.evidence.replay import Observer, without_dropout
+from harness.evidence.replay import Observer
 from harness.evidence.score import score
 from harness.evidence.step_shares import Work, step_shares
 from harness.evidence.witness import Witness
@@ -106,6 +107,8 @@ class Worker:
             self._held_out = HeldOut(workload.held_out(), setup)
         for technique in self._techniques:
             setup = technique.apply(setup)
+        # Some see in the model what is prepared, others change it.
+        prepare(setup)
         if self._held_out is not None:
             self._held_out.watch(setup.model)
         return setup
@@ -196,7 +199,7 @@ class Worker:
 
     def _replayed(self) -> Trainer:
         return Trainer(
-            self._build(lambda setup: without_dropout(setup.model)),
+            self._build(lambda setup: set_dropout(setup.model, 0.0)),
             self._request["seed"],
             each_sample_seeded=True,
         )

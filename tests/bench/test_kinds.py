@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from bench.corpus import Corpus
+from bench.dropout import set_dropout
 from bench.resolve import resolve
 from bench.setup import baseline
 from bench.spec import Phase, WorkloadSpec, parse_composition
 from bench.workload import Workload
-from harness.evidence.replay import without_dropout
 from harness.preparation.probing import probe_workload
 from harness.record import Record, Status
 from harness.timing.step import accumulate
@@ -97,7 +97,7 @@ def test_a_parameter_without_gradient_is_named(sweep: Run) -> None:
 def _trained(corpus: Corpus, name: str, steps: int) -> tuple[nn.Module, list[float]]:
     torch.manual_seed(0)
     setup = baseline(made(corpus, name), torch.device("cpu"))
-    without_dropout(setup.model)
+    set_dropout(setup.model, 0.0)
     trainer = Trainer(setup, seed=0)
     return setup.model, trainer.steps(steps)["losses"]
 
@@ -109,7 +109,7 @@ def test_a_trainer_takes_the_updates_that_it_takes_by_itself(corpus: Corpus) -> 
     assert (workload.batch, workload.accumulate, workload.learning_rate) == (8, 2, 0.1)
     torch.manual_seed(0)
     setup = baseline(workload, torch.device("cpu"))
-    without_dropout(setup.model)
+    set_dropout(setup.model, 0.0)
     theirs = kinds.trainer(
         gradient_accumulation_steps=2,
         weight_decay=0.1,
@@ -121,7 +121,7 @@ def test_a_trainer_takes_the_updates_that_it_takes_by_itself(corpus: Corpus) -> 
         disable_tqdm=True,
     )
     theirs.model.load_state_dict(setup.model.state_dict())
-    without_dropout(theirs.model)
+    set_dropout(theirs.model, 0.0)
     batches: list[Any] = []
     step = theirs.training_step
 

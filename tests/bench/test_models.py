@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from bench.corpus import Corpus
+from bench.dropout import set_dropout
 from bench.resolve import resolve
 from bench.setup import baseline
 from bench.spec import Phase, WorkloadSpec
 from bench.workload import Size, Workload, families, parameter_count
-from harness.evidence.replay import without_dropout
 from harness.preparation.probing import probe_workload
 from harness.record import Record, Status
 from harness.timing.trainer import Trainer
@@ -107,7 +107,7 @@ def test_work_of_an_update_is_counted(corpus: Corpus, name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_silenced_dropout_leaves_nothing_to_chance(corpus: Corpus, name: str) -> None:
     made = trainer(nano(corpus, name)).setup
-    without_dropout(made.model)
+    set_dropout(made.model, 0.0)
     losses = []
     for seed in (1, 2):
         batch = torch.utils.data.default_collate([made.workload.data()[index] for index in range(8)])

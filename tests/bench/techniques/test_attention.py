@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from bench.corpus import Corpus
+from bench.dropout import set_dropout
 from bench.resolve import resolve
 from bench.setup import TrainingSetup, Unsupported, baseline
 from bench.spec import Phase, WorkloadSpec
 from harness.evidence.compiling import compile_facts
 from harness.evidence.kernels import attention_kernels
-from harness.evidence.replay import without_dropout
 from harness.timing.trainer import Trainer
 from tests.training import apply, own
 
@@ -31,7 +31,7 @@ def build(
     workload = dataclasses.replace(resolve(WorkloadSpec(model=model, batch=8, sequence=32), corpus), phase=phase)
     setup = baseline(workload, torch.device("cpu"))
     if not dropout:
-        without_dropout(setup.model)
+        set_dropout(setup.model, 0.0)
     return apply(setup, *names)
 
 

@@ -9,10 +9,11 @@ import torch
 
 from bench.composition import compose
 from bench.corpus import Corpus
+from bench.dropout import set_dropout
 from bench.setup import Unsupported
 from bench.spec import Plan, WorkloadSpec
 from harness.evidence.compiling import compile_facts
-from harness.evidence.replay import Observer, without_dropout
+from harness.evidence.replay import Observer
 from harness.preparation import toolchain
 from harness.preparation.prepared import prepare
 from harness.processes.fork_server import ForkServer
@@ -32,7 +33,7 @@ def losses(corpus: Corpus, *names: str) -> list[float]:
     torch._dynamo.utils.counters.clear()
     torch._dynamo.utils.clear_compilation_metrics()
     setup = build(corpus, "gpt2/nano")
-    without_dropout(setup.model)
+    set_dropout(setup.model, 0.0)
     parameters = list(setup.model.parameters())
     setup = apply(setup, *names)
     assert all(new is old for new, old in zip(setup.model.parameters(), parameters, strict=True))

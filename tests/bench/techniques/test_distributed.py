@@ -19,11 +19,11 @@ from torch.distributed.tensor import DTensor
 
 from bench.composition import compose, ranks, unmet
 from bench.corpus import Corpus
+from bench.dropout import set_dropout
 from bench.host import Host
 from bench.resolve import resolve
 from bench.setup import TrainingSetup, baseline
 from bench.spec import Plan, WorkloadSpec
-from harness.evidence.replay import without_dropout
 from harness.heats import conformance
 from harness.heats.sweep import Sweep
 from harness.preparation.prepared import prepare
@@ -130,7 +130,7 @@ def _on_this_rank(probe: Callable[..., Any], corpus: Corpus, names: tuple[str, .
     rank = distributed.get_rank()
     replicas = ranks(compose(names), Host(device="cpu")).replicas
     setup = baseline(workload, torch.device("cpu"), rank=rank, world_size=2, replicas=replicas)
-    without_dropout(setup.model)
+    set_dropout(setup.model, 0.0)
     return rank, probe(apply(setup, *names))
 
 

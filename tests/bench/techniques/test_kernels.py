@@ -12,9 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.composition import compose, unmet
 from bench.corpus import Corpus
+from bench.dropout import set_dropout
 from bench.host import Host
 from bench.setup import TrainingSetup, Unsupported
-from harness.evidence.replay import without_dropout
 from harness.timing.trainer import Trainer
 from tests.training import apply, build
 
@@ -43,7 +43,7 @@ class Shapes(TorchDispatchMode):
 
 
 def losses_and_shapes(setup: TrainingSetup) -> tuple[list[float], set[tuple[int, ...]]]:
-    without_dropout(setup.model)
+    set_dropout(setup.model, 0.0)
     trainer = Trainer(setup, seed=0)
     with Shapes() as shapes:
         return trainer.steps(3)["losses"], shapes.seen

@@ -11,11 +11,11 @@ import torch
 
 from bench.composition import compose
 from bench.corpus import Corpus
+from bench.dropout import set_dropout
 from bench.resolve import resolve
 from bench.setup import TrainingSetup, baseline
 from bench.spec import Phase, WorkloadSpec
 from bench.techniques.sparsity import half_format, semi_sparse
-from harness.evidence.replay import without_dropout
 from harness.evidence.witness import dtypes
 from harness.timing.feed import Batches
 from harness.timing.trainer import Trainer
@@ -28,7 +28,7 @@ both_models = pytest.mark.parametrize("model", ["gpt2/nano", "bert/nano"])
 
 def quiet(corpus: Corpus, model: str, *names: str) -> TrainingSetup:
     setup = build(corpus, model)
-    without_dropout(setup.model)
+    set_dropout(setup.model, 0.0)
     return apply(setup, *names)
 
 

@@ -15,12 +15,12 @@ from transformers.pytorch_utils import Conv1D
 
 from bench.composition import compose, unmet
 from bench.corpus import Corpus
+from bench.dropout import set_dropout
 from bench.host import Host
 from bench.resolve import resolve
 from bench.setup import TrainingSetup, Unsupported, baseline
 from bench.spec import WorkloadSpec
 from bench.techniques._conv1d import conv1d_to_linear, linear_layers
-from harness.evidence.replay import without_dropout
 from harness.timing.feed import Batches
 from harness.timing.trainer import Trainer
 from tests.training import apply, build, first_loss, own, train_three_steps
@@ -141,7 +141,7 @@ def test_int8_weights_decay_without_rounding(corpus: Corpus) -> None:
 def test_int8_weights_follow_the_baseline_over_ten_updates(corpus: Corpus) -> None:
     def losses(*names: str) -> list[float]:
         setup = build(corpus, "gpt2/nano")
-        without_dropout(setup.model)
+        set_dropout(setup.model, 0.0)
         found: list[float] = Trainer(apply(setup, *names), seed=0).steps(10)["losses"]
         return found
 

@@ -10,13 +10,14 @@ import torch
 from torch._C._autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEvent
 
+from bench.dropout import set_dropout
 from bench.registry import OTHER_NUMERICS, Change
 from bench.setup import baseline
 from bench.workload import Workload
 from harness.evidence.certificate import merge
 from harness.evidence.equal_work import losses_unknown, unequal_work
 from harness.evidence.kernels import attention_kernels, cuda_graph_launches
-from harness.evidence.replay import Observer, without_dropout
+from harness.evidence.replay import Observer
 from harness.evidence.witness import Witness
 from harness.record import WorkCertificate
 from harness.timing.trainer import Trainer
@@ -149,7 +150,7 @@ def test_a_constant_loss_is_caught_whatever_is_declared() -> None:
 
 def test_dropout_layers_are_silenced() -> None:
     model = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(4, 4), torch.nn.Dropout2d(0.3)).train()
-    without_dropout(model)
+    set_dropout(model, 0.0)
     data = torch.ones(2, 4)
     assert torch.equal(model[0](data), data)
     assert model[2].p == 0

@@ -1,0 +1,31 @@
+"""What keeps a model from learning its samples by heart."""
+
+from __future__ import annotations
+
+from bench.dropout import set_dropout
+from bench.registry import Change, Stage, technique
+from bench.script.code import Code
+from bench.setup import TrainingSetup, Unsupported
+
+SET_DROPOUT = """\
+def set_dropout(model, probability):
+    \"""Of every dropout layer, and of every attention layer that keeps its own as a number.\"""
+    for module in model.modules():
+        is_layer = isinstance(module, torch.nn.modules.dropout._DropoutNd)
+        for name in ("p",) if is_layer else ("dropout", "attention_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, probability)"""
+
+
+@technique(
+    stage=Stage.MODEL,
+    changes={Change.OBJECTIVE},
+    values=(0, 10, 20),
+    source="https://jmlr.org/papers/v15/srivastava14a.html",
+    code=Code(functions=(SET_DROPOUT,), model=("set_dropout(model, {value} / 100)",)),
+)
+def dropout(setup: TrainingSetup, percent: int) -> TrainingSetup:
+    """{value} % of what passes a dropout layer of the model is set to 0 while it trains."""
+    if not set_dropout(setup.model, percent / 100):
+        raise Unsupported(f"dropout_{percent} needs a model that has dropout layers; {setup.workload.name} has none")
+    return setup
