@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import statistics
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +19,9 @@ from harness.preparation.prepared import Entry, Prepared
 from harness.processes.fork_server import ForkServer
 from harness.record import Record, Status
 from reports.text import day as text
-from results import curves
+from results import arm, curves
 from results import worth as outcome
 from results.day import Candidate
-from results.pace import step_time_s
 from results.scaling import Expected, Law, Seen
 
 PROTOCOL = Protocol(warmup_s=1.0, rounds_s=1.0)
@@ -112,22 +110,22 @@ class Sizing:
 
     def _one_timed(self, entry: Entry, forecasts: Forecasts, records: Sequence[Record]) -> Candidate:
         """A size with how many updates there is time for."""
-        workload = entry.spec.name
-        own = [record for record in records if (record.workload, record.techniques) == (workload, self._label)]
-        times_s = [found for record in own if record.status is Status.OK and (found := step_time_s(record))]
+        own = arm.of(records, self._label, entry.spec.name)
+        update_s = arm.step_time_s(own)
         made = Candidate(
             model=entry.spec.model,
             parameters=entry.parameters,
             tokens_per_update=entry.batch * (entry.sequence or 1),
-            peak_memory_bytes=forecasts.of(workload, self._label).peak_bytes,
+            peak_memory_bytes=forecasts.of(entry.spec.name, self._label).peak_bytes,
             bytes_per_token=self._bytes_per_token[entry.spec.model],
         )
-        if not times_s:
-            failed = next((record.reason for record in own if record.reason), "it was not timed")
-            return dataclasses.replace(made, reason=failed)
-        update_s = statistics.median(times_s)
+        if not update_s:
+            return dataclasses.replace(made, reason=arm.failure(own) or "every repetition was disturbed")
         updates = self._updates or math.floor(BUSY * 60 * self._minutes / update_s)
-        made = dataclasses.replace(made, update_s=update_s, updates=updates, joules=_joules(own, updates))
+        joules = arm.joules_per_token(own)
+        made = dataclasses.replace(
+            made, update_s=update_s, updates=updates, joules=joules and joules * updates * (made.tokens_per_update or 0)
+        )
         if updates < LEAST_UPDATES:
             return dataclasses.replace(made, reason=f"{updates} updates are too few to learn from")
         return made
@@ -201,12 +199,3 @@ def _expected(candidates: Sequence[Candidate], seen: Sequence[Seen]) -> list[Can
             expected = Expected(loss=each * found.loss, low=each * found.low, high=each * found.high)
         made.append(dataclasses.replace(item, expected=expected))
     return made
-
-
-def _joules(records: Sequence[Record], updates: int) -> float | None:
-    """Of so many updates, where the machine counts energy."""
-    for record in records:
-        measured = record.measurement
-        if measured.sustained_energy_j is not None and measured.sustained_tokens and record.sequence:
-            return measured.sustained_energy_j / measured.sustained_tokens * record.batch * record.sequence * updates
-    return None

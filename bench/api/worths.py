@@ -24,15 +24,14 @@ from harness.learning.training import Trainings, divided
 from harness.preparation.prepared import look, prepare
 from harness.preparation.pretrain import pretrain
 from harness.processes.fork_server import ForkServer
-from harness.record import Record, Status
+from harness.record import Record
 from reports.formats import worth as formats
 from reports.page import worth as page
 from reports.text import worth as text
-from results import curves, store
+from results import arm, curves, store
 from results import worth as outcome
 from results.compare import blocks
 from results.contrasts import contrasts
-from results.pace import step_time_s
 from results.worth import EXACT, Answer, Found, Ratio
 
 PROTOCOL = Protocol()
@@ -236,7 +235,7 @@ class _Asking:
             raise
 
     def _learn(self, records: Sequence[Record]) -> None:
-        trained = [names for names in self._trained() if not names or not _failure(records, _label(names))]
+        trained = [names for names in self._trained() if not names or not arm.failure(arm.of(records, _label(names)))]
         for names in trained:
             pretrain(self._entry, names, self.question.device, self._fork_server, lambda: None)
         if self.question.updates is None:
@@ -295,10 +294,10 @@ class _Asking:
 
     def _affordable(self, records: Sequence[Record], trained: Collection[tuple[str, ...]]) -> int:
         """How many updates there is time for. Raises ValueError if they are too few to learn from."""
-        steps_s = {names: _rough_step_s(records, _label(names)) for names in trained}
+        steps_s = {names: arm.rough_step_time_s(arm.of(records, _label(names))) for names in trained}
         usual_s = steps_s[()]
         if usual_s is None:
-            raise ValueError(f"{self.question.workload.name} was not timed: {_failure(records, BASELINE)}")
+            raise ValueError(f"{self.question.workload.name} was not timed: {arm.failure(arm.of(records, BASELINE))}")
         # Beside each other, as they will be.
         at_once = self._trainings.at_once
         probes = list(
@@ -346,8 +345,8 @@ class _Asking:
                     updates_ratio=EXACT if alike or not names else updates_ratios.get(label, Ratio()),
                     step_ratio=EXACT if not names else steps.get(label, Ratio()),
                     joules_ratio=Ratio(value=joules[label] / joules[BASELINE]) if label in joules else Ratio(),
-                    step_time_s=_step_s(records, label),
-                    failure=_failure(records, label),
+                    step_time_s=arm.step_time_s(arm.of(records, label)),
+                    failure=arm.failure(arm.of(records, label)),
                     learns_alike=alike,
                 )
         return Answer(
@@ -377,32 +376,9 @@ def _learns_alike(names: Sequence[str]) -> bool:
     return all(item.is_numerics_only for item in compose(names))
 
 
-def _failure(records: Sequence[Record], label: str) -> str | None:
-    """Why an arm has no pace."""
-    own = [record for record in records if record.techniques == label]
-    failed = next((record for record in own if record.status is not Status.OK), None)
-    if failed:
-        return failed.reason or failed.status.value
-    return None if own else "there was no time for its pace"
-
-
 def _costs_s(probe: Training) -> tuple[float, float]:
     """What a training takes beside its updates, and what an update takes."""
     return probe.other_s, probe.updates_s / probe.updates[-1]
-
-
-def _rough_step_s(records: Sequence[Record], label: str) -> float | None:
-    """For planning: of disturbed repetitions too."""
-    times_s = [
-        time_s for record in records if record.techniques == label for time_s in record.measurement.round_step_times_s
-    ]
-    return statistics.median(times_s) if times_s else None
-
-
-def _step_s(records: Sequence[Record], label: str) -> float | None:
-    own = [record for record in records if record.techniques == label and record.status is Status.OK]
-    times_s = sorted(time_s for time_s in map(step_time_s, own) if time_s is not None)
-    return times_s[len(times_s) // 2] if times_s else None
 
 
 def _tokens_per_update(trainings: Sequence[Training]) -> dict[str, float]:
@@ -418,10 +394,8 @@ def _joules_per_update(records: Sequence[Record], trainings: Sequence[Training])
     """By label, where the machine counts energy."""
     tokens = _tokens_per_update(trainings)
     found: dict[str, float] = {}
-    for record in records:
-        measured = record.measurement
-        if measured.sustained_energy_j is not None and measured.sustained_tokens:
-            usual = tokens.get(record.techniques, tokens.get(BASELINE))
-            if usual is not None:
-                found[record.techniques] = measured.sustained_energy_j / measured.sustained_tokens * usual
+    for label in dict.fromkeys(record.techniques for record in records):
+        joules, usual = arm.joules_per_token(arm.of(records, label)), tokens.get(label, tokens.get(BASELINE))
+        if joules is not None and usual is not None:
+            found[label] = joules * usual
     return found if BASELINE in found else {}

@@ -1,0 +1,43 @@
+"""What the records of one arm say: how long its updates take and what they cost, or why that is not known."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from harness.record import Record, Status
+from results import pace
+
+
+def of(records: Sequence[Record], label: str, workload: str | None = None) -> list[Record]:
+    """Those of an arm; `workload` None: there is one only."""
+    return [item for item in records if item.techniques == label and workload in (None, item.workload)]
+
+
+def failure(own: Sequence[Record]) -> str | None:
+    """Why it has no pace."""
+    failed = next((item for item in own if item.status is not Status.OK), None)
+    if failed:
+        return failed.reason or failed.status.value
+    return None if own else "there was no time for its pace"
+
+
+def step_time_s(own: Sequence[Record]) -> float | None:
+    """The median of its repetitions."""
+    times_s = [time_s for item in own if item.status is Status.OK and (time_s := pace.step_time_s(item)) is not None]
+    return statistics.median(times_s) if times_s else None
+
+
+def rough_step_time_s(own: Sequence[Record]) -> float | None:
+    """For planning: of disturbed repetitions too."""
+    times_s = [time_s for item in own for time_s in item.measurement.round_step_times_s]
+    return statistics.median(times_s) if times_s else None
+
+
+def joules_per_token(own: Sequence[Record]) -> float | None:
+    """Where the machine counts energy; of data that is no text, for a sample."""
+    for item in own:
+        measured = item.measurement
+        if measured.sustained_energy_j is not None and measured.sustained_tokens:
+            return measured.sustained_energy_j / measured.sustained_tokens
+    return None
