@@ -1,4 +1,6 @@
-"""How well a fine-tuned classifier tells the held-out pieces apart."""
+"""What a trained model is good for on held-out data: how well a classifier tells pieces apart, and how near what a
+model of two halves writes comes to how the text goes on.
+"""
 
 from __future__ import annotations
 
@@ -8,38 +10,80 @@ import torch
 from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader
 
+from bench.corpus import tokenizer_of
+from bench.samples import IGNORED, continuation
 from bench.setup import TrainingSetup
+from bench.workload import Workload
 from harness.message import Message
 
 SCORED = 512
 """Held-out samples that are scored, the same ones in every arm."""
 
+CONTINUED = 64
+"""Of those, the ones that are written on: each word takes a pass through the model."""
+
 
 @torch.inference_mode()
 def score(setup: TrainingSetup) -> Message:
-    """Accuracy and macro F1 on the held-out samples, or nothing where the workload holds none out.
+    """Accuracy and macro precision, recall and F1 on held-out samples, or nothing where the workload holds none out.
 
-    Macro F1 is the mean over the labels that occur (scikit-learn's f1_score), so that small sections count as much.
+    Macro is the mean over the labels that occur (scikit-learn's), so that small sections count as much.
     """
     if setup.workload.held_out is None:
         return {}
     # The library takes a second to import, which no other arm should wait for.
-    from sklearn.metrics import accuracy_score, f1_score
+    from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
-    samples = setup.workload.held_out()
-    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0))[:SCORED].tolist()
-    loader: DataLoader[Any] = DataLoader(samples, batch_size=setup.share, sampler=order)  # type: ignore[arg-type]
     setup.model.eval()
     truth: list[int] = []
     told: list[int] = []
-    for batch in loader:
+    for batch in _drawn(setup.workload, SCORED, setup.share):
         placed = tree_map_only(torch.Tensor, lambda item: item.to(setup.device), batch)
         with setup.autocast():
             logits = setup.model(**placed).logits
         truth += batch["labels"].tolist()
         told += logits.argmax(-1).tolist()
+    precision, recall, f1, _ = precision_recall_fscore_support(truth, told, average="macro", zero_division=0)
     return {
         "accuracy": float(accuracy_score(truth, told)),
-        "f1": float(f1_score(truth, told, average="macro", zero_division=0)),
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": float(f1),
         "scored_samples": len(truth),
     }
+
+
+def is_continued(workload: Workload) -> bool:
+    """Whether its model writes the second half of a text from the first."""
+    return workload.text is not None and workload.text.objective is continuation
+
+
+@torch.inference_mode()
+def continued(model: Any, workload: Workload, device: torch.device) -> Message:
+    """BLEU (Papineni et al. 2002) and chrF (Popović 2015), from 0 to 100, of what a plain transformers model writes,
+    each word the likeliest, against how held-out text goes on; nothing where sacrebleu is not installed."""
+    try:
+        from sacrebleu.metrics.bleu import BLEU
+        from sacrebleu.metrics.chrf import CHRF
+    except ImportError:
+        return {}
+    assert workload.text is not None
+    tokenizer = tokenizer_of(workload.text.corpus, workload.text.vocabulary)
+    wanted: list[str] = []
+    told: list[str] = []
+    for batch in _drawn(workload, CONTINUED, workload.batch):
+        labels = batch.pop("labels")
+        shown = {name: item.to(device) for name, item in batch.items()}
+        found = model.generate(**shown, max_new_tokens=labels.shape[1], do_sample=False, use_cache=True)
+        told += tokenizer.batch_decode(found, skip_special_tokens=True)
+        wanted += [tokenizer.decode(row[row != IGNORED], skip_special_tokens=True) for row in labels]
+    scores = {"bleu": BLEU(), "chrf": CHRF()}
+    return {name: float(metric.corpus_score(told, [wanted]).score) for name, metric in scores.items()}
+
+
+def _drawn(workload: Workload, most: int, batch: int) -> DataLoader[Any]:
+    """Batches of so many held-out samples, the same ones in every arm."""
+    assert workload.held_out is not None
+    samples = workload.held_out()
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0))[:most].tolist()
+    return DataLoader(samples, batch_size=batch, sampler=order)  # type: ignore[arg-type]

@@ -31,8 +31,9 @@ class Asked:
 class Training:
     """What came of it: after so many `updates` the loss on the held-out samples, as far as it got; `train_losses` are
     the mean losses of the updates before each. Of an update there are so many tokens and samples; `seen_share` of the
-    stretches that the model was trained on are held out. `scores` are those of a classifier at the end, by name. The
-    updates took `updates_s`, and the start and evaluations `other_s`, beside other trainings."""
+    stretches that the model was trained on are held out. `scores` are those of a classifier, or of what a model of two
+    halves writes, at the end, by name. The updates took `updates_s`, and the start and evaluations `other_s`, beside
+    other trainings."""
 
     asked: Asked
     status: Status = Status.OK

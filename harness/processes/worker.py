@@ -37,7 +37,7 @@ from harness.evidence.kernels import attention_kernels, cuda_graph_launches
 from harness.evidence.kinds import Kind
 from harness.evidence.provenance import provenance
 from harness.evidence.replay import Observer
-from harness.evidence.score import score
+from harness.evidence.score import continued, is_continued, score
 from harness.evidence.step_shares import Work, step_shares
 from harness.evidence.witness import Witness
 from harness.evidence.work import Tally
@@ -53,6 +53,10 @@ COMMANDS = (
     *("save", "restore", "export", "write"),
 )
 """What a built arm can be told, by the names of the methods that answer."""
+
+
+CERTIFIED = ("accuracy", "f1", "scored_samples")
+"""Of a classifier's scores, those that every run tells."""
 
 
 class Worker:
@@ -140,14 +144,21 @@ class Worker:
         return {"texts": saved.written(self._trainer, count, length, prompt)}
 
     def evaluate(self, scores: bool = False) -> Message:
-        """What has been learnt so far, of an arm that is asked for with a `rate`; with `scores` those of a classifier
-        in place of its loss."""
+        """What has been learnt so far, of an arm that is asked for with a `rate`; with `scores` what its model is good
+        for in place of its loss, where the task has words for that."""
         assert self._held_out is not None
         setup = self._trainer.setup
-        if scores:
-            # What is held out of text for a language model is not there to be classified.
-            return {"scores": score(setup) if setup.workload.phase is Phase.FINETUNE else {}}
-        return self._held_out.evaluate(setup.model, self._trainer.optimizer)
+        if not scores:
+            return self._held_out.evaluate(setup.model, self._trainer.optimizer)
+        if setup.workload.phase is Phase.FINETUNE:
+            return {"scores": score(setup)}
+        if self._world_size > 1 or not is_continued(setup.workload):
+            return {"scores": {}}
+        try:
+            model = saved.exported(self._trainer).to(self._device)
+        except Unsupported:  # It is another model than the workload's, which alone can be asked to write.
+            return {"scores": {}}
+        return {"scores": continued(model, setup.workload, self._device)}
 
     def peaks(self) -> Message:
         """Peaks in bytes since the process started: the device allocator's, and the resident set."""
@@ -227,7 +238,7 @@ class Worker:
         events = profile.function_events or []
         compiled = compile_seconds() is not None
         seen = observer.facts(count)
-        scored = score(trainer.setup)
+        scored = {name: value for name, value in score(trainer.setup).items() if name in CERTIFIED}
         del trainer, observer
         return {
             **seen,

@@ -8,6 +8,8 @@ from bench.spec import BASELINE
 from reports.wording import quantity
 from results.worth import Answer, Found, Ratio, Worth
 
+SCORES = ("accuracy", "precision", "recall", "f1", "bleu", "chrf")
+
 GOOD_FIRST = (Worth.GAIN, Worth.UNKNOWN, Worth.LOSS, Worth.NEVER, Worth.INVALID)
 
 
@@ -95,7 +97,8 @@ def _row(item: Found, answer: Answer) -> dict[str, str]:
         bits = None if item.final_loss is None else item.final_loss / math.log(2) / answer.bytes_per_token
         row["bits per byte"] = loss(bits)
     if any(other.final_scores for other in (answer.baseline, *answer.found) if other):
-        row |= {name: loss(item.final_scores.get(name)) for name in ("accuracy", "f1")}
+        scored = {name for other in (answer.baseline, *answer.found) if other for name in other.final_scores}
+        row |= {name: loss(item.final_scores.get(name)) for name in SCORES if name in scored}
     if answer.price_per_hour is not None:
         known = item.time_s is not None
         row["price"] = f"{answer.price_per_hour * (item.time_s or 0.0) / 3600:.3g}" if known else quantity.UNKNOWN

@@ -127,12 +127,12 @@ def limited() -> Iterator[Path]:
 
 @pytest.fixture
 def nested() -> Iterator[Path]:
-    """One without a limit of its own, within one that may use half a core."""
+    """One without a limit of its own, within one that may use a tenth of a core."""
     with made("cpu") as outer:
         if (outer / "cpu.cfs_quota_us").exists():
-            (outer / "cpu.cfs_quota_us").write_text("50000")
+            (outer / "cpu.cfs_quota_us").write_text("10000")
         else:
-            (outer / "cpu.max").write_text("50000 100000")
+            (outer / "cpu.max").write_text("10000 100000")
         inner = outer / "inner"
         inner.mkdir()
         yield inner
@@ -159,7 +159,7 @@ THROTTLED = """
 import time
 from harness.telemetry import cgroups
 before_s, begun_s = cgroups.throttled_s(), time.process_time()
-while time.process_time() - begun_s < 0.5:
+while time.process_time() - begun_s < 0.2:
     pass
 print(cgroups.cores(), cgroups.throttled_s() - before_s)
 """

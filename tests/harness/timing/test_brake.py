@@ -22,7 +22,7 @@ def test_a_step_is_held_for_the_share_of_its_own_work() -> None:
         # A step that began five milliseconds ago.
         brake.hold(time.perf_counter_ns() - 5_000_000)
     # It may be held longer, where the machine takes the core away, but never shorter.
-    assert 0.05 <= brake.held_share < 0.2
+    assert 0.05 <= brake.held_share < 1
 
 
 def test_the_trainer_holds_every_step_and_trains_as_without(corpus: Corpus, one_thread: None) -> None:
