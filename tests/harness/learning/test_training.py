@@ -21,8 +21,8 @@ from harness.record import Status
 SPEC = WorkloadSpec(model="llama/nano", batch=4, sequence=32)
 
 
-def trained(fork_server: ForkServer, tmp_path: Path, *asked: Asked) -> list[Training]:
-    prepared = prepare(Plan(name="learning", workloads=(SPEC,), compositions=()), fork_server)
+def trained(fork_server: ForkServer, tmp_path: Path, *asked: Asked, spec: WorkloadSpec = SPEC) -> list[Training]:
+    prepared = prepare(Plan(name="learning", workloads=(spec,), compositions=()), fork_server)
     entry, facts = divided(prepared.entries[0], fork_server)
     assert facts["samples"] > 100 and 0.9 < facts["bytes_per_token"] <= 1
     trainings = Trainings(prepared.host, entry, fork_server, tmp_path / "log")
@@ -49,6 +49,14 @@ def test_a_model_learns_and_a_seed_is_a_training(fork_server: ForkServer, tmp_pa
     assert first.held_out_losses[-1] < 0.8 * first.held_out_losses[0] < slow.held_out_losses[-1]
     assert first.tokens_per_update == 4 * 32 and first.samples_per_update == 4
     assert other.held_out_losses != first.held_out_losses
+
+
+def test_a_model_of_two_halves_is_scored_by_what_it_writes(fork_server: ForkServer, tmp_path: Path) -> None:
+    spec = dataclasses.replace(SPEC, model="t5/nano", sequence=64)
+    plain, narrow = trained(fork_server, tmp_path, asked(), asked("narrower"), spec=spec)
+    assert plain.scores.keys() == {"bleu", "chrf"} and all(0 <= score <= 100 for score in plain.scores.values())
+    # What is another model than the workload's is not asked to write.
+    assert narrow.status is Status.OK and narrow.scores == {}
 
 
 @pytest.mark.parametrize(
