@@ -70,6 +70,8 @@ def told_when_built(names: tuple[str, ...]) -> str | None:
         return "grows the batch with the ranks"
     if "train_last_layers" in names and any(name.startswith("pipeline") for name in names):
         return "needs something to train on every rank"
+    if "share_layers" in names and any(name.startswith("pipeline") for name in names):
+        return "needs layers of their own"
     return None
 
 
