@@ -268,6 +268,17 @@ def best_rate(tuned: Sequence[Training], label: str) -> float | None:
     return min(known, key=lambda rate: known[rate]) if known else None
 
 
+ALIKE = 0.02
+"""Of a loss: what trainings of two seeds may differ by."""
+
+
+def careful_rate(tuned: Sequence[Training], label: str) -> float | None:
+    """Of the rates whose training ended about as low as any, the least. Longer trainings want lower ones, and at the
+    highest that still learn, the loss of one training says little of the next."""
+    known = {rate: loss for rate, loss in tried_rates(tuned, label).items() if loss is not None}
+    return min((rate for rate, loss in known.items() if loss <= (1 + ALIKE) * min(known.values())), default=None)
+
+
 STRIDE = math.sqrt(10)
 """Between learning rates that are tried first."""
 

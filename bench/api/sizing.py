@@ -131,7 +131,7 @@ class Sizing:
         return made
 
     def _calibrated(self, entry: Entry, found: Candidate, shares: Sequence[float], beside: int) -> Candidate:
-        """A size with the learning rate that is best at one length; those of other lengths are trained at it."""
+        """A size with the learning rate that is found at one length; those of other lengths are trained at it."""
         lengths = [
             max(round(share * (found.updates or 0)), least) for share, least in zip(shares, LEAST_LENGTHS, strict=True)
         ]
@@ -142,7 +142,7 @@ class Sizing:
             if len(tried) >= (RATES if outcome.is_enclosed(tried) else MOST_RATES):
                 break
             self._train(trainings, entry, "rates", [self._asked(outcome.next_rate(tried), tuned)])
-        rate = outcome.best_rate(self._kept(entry, "rates"), self._label)
+        rate = outcome.careful_rate(self._kept(entry, "rates"), self._label)
         if rate is None:
             return dataclasses.replace(found, reason="it cannot be trained: arms.log has the reason")
         others = [length for length in dict.fromkeys(lengths) if length != tuned]
@@ -170,7 +170,7 @@ class Sizing:
         seen = []
         for entry in self._prepared.entries:
             each = self._bytes_per_token[entry.spec.model]
-            rate = outcome.best_rate(self._kept(entry, "rates"), self._label)
+            rate = outcome.careful_rate(self._kept(entry, "rates"), self._label)
             for training in (*self._kept(entry, "rates"), *self._kept(entry, "lengths")):
                 if training.status is Status.OK and training.asked.rate == rate and entry.parameters:
                     tokens = training.updates[-1] * (training.tokens_per_update or 0)

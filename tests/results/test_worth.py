@@ -131,6 +131,13 @@ def test_rates_are_tried_around_the_best() -> None:
     assert any(rate > chosen for rate in tried) and any(rate < chosen for rate in tried)
 
 
+def test_of_rates_that_do_as_well_the_least_is_taken() -> None:
+    tuned = [training("sgd", 0, rate=rate, pace=pace) for rate, pace in ((1, 0.5), (3, 0.98), (10, 1.0), (30, 0.7))]
+    assert worth.best_rate(tuned, "sgd") == 10
+    assert worth.careful_rate(tuned, "sgd") == 3
+    assert worth.careful_rate(tuned, "adam") is None
+
+
 def test_trainings_are_kept_as_they_are(tmp_path: Path) -> None:
     whole = training("a", 3, rate=0.5)
     broken = Training(asked=Asked(techniques=("b", "c"), seed=1, rate=1.0, updates=9), status=Status.OOM, reason="why")
