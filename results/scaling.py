@@ -4,8 +4,9 @@ trainings on this machine, and what it says of longer ones.
 The law is a power law in parameters and text whose exponent of the text drifts: by each doubling of the text the
 logarithm of the loss falls by a little more than by the one before, as in a model's first hours, or by a little less,
 as the law of Hoffmann et al. 2022 (arXiv 2203.15556) has it of much text. Which of the two, and by how much, is found
-from the trainings. Each size may lie beside the law by a little, fall a little faster or more slowly, and drift a little
-more or less, because sizes of a family do not differ in width alone. All of this is linear in what is looked for, and is found by Bayes' rule.
+from the trainings. Each size may lie beside the law by a little, fall a little faster or more slowly, and drift a
+little more or less, because sizes of a family do not differ in width alone. All of this is linear in what is looked
+for, and is found by Bayes' rule.
 """
 
 from __future__ import annotations
