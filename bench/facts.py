@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import Enum, IntEnum, StrEnum
 from typing import TypeVar
 
 
@@ -38,6 +38,13 @@ class Change(Enum):
     SCHEDULE = "schedule"
     UPDATE_RULE = "update rule"
     BATCH_SIZE = "batch size"
+
+
+class Objective(StrEnum):
+    """What a recipe is to make less of: the time of an update, or the time to the same loss."""
+
+    PACE = "pace"
+    WORTH = "worth"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ SCHEMA = pa.schema(
         ("rate", pa.float64()),
         ("asked_updates", pa.int64()),
         ("on_course", pa.bool_()),
+        ("until_loss", pa.float64()),
         ("status", pa.string()),
         ("reason", pa.string()),
         ("updates", pa.list_(pa.int64())),
@@ -52,6 +53,7 @@ def write(training: Training, folder: Path, purpose: str) -> None:
         "rate": asked["rate"],
         "asked_updates": asked["updates"],
         "on_course": asked["on_course"],
+        "until_loss": asked["until_loss"],
     }
     number = len(list((folder / "trainings").glob("part-*.parquet")))
     target = folder / "trainings" / f"part-{number:05d}.parquet"
@@ -71,7 +73,8 @@ def read(folder: Path, purpose: str) -> list[Training]:
 
 
 def _training(row: dict[str, Any]) -> Training:
-    asked = {name: row.pop(name) for name in ("techniques", "seed", "rate")} | {"updates": row.pop("asked_updates")}
+    names = ("techniques", "seed", "rate", "until_loss")
+    asked = {name: row.pop(name) for name in names} | {"updates": row.pop("asked_updates")}
     asked["on_course"] = bool(row.pop("on_course"))  # Earlier ones have no word of it.
     kept = {name: value for name, value in row.items() if name not in ("purpose", "label")}
     kept["scores"] = dict(kept["scores"])

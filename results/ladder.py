@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.facts import Objective
 from bench.script.code import Elsewhere
 from bench.spec import BASELINE
 from harness.record import Record, Status
@@ -145,7 +146,8 @@ class Ladder:
     """A whole tuning. `ended` says in words why it climbed no further. `techniques` are those of the recipe, none where
     nothing was confirmed to help; `confirmation` is None where there was no time for one, or nothing to confirm.
     `no_script` says why there is no recipe.py, and `elsewhere` what the recipe is to trainers of other libraries.
-    `memory_bytes` is what it may take where the baseline takes more."""
+    `memory_bytes` is what it may take where the baseline takes more. Where the `objective` is the time to the same
+    loss, factors are of how soon that is reached, and the `learning_rate` is so many times the workload's."""
 
     workload: Mapping[str, Any]
     techniques: tuple[str, ...]
@@ -163,6 +165,8 @@ class Ladder:
     no_script: str | None = None
     elsewhere: Mapping[str, Elsewhere] = dataclasses.field(default_factory=dict)
     memory_bytes: int | None = None
+    objective: Objective = Objective.PACE
+    learning_rate: float = 1.0
 
     @property
     def interrupted(self) -> bool:
@@ -208,6 +212,8 @@ def write(ladder: Ladder, file: Path) -> None:
         "speedup": whole.speedup,
         "speedup_low": whole.low,
         "speedup_high": whole.high,
+        "objective": ladder.objective,
+        "learning_rate": ladder.learning_rate,
         "product_of_rungs": ladder.product,
         "rungs": steps,
         "elsewhere": {name: dataclasses.asdict(told) for name, told in ladder.elsewhere.items()},

@@ -71,7 +71,8 @@ EXACT = Ratio(value=1.0, low=1.0, high=1.0)
 class Found:
     """What came of one arm. `rate` is its learning rate over the workload's, the best of those `rates` that were tried;
     `at_edge`: a rate beyond those may be better. `learns_alike`: its certificate is the baseline's, so that only its
-    pace was compared. `updates` is None where no training reached the loss."""
+    pace was compared. `updates` is None where no training reached the loss; `final_loss` and `final_scores` are those
+    after as many updates as every training has."""
 
     techniques: str
     seeds: int
@@ -114,6 +115,11 @@ class Answer:
     version: str
     interrupted: bool = False
 
+    @property
+    def base(self) -> str:
+        """What the others are held against."""
+        return self.baseline.techniques if self.baseline else BASELINE
+
 
 def crossing(training: Training, target: float) -> float | None:
     """After how many updates the loss was reached first, between two evaluations by a straight line."""
@@ -122,6 +128,20 @@ def crossing(training: Training, target: float) -> float | None:
         if lower <= target < higher:
             return before + (after - before) * (higher - target) / (higher - lower)
     return None
+
+
+def reaches(training: Training, target: float) -> bool:
+    return crossing(training, target) is not None
+
+
+def longest(trainings: Sequence[Training]) -> list[Training]:
+    """Of each arm and seed the one that has gone on: those that end before are its beginning."""
+    found: dict[tuple[str, int], Training] = {}
+    for item in trainings:
+        before = found.setdefault((item.asked.label, item.asked.seed), item)
+        if item.asked.most_updates > before.asked.most_updates:
+            found[item.asked.label, item.asked.seed] = item
+    return list(found.values())
 
 
 def loss_after(training: Training, updates: int) -> float | None:
@@ -133,26 +153,26 @@ def loss_after(training: Training, updates: int) -> float | None:
     return None
 
 
-def usual_loss(trainings: Sequence[Training], updates: int) -> float | None:
+def usual_loss(trainings: Sequence[Training], updates: int, baseline: str = BASELINE) -> float | None:
     """What the baseline's median seed reaches after so many updates; None where none got so far."""
-    losses = [loss_after(item, updates) for item in trainings if item.asked.label == BASELINE]
+    losses = [loss_after(item, updates) for item in trainings if item.asked.label == baseline]
     known = [loss for loss in losses if loss is not None]
     return statistics.median(known) if known else None
 
 
-def updates_ratios(trainings: Sequence[Training], target: float) -> dict[str, Ratio]:
+def updates_ratios(trainings: Sequence[Training], target: float, baseline: str = BASELINE) -> dict[str, Ratio]:
     """Of each arm that was trained, its updates until the loss over the baseline's, seed by seed. A training that
-    failed or never got there counts with the most updates that were asked for."""
+    failed or never got there counts with the most updates that it could have had."""
     blocks: dict[int, dict[str, list[float]]] = {}
     late = set()
     for item in trainings:
         reached = crossing(item, target)
         if reached is None:
             late.add(item.asked.label)
-        taken = item.asked.updates if reached is None else reached
+        taken = item.asked.most_updates if reached is None else reached
         blocks.setdefault(item.asked.seed, {}).setdefault(item.asked.label, []).append(math.log(taken))
-    found = contrasts(list(blocks.values()), BASELINE)
-    return {label: _ratio(contrast, label in late, BASELINE in late) for label, contrast in found.items()}
+    found = contrasts(list(blocks.values()), baseline)
+    return {label: _ratio(contrast, label in late, baseline in late) for label, contrast in found.items()}
 
 
 def _ratio(found: Contrast, is_bound_below: bool = False, is_bound_above: bool = False) -> Ratio:
@@ -162,12 +182,14 @@ def _ratio(found: Contrast, is_bound_below: bool = False, is_bound_above: bool =
     return Ratio(value=math.exp(-found.estimate), low=low, high=high)
 
 
-def step_ratios(paces: Mapping[str, Contrast], tokens: Mapping[str, float]) -> dict[str, Ratio]:
+def step_ratios(
+    paces: Mapping[str, Contrast], tokens: Mapping[str, float], baseline: str = BASELINE
+) -> dict[str, Ratio]:
     """Of each arm, the time of its update over the baseline's: `paces` are of the time a token, `tokens` how many an
     update has, or samples."""
     made = {}
     for label, found in paces.items():
-        factor = tokens.get(label, 1.0) / tokens.get(BASELINE, 1.0)
+        factor = tokens.get(label, 1.0) / tokens.get(baseline, 1.0)
         ratio = _ratio(found)
         made[label] = Ratio(
             value=None if ratio.value is None else factor * ratio.value,
@@ -210,22 +232,23 @@ def found(
     step_time_s: float | None,
     failure: str | None = None,
     learns_alike: bool = False,
+    baseline: str = BASELINE,
 ) -> Found:
     """Everything about one arm. `step_time_s` is its own; `failure` says why it has no pace."""
-    source = BASELINE if learns_alike else label
+    source = baseline if learns_alike else label
     own = [item for item in trainings if item.asked.label == source]
     crossings = [crossing(item, target) for item in own]
     reached = [item for item in crossings if item is not None]
     broken = next((item for item in own if item.status is not Status.OK), None)
     reason = failure or (f"{broken.status.value}: {broken.reason}" if broken and not reached else None)
-    cheated = invalid(own, [item for item in trainings if item.asked.label == BASELINE])
+    cheated = invalid(own, [item for item in trainings if item.asked.label == baseline])
     time_ratio = updates_ratio.times(step_ratio)
     share = len(reached) / len(own) if own else 0.0
     said = Worth.INVALID if cheated else Worth.UNKNOWN if failure else verdict(time_ratio, share)
     rates = tuple(sorted(tried_rates(tuned, source).items()))
     rate = best_rate(tuned, source)
     updates = statistics.median(reached) if reached else None
-    last = [item.held_out_losses[-1] for item in own if item.held_out_losses]
+    losses = [loss for item in own if (loss := loss_after(item, item.asked.updates)) is not None]
     return Found(
         techniques=label,
         seeds=len(own),
@@ -235,7 +258,7 @@ def found(
         at_edge=rate is not None and rate in (rates[0][0], rates[-1][0]) and len(rates) > 1,
         learns_alike=learns_alike,
         updates=updates,
-        final_loss=statistics.median(last) if last else None,
+        final_loss=statistics.median(losses) if losses else None,
         final_scores=_median_scores(own),
         updates_ratio=Ratio() if cheated else updates_ratio,
         step_ratio=step_ratio,

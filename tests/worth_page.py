@@ -30,7 +30,7 @@ AMD EPYC. Ratios are arm over baseline, below 1 is better, with bounds that hold
 
 ```
 trainpace worth --model gpt2/nano --technique muon --technique adam --technique lion --technique layer_drop \\
-    --technique distill --minutes 13
+    --technique distill --minutes 30
 python -m tests.worth_page --keep runs/RUN_ID
 ```"""
 
@@ -56,7 +56,7 @@ def _shown(arm: Mapping[str, Any]) -> dict[str, Any]:
         "updates": _ratio(arm, "updates_ratio"),
         "step": _ratio(arm, "step_time_ratio"),
         "reached": f"{arm['reached']:.0%} of {arm['seeds']}",
-        "ends at": wording.loss(arm["final_loss"]),
+        "loss at equal updates": wording.loss(arm["final_loss"]),
         "learning rate": "unknown" if rate is None else f"{rate:.3g}x",
         "verdict": "" if arm["techniques"] == BASELINE else arm["verdict"],
     }

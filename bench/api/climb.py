@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from bench import __version__
 from bench.api import confirming
+from bench.api.learners import Learners
 from bench.api.stages import FIRST_SHARE, Stages
 from bench.candidates import Candidates, joined
 from bench.composition import compose, unmet
@@ -87,21 +88,26 @@ def _is_certified(records: Sequence[Record], label: str) -> bool:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Climb:
     """The way from the baseline to a recipe. Where the baseline takes more memory than it may, it begins with the
-    fastest of the compositions `fitting`."""
+    fastest of the compositions `fitting`. `learners` come at the end, where the time to the same loss is asked for."""
 
     stages: Stages
     options: Candidates
     say: Say
     fitting: tuple[tuple[str, ...], ...] = ()
+    learners: tuple[str, ...] = ()
     course: _Course = dataclasses.field(default_factory=_Course)
 
     def run(self) -> Ladder:
         """Climb until nothing helps or the time is up, then confirm. Interrupted, it is as far as it has come."""
         rungs: list[Rung] = []
         confirmation: Confirmation | None = None
+        learning_rate = 1.0
         try:
             ended = self._climb(rungs)
-            if recipe := rungs[-1].after if rungs else ():
+            learnt = self._learnt(rungs)
+            if learnt:
+                confirmation, learning_rate = learnt
+            elif recipe := rungs[-1].after if rungs else ():
                 confirmation = confirming.confirmed(self.stages, recipe, rungs, lambda rung: self._tell(rung, rungs))
         except KeyboardInterrupt:
             ended = ladders.INTERRUPTED
@@ -130,12 +136,20 @@ class Climb:
             seconds=time.monotonic() - self.stages.begun_s,
             version=__version__,
             memory_bytes=asked.memory_bytes if self.fitting else None,
+            objective=asked.objective,
+            learning_rate=learning_rate,
         )
+
+    def _learnt(self, rungs: list[Rung]) -> tuple[Confirmation, float] | None:
+        """The rungs of what learns faster, and what confirms them."""
+        self.stages.share = 1.0
+        learners = Learners(stages=self.stages, names=self.learners, told=lambda rung: self._tell(rung, rungs))
+        return learners.climb(rungs) if self.learners else None
 
     def outlook(self) -> str:
         """What would be tried, and what not."""
         first = ["+".join(names) for names in self.fitting] or list(self._rivals((), late=False))
-        return text.outlook(self.stages.workload, first, self.options, self.stages.asked.minutes)
+        return text.outlook(self.stages.workload, first, self.options, self.learners, self.stages.asked.minutes)
 
     def _tell(self, rung: Rung, rungs: Sequence[Rung]) -> None:
         self.say(text.rung(rung, len(rungs)))

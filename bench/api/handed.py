@@ -27,6 +27,7 @@ def handed_over(ladder: Ladder, prepared: Prepared, fork_server: ForkServer, fol
         "said": wording.docstring(ladder, ranks(chosen, prepared.host).count),
         "losses": _losses(folder, ladder.techniques),
         "tolerance": allowance(chosen)[1],
+        "rate": ladder.learning_rate,
         "folder": str(folder.resolve()),
     }
     try:
@@ -40,7 +41,8 @@ def handed_over(ladder: Ladder, prepared: Prepared, fork_server: ForkServer, fol
 def _losses(folder: Path, techniques: tuple[str, ...]) -> list[float]:
     """The first losses of the recipe, of the longest replay that there was."""
     found: list[float] = []
-    for heat in sorted((folder / "records").iterdir()):
+    heats = [*sorted((folder / "records").iterdir()), *sorted(folder.glob("*/pace"))]
+    for heat in heats:
         for record in store.read(heat) if store.has_records(heat) else []:
             names = set() if record.techniques == BASELINE else set(record.techniques.split("+"))
             losses = record.certificate.first_losses if record.certificate else None

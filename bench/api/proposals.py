@@ -13,7 +13,8 @@ from bench import __version__
 from bench.api import gates
 from bench.api.gates import Asked, new_folder
 from bench.api.judging import Job, Show
-from bench.api.worths import LEAST_UPDATES, LONGER
+from bench.api.kept import Kept
+from bench.api.worths import GOES_ON, LEAST_UPDATES
 from bench.composition import compose
 from harness.ab.checkout import here
 from harness.ab.comparison import Comparison
@@ -24,7 +25,7 @@ from harness.learning.curve import Asked as Wanted
 from harness.learning.curve import Training
 from harness.learning.training import Trainings, divided
 from harness.record import Record, Status
-from results import curves, proposal, store
+from results import proposal, store
 from results import worth as outcome
 from results.gate import log_ratio, unfit
 from results.online import Entry, Ledger
@@ -123,7 +124,7 @@ class _Judging:
             base_s = step_time_s(good[0].base) or 0.0
             head_s = step_time_s(good[0].head) or 0.0
             if updates is None:
-                each_s = THREADS_COST * LONGER * seeds * (base_s + head_s)
+                each_s = THREADS_COST * GOES_ON * seeds * (base_s + head_s)
                 updates = int((end_s - time.monotonic()) / each_s)
             if updates < LEAST_UPDATES:
                 raise ValueError(
@@ -161,26 +162,28 @@ class _Judging:
         return replayed and is_equal and all(item.is_numerics_only for item in declared)
 
     def _trained(self, matched: Matched, homes: Sequence[Home], seeds: int, updates: int) -> dict[str, list[Training]]:
-        """By side, trainings over the same seeds, none of which was used before."""
+        """By side, trainings over the same seeds, none of which was used before: so many updates of the base, which
+        tell the loss to reach, and on until it is reached."""
         (entry,) = matched.entries.values()
-        found: dict[str, list[Training]] = {}
-        for home in homes:
-            self._show(f"{entry.spec.name}: training {home.side.name}")
+        kept = {home.side.name: Kept(self._folder / home.side.name, home.side.name) for home in homes}
+        target: float | None = None
+        for home in (homes[0], *homes):
+            name = home.side.name
+            reached = {item.asked.seed for item in kept[name].all() if target and outcome.reaches(item, target)}
             own, _ = divided(entry, home.fork_server)
-            trainings = Trainings(matched.host, own, home.fork_server, self._folder / "arms.log")
             wanted = [
-                Wanted(
-                    techniques=home.side.techniques,
-                    seed=self._ledger.next_seed + number,
-                    rate=1.0,
-                    updates=round(LONGER * updates),
-                )
-                for number in range(seeds)
+                Wanted(techniques=home.side.techniques, seed=seed, rate=1.0, updates=updates, until_loss=target)
+                for seed in range(self._ledger.next_seed, self._ledger.next_seed + seeds)
+                if seed not in reached
             ]
-            for training in trainings.run(wanted, lambda *_: None):
-                curves.write(training, self._folder / home.side.name, home.side.name)
-                found.setdefault(home.side.name, []).append(training)
-        return found
+            self._show(f"{entry.spec.name}: training {name}{'' if target is None else f' to {target:.3f}'}")
+            trainings = Trainings(matched.host, own, home.fork_server, self._folder / "arms.log")
+            kept[name].train(trainings, wanted, lambda _: None)
+            if target is None:
+                target = _after(kept[name].all(), updates)
+            if target is None:
+                break
+        return {name: outcome.longest(item.all()) for name, item in kept.items()}
 
     def _learnt(
         self, name: str, steps: Mean, by_side: Mapping[str, list[Training]], updates: int, *, repetitions: int
@@ -255,8 +258,7 @@ def _excused(head: Record) -> Record:
 
 def _after(trainings: Sequence[Training], updates: int) -> float | None:
     """The loss of the median seed after so many updates."""
-    plain = [dataclasses.replace(item, asked=dataclasses.replace(item.asked, techniques=())) for item in trainings]
-    return outcome.usual_loss(plain, updates)
+    return outcome.usual_loss(trainings, updates, trainings[0].asked.label)
 
 
 def _ratios(base: Sequence[Training], head: Sequence[Training], target: float) -> tuple[list[float], bool]:
@@ -264,8 +266,8 @@ def _ratios(base: Sequence[Training], head: Sequence[Training], target: float) -
     training that has not counts with its end."""
     taken = {item.asked.seed: _updates(item, target) for item in base}
     ratios = [_updates(item, target) - taken[item.asked.seed] for item in head if item.asked.seed in taken]
-    return ratios, any(outcome.crossing(item, target) is None for item in head)
+    return ratios, not all(outcome.reaches(item, target) for item in head)
 
 
 def _updates(training: Training, target: float) -> float:
-    return math.log(outcome.crossing(training, target) or training.asked.updates)
+    return math.log(outcome.crossing(training, target) or training.asked.most_updates)

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from bench.api.kept import Kept
 from bench.api.runs import Unfinished, measure
 from bench.spec import BASELINE, Protocol
 from harness.learning.curve import Asked, Training
@@ -19,7 +19,7 @@ from harness.preparation.prepared import Entry, Prepared
 from harness.processes.fork_server import ForkServer
 from harness.record import Record, Status
 from reports.text import day as text
-from results import arm, curves
+from results import arm
 from results import worth as outcome
 from results.day import Candidate
 from results.scaling import Expected, Law, Seen
@@ -72,7 +72,6 @@ class Sizing:
         self._prepared, self._bytes_per_token = prepared, bytes_per_token
         self._techniques, self._minutes, self._updates = techniques, minutes, updates
         self._fork_server, self._folder, self._say = fork_server, folder, say
-        self._keeping = threading.Lock()
         self._label = "+".join(techniques) or BASELINE
 
     def outlook(self) -> str:
@@ -137,16 +136,20 @@ class Sizing:
         ]
         tuned = lengths[SHARES.index(TUNED)]
         trainings = Trainings(self._prepared.host, entry, self._fork_server, self._folder / "arms.log", beside)
+
+        def say(training: Training) -> None:
+            self._say(text.calibrated(entry.spec.model, training))
+
         while True:
-            tried = outcome.tried_rates(self._kept(entry, "rates"), self._label)
+            tried = outcome.tried_rates(self._kept(entry, "rates").all(), self._label)
             if len(tried) >= (RATES if outcome.is_enclosed(tried) else MOST_RATES):
                 break
-            self._train(trainings, entry, "rates", [self._asked(outcome.next_rate(tried), tuned)])
-        rate = outcome.careful_rate(self._kept(entry, "rates"), self._label)
+            self._kept(entry, "rates").train(trainings, [self._asked(outcome.next_rate(tried), tuned)], say)
+        rate = outcome.careful_rate(self._kept(entry, "rates").all(), self._label)
         if rate is None:
             return dataclasses.replace(found, reason="it cannot be trained: arms.log has the reason")
         others = [length for length in dict.fromkeys(lengths) if length != tuned]
-        self._train(trainings, entry, "lengths", [self._asked(rate, length) for length in others])
+        self._kept(entry, "lengths").train(trainings, [self._asked(rate, length) for length in others], say)
         return dataclasses.replace(found, rate=rate)
 
     def _asked(self, rate: float, updates: int) -> Asked:
@@ -154,24 +157,17 @@ class Sizing:
             techniques=self._techniques, seed=self._prepared.plan.seed, rate=rate, updates=updates, on_course=True
         )
 
-    def _kept(self, entry: Entry, purpose: str) -> list[Training]:
-        return curves.read(self._folder, f"{purpose} {entry.spec.model}")
-
-    def _train(self, trainings: Trainings, entry: Entry, purpose: str, wanted: Sequence[Asked]) -> None:
-        """Train what is not kept yet."""
-        known = {item.asked for item in self._kept(entry, purpose)}
-        for training in trainings.run([item for item in wanted if item not in known], lambda *_: None):
-            with self._keeping:
-                curves.write(training, self._folder, f"{purpose} {entry.spec.model}")
-                self._say(text.calibrated(entry.spec.model, training))
+    def _kept(self, entry: Entry, purpose: str) -> Kept:
+        return Kept(self._folder, f"{purpose} {entry.spec.model}")
 
     def _seen(self) -> list[Seen]:
         """Of each size, the short trainings at the rate that it is trained at, by the bytes of text."""
         seen = []
         for entry in self._prepared.entries:
             each = self._bytes_per_token[entry.spec.model]
-            rate = outcome.careful_rate(self._kept(entry, "rates"), self._label)
-            for training in (*self._kept(entry, "rates"), *self._kept(entry, "lengths")):
+            tuned = self._kept(entry, "rates").all()
+            rate = outcome.careful_rate(tuned, self._label)
+            for training in (*tuned, *self._kept(entry, "lengths").all()):
                 if training.status is Status.OK and training.asked.rate == rate and entry.parameters:
                     tokens = training.updates[-1] * (training.tokens_per_update or 0)
                     loss = training.held_out_losses[-1] / each

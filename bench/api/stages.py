@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.corpus import cache_folder
+from bench.facts import Objective
 from bench.spec import BASELINE, Plan, Protocol, WorkloadSpec
 from harness.heats.sweep import Certify, Choose, Sweep
 from harness.preparation.forecast import Forecasts, forecast
@@ -36,6 +37,7 @@ class Asked:
     allowed: tuple[str, ...]
     named: tuple[str, ...]
     seed: int
+    objective: Objective = Objective.PACE
 
     @classmethod
     def read(cls, folder: Path) -> Asked:
@@ -46,6 +48,7 @@ class Asked:
                 workload=WorkloadSpec.from_json(data.pop("workload")),
                 allowed=tuple(data.pop("allowed")),
                 named=tuple(data.pop("named")),
+                objective=Objective(data.pop("objective", Objective.PACE)),
                 **data,
             )
         except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
@@ -59,7 +62,7 @@ class Asked:
 class Stages:
     """The `heats` of a climb so far, each with the recipe that its rivals were held against, and all that was
     `measured`, by stage. A stage is kept in a folder of `folder`/records, and is not measured again when the tuning
-    goes on."""
+    goes on. Until there is more, they have a `share` of the time."""
 
     asked: Asked
     prepared: Prepared
@@ -69,6 +72,7 @@ class Stages:
     heats: list[tuple[tuple[str, ...], list[Record]]] = dataclasses.field(default_factory=list)
     measured: dict[str, list[Record]] = dataclasses.field(default_factory=dict)
     begun_s: float = dataclasses.field(default_factory=time.monotonic)
+    share: float = 1.0
 
     @property
     def workload(self) -> str:
@@ -76,7 +80,7 @@ class Stages:
 
     def left_s(self, share: float = 1.0) -> float:
         """What is left of a share of the time."""
-        return self.begun_s + share * 60 * self.asked.minutes - time.monotonic()
+        return self.begun_s + share * self.share * 60 * self.asked.minutes - time.monotonic()
 
     def beside(self, recipe: tuple[str, ...]) -> list[list[Record]]:
         """The heats of this recipe."""

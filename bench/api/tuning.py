@@ -11,12 +11,14 @@ from pathlib import Path
 from bench.api.climb import Climb, Say
 from bench.api.finished import Run, Where
 from bench.api.handed import handed_over
+from bench.api.learners import LEARNS, PACE_SHARE
 from bench.api.runs import fork_server as started
 from bench.api.runs import new_folder
 from bench.api.stages import Asked, Stages
 from bench.candidates import Candidates, candidates, changes, joined
 from bench.cards import memory as bytes_of
-from bench.facts import Change
+from bench.facts import Change, Objective
+from bench.registry import techniques as known_techniques
 from bench.spec import Overrides, Phase, Plan, WorkloadSpec
 from harness.preparation.forecast import forecast
 from harness.preparation.prepared import look, prepare
@@ -33,6 +35,7 @@ def tune(
     *,
     minutes: float = 30.0,
     memory: str | None = None,
+    objective: str = Objective.PACE,
     allow: Sequence[str] = (),
     techniques: Sequence[str] = (),
     device: str | None = None,
@@ -53,9 +56,10 @@ def tune(
     """The fastest recipe for a model that trains the same thing, found in so many minutes, as `trainpace tune` does.
 
     Of `techniques`, if any are named, and else of all; `allow` names changes beyond rounding that they may declare.
-    `memory` bounds what an arm may take, as in "16GB". `resume` is the folder of a tuning that was interrupted, which
-    then has its whole time again; with `dry_run` it only says what would be tried, and returns nothing. Raises
-    ValueError for what cannot be tuned.
+    `memory` bounds what an arm may take, as in "16GB". The `objective` is "pace", or "worth": the time to the same
+    loss, for which the update rule and the schedule may change too. `resume` is the folder of a tuning that was
+    interrupted, which then has its whole time again; with `dry_run` it only says what would be tried, and returns
+    nothing. Raises ValueError for what cannot be tuned.
     """
     if resume is None and model is None:
         raise ValueError("no model is named: give --model, as in --model gpt2/tiny")
@@ -82,6 +86,7 @@ def tune(
                 allowed=tuple(change.value for change in Change if change in allowed),
                 named=tuple(techniques),
                 seed=seed,
+                objective=_objective(objective),
             )
             folder = new_folder(Path(out), "tune")
         climb = _prepared(asked, fork_server, folder, say)
@@ -100,12 +105,25 @@ def _prepared(asked: Asked, fork_server: ForkServer, folder: Path, say: Say) -> 
     plan = Plan(name="tune", workloads=(asked.workload,), compositions=(), device=asked.device, seed=asked.seed)
     prepared = prepare(plan, fork_server)
     batch = prepared.entries[0].batch
-    options = candidates(prepared.host, asked.workload.phase, batch, allowed=changes(asked.allowed), named=asked.named)
+    allowed = changes(asked.allowed) | (LEARNS if asked.objective is Objective.WORTH else set())
+    options = candidates(prepared.host, asked.workload.phase, batch, allowed=allowed, named=asked.named)
     alone = dataclasses.replace(plan, compositions=tuple((name,) for name in options.names))
     forecasts = forecast(dataclasses.replace(prepared, plan=alone), fork_server)
     stages = Stages(asked=asked, prepared=prepared, forecasts=forecasts, fork_server=fork_server, folder=folder)
     fitting = _fitting(stages, options) if stages.too_large([()]) else ()
-    return Climb(stages=stages, options=options, say=say, fitting=fitting)
+    learners: tuple[str, ...] = ()
+    if asked.objective is Objective.WORTH:
+        learners = tuple(name for name in options.names if not known_techniques()[name].is_numerics_only)
+        stages.share = PACE_SHARE
+        options = dataclasses.replace(options, names=tuple(name for name in options.names if name not in learners))
+    return Climb(stages=stages, options=options, say=say, fitting=fitting, learners=learners)
+
+
+def _objective(word: str) -> Objective:
+    try:
+        return Objective(word)
+    except ValueError:
+        raise ValueError(f"objective {word!r} is unknown: give one of {', '.join(Objective)}") from None
 
 
 SAVERS = 6

@@ -15,6 +15,7 @@ from typing import Any
 
 from bench import __version__
 from bench.api.finished import Where
+from bench.api.kept import Kept
 from bench.api.runs import Unfinished, measure, new_folder
 from bench.api.runs import fork_server as started
 from bench.composition import compose
@@ -28,7 +29,7 @@ from harness.record import Record
 from reports.formats import worth as formats
 from reports.page import worth as page
 from reports.text import worth as text
-from results import arm, curves, store
+from results import arm, store
 from results import worth as outcome
 from results.compare import blocks
 from results.contrasts import contrasts
@@ -46,9 +47,9 @@ PACE_SHARE = 0.2
 ARM_S = 20.0
 """What that heat may take for each arm, however little time there is."""
 
-LONGER = 1.5
-"""Trainings that are compared have so many times the updates after which the baseline's loss is the target: half of its
-own would otherwise end short of it."""
+GOES_ON = 1.4
+"""Trainings that are compared go on until they have reached the loss: so many times the updates after which the
+baseline's median seed has, as long as it is not known how many they take."""
 
 OF_TUNING = 1000
 """Added to the seed: rates are chosen on other seeds than those that are compared."""
@@ -60,8 +61,8 @@ Say = Callable[[str], object]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is asked, as it is kept. `updates` are those after which the baseline's loss is the target; None until it is
-    known how many there is time for."""
+    """What is asked, as it is kept. The arms are held against the `base`, an empty one if that is the plain baseline.
+    `updates` are those after which its loss is the target; None until it is known how many there is time for."""
 
     workload: WorkloadSpec
     device: str
@@ -73,6 +74,7 @@ class Question:
     target: float | None
     price_per_hour: float | None
     seed: int
+    base: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, folder: Path) -> Question:
@@ -80,7 +82,8 @@ class Question:
         try:
             data = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
             spec = WorkloadSpec.from_json(data.pop("workload"))
-            return cls(workload=spec, compositions=tuple(map(tuple, data.pop("compositions"))), **data)
+            base, compositions = tuple(data.pop("base", ())), tuple(map(tuple, data.pop("compositions")))
+            return cls(workload=spec, compositions=compositions, base=base, **data)
         except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"{str(folder)!r} asks for no worth: give a folder that `trainpace worth` made") from error
 
@@ -165,17 +168,17 @@ def worth(
                 seed=seed,
             )
             folder = new_folder(Path(out), "worth")
-        asking = _Asking(question, fork_server, folder, say)
+        asking = Asking(question, fork_server, folder, say)
         if dry_run:
             say(asking.outlook())
             return None
         folder.mkdir(parents=True, exist_ok=True)
-        made = Worth(folder, asking.answer())
+        made = asking.worth()
     made.write()
     return made
 
 
-class _Asking:
+class Asking:
     """From the question to the answer: the pace of all arms, a rate for each, and the trainings that are compared."""
 
     def __init__(self, question: Question, fork_server: ForkServer, folder: Path, say: Say) -> None:
@@ -185,7 +188,7 @@ class _Asking:
         plan = Plan(
             name="pace",
             workloads=(question.workload,),
-            compositions=question.compositions,
+            compositions=(*((question.base,) if question.base else ()), *question.compositions),
             device=question.device,
             budget_s=max(PACE_SHARE * 60 * question.minutes, ARM_S * (1 + len(question.compositions))),
             seed=question.seed,
@@ -199,7 +202,7 @@ class _Asking:
     def outlook(self) -> str:
         """What would be trained, and what not."""
         trained = [_label(names) for names in self._trained()]
-        paced = [_label(names) for names in self.question.compositions if _learns_alike(names)]
+        paced = [_label(names) for names in self.question.compositions if self._learns_alike(names)]
         unable = {label: reason for (_, label), reason in self._prepared.unsupported.items()}
         return text.outlook(
             self.question.workload.name,
@@ -212,7 +215,8 @@ class _Asking:
             held_out=self._held_out["samples"],
         )
 
-    def answer(self) -> Answer:
+    def worth(self) -> Worth:
+        """As far as it comes, if it is interrupted."""
         is_interrupted = False
         self.question.write(self._folder)
         records: list[Record] = []
@@ -221,11 +225,11 @@ class _Asking:
             self._learn(records)
         except KeyboardInterrupt:
             is_interrupted = True
-        return self._told(records, is_interrupted)
+        return Worth(self._folder, self._told(records, is_interrupted))
 
     def _pace(self) -> list[Record]:
         folder = self._folder / "pace"
-        if self._kept("tuning"):
+        if self._kept("tuning").all():
             return store.read(folder)  # It was known before anything was trained.
         try:
             return measure(self._fork_server, self._prepared, folder).records
@@ -235,7 +239,10 @@ class _Asking:
             raise
 
     def _learn(self, records: Sequence[Record]) -> None:
-        trained = [names for names in self._trained() if not names or not arm.failure(arm.of(records, _label(names)))]
+        base = self.question.base
+        trained = [
+            names for names in self._trained() if names == base or not arm.failure(arm.of(records, _label(names)))
+        ]
         for names in trained:
             pretrain(self._entry, names, self.question.device, self._fork_server, lambda: None)
         if self.question.updates is None:
@@ -244,37 +251,60 @@ class _Asking:
         updates = self.question.updates or 0
         self._say(
             f"{updates} updates a training: {self.question.rates} learning rates for each of {len(trained)} arms, then "
-            f"{self.question.seeds} seeds of {self._longest} updates"
+            f"{self.question.seeds} seeds, on until each has reached the loss"
         )
         for _ in range(self.question.rates):
             self._train("tuning", self._wanted_rates(trained, updates))
-        best = {names: outcome.best_rate(self._kept("tuning"), _label(names)) for names in trained}
-        for number in range(self.question.seeds):
-            if number >= LEAST_SEEDS and self._left_s() < 0:
+        best = {names: outcome.best_rate(self._kept("tuning").all(), _label(names)) for names in trained}
+        asked = {
+            names: Asked(techniques=names, seed=self.question.seed, rate=rate, updates=updates)
+            for names, rate in best.items()
+            if rate is not None
+        }
+        seeds = range(self.question.seed, self.question.seed + self.question.seeds)
+        # The baseline first: what it reaches is what all go on to.
+        self._train("compared", [dataclasses.replace(asked[base], seed=seed) for seed in seeds if base in asked])
+        target = self._target()
+        for number, seed in enumerate(seeds):
+            if target is None or (number >= LEAST_SEEDS and self._left_s() < 0):
                 return
-            self._train(
-                "compared",
-                [
-                    Asked(techniques=names, seed=self.question.seed + number, rate=rate, updates=self._longest)
-                    for names, rate in best.items()
-                    if rate is not None
-                ],
-            )
+            done = {
+                item.asked.label
+                for item in self._compared()
+                if item.asked.seed == seed and outcome.reaches(item, target)
+            }
+            due = [item for item in asked.values() if item.label not in done]
+            self._train("compared", [dataclasses.replace(item, seed=seed, until_loss=target) for item in due])
 
     @property
-    def _longest(self) -> int:
-        return round(LONGER * (self.question.updates or 0))
+    def _base(self) -> str:
+        return _label(self.question.base)
+
+    def _compared(self) -> list[Training]:
+        return outcome.longest(self._kept("compared").all())
+
+    def _target(self) -> float | None:
+        if self.question.target is not None or not self.question.updates:
+            return self.question.target
+        return outcome.usual_loss(self._compared(), self.question.updates, self._base)
 
     def _left_s(self) -> float:
         return self._begun_s + 60 * self.question.minutes - time.monotonic()
 
     def _trained(self) -> list[tuple[str, ...]]:
         """Which compositions are trained: the baseline, and those that do not learn just what it does."""
-        return [(), *(names for names in self.question.compositions if not _learns_alike(names))]
+        return [self.question.base, *(names for names in self.question.compositions if not self._learns_alike(names))]
+
+    def _learns_alike(self, names: Sequence[str]) -> bool:
+        """Whether all that sets it apart from the baseline is rounding: that it is no more, the heat's certificate has
+        shown."""
+        own, base = compose(names), compose(self.question.base)
+        apart = [*(item for item in own if item not in base), *(item for item in base if item not in own)]
+        return all(item.is_numerics_only for item in apart)
 
     def _wanted_rates(self, trained: Iterable[tuple[str, ...]], updates: int) -> list[Asked]:
         """The next rate of each arm that has not had all of its own."""
-        kept, wanted = self._kept("tuning"), []
+        kept, wanted = self._kept("tuning").all(), []
         for names in trained:
             tried = outcome.tried_rates(kept, _label(names))
             if len(tried) < self.question.rates:
@@ -282,28 +312,29 @@ class _Asking:
                 wanted.append(Asked(techniques=names, seed=seed, rate=rate, updates=updates))
         return wanted
 
-    def _kept(self, purpose: str) -> list[Training]:
-        return curves.read(self._folder, purpose)
+    def _kept(self, purpose: str) -> Kept:
+        return Kept(self._folder, purpose)
 
     def _train(self, purpose: str, wanted: Sequence[Asked]) -> None:
-        """Train what is not kept yet."""
-        known = {item.asked for item in self._kept(purpose)}
-        for training in self._trainings.run([item for item in wanted if item not in known], lambda *_: None):
-            curves.write(training, self._folder, purpose)
-            self._say(text.trained(training, purpose))
+        self._kept(purpose).train(self._trainings, wanted, lambda item: self._say(text.trained(item, purpose)))
 
     def _affordable(self, records: Sequence[Record], trained: Collection[tuple[str, ...]]) -> int:
         """How many updates there is time for. Raises ValueError if they are too few to learn from."""
         steps_s = {names: arm.rough_step_time_s(arm.of(records, _label(names))) for names in trained}
-        usual_s = steps_s[()]
+        usual_s = steps_s[self.question.base]
         if usual_s is None:
-            raise ValueError(f"{self.question.workload.name} was not timed: {arm.failure(arm.of(records, BASELINE))}")
+            raise ValueError(f"{self.question.workload.name} was not timed: {arm.failure(arm.of(records, self._base))}")
         # Beside each other, as they will be.
         at_once = self._trainings.at_once
         probes = list(
             self._trainings.run(
                 [
-                    Asked(techniques=(), seed=self.question.seed + OF_TUNING + number, rate=1.0, updates=PROBED)
+                    Asked(
+                        techniques=self.question.base,
+                        seed=self.question.seed + OF_TUNING + number,
+                        rate=1.0,
+                        updates=PROBED,
+                    )
                     for number in range(at_once)
                 ],
                 lambda *_: None,
@@ -315,7 +346,7 @@ class _Asking:
         rates, seeds = self.question.rates, self.question.seeds
         left_s = at_once * self._left_s() - len(trained) * (rates + seeds) * other_s
         longer = sum((step_s or usual_s) / usual_s for step_s in steps_s.values())
-        updates = math.floor(left_s / (update_s * longer * (rates + LONGER * seeds)))
+        updates = math.floor(left_s / (update_s * longer * (rates + GOES_ON * seeds)))
         if updates < LEAST_UPDATES:
             raise ValueError(
                 f"{self.question.minutes:g} minutes are {max(0, updates)} updates a training, of {len(trained)} arms "
@@ -325,29 +356,28 @@ class _Asking:
         return updates
 
     def _told(self, records: Sequence[Record], is_interrupted: bool) -> Answer:
-        tuned, compared = self._kept("tuning"), self._kept("compared")
-        target = self.question.target
-        if target is None and self.question.updates:
-            target = outcome.usual_loss(compared, self.question.updates)
+        tuned, compared, target = self._kept("tuning").all(), self._compared(), self._target()
         found: dict[str, Found] = {}
-        joules = _joules_per_update(records, compared)
+        joules, base = _joules_per_update(records, compared, self._base), self._base
         if target is not None:
-            updates_ratios = outcome.updates_ratios(compared, target)
+            updates_ratios = outcome.updates_ratios(compared, target, base)
             tokens = _tokens_per_update(compared)
-            steps = outcome.step_ratios(contrasts(blocks(records), BASELINE), tokens)
-            for names in ((), *self.question.compositions):
-                label, alike = _label(names), bool(names) and _learns_alike(names)
+            steps = outcome.step_ratios(contrasts(blocks(records), base), tokens, base)
+            for names in (self.question.base, *self.question.compositions):
+                label, is_base = _label(names), names == self.question.base
+                alike = not is_base and self._learns_alike(names)
                 found[label] = outcome.found(
                     label,
                     trainings=compared,
                     tuned=tuned,
                     target=target,
-                    updates_ratio=EXACT if alike or not names else updates_ratios.get(label, Ratio()),
-                    step_ratio=EXACT if not names else steps.get(label, Ratio()),
-                    joules_ratio=Ratio(value=joules[label] / joules[BASELINE]) if label in joules else Ratio(),
+                    updates_ratio=EXACT if alike or is_base else updates_ratios.get(label, Ratio()),
+                    step_ratio=EXACT if is_base else steps.get(label, Ratio()),
+                    joules_ratio=Ratio(value=joules[label] / joules[base]) if label in joules else Ratio(),
                     step_time_s=arm.step_time_s(arm.of(records, label)),
                     failure=arm.failure(arm.of(records, label)),
                     learns_alike=alike,
+                    baseline=base,
                 )
         return Answer(
             workload=dataclasses.asdict(self.question.workload),
@@ -356,7 +386,7 @@ class _Asking:
             target=target,
             updates=self.question.updates if self.question.target is None else None,
             price_per_hour=self.question.price_per_hour,
-            baseline=found.pop(BASELINE, None),
+            baseline=found.pop(base, None),
             found=tuple(found.values()),
             trainings=tuple(compared),
             joules_per_update=joules,
@@ -369,11 +399,6 @@ class _Asking:
 
 def _label(names: Sequence[str]) -> str:
     return "+".join(names) or BASELINE
-
-
-def _learns_alike(names: Sequence[str]) -> bool:
-    """Whether all that the techniques change is rounding: that they do no more, the heat's certificate has shown."""
-    return all(item.is_numerics_only for item in compose(names))
 
 
 def _costs_s(probe: Training) -> tuple[float, float]:
@@ -390,12 +415,12 @@ def _tokens_per_update(trainings: Sequence[Training]) -> dict[str, float]:
     }
 
 
-def _joules_per_update(records: Sequence[Record], trainings: Sequence[Training]) -> dict[str, float]:
+def _joules_per_update(records: Sequence[Record], trainings: Sequence[Training], base: str) -> dict[str, float]:
     """By label, where the machine counts energy."""
     tokens = _tokens_per_update(trainings)
     found: dict[str, float] = {}
     for label in dict.fromkeys(record.techniques for record in records):
-        joules, usual = arm.joules_per_token(arm.of(records, label)), tokens.get(label, tokens.get(BASELINE))
+        joules, usual = arm.joules_per_token(arm.of(records, label)), tokens.get(label, tokens.get(base))
         if joules is not None and usual is not None:
             found[label] = joules * usual
-    return found if BASELINE in found else {}
+    return found if base in found else {}

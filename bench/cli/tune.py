@@ -10,6 +10,7 @@ import typer
 from bench import cards, catalogue
 from bench.cli.console import INTERRUPTED, fail, usage_errors
 from bench.cli.options import Batch, Data, DeviceName, LabelColumn, Plugins, Sequence, TextColumn
+from bench.facts import Objective
 from bench.spec import Phase
 
 
@@ -19,6 +20,9 @@ def tune(
     ] = None,
     minutes: Annotated[float, typer.Option(min=0.1, help="How long it may take.")] = 30.0,
     memory: Annotated[str | None, typer.Option(help="The most that a recipe may take, as in 16GB.")] = None,
+    objective: Annotated[
+        Objective, typer.Option(help="The time of an update, or the time to the same loss.")
+    ] = Objective.PACE,
     allow: Annotated[
         list[str] | None, typer.Option(help='What may change beside rounding, as in "update rule". May repeat.')
     ] = None,
@@ -53,6 +57,7 @@ def tune(
             model,
             minutes=minutes,
             memory=memory,
+            objective=objective,
             allow=allow or (),
             techniques=technique or (),
             device=device.value if device else None,

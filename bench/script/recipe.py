@@ -42,9 +42,11 @@ def script(
     said: Sequence[str],
     losses: Sequence[float],
     tolerance: float,
+    measured_rate: float | None = None,
 ) -> Script:
     """Training this workload by this recipe. `said` are the lines of its docstring. Its first `losses`, without
-    dropout, have to come out again within the relative `tolerance`.
+    dropout and at `measured_rate` if that is another than the workload's, have to come out again within the relative
+    `tolerance`.
 
     Raises Unwritten, saying why, for what there is no script for.
     """
@@ -76,6 +78,7 @@ def script(
         batch=workload.batch,
         sequence=data.sequence,
         learning_rate=workload.learning_rate,
+        measured_rate=None if measured_rate == workload.learning_rate else measured_rate,
         losses="\n".join(call("LOSSES = [", [f"{loss:.4g}" for loss in losses[:LOSSES]], "]", indent=0)),
         tolerance=tolerance,
         model=model,

@@ -10,17 +10,26 @@ from typing import Any
 from bench.spec import BASELINE
 from harness.record import Status
 
+FURTHER = 3
+"""A training that goes on until it has reached a loss has at most so many times the updates that were asked for."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """One training. `rate` is a factor of the workload's learning rate, which stays the same or, `on_course`, goes up
-    and down to nothing as that of a long training (harness.learning.course), which is evaluated at its end alone."""
+    and down to nothing as that of a long training (harness.learning.course), which is evaluated at its end alone. One
+    that has not come to `until_loss` on the held-out samples after its `updates` goes on until it has."""
 
     techniques: tuple[str, ...]
     seed: int
     rate: float
     updates: int
     on_course: bool = False
+    until_loss: float | None = None
+
+    @property
+    def most_updates(self) -> int:
+        return self.updates if self.until_loss is None else FURTHER * self.updates
 
     @property
     def label(self) -> str:
@@ -32,8 +41,8 @@ class Training:
     """What came of it: after so many `updates` the loss on the held-out samples, as far as it got; `train_losses` are
     the mean losses of the updates before each. Of an update there are so many tokens and samples; `seen_share` of the
     stretches that the model was trained on are held out. `scores` are those of a classifier, or of what a model of two
-    halves writes, at the end, by name. The updates took `updates_s`, and the start and evaluations `other_s`, beside
-    other trainings."""
+    halves writes, after the updates that were asked for, by name. The updates took `updates_s`, and the start and
+    evaluations `other_s`, beside other trainings."""
 
     asked: Asked
     status: Status = Status.OK

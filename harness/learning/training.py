@@ -22,7 +22,7 @@ from harness.processes.fork_server import ForkServer, Process
 from harness.record import Status
 
 POINTS = 24
-"""Times at which a training is evaluated, evenly spaced; and once before its first update."""
+"""Times at which a training is evaluated in its updates, evenly spaced; and once before the first."""
 
 TIMEOUT_S = 1800.0
 """For the updates between two evaluations."""
@@ -74,12 +74,15 @@ class Trainings:
             process.call({"do": "build"}, TIMEOUT_S)
             curve.evaluate(process)
             course = Course(updates=asked.updates) if asked.on_course else None
-            for until in _times(asked.updates):
+            for until in _times(asked):
                 curve.take(process, until, shared.replicas, course)
                 if course is None or until == asked.updates:
                     curve.evaluate(process)
+                if until == asked.updates:
+                    scores = process.call({"do": "evaluate", "with": {"scores": True}}, TIMEOUT_S)[0]["scores"]
                 show(asked, until)
-            scores = process.call({"do": "evaluate", "with": {"scores": True}}, TIMEOUT_S)[0]["scores"]
+                if until >= asked.updates and (asked.until_loss is None or curve.least <= asked.until_loss):
+                    break
         except ArmFailed as failure:
             status, reason = failure.status, failure.reason
         finally:
@@ -113,6 +116,11 @@ class _Curve:
         self.seen_share = 0.0
         self.updates_s = 0.0
 
+    @property
+    def least(self) -> float:
+        """The lowest loss on the held-out samples so far."""
+        return min(self.held_out_losses)
+
     def take(self, process: Process, until: int, replicas: int, course: Course | None) -> None:
         """All updates up to that one."""
         begun_s, updates = time.monotonic(), range(self.taken, until)
@@ -137,6 +145,7 @@ class _Curve:
         self.seen_share = found["seen_share"]
 
 
-def _times(updates: int) -> list[int]:
-    """After which updates a training is evaluated."""
-    return sorted({max(1, round(updates * point / POINTS)) for point in range(1, POINTS + 1)})
+def _times(asked: Asked) -> list[int]:
+    """After which updates a training is evaluated, however far it goes."""
+    points = POINTS * asked.most_updates // asked.updates
+    return sorted({max(1, round(asked.updates * point / POINTS)) for point in range(1, points + 1)})

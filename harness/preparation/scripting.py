@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.held_out import at_rate
 from bench.script.model import Unwritten
 from bench.script.recipe import for_lightning, for_trainer, script
 from bench.spec import WorkloadSpec
@@ -16,13 +17,16 @@ from harness.message import Message
 from harness.processes.worker import requested_workload
 
 
-def write_down(request: Message, techniques: Sequence[str], folder: str, **measured: Any) -> Message:
+def write_down(request: Message, techniques: Sequence[str], folder: str, rate: float, **measured: Any) -> Message:
     """Task: leave recipe.py in the folder, and what it reads beside it. What was `measured` is as
-    `bench.script.recipe.script` takes it.
+    `bench.script.recipe.script` takes it, at the workload's learning rate; the recipe trains at so many times that.
 
     Answers why there is none as `no_script`, None where there is, and what the recipe is `elsewhere`, by library.
     """
     workload, spec = requested_workload(request), WorkloadSpec.from_json(request["workload"])
+    usual_rate = workload.learning_rate
+    if rate != 1:
+        workload = at_rate(workload, rate)
     answer: Message = {
         "no_script": None,
         "elsewhere": {
@@ -30,8 +34,10 @@ def write_down(request: Message, techniques: Sequence[str], folder: str, **measu
             "lightning": dataclasses.asdict(for_lightning(workload, techniques)),
         },
     }
+    if rate != 1 and workload.optimizer is not None:
+        return answer | {"no_script": f"its optimizer is its own, and wants {rate:.3g} times its learning rate"}
     try:
-        made = script(workload, spec, techniques, **measured)
+        made = script(workload, spec, techniques, measured_rate=usual_rate, **measured)
     except Unwritten as reason:
         return answer | {"no_script": str(reason)}
     for name, array in made.files.items():

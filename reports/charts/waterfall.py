@@ -32,7 +32,11 @@ class _Bar:
 
 def waterfall(ladder: Ladder) -> str | None:
     """The picture as an `<svg>` element; None where nobody joined."""
-    return _drawn(_bars(ladder)) if ladder.steps else None
+    return (
+        _drawn(_bars(ladder), "pace" if not wording.learns_otherwise(ladder) else "speed to the same loss")
+        if ladder.steps
+        else None
+    )
 
 
 def _bars(ladder: Ladder) -> list[_Bar]:
@@ -48,7 +52,7 @@ def _bars(ladder: Ladder) -> list[_Bar]:
 
 
 @canvas.styled
-def _drawn(bars: list[_Bar]) -> str:
+def _drawn(bars: list[_Bar], what: str) -> str:
     height = _ROW * len(bars)
     figure = canvas.sheet(_WIDTH, _TOP + height + _BELOW)
     area = canvas.axes(figure, _NAMES, _TOP, _AREA_WIDTH, height)
@@ -79,5 +83,5 @@ def _drawn(bars: list[_Bar]) -> str:
         middle = _TOP + _ROW * (index + 0.5)
         canvas.write(figure, _NAMES - 12, middle, bar.name, ha="right")
         canvas.write(figure, _NAMES + _AREA_WIDTH + 12, middle, quantity.ratio(bar.gain.speedup or 1.0), ha="left")
-    area.set_xlabel(f"pace over that of {BASELINE}")
-    return inline(figure, "ladder", "Each rung's factor of the pace, and the whole", tips, focusable=True)
+    area.set_xlabel(f"{what} over that of {BASELINE}")
+    return inline(figure, "ladder", f"Each rung's factor of the {what}, and the whole", tips, focusable=True)

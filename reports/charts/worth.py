@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from bench.spec import BASELINE
 from reports.charts import canvas
 from reports.charts.forest import shortened
 from reports.charts.scatter import spread
@@ -63,7 +62,7 @@ def _curves(answer: Answer) -> list[_Curve]:
         made.append(
             _Curve(
                 label=item.techniques,
-                colour=canvas.INK if item.techniques == BASELINE else COLOURS[item.verdict],
+                colour=canvas.INK if item.techniques == answer.base else COLOURS[item.verdict],
                 updates=np.array(whole[0].updates[:shortest]),
                 losses=np.array([training.held_out_losses[:shortest] for training in whole]),
                 step_s=item.time_s / item.updates if item.time_s and item.updates else None,
@@ -108,11 +107,11 @@ def _drawn(curves: Sequence[_Curve], answer: Answer, name: str, over_time: bool)
 def ratios(answer: Answer, name: str) -> str | None:
     """The time to the loss over the baseline's, with bounds; None where none is known."""
     shown = [item for item in wording.ordered(answer) if item.time_ratio.value is not None]
-    return _bars(shown, name) if shown else None
+    return _bars(shown, name, answer.base) if shown else None
 
 
 @canvas.styled
-def _bars(shown: Sequence[Found], name: str) -> str:
+def _bars(shown: Sequence[Found], name: str, base: str) -> str:
     height = _ROW * len(shown)
     figure = canvas.sheet(_BARS_WIDTH, _TOP + height + _BELOW)
     area = canvas.axes(figure, _NAMES, _TOP, _BARS, height)
@@ -138,5 +137,5 @@ def _bars(shown: Sequence[Found], name: str) -> str:
         middle = _TOP + _ROW * (index + 0.5)
         canvas.write(figure, _NAMES - 12, middle, shortened(item.techniques, 28), ha="right")
         canvas.write(figure, _NAMES + _BARS + 12, middle, wording.ratio(found), size=canvas.SMALL)
-    area.set_xlabel(f"time to the loss over that of {BASELINE}: left is sooner")
+    area.set_xlabel(f"time to the loss over that of {base}: left is sooner")
     return inline(figure, name, "Time to the same loss, over the baseline's", tips, focusable=True)

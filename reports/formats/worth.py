@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from bench.spec import BASELINE
 from results.worth import Answer, Found, Ratio
 
 
@@ -32,7 +31,7 @@ def _plain(answer: Answer, item: Found) -> dict[str, Any]:
         **_ratio("step_time_ratio", item.step_ratio),
         **_ratio("time_ratio", item.time_ratio),
         **_ratio("energy_ratio", item.joules_ratio),
-        "verdict": None if item.techniques == BASELINE else item.verdict.value,
+        "verdict": None if item.techniques == answer.base else item.verdict.value,
         "reason": item.reason,
         "learns_alike": item.learns_alike,
         "final_loss": item.final_loss,

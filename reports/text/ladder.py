@@ -32,7 +32,7 @@ def rung(found: Rung, number: int) -> str:
     return f"heat {number}: {wording.step(found)}{gain} ({tried})"
 
 
-def outlook(workload: str, first: Sequence[str], options: Candidates, minutes: float) -> str:
+def outlook(workload: str, first: Sequence[str], options: Candidates, learners: Sequence[str], minutes: float) -> str:
     """What a tuning would try, and what not, and why."""
     later = [name for name in options.names if name not in first]
     lines = [
@@ -41,5 +41,7 @@ def outlook(workload: str, first: Sequence[str], options: Candidates, minutes: f
     ]
     if later:
         lines += ["then, where one of their kind helps, or nothing else does:", f"  {', '.join(later)}"]
+    if learners:
+        lines += ["and what learns otherwise, by the time to the same loss:", f"  {', '.join(learners)}"]
     lines += ["left out:", *(f"  {name}: {reason}" for name, reason in options.left_out.items())]
     return "\n".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bench.facts import Objective
 from bench.script.code import Elsewhere
 from bench.script.text import named
 from bench.spec import BASELINE
@@ -35,10 +36,21 @@ def answer(ladder: Ladder) -> str:
     recipe, found = name(ladder.techniques), ladder.confirmation
     if found is None or found.whole.speedup is None:
         return f"{where}: {recipe} is the best so far, and not confirmed: {ladder.ended}"
+    if learns_otherwise(ladder):
+        return (
+            f"{where}: {recipe} comes to the loss of {BASELINE} {factor(found.whole)} as soon, confirmed over "
+            f"{found.whole.repetitions} fresh seeds"
+        )
     return (
         f"{where}: {recipe} trains at {factor(found.whole)} the speed of {BASELINE}, "
         f"confirmed on {found.whole.repetitions} fresh repetitions"
     )
+
+
+def learns_otherwise(ladder: Ladder) -> bool:
+    """Whether the recipe does not only train faster, so that its factors are of the time to the same loss."""
+    found = ladder.confirmation
+    return ladder.objective is Objective.WORTH and found is not None and not found.without
 
 
 def _why_empty(ladder: Ladder) -> str:
@@ -94,6 +106,11 @@ def sentences(ladder: Ladder) -> list[str]:
             for label, key in zip(labels, found.peak_memory_bytes, strict=True)
         )
         said.append(f"Memory: {', '.join(told)}.")
+    if learns_otherwise(ladder):
+        said.append(
+            f"Factors are of how soon the loss is reached, at {ladder.learning_rate:.3g} times the learning rate of "
+            "the workload. The trainings lie beside this, in learning-N and confirmation."
+        )
     said.append(f"It climbed no further because {ladder.ended}; all took {quantity.duration(ladder.seconds)}.")
     if ladder.allowed:
         said.append(f"By your leave it may change the {', '.join(ladder.allowed)}.")
@@ -111,11 +128,12 @@ def docstring(ladder: Ladder, ranks: int) -> list[str]:
     where = f"Measured by trainpace {ladder.version} on {ladder.device_name} ({ladder.device})."
     if not ladder.techniques:
         return [f"Train {model} plainly: {_why_empty(ladder)}.", "", where, "", *how]
+    what = "How soon it comes to the same loss" if learns_otherwise(ladder) else "Its pace"
     steps = [(step(rung), factor(rung.gain)) for rung in ladder.steps]
     steps.append(("together, on fresh repetitions", factor(ladder.whole)))
     width = max(len(name) for name, _ in steps)
     lines = [f"    {name:{width}}  {pace}" for name, pace in steps]
-    head = [f"Train {model} with {name(ladder.techniques)}.", "", where, "Its pace over plain PyTorch:", ""]
+    head = [f"Train {model} with {name(ladder.techniques)}.", "", where, f"{what} over plain PyTorch:", ""]
     return [*head, *lines, "", *how]
 
 

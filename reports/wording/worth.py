@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from bench.spec import BASELINE
+from harness.learning.curve import FURTHER
 from reports.wording import quantity
 from results.worth import Answer, Found, Ratio, Worth
 
@@ -41,13 +41,13 @@ def headline(answer: Answer) -> str:
     """The answer in a line."""
     where = f"{answer.workload['model']} on {answer.device_name} ({answer.device})"
     if answer.target is None:
-        return f"{where}: no training of {BASELINE} has ended yet, so there is no loss to reach"
+        return f"{where}: no training of {answer.base} has ended yet, so there is no loss to reach"
     target = f"held-out loss {loss(answer.target)}"
     gains = [item for item in ordered(answer) if item.verdict is Worth.GAIN]
     if not gains:
-        return f"{where}: nothing that was tried reaches {target} in less time than {BASELINE} beyond doubt"
+        return f"{where}: nothing that was tried reaches {target} in less time than {answer.base} beyond doubt"
     best = gains[0]
-    return f"{where}: {best.techniques} reaches {target} in {ratio(best.time_ratio)} of {BASELINE}'s time"
+    return f"{where}: {best.techniques} reaches {target} in {ratio(best.time_ratio)} of {answer.base}'s time"
 
 
 def sentence(item: Found, answer: Answer) -> str:
@@ -60,16 +60,16 @@ def sentence(item: Found, answer: Answer) -> str:
     if item.verdict is Worth.NEVER:
         return (
             f"{item.techniques} does not reach {target} in any of {item.seeds} trainings; its steps are "
-            f"{ratio(item.step_ratio)}x as long, and it ends at {loss(item.final_loss)}."
+            f"{ratio(item.step_ratio)}x as long, and it is at {loss(item.final_loss)} when {answer.base} is there."
         )
     if item.learns_alike:
         return (
-            f"{item.techniques} changes rounding alone, and its losses and gradients are those of {BASELINE}: only its "
-            f"pace was compared. It reaches {target} in {ratio(item.time_ratio)} of the time."
+            f"{item.techniques} changes rounding alone, and its losses and gradients are those of {answer.base}: "
+            f"only its pace was compared. It reaches {target} in {ratio(item.time_ratio)} of the time."
         )
     often = "" if item.reached == 1 else f" (reached in {item.reached:.0%} of {item.seeds} trainings)"
     return (
-        f"{item.techniques} reaches {target} in {ratio(item.time_ratio)} of {BASELINE}'s time{often}: it takes "
+        f"{item.techniques} reaches {target} in {ratio(item.time_ratio)} of {answer.base}'s time{often}: it takes "
         f"{ratio(item.updates_ratio)} of the updates, and its steps are {ratio(item.step_ratio)}x as long."
     )
 
@@ -81,7 +81,7 @@ def rows(answer: Answer) -> list[dict[str, str]]:
 
 
 def _row(item: Found, answer: Answer) -> dict[str, str]:
-    is_baseline = item.techniques == BASELINE
+    is_baseline = item.techniques == answer.base
     row = {
         "techniques": item.techniques,
         "time to the loss": "1" if is_baseline else ratio(item.time_ratio),
@@ -89,7 +89,7 @@ def _row(item: Found, answer: Answer) -> dict[str, str]:
         "step": "1" if is_baseline else ratio(item.step_ratio),
         "seconds": quantity.UNKNOWN if item.time_s is None else quantity.duration(item.time_s),
         "reached": f"{item.reached:.0%} of {item.seeds}",
-        "ends at": loss(item.final_loss),
+        "loss at equal updates": loss(item.final_loss),
         "learning rate": quantity.UNKNOWN if item.rate is None else f"{item.rate:.3g}x",
         "verdict": "" if is_baseline else item.verdict.value,
     }
@@ -128,8 +128,9 @@ def notes(answer: Answer) -> list[str]:
     said = []
     if answer.updates is not None and answer.target is not None:
         said.append(
-            f"The loss to reach, {loss(answer.target)}, is what the median seed of {BASELINE} has after "
-            f"{answer.updates} updates, on text that no training has seen."
+            f"The loss to reach, {loss(answer.target)}, is what the median seed of {answer.base} has after "
+            f"{answer.updates} updates, on text that no training has seen. Who was not there after as many went on, "
+            f"for up to {FURTHER} times as many."
         )
     said.append(
         "Every arm had as many learning rates to choose from, on other seeds than those that are compared. Bounds hold "

@@ -55,6 +55,15 @@ def test_a_loss_is_reached_between_two_evaluations() -> None:
     assert worth.loss_after(item, 75) == pytest.approx(5 * (1 + 75 / 20) ** -0.25, rel=0.02)
 
 
+def test_of_one_seed_the_training_that_went_on_counts() -> None:
+    item = training(BASELINE, 0)
+    longer = dataclasses.replace(item, asked=dataclasses.replace(item.asked, until_loss=1.9))
+    other = training("a", 0)
+    assert worth.longest([item, other, longer]) == worth.longest([longer, other, item])
+    assert longer in worth.longest([item, longer, other]) and len(worth.longest([item, longer, other])) == 2
+    assert not worth.reaches(item, 1.0) and longer.asked.most_updates == 3 * UPDATES
+
+
 def test_twice_as_fast_takes_half_the_updates() -> None:
     trainings = several(BASELINE, range(5), noise=0.05) + several("a", range(5), noise=0.05, pace=2.0)
     target = worth.usual_loss(trainings, 600)
@@ -139,7 +148,8 @@ def test_of_rates_that_do_as_well_the_least_is_taken() -> None:
 
 
 def test_trainings_are_kept_as_they_are(tmp_path: Path) -> None:
-    whole = training("a", 3, rate=0.5)
+    plain = training("a", 3, rate=0.5)
+    whole = dataclasses.replace(plain, asked=dataclasses.replace(plain.asked, until_loss=2.1))
     broken = Training(asked=Asked(techniques=("b", "c"), seed=1, rate=1.0, updates=9), status=Status.OOM, reason="why")
     for item in (whole, broken):
         curves.write(item, tmp_path, "compared")

@@ -15,7 +15,7 @@ from bench.api import worths
 from bench.cli.app import app
 from bench.spec import Overrides
 from harness.heats import conformance
-from results.worth import EXACT, Worth
+from results.worth import EXACT, Worth, crossing
 
 SHAPE = Overrides(batch=4, sequence=32)
 
@@ -65,8 +65,14 @@ def test_faster_steps_that_teach_less_are_worth_nothing(
     page = (made.folder / "report.html").read_text()
     assert "planted_every_third" in page and page.count("<svg") == 3
     trainings = list((made.folder / "trainings").glob("part-*.parquet"))
-    # Two rates and three seeds for each but the one that learns as the baseline does.
-    assert len(trainings) == 3 * (2 + 3)
+    # Two rates and three seeds for each but the one that learns as the baseline does, and once more the baseline where
+    # it was not at the loss of its median seed.
+    assert len(trainings) == 3 * (2 + 3) + 1
+    asked = [training.asked for training in made.answer.trainings]
+    assert len(asked) == 9 and all(item.until_loss == made.answer.target for item in asked if item.techniques)
+    own = [training for training in made.answer.trainings if not training.asked.techniques]
+    assert all(crossing(training, made.answer.target or 0.0) for training in own)
+    assert {training.updates[-1] for training in own} > {90}
     again = api.worth(resume=made.folder, modules=["tests.planted"], say=said.append)
     assert again is not None and again.answer.found == made.answer.found
     assert list((made.folder / "trainings").glob("part-*.parquet")) == trainings

@@ -51,6 +51,24 @@ def test_a_model_learns_and_a_seed_is_a_training(fork_server: ForkServer, tmp_pa
     assert other.held_out_losses != first.held_out_losses
 
 
+def test_a_training_goes_on_until_it_has_reached_the_loss(fork_server: ForkServer, tmp_path: Path) -> None:
+    plain, whole = trained(fork_server, tmp_path, asked(updates=24), asked(updates=72))
+    target = min(loss for update, loss in zip(whole.updates, whole.held_out_losses, strict=True) if update <= 48)
+    assert min(plain.held_out_losses) > target, "the loss is reached before it could go on"
+    early, late, never = trained(
+        fork_server,
+        tmp_path,
+        *[dataclasses.replace(asked(updates=24), until_loss=loss) for loss in (5.5, target, 0.1)],
+    )
+    # What it has in its updates is the same, however far it goes.
+    for longer in (early, late, never):
+        assert longer.held_out_losses[: len(plain.updates)] == plain.held_out_losses
+    assert early.updates == plain.updates
+    assert 24 < late.updates[-1] < 72
+    assert late.held_out_losses[-1] <= target < min(late.held_out_losses[:-1])
+    assert never.status is Status.OK and never.updates[-1] == never.asked.most_updates == 72
+
+
 def test_a_model_of_two_halves_is_scored_by_what_it_writes(fork_server: ForkServer, tmp_path: Path) -> None:
     spec = dataclasses.replace(SPEC, model="t5/nano", sequence=64)
     for training in trained(fork_server, tmp_path, asked(), asked("narrower"), spec=spec):

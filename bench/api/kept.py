@@ -1,0 +1,32 @@
+"""Trainings that are kept in a folder: what is wanted and not there yet is trained."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from harness.learning.curve import Asked, Training
+from harness.learning.training import Trainings
+from results import curves
+
+
+class Kept:
+    """Those of one `purpose`. Several may share a folder, also from threads of one process."""
+
+    _writing = threading.Lock()
+
+    def __init__(self, folder: Path, purpose: str) -> None:
+        self._folder, self._purpose = folder, purpose
+
+    def all(self) -> list[Training]:
+        """In the order in which they ended."""
+        return curves.read(self._folder, self._purpose)
+
+    def train(self, trainings: Trainings, wanted: Sequence[Asked], say: Callable[[Training], object]) -> None:
+        """Train what is not kept yet, keep each as it ends, and say so."""
+        known = {item.asked for item in self.all()}
+        for training in trainings.run([item for item in wanted if item not in known], lambda *_: None):
+            with self._writing:
+                curves.write(training, self._folder, self._purpose)
+                say(training)

@@ -1,0 +1,270 @@
+"""The last rungs of a tuning for the time to the same loss: what learns otherwise, as optimizers and schedules do, held
+against the recipe that is fastest.
+
+A recipe of techniques that change rounding alone loses nothing for its pace. On top of it comes what learns more by an
+update: all of that is looked at once, over few updates, and who did best is trained over several seeds beside the
+recipe (bench.api.worths). The whole is then confirmed on seeds that took no part in choosing it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from bench.api.kept import Kept
+from bench.api.stages import Stages
+from bench.api.worths import LEAST_UPDATES, OF_TUNING, Asking, Question
+from bench.candidates import joined
+from bench.composition import compose, unmet
+from bench.facts import Change
+from bench.spec import BASELINE
+from harness.learning.curve import Asked, Training
+from harness.learning.training import Trainings, divided
+from results import arm
+from results import ladder as ladders
+from results import worth as outcome
+from results.ladder import Confirmation, Gain, Rung, Tried
+from results.worth import Answer, Ratio, Worth
+
+LEARNS = frozenset({Change.UPDATE_RULE, Change.SCHEDULE})
+"""What may change where the time to the same loss is asked for, beside what users allow."""
+
+PACE_SHARE = 0.3
+"""Of the whole time, for the climb to the fastest recipe."""
+
+FIRST_LOOK_SHARE, FIRST_RATES = 0.25, 3
+"""Of what is left then, for a look at all that learns otherwise, and the learning rates that each is tried at."""
+
+MOST_COMPARED = 3
+"""Of those that did best in the first look, so many are trained over several seeds."""
+
+COMPARED_SHARE, SEEDS, RATES = 0.55, 5, 4
+"""Of what is left after the look, for that; the rest confirms what was found."""
+
+FRESH = 5000
+"""Added to the seed: nothing that was chosen by has seen what confirms it."""
+
+THREADS_COST = 1.2
+"""Trainings beside each other on one thread each take about so many times what they would take in turn."""
+
+TOO_LATE = "it learns no faster in a first look"
+NO_TIME = "there was no time to look at it"
+NOT_AMONG_THE_BEST = "others did better in a first look"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learners:
+    """Techniques that learn otherwise, by name."""
+
+    stages: Stages
+    names: tuple[str, ...]
+    told: Callable[[Rung], object]
+
+    def climb(self, rungs: list[Rung]) -> tuple[Confirmation, float] | None:
+        """Add the rungs of what learns faster, and confirm the whole: also the learning rate over the workload's. None
+        where nothing does beyond doubt."""
+        recipe = _arranged(rungs[-1].after if rungs else ())
+        begun_s = time.monotonic()
+        promising, reasons = self._looked_at(recipe)
+        joined_some = False
+        while promising:
+            answer = self._compared(len(rungs), recipe, promising)
+            rung = _rung(recipe, promising, answer, reasons, seconds=time.monotonic() - begun_s)
+            rungs.append(rung)
+            self.told(rung)
+            if rung.chosen is None:
+                break
+            joined_some, begun_s, reasons = True, time.monotonic(), {}
+            promising = self._beside(rung.after, promising)
+            recipe = rung.after
+        return self._confirmed(recipe) if joined_some else None
+
+    def _looked_at(self, recipe: tuple[str, ...]) -> tuple[dict[str, tuple[str, ...]], dict[tuple[str, ...], str]]:
+        """Those that did best over few updates, by name with the recipe that they join; and why others did not. Rates
+        are tried for each, as for the recipe itself; what counts is the time to the loss that this one came to."""
+        stages = self.stages
+        rivals = self._rivals(recipe)
+        share_s = FIRST_LOOK_SHARE * stages.left_s()
+        step_s = self._step_s(recipe)
+        if step_s is None:
+            return {}, dict.fromkeys(rivals.values(), f"{'+'.join(recipe) or BASELINE} was not timed")
+        each_s = THREADS_COST * FIRST_RATES * step_s
+        most = max(0, math.floor(share_s / (each_s * LEAST_UPDATES)) - 1)
+        reasons = dict.fromkeys(list(rivals.values())[most:], NO_TIME)
+        rivals = dict(list(rivals.items())[:most])
+        if not rivals:
+            return {}, reasons
+        updates = self._updates("first-look.json", share_s / (each_s * (1 + len(rivals))))
+        kept = Kept(stages.folder, "first look")
+        entry, _ = divided(stages.prepared.entries[0], stages.fork_server)
+        trainings = Trainings(stages.prepared.host, entry, stages.fork_server, stages.folder / "arms.log")
+        for _ in range(FIRST_RATES):
+            kept.train(trainings, self._wanted(kept.all(), (recipe, *rivals.values()), updates), _quiet)
+        costs = _costs(kept.all(), recipe)
+        reasons |= {names: TOO_LATE for names in rivals.values() if costs.get("+".join(names), math.inf) >= 1}
+        order = sorted(
+            (name for name, names in rivals.items() if names not in reasons),
+            key=lambda name: costs["+".join(rivals[name])],
+        )
+        reasons |= {rivals[name]: NOT_AMONG_THE_BEST for name in order[MOST_COMPARED:]}
+        return {name: rivals[name] for name in order[:MOST_COMPARED]}, reasons
+
+    def _rivals(self, recipe: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+        """By name, the recipe with each that can join it."""
+        found = {name: _arranged(names) for name in self.names if (names := joined(recipe, name))}
+        found = {name: names for name, names in found.items() if self._can_run(names)}
+        too_large = self.stages.too_large(found.values())
+        return {name: names for name, names in found.items() if names not in too_large}
+
+    def _wanted(self, kept: list[Training], compositions: tuple[tuple[str, ...], ...], updates: int) -> list[Asked]:
+        """The next rate of each that has not had all of its own."""
+        wanted, seed = [], self.stages.asked.seed + OF_TUNING
+        for names in compositions:
+            tried = outcome.tried_rates(kept, "+".join(names) or BASELINE)
+            if len(tried) < FIRST_RATES:
+                wanted.append(Asked(techniques=names, seed=seed, rate=outcome.next_rate(tried), updates=updates))
+        return wanted
+
+    def _updates(self, name: str, affordable: float) -> int:
+        """How many there is time for, as it was found when the tuning began."""
+        file = self.stages.folder / name
+        if not file.exists():
+            file.write_text(json.dumps(math.floor(affordable)), encoding="utf-8")
+        return int(json.loads(file.read_text(encoding="utf-8")))
+
+    def _can_run(self, names: tuple[str, ...]) -> bool:
+        return unmet(compose(names), self.stages.prepared.host, self.stages.asked.workload.phase) is None
+
+    def _beside(self, recipe: tuple[str, ...], promising: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        """Of those that were promising, what goes beside the one that has joined."""
+        found = {name: names for name in promising if name not in recipe and (names := joined(recipe, name))}
+        return {name: _arranged(names) for name, names in found.items() if set(recipe) < set(names)}
+
+    def _step_s(self, recipe: tuple[str, ...]) -> float | None:
+        records = [record for heat in self.stages.measured.values() for record in heat]
+        return arm.rough_step_time_s(arm.of(records, "+".join(recipe) or BASELINE)) or arm.rough_step_time_s(
+            arm.of(records, BASELINE)
+        )
+
+    def _compared(self, index: int, recipe: tuple[str, ...], rivals: Mapping[str, tuple[str, ...]]) -> Answer:
+        minutes = COMPARED_SHARE * self.stages.left_s() / 60
+        return self._asked(f"learning-{index + 1}", recipe, tuple(rivals.values()), minutes, self.stages.asked.seed)
+
+    def _confirmed(self, recipe: tuple[str, ...]) -> tuple[Confirmation, float]:
+        """The recipe against the plain baseline, on fresh seeds."""
+        begun_s, seed = time.monotonic(), self.stages.asked.seed + FRESH
+        answer = self._asked("confirmation", (), (recipe,), self.stages.left_s() / 60, seed)
+        found = next(iter(answer.found), None)
+        sound = found is not None and found.verdict is not Worth.INVALID
+        confirmation = Confirmation(
+            techniques=recipe,
+            whole=_gain(found.time_ratio, found.seeds) if found and sound else Gain(),
+            peak_memory_bytes={},
+            seconds=time.monotonic() - begun_s,
+        )
+        return confirmation, (found.rate if found else None) or 1.0
+
+    def _asked(
+        self, stage: str, base: tuple[str, ...], compositions: tuple[tuple[str, ...], ...], minutes: float, seed: int
+    ) -> Answer:
+        """What a worth says, which is kept in a folder of its own, and goes on where the tuning was interrupted."""
+        asked, folder = self.stages.asked, self.stages.folder / stage
+        if folder.exists():
+            question = Question.read(folder)
+        else:
+            folder.mkdir()
+            question = Question(
+                workload=asked.workload,
+                device=asked.device,
+                compositions=compositions,
+                minutes=minutes,
+                seeds=SEEDS,
+                rates=RATES,
+                updates=None,
+                target=None,
+                price_per_hour=None,
+                seed=seed,
+                base=base,
+            )
+        made = Asking(question, self.stages.fork_server, folder, _quiet).worth()
+        made.write()
+        if made.answer.interrupted:
+            raise KeyboardInterrupt
+        return made.answer
+
+
+def _quiet(_: object) -> None:
+    """What is trained on the way is kept, and not told line by line."""
+
+
+def _arranged(names: Iterable[str]) -> tuple[str, ...]:
+    """In the order in which they are applied, as records and trainings have them."""
+    return tuple(item.name for item in compose(names))
+
+
+def _costs(kept: list[Training], recipe: tuple[str, ...]) -> dict[str, float]:
+    """By label, the time in which each came to the recipe's last loss, over that of the recipe; none for those that did
+    not. Roughly: they trained beside each other."""
+    best = {item.asked.label: item for item in reversed(_by_loss(kept))}
+    base = best.get("+".join(recipe) or BASELINE)
+    if base is None:
+        return {}
+    target, whole_s = base.held_out_losses[-1], base.updates_s
+    found = {}
+    for label, item in best.items():
+        taken = outcome.crossing(item, target)
+        if taken is not None:
+            found[label] = taken * item.updates_s / item.updates[-1] / whole_s
+    return found
+
+
+def _by_loss(kept: list[Training]) -> list[Training]:
+    whole = [item for item in kept if item.reason is None and item.held_out_losses]
+    return sorted(whole, key=lambda item: item.held_out_losses[-1])
+
+
+def _gain(ratio: Ratio, seeds: int) -> Gain:
+    """As a factor of how soon the loss is reached: above 1 is sooner."""
+    return Gain(
+        speedup=None if ratio.value is None else 1 / ratio.value,
+        low=None if ratio.high is None else 1 / ratio.high,
+        high=None if ratio.low is None else 1 / ratio.low,
+        repetitions=seeds,
+    )
+
+
+def _rung(
+    recipe: tuple[str, ...],
+    rivals: Mapping[str, tuple[str, ...]],
+    answer: Answer,
+    reasons: Mapping[tuple[str, ...], str],
+    *,
+    seconds: float,
+) -> Rung:
+    """What the trainings say of each, and of those that were left out before why."""
+    found = {item.techniques: item for item in answer.found}
+    tried = []
+    for names in rivals.values():
+        own = found["+".join(names)]
+        is_sound = own.verdict is not Worth.INVALID and own.reason is None
+        tried.append(
+            Tried(
+                techniques=names,
+                gain=_gain(own.time_ratio, own.seeds) if is_sound else Gain(),
+                reason=own.reason or (None if is_sound else own.verdict.value),
+                failed=not is_sound,
+            )
+        )
+    best = ladders.best(tried)
+    tried += [Tried(techniques=names, gain=Gain(), reason=reason) for names, reason in reasons.items()]
+    return Rung(
+        before=recipe,
+        after=best.techniques if best else recipe,
+        tried=tuple(tried),
+        late=False,
+        seconds=seconds,
+        arm_s=0.0,
+    )
