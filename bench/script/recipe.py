@@ -60,8 +60,9 @@ def script(
         raise Unwritten(f"there are scripts for pretraining alone, and this is {spec.phase}")
     model, data = model_code(workload, spec, device), data_code(workload)
     code = together(tuple(item.code for item in found if item.code)).filled("{blocks}", model.blocks)
-    if code.update == () and (code.optimized or code.gradients or code.parameters != PLAIN.parameters):
-        raise Unwritten("what optimizer_in_backward is beside what else is done at an update is not known here")
+    if others := _at_the_update(code):
+        own = next(item.name for item in found if item.code and item.code.update is not None)
+        raise Unwritten(f"what {own} is beside {others} is not known here")
     source = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         keep_trailing_newline=True,
@@ -94,6 +95,20 @@ def script(
         step=_step(code),
     )
     return Script(text=fitted(text), files=data.files)
+
+
+def _at_the_update(code: Code) -> str:
+    """What is done there beside a way of one's own to make updates, and cannot be written beside it; empty if that can.
+    Who has several optimizers, or steps while gradients are made, has none that is called `optimizer`."""
+    if code.update == PLAIN.update:
+        return ""
+    told = {
+        "what clips gradients": code.gradients and not code.update,
+        "a schedule": code.optimized,
+        "a scaled loss": code.scaler,
+        "parameters in groups": code.parameters != PLAIN.parameters,
+    }
+    return " and ".join(what for what, is_there in told.items() if is_there)
 
 
 def _imports(code: Code, model: ModelCode, of_data: Sequence[str]) -> list[str]:

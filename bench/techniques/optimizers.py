@@ -204,7 +204,28 @@ def schedule_free_adamw(setup: TrainingSetup) -> TrainingSetup:
     return _optimizer(setup, ScheduleFreeAdamW, weight_decay=DECAY)
 
 
-@other_rule(source="https://arxiv.org/abs/2502.16982")
+MUON_AND_ADAMW = f"""\
+def muon_and_adamw(model):
+    \"""Muon for the matrices of hidden layers; AdamW for embeddings, the head and vectors.\"""
+    head, outer = model.get_output_embeddings(), set()
+    for module in model.modules():
+        if module is head or isinstance(module, torch.nn.Embedding):
+            outer |= set(map(id, module.parameters()))
+    hidden = [x for x in model.parameters() if x.dim() == 2 and id(x) not in outer]
+    others = [x for x in model.parameters() if x.dim() != 2 or id(x) in outer]
+    options = {{"weight_decay": {DECAY}, "adjust_lr_fn": "match_rms_adamw"}}
+    muon = torch.optim.Muon(hidden, lr=LEARNING_RATE, **options)
+    return muon, torch.optim.AdamW(others, lr=LEARNING_RATE)"""
+
+
+@other_rule(
+    source="https://arxiv.org/abs/2502.16982",
+    code=Code(
+        functions=(MUON_AND_ADAMW,),
+        optimizer=("optimizers = muon_and_adamw(model)",),
+        update=("for optimizer in optimizers:", "    optimizer.step()", "    optimizer.zero_grad()"),
+    ),
+)
 def muon(setup: TrainingSetup) -> TrainingSetup:
     """Muon orthogonalizes the momentum of each hidden matrix; embeddings, output head and vectors stay with AdamW."""
     rate = setup.workload.learning_rate

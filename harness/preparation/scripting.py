@@ -17,7 +17,7 @@ from harness.message import Message
 from harness.processes.worker import requested_workload
 
 
-def write_down(request: Message, techniques: Sequence[str], folder: str, rate: float, **measured: Any) -> Message:
+def write_down(request: Message, techniques: Sequence[str], folder: str, rate: float = 1.0, **measured: Any) -> Message:
     """Task: leave recipe.py in the folder, and what it reads beside it. What was `measured` is as
     `bench.script.recipe.script` takes it, at the workload's learning rate; the recipe trains at so many times that.
 

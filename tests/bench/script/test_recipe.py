@@ -152,7 +152,9 @@ def test_compositions_have_scripts(written: Written, fork_server: ForkServer, se
 def drawn(draw: random.Random) -> list[str]:
     """Four techniques that go together."""
     names: list[str] = []
-    plain = sorted(item.name for item in able() if not compiles(item) and item.name not in (*ALIKE, *KNOWN_BY))
+    # Two optimizers are not known beside everything.
+    apart = (*ALIKE, *KNOWN_BY, "muon")
+    plain = sorted(item.name for item in able() if not compiles(item) and item.name not in apart)
     for name in draw.sample(plain, len(plain)):
         with contextlib.suppress(ValueError):
             compose([*names, name])
@@ -215,6 +217,8 @@ def test_what_a_recipe_is_to_other_trainers(corpus: Corpus) -> None:
     ("model", "names", "reason"),
     [
         ("gpt2/nano", ["qat_int8"], "qat_int8"),
+        ("gpt2/nano", ["muon", "schedule_cosine"], "muon is beside a schedule"),
+        ("gpt2/nano", ["muon", "weight_decay"], "muon is beside parameters in groups"),
         (f"{ROOT / 'tests' / 'brought.py'}:training_step", [], "a loss or a loop of its own"),
     ],
 )
