@@ -26,7 +26,9 @@ def write_down(request: Message, techniques: Sequence[str], folder: str, rate: f
     workload, spec = requested_workload(request), WorkloadSpec.from_json(request["workload"])
     usual_rate = workload.learning_rate
     if rate != 1:
-        workload = at_rate(workload, rate)
+        # As one writes it: the rates that are tried are roots of ten apart.
+        scaled = at_rate(workload, rate)
+        workload = dataclasses.replace(scaled, learning_rate=float(f"{scaled.learning_rate:.4g}"))
     answer: Message = {
         "no_script": None,
         "elsewhere": {

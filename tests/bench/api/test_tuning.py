@@ -11,12 +11,14 @@ from typer.testing import CliRunner
 
 import tests.planted  # noqa: F401  candidates are composed in this process too
 from bench import api
-from bench.api import climb, confirming
+from bench.api import climb, confirming, learners, worths
 from bench.cli.app import app
 from bench.recipe import read
 from bench.spec import WorkloadSpec
 from harness.heats import conformance
+from results import curves
 from tests import ROOT
+from tests.judge_page import TRAIN
 
 DROWSY = f"{ROOT / 'tests' / 'drowsy.py'}:model"
 
@@ -74,6 +76,44 @@ def test_what_helps_is_found_and_confirmed_and_what_does_less_is_not(text_folder
     assert again is not None
     assert [rung.tried for rung in again.ladder.rungs] == [rung.tried for rung in made.ladder.rungs]
     assert again.ladder.whole == made.ladder.whole
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("short", "undisturbed")
+def test_what_learns_faster_joins_by_the_time_to_the_same_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain SGD at any rate is slower to learn digits than what has a momentum or adapts its rates."""
+    brief = dataclasses.replace(conformance.PROTOCOL, rounds=4, rounds_min=3, certify_steps=3)
+    monkeypatch.setattr(worths, "PROTOCOL", brief)
+    monkeypatch.setattr(worths, "ARM_S", 5.0)
+    monkeypatch.setattr(learners, "SEEDS", 3)
+    (tmp_path / "digits.py").write_text(TRAIN.replace("WIDTH = 32", "WIDTH = 4"), encoding="utf-8")
+    said: list[str] = []
+    made = api.tune(
+        f"{tmp_path / 'digits.py'}:digits",
+        minutes=2,
+        objective="worth",
+        techniques=["adam", "sgd_momentum", "schedule_constant"],
+        device="cpu",
+        out=tmp_path,
+        say=said.append,
+    )
+    assert made is not None
+    last = made.ladder.steps[-1]
+    assert last.added[0] in ("adam", "sgd_momentum") and last.gain.helps
+    assert set(last.added) <= set(made.techniques)
+    found = made.ladder.confirmation
+    assert found is not None and found.whole.helps and found.whole.repetitions == 3
+    kept = json.loads((made.folder / "recipe.json").read_text())
+    assert kept["objective"] == "worth" and kept["speedup_low"] > 1 and kept["learning_rate"] > 0
+    assert "as soon, confirmed over 3 fresh seeds" in made.text()
+    # The seeds that confirm it have chosen nothing.
+    seeds = {
+        stage: {item.asked.seed for item in curves.read(made.folder / stage, "compared")}
+        for stage in (f"learning-{len(made.ladder.rungs)}", "confirmation")
+    }
+    assert all(len(own) == 3 for own in seeds.values()) and len(set.union(*seeds.values())) == 6
+    again = api.tune(resume=made.folder, say=said.append)
+    assert again is not None and again.ladder.whole == made.ladder.whole and again.ladder.rungs[-1].after == last.after
 
 
 @pytest.mark.long

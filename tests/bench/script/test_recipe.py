@@ -44,7 +44,13 @@ def request_of(model: str, corpus: Corpus) -> Message:
 
 
 def write_down(
-    fork_server: ForkServer, request: Message, names: Sequence[str], folder: Path, losses: Sequence[float] = ()
+    fork_server: ForkServer,
+    request: Message,
+    names: Sequence[str],
+    folder: Path,
+    losses: Sequence[float] = (),
+    *,
+    rate: float = 1.0,
 ) -> Message:
     arguments = {
         "request": request,
@@ -56,6 +62,7 @@ def write_down(
         # They are written with four digits.
         "tolerance": 1e-3,
         "folder": str(folder),
+        "rate": rate,
     }
     answer: Message = fork_server.run("harness.preparation.scripting:write_down", arguments, TASK_TIMEOUT_S)
     return answer
@@ -178,6 +185,18 @@ def test_a_loss_that_is_another_is_found_out(written: Written, fork_server: Fork
     script = written("gpt2/nano", ["sgd"], losses=[5.7] * UPDATES)
     output = fork_server.run("tests.scripts:script_output", {"path": str(script)}, TASK_TIMEOUT_S)
     assert "not the one that was measured" in output
+
+
+def test_another_learning_rate_is_trained_at_and_its_own_checked(
+    written: Written, fork_server: ForkServer, corpus: Corpus, tmp_path: Path
+) -> None:
+    plain = written("gpt2/nano", ["adam"])
+    output = fork_server.run("tests.scripts:script_output", {"path": str(plain)}, TASK_TIMEOUT_S)
+    answer = write_down(fork_server, request_of("gpt2/nano", corpus), ["adam"], tmp_path, losses_in(output), rate=30.0)
+    assert answer["no_script"] is None
+    text = plain.read_text()
+    assert "LEARNING_RATE = 0.003\n" in text and "LEARNING_RATE = 0.0001  # at which they were measured" in text
+    check(fork_server, plain)
 
 
 def test_ranks_train_together(written: Written, fork_server: ForkServer) -> None:
