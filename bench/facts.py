@@ -41,10 +41,11 @@ class Change(Enum):
 
 
 class Objective(StrEnum):
-    """What a recipe is to make less of: the time of an update, or the time to the same loss."""
+    """What a recipe is to make less of: the time of an update, that to the same loss, or the energy of an update."""
 
     PACE = "pace"
     WORTH = "worth"
+    ENERGY = "energy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

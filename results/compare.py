@@ -9,8 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from bench.facts import Objective
 from bench.spec import BASELINE
 from harness.record import Machine, Record, Status
+from results import arm
 from results.contrasts import Contrast, contrasts
 from results.metrics import METRICS, Figures, final_loss
 from results.pace import log_pace, log_paces_together, step_time_s
@@ -95,9 +97,9 @@ def compare(records: Sequence[Record], machine: Machine) -> list[Comparison]:
     )
 
 
-def blocks(records: Sequence[Record]) -> list[dict[str, list[float]]]:
+def blocks(records: Sequence[Record], by: Objective = Objective.PACE) -> list[dict[str, list[float]]]:
     """For each repetition of one workload, and each part of it, the paces of the processes of every arm that did well
-    all the time."""
+    all the time; `by` their energy, ln(joules a token) of those that the machine has counted."""
     # One repetition of unequal work or failure disqualifies the arm: what the others did is not known to be better.
     failed = {record.techniques for record in records if record.status is not Status.OK} - {BASELINE}
     parts: dict[tuple[int, int], list[Record]] = defaultdict(list)
@@ -107,13 +109,21 @@ def blocks(records: Sequence[Record]) -> list[dict[str, list[float]]]:
     found = []
     for _, together in sorted(parts.items()):
         alone = any(record.alone for record in together)
-        paces = [log_pace(record) for record in together] if alone else log_paces_together(together)
+        if by is Objective.ENERGY:
+            paces = [_log_joules(record) for record in together]
+        else:
+            paces = [log_pace(record) for record in together] if alone else log_paces_together(together)
         block: dict[str, list[float]] = defaultdict(list)
         for record, pace in zip(together, paces, strict=True):
             if pace is not None:
                 block[record.techniques].append(pace)
         found.append(dict(block))
     return found
+
+
+def _log_joules(record: Record) -> float | None:
+    joules = None if record.disturbed else arm.joules_per_token([record])
+    return math.log(joules) if joules else None
 
 
 def _comparison(records: list[Record], baselines: list[Record], found: Contrast | None, machine: Machine) -> Comparison:

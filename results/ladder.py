@@ -229,13 +229,14 @@ def heat(
     *,
     earlier: Sequence[Sequence[Record]] = (),
     lent: Sequence[Block] = (),
+    by: Objective = Objective.PACE,
 ) -> list[Tried]:
     """What the records of one heat say of each rival of the recipe so far, by label. The repetitions of `earlier` heats
     beside the same recipe count as its own do; `lent` ones of others tell how much processes differ, and nothing
-    else."""
+    else. Gains are of the pace, or `by` the energy."""
     heats = [*earlier, records]
     lead = "+".join(before) or BASELINE
-    against = contrasts([block for found in heats for block in blocks(found)], lead, rivals, lent)
+    against = contrasts([block for found in heats for block in blocks(found, by)], lead, rivals, lent)
     return [_tried(heats, label, names, against.get(label), memory_bytes) for label, names in rivals.items()]
 
 
@@ -269,10 +270,10 @@ def _tried(
     )
 
 
-def overall(rung: Rung, heats: Sequence[Sequence[Record]]) -> Gain:
+def overall(rung: Rung, heats: Sequence[Sequence[Record]], by: Objective = Objective.PACE) -> Gain:
     """What all heats that had both sides of a rung say of it."""
     before, after = ("+".join(names) or BASELINE for names in (rung.before, rung.after))
-    values = [block for records in heats for block in blocks(records)]
+    values = [block for records in heats for block in blocks(records, by)]
     own = ([record for record in records if record.techniques == after] for records in heats)
     return gain(contrasts(values, before, [after]).get(after), *own)
 

@@ -119,12 +119,7 @@ class Climb:
         return Ladder(
             workload=dataclasses.asdict(asked.workload),
             techniques=tuple(item.name for item in compose(recipe)),
-            rungs=tuple(
-                dataclasses.replace(rung, overall=ladders.overall(rung, list(self.stages.measured.values())))
-                if rung.chosen
-                else rung
-                for rung in rungs
-            ),
+            rungs=tuple(self._with_all_that_is_known(rung) for rung in rungs),
             confirmation=confirmation,
             left_out=self.options.left_out,
             allowed=asked.allowed,
@@ -139,6 +134,13 @@ class Climb:
             objective=asked.objective,
             learning_rate=learning_rate,
         )
+
+    def _with_all_that_is_known(self, rung: Rung) -> Rung:
+        """What all heats say of a rung; of one that trainings have found they know nothing."""
+        if rung.chosen is None:
+            return rung
+        overall = ladders.overall(rung, list(self.stages.measured.values()), self.stages.by)
+        return rung if overall.speedup is None else dataclasses.replace(rung, overall=overall)
 
     def _learnt(self, rungs: list[Rung]) -> tuple[Confirmation, float] | None:
         """The rungs of what learns faster, and what confirms them."""
@@ -248,7 +250,7 @@ class Climb:
             budget_s=self.stages.left_s(FIRST_RUNG_SHARE * CLIMB_SHARE),
             choose=lambda _: [],
         )
-        tried = ladders.heat(records, (), rivals, self.stages.asked.memory_bytes)
+        tried = ladders.heat(records, (), rivals, self.stages.asked.memory_bytes, by=self.stages.by)
         sound = [item for item in tried if item.reason is None and item.gain.speedup is not None]
         fastest = max(sound, key=lambda item: item.gain.speedup or 0.0, default=None)
         self.stages.heats.append(((), records))
@@ -274,11 +276,11 @@ class Climb:
         it has shown that it trains the same."""
         lead = "+".join(recipe) or BASELINE
         begun_s, limit = time.monotonic(), self.stages.asked.memory_bytes
-        beside, elsewhere = self.stages.beside(recipe), self.stages.elsewhere(recipe)
+        beside, elsewhere, by = self.stages.beside(recipe), self.stages.elsewhere(recipe), self.stages.by
         put_off: list[str] = []
 
         def judged(records: Sequence[Record]) -> list[Tried]:
-            tried = ladders.heat(records, recipe, rivals, limit, earlier=beside, lent=elsewhere)
+            tried = ladders.heat(records, recipe, rivals, limit, earlier=beside, lent=elsewhere, by=by)
             return [
                 dataclasses.replace(item, reason=TOO_SLOW, failed=True) if item.label in put_off else item
                 for item in tried

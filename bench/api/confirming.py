@@ -83,7 +83,7 @@ def _confirmation(
     lent = stages.elsewhere()
 
     def judged(records: Sequence[Record]) -> dict[str, Tried]:
-        return {item.label: item for item in ladders.heat(records, recipe, rivals, lent=lent)}
+        return {item.label: item for item in ladders.heat(records, recipe, rivals, lent=lent, by=stages.by)}
 
     def choose(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
         taken = len({record.repetition for record in records if not record.disturbed})
@@ -101,7 +101,7 @@ def _confirmation(
         lead=label,
     )
     own = [record for record in records if record.techniques == label]
-    against_baseline = contrasts(blocks(records), BASELINE, [label], lent)
+    against_baseline = contrasts(blocks(records, stages.by), BASELINE, [label], lent)
     is_sound = all(record.status is Status.OK for record in own)
     against = judged(records)
     found = Confirmation(

@@ -78,6 +78,11 @@ class Stages:
     def workload(self) -> str:
         return self.asked.workload.name
 
+    @property
+    def by(self) -> Objective:
+        """What heats are judged by."""
+        return Objective.ENERGY if self.asked.objective is Objective.ENERGY else Objective.PACE
+
     def left_s(self, share: float = 1.0) -> float:
         """What is left of a share of the time."""
         return self.begun_s + share * self.share * 60 * self.asked.minutes - time.monotonic()
@@ -88,7 +93,7 @@ class Stages:
 
     def elsewhere(self, recipe: tuple[str, ...] | None = None) -> list[Block]:
         """The values of all arms in the heats of other recipes, or in all heats."""
-        return [block for before, records in self.heats if before != recipe for block in blocks(records)]
+        return [block for before, records in self.heats if before != recipe for block in blocks(records, self.by)]
 
     def too_large(self, compositions: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
         """Which of them take more than what is allowed, and how much, as far as that can be predicted."""

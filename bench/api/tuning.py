@@ -23,6 +23,7 @@ from bench.spec import Overrides, Phase, Plan, WorkloadSpec
 from harness.preparation.forecast import forecast
 from harness.preparation.prepared import look, prepare
 from harness.processes.fork_server import ForkServer
+from harness.telemetry.gpus import Gpus
 from reports.page import ladder as page
 from reports.text import ladder as text
 from results import ladder as ladders
@@ -56,10 +57,10 @@ def tune(
     """The fastest recipe for a model that trains the same thing, found in so many minutes, as `trainpace tune` does.
 
     Of `techniques`, if any are named, and else of all; `allow` names changes beyond rounding that they may declare.
-    `memory` bounds what an arm may take, as in "16GB". The `objective` is "pace", or "worth": the time to the same
-    loss, for which the update rule and the schedule may change too. `resume` is the folder of a tuning that was
-    interrupted, which then has its whole time again; with `dry_run` it only says what would be tried, and returns
-    nothing. Raises ValueError for what cannot be tuned.
+    `memory` bounds what an arm may take, as in "16GB". The `objective` is "pace", or "energy" where the machine counts
+    it, or "worth": the time to the same loss, for which the update rule and the schedule may change too. `resume` is
+    the folder of a tuning that was interrupted, which then has its whole time again; with `dry_run` it only says what
+    would be tried, and returns nothing. Raises ValueError for what cannot be tuned.
     """
     if resume is None and model is None:
         raise ValueError("no model is named: give --model, as in --model gpt2/tiny")
@@ -111,6 +112,10 @@ def _prepared(asked: Asked, fork_server: ForkServer, folder: Path, say: Say) -> 
     forecasts = forecast(dataclasses.replace(prepared, plan=alone), fork_server)
     stages = Stages(asked=asked, prepared=prepared, forecasts=forecasts, fork_server=fork_server, folder=folder)
     fitting = _fitting(stages, options) if stages.too_large([()]) else ()
+    if asked.objective is Objective.ENERGY:
+        energies_j = Gpus(asked.device, prepared.host.gpu_uuids).energies_j()
+        if isinstance(energies_j, str):
+            raise ValueError(f"objective 'energy' is counted nowhere here ({energies_j}): give pace or worth")
     learners: tuple[str, ...] = ()
     if asked.objective is Objective.WORTH:
         learners = tuple(name for name in options.names if not known_techniques()[name].is_numerics_only)

@@ -32,11 +32,7 @@ class _Bar:
 
 def waterfall(ladder: Ladder) -> str | None:
     """The picture as an `<svg>` element; None where nobody joined."""
-    return (
-        _drawn(_bars(ladder), "pace" if not wording.learns_otherwise(ladder) else "speed to the same loss")
-        if ladder.steps
-        else None
-    )
+    return _drawn(_bars(ladder), wording.measured(ladder)) if ladder.steps else None
 
 
 def _bars(ladder: Ladder) -> list[_Bar]:

@@ -42,15 +42,29 @@ def answer(ladder: Ladder) -> str:
             f"{found.whole.repetitions} fresh seeds"
         )
     return (
-        f"{where}: {recipe} trains at {factor(found.whole)} the speed of {BASELINE}, "
+        f"{where}: {recipe} trains {_more(found.whole, ladder)} {BASELINE}, "
         f"confirmed on {found.whole.repetitions} fresh repetitions"
     )
+
+
+def _more(gain: Gain, ladder: Ladder) -> str:
+    """The factor in words, before what it is held against."""
+    if ladder.objective is Objective.ENERGY:
+        return f"{factor(gain)} as much with the same energy as"
+    return f"at {factor(gain)} the speed of"
 
 
 def learns_otherwise(ladder: Ladder) -> bool:
     """Whether the recipe does not only train faster, so that its factors are of the time to the same loss."""
     found = ladder.confirmation
     return ladder.objective is Objective.WORTH and found is not None and not found.without
+
+
+def measured(ladder: Ladder) -> str:
+    """What its factors are of."""
+    if learns_otherwise(ladder):
+        return "the speed to the same loss"
+    return "the training for the same energy" if ladder.objective is Objective.ENERGY else "the pace"
 
 
 def _why_empty(ladder: Ladder) -> str:
@@ -98,7 +112,7 @@ def sentences(ladder: Ladder) -> list[str]:
             f"The rungs multiply to {quantity.ratio(product)}; measured end to end, the whole is {factor(found.whole)}."
         )
     if found and found.runner_up:
-        said.append(f"The runner-up, {found.runner_up.label}, trains at {factor(found.runner_up.gain)} its speed.")
+        said.append(f"The runner-up, {found.runner_up.label}, trains {_more(found.runner_up.gain, ladder)} it.")
     if found and all(size is not None for size in found.peak_memory_bytes.values()):
         labels = (BASELINE, name(ladder.techniques or found.techniques))
         told = (
@@ -128,7 +142,7 @@ def docstring(ladder: Ladder, ranks: int) -> list[str]:
     where = f"Measured by trainpace {ladder.version} on {ladder.device_name} ({ladder.device})."
     if not ladder.techniques:
         return [f"Train {model} plainly: {_why_empty(ladder)}.", "", where, "", *how]
-    what = "How soon it comes to the same loss" if learns_otherwise(ladder) else "Its pace"
+    what = measured(ladder).capitalize()
     steps = [(step(rung), factor(rung.gain)) for rung in ladder.steps]
     steps.append(("together, on fresh repetitions", factor(ladder.whole)))
     width = max(len(name) for name, _ in steps)

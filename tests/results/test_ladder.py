@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.facts import Objective
 from harness.record import Record, Status
 from results import ladder
 from results.ladder import Confirmation, Gain, Ladder, Rung, Tried
@@ -35,6 +36,21 @@ def failed(records: list[Record], label: str, status: Status) -> list[Record]:
 
 
 PACES = dict.fromkeys(RIVALS, 1.0) | {"b": 1.3, "c": 0.6}
+
+
+def test_by_energy_it_is_what_each_token_takes_that_counts() -> None:
+    """An arm that is slower and takes less for it, in what the machine has counted."""
+
+    def counted(item: Record) -> Record:
+        joules = (4.0 if item.techniques == "a" else 5.0) * (1 + 0.01 * item.repetition)
+        measured = dataclasses.replace(item.measurement, sustained_energy_j=joules, sustained_tokens=100)
+        return dataclasses.replace(item, measurement=measured)
+
+    plain = heat({**PACES, "a": 0.5}, 3)
+    found = {item.label: item.gain for item in ladder.heat([*map(counted, plain)], (), RIVALS, by=Objective.ENERGY)}
+    assert found["a"].speedup == pytest.approx(1.25) and found["a"].helps and not found["b"].helps
+    # Where nothing is counted nothing is known.
+    assert all(item.gain.speedup is None for item in ladder.heat(plain, (), RIVALS, by=Objective.ENERGY))
 
 
 def test_what_helps_beyond_doubt_joins() -> None:
