@@ -36,7 +36,7 @@ def tune(
     *,
     minutes: float = 30.0,
     memory: str | None = None,
-    objective: str = Objective.PACE,
+    objective: str | None = None,
     allow: Sequence[str] = (),
     techniques: Sequence[str] = (),
     device: str | None = None,
@@ -124,9 +124,9 @@ def _prepared(asked: Asked, fork_server: ForkServer, folder: Path, say: Say) -> 
     return Climb(stages=stages, options=options, say=say, fitting=fitting, learners=learners)
 
 
-def _objective(word: str) -> Objective:
+def _objective(word: str | None) -> Objective:
     try:
-        return Objective(word)
+        return Objective(word or Objective.PACE)
     except ValueError:
         raise ValueError(f"objective {word!r} is unknown: give one of {', '.join(Objective)}") from None
 

@@ -21,8 +21,8 @@ def tune(
     minutes: Annotated[float, typer.Option(min=0.1, help="How long it may take.")] = 30.0,
     memory: Annotated[str | None, typer.Option(help="The most that a recipe may take, as in 16GB.")] = None,
     objective: Annotated[
-        Objective, typer.Option(help="The time of an update, or the time to the same loss.")
-    ] = Objective.PACE,
+        Objective | None, typer.Option(help="The time of an update (the default), that to the same loss, or energy.")
+    ] = None,
     allow: Annotated[
         list[str] | None, typer.Option(help='What may change beside rounding, as in "update rule". May repeat.')
     ] = None,
@@ -44,7 +44,7 @@ def tune(
 ) -> None:
     """Find the fastest recipe that trains the same model, confirm it afresh, and say what each part of it adds."""
     with usage_errors():
-        if resume is not None and (model or technique or allow or memory):
+        if resume is not None and (model or technique or allow or memory or objective):
             raise ValueError("--resume takes what was asked for from the tuning: leave out --model and what shapes it")
         # Before anything that takes seconds to import.
         if memory is not None:
