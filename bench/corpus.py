@@ -397,7 +397,7 @@ def _keep(target: Path, dtype: type[np.unsignedinteger], arrays: Iterable[np.nda
 def write_atomically(target: Path, write: Callable[[str], object]) -> None:
     """Let `write` fill a file of another name, then put it in place: no reader sees half of it."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, suffix=target.suffix)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=target.suffix)
     os.close(handle)
     try:
         write(name)

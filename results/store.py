@@ -1,4 +1,4 @@
-"""One immutable parquet part for each arm and repetition.
+"""One immutable parquet part for each arm and repetition, until the run has ended and they are put into one file.
 
 A run is a folder: `records/*.parquet` (this module), `plan.json` and `report.html`. A part has one row; its columns
 are the fields of Record with those of its measurement and certificate beside them, raw samples as list columns. Read
@@ -33,6 +33,12 @@ UNITS = {"_s": "s", "_bytes": "B", "_pct": "%", "_j": "J", "_w": "W", "_hz": "Hz
 _ARROW = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 READABLE = 180
 """Letters of a part's name that say what it is of."""
+
+WHOLE, DIGITS = "run-", 16
+"""What the name of a file with all records of a run begins with, before so many digits of its own checksum."""
+
+PARTS = b"trainpace.parts"
+"""In the metadata of such a file, the names of the parts that it was made of."""
 
 CERTIFICATE_PREFIX = "work_"
 """Before the names of the certificate's columns."""
@@ -128,7 +134,7 @@ def part_name(record: Record) -> str:
 
 
 def has_records(folder: Path) -> bool:
-    return any((folder / "records").glob("part-*.parquet"))
+    return any(any((folder / "records").glob(f"{kind}*.parquet")) for kind in ("part-", WHOLE))
 
 
 def join(runs: Sequence[Sequence[Record]]) -> list[Record]:
@@ -140,43 +146,65 @@ def join(runs: Sequence[Sequence[Record]]) -> list[Record]:
     return joined
 
 
-def parts(folder: Path) -> list[Path]:
-    """The finished parts of a run, in order of name. Raises ValueError if the folder is not a run."""
-    found = sorted((folder / "records").glob("part-*.parquet"))
+def files(folder: Path) -> list[Path]:
+    """The files that hold each finished record of a run once, what was put together first and then the parts that came
+    since, in order of name. Raises ValueError if the folder is not a run."""
+    known, found = set[str](), list[Path]()
+    whole = {file: _parts_of(file) for file in (folder / "records").glob(f"{WHOLE}*.parquet")}
+    for file in sorted(whole, key=lambda item: -len(whole[item])):
+        # Who is killed between writing one and removing what it was made of leaves both.
+        if not whole[file] <= known:
+            known |= whole[file]
+            found.append(file)
+    found += sorted(part for part in (folder / "records").glob("part-*.parquet") if part.name not in known)
     if not found:
         raise ValueError(f"run {str(folder)!r} holds no records: give a folder that `trainpace run` has made")
     return found
 
 
+def _parts_of(whole: Path) -> set[str]:
+    """The names of the parts that were put into it."""
+    try:
+        return set(json.loads(pq.read_schema(whole).metadata[PARTS]))
+    except (pa.ArrowInvalid, OSError, KeyError, TypeError) as error:
+        raise ValueError(f"records {str(whole)!r} cannot be read: {error}") from error
+
+
 def read(folder: Path) -> list[Record]:
     """All records of a run. Raises ValueError if there are none, or if another schema version wrote them."""
     with ThreadPoolExecutor() as pool:
-        return [from_row(table.to_pylist()[0]) for table in pool.map(_read_part, parts(folder))]
+        return [from_row(row) for table in pool.map(read_file, files(folder)) for row in table.to_pylist()]
 
 
-def _read_part(part: Path) -> pa.Table:
+def read_file(file: Path) -> pa.Table:
+    """The records of a part, or of all that were put together. Raises ValueError for a file that is damaged, or that
+    another schema version has written."""
     try:
-        table = pq.ParquetFile(part).read()
+        content = file.read_bytes()
+        table = pq.ParquetFile(pa.BufferReader(content)).read()
     except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"record {str(part)!r} cannot be read: {error}") from error
+        raise ValueError(f"record {str(file)!r} cannot be read: {error}") from error
+    digits = file.stem.removeprefix(WHOLE)
+    if digits != file.stem and hashlib.sha256(content).hexdigest()[:DIGITS] != digits:
+        raise ValueError(f"records {str(file)!r} are damaged: their checksum is not the one in their name")
     version = (table.schema.metadata or {}).get(b"trainpace.schema_version", b"none").decode()
     if version != str(SCHEMA_VERSION):
-        raise ValueError(f"record {str(part)!r} has schema version {version}, this trainpace reads {SCHEMA_VERSION}")
+        raise ValueError(f"record {str(file)!r} has schema version {version}, this trainpace reads {SCHEMA_VERSION}")
     return table
 
 
 def read_machine(folder: Path) -> Machine:
-    """The machine that a run was measured on, from the metadata of its first part."""
+    """The machine that a run was measured on, from the metadata of its first file."""
     read = _metadata(folder, "trainpace.machine")
     # JSON has no tuples.
     return Machine(**read | {"capability": read["capability"] and tuple(read["capability"])})
 
 
 def read_plan(folder: Path) -> Plan:
-    """The plan that a run carries out, from the metadata of its first part."""
+    """The plan that a run carries out, from the metadata of its first file."""
     return Plan.from_json(_metadata(folder, "trainpace.plan"))
 
 
 def _metadata(folder: Path, key: str) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(pq.read_schema(parts(folder)[0]).metadata[key.encode()])
+    value: dict[str, Any] = json.loads(pq.read_schema(files(folder)[0]).metadata[key.encode()])
     return value

@@ -243,7 +243,7 @@ class _Planning:
         """Measure how long updates are, see how the loss of each size falls, and choose."""
         timed = self._sizing.timed()
         _wanted(timed, self.question)
-        candidates = self._sizing.expected(timed)
+        candidates = self._sizing.expected(timed, lambda found: _chosen(found, self.question))
         return Day(
             family=self.question.family,
             minutes=self.question.minutes,

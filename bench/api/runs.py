@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ from harness.telemetry.driver import overlooked
 from reports.text import dry_run, predicted
 from reports.text.live import Live
 from results import store
+from results.compaction import compact
 from results.compare import most_telling
 
 
@@ -197,4 +199,7 @@ def measure(fork_server: ForkServer, prepared: Prepared, folder: Path) -> Run:
         print(dry_run.unmeasured(sweep.unmeasured, prepared.plan, folder, sweep.put_off))
     made = Run(folder)
     made.render()
+    # Where there is no room for it, the parts are as good.
+    with contextlib.suppress(OSError):
+        compact(folder)
     return made

@@ -27,12 +27,13 @@ from results.scaling import Expected, Law, Seen
 PROTOCOL = Protocol(warmup_s=1.0, rounds_s=1.0)
 """Of the heats that tell how long updates are."""
 
-SHARES = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4)
-"""Of all the updates that there is time for, those of the short trainings that tell how the loss falls; of a longer day
-smaller ones, in the same proportions."""
+LOOKS, NEAR = (1 / 32, 1 / 16, 1 / 8), (1 / 4, 1 / 2)
+"""Of all the updates that there is time for, those of the short trainings that tell how the loss falls: of all sizes,
+and of the one that seems best and those beside it also longer ones. Twice the text is foretold well, four times is not.
+Of a longer day they are smaller, in the same proportions."""
 
-PLANNING, LEAST_PLANNING_MINUTES = 0.25, 20.0
-"""The share of the time that the short trainings may take together, and what they may take of a short one."""
+PLANNING, LEAST_PLANNING_MINUTES = 0.25, 40.0
+"""The share of the time that short trainings may take one after the other, and what they may take of a short one."""
 
 TUNED = 1 / 16
 """The share over which learning rates are tried."""
@@ -40,16 +41,17 @@ TUNED = 1 / 16
 RATES, MOST_RATES = 3, 5
 """How many of them, and at most, while the best is the highest or the lowest."""
 
-LEAST_LENGTHS = (100, 100, 100, 200, 400)
+LEAST_LENGTHS = dict(zip((*LOOKS, *NEAR), (100, 100, 100, 200, 400), strict=True))
 """Updates that they have at least: in the very first ones a loss falls by another law."""
 
-LEAST_UPDATES = 2 * LEAST_LENGTHS[-1]
+LEAST_UPDATES = 2 * max(LEAST_LENGTHS.values())
 """A size that takes fewer in the time is too large for it."""
 
 BUSY = 0.97
 """Of the time, the share that goes into updates: there are evaluations and checkpoints beside."""
 
 Say = Callable[[str], object]
+Choose = Callable[[Sequence[Candidate]], str]
 
 
 class Sizing:
@@ -77,7 +79,9 @@ class Sizing:
     def outlook(self) -> str:
         """Which sizes would be looked at, and how."""
         sizes = [(entry.spec.model, entry.parameters) for entry in self._prepared.entries]
-        return text.outlook(sizes, self._label, self._minutes, _shares([60 * self._minutes] * len(sizes)))
+        scale = _scale([60 * self._minutes] * len(sizes))
+        looks, near = ([scale * share for share in shares] for shares in (LOOKS, NEAR))
+        return text.outlook(sizes, self._label, self._minutes, looks, near)
 
     def timed(self) -> list[Candidate]:
         """Each size with how many updates there is time for, or the reason why it is none for this time."""
@@ -90,22 +94,29 @@ class Sizing:
             raise
         return [self._one_timed(entry, forecasts, records) for entry in self._prepared.entries]
 
-    def expected(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Those that were timed, with the loss that each is expected to reach. Raises ValueError if none can be
+    def expected(self, candidates: Sequence[Candidate], choose: Choose) -> list[Candidate]:
+        """Those that were timed, with the loss that each is expected to reach; what this is told of the one that
+        `choose` names, and of those beside it, is told by longer trainings. Raises ValueError if none can be
         trained."""
         able = {item.model: item for item in candidates if item.reason is None}
         if not able:
             told = "; ".join(f"{item.model}: {item.reason}" for item in candidates)
             raise ValueError(f"no size can be trained in {self._minutes:g} minutes: {told}")
-        entries = [entry for entry in self._prepared.entries if entry.spec.model in able]
-        shares = _shares([(item.update_s or 0.0) * (item.updates or 0) for item in able.values()])
+        entries = {entry.spec.model: entry for entry in self._prepared.entries if entry.spec.model in able}
+        scale = _scale([(item.update_s or 0.0) * (item.updates or 0) for item in able.values()])
         host = self._prepared.host
         # On a CPU sizes are trained beside each other, each with its share of the threads: nothing is timed.
         beside = min(len(entries), host.cores) if host.device == "cpu" else 1
         with ThreadPoolExecutor(beside) as pool:
-            tuned = pool.map(lambda entry: self._calibrated(entry, able[entry.spec.model], shares, beside), entries)
+            tuned = pool.map(lambda model: self._looked_at(entries[model], able[model], scale, beside), entries)
             able |= {item.model: item for item in tuned}
-        return _expected([able.get(item.model, item) for item in candidates], self._seen())
+            longer = set[str]()
+            while True:
+                found = _expected([able.get(item.model, item) for item in candidates], self._seen())
+                if not (due := set(_near(found, choose(found))) - longer):
+                    return found
+                list(pool.map(lambda model: self._longer(entries[model], able[model], scale, beside), sorted(due)))
+                longer |= due
 
     def _one_timed(self, entry: Entry, forecasts: Forecasts, records: Sequence[Record]) -> Candidate:
         """A size with how many updates there is time for."""
@@ -129,28 +140,37 @@ class Sizing:
             return dataclasses.replace(made, reason=f"{updates} updates are too few to learn from")
         return made
 
-    def _calibrated(self, entry: Entry, found: Candidate, shares: Sequence[float], beside: int) -> Candidate:
+    def _looked_at(self, entry: Entry, found: Candidate, scale: float, beside: int) -> Candidate:
         """A size with the learning rate that is found at one length; those of other lengths are trained at it."""
-        lengths = [
-            max(round(share * (found.updates or 0)), least) for share, least in zip(shares, LEAST_LENGTHS, strict=True)
-        ]
-        tuned = lengths[SHARES.index(TUNED)]
-        trainings = Trainings(self._prepared.host, entry, self._fork_server, self._folder / "arms.log", beside)
-
-        def say(training: Training) -> None:
-            self._say(text.calibrated(entry.spec.model, training))
+        trainings, (tuned,) = self._trainings(entry, beside), _lengths(found, (TUNED,), scale)
 
         while True:
             tried = outcome.tried_rates(self._kept(entry, "rates").all(), self._label)
             if len(tried) >= (RATES if outcome.is_enclosed(tried) else MOST_RATES):
                 break
-            self._kept(entry, "rates").train(trainings, [self._asked(outcome.next_rate(tried), tuned)], say)
+            self._kept(entry, "rates").train(
+                trainings, [self._asked(outcome.next_rate(tried), tuned)], self._told(entry)
+            )
         rate = outcome.careful_rate(self._kept(entry, "rates").all(), self._label)
         if rate is None:
             return dataclasses.replace(found, reason="it cannot be trained: arms.log has the reason")
-        others = [length for length in dict.fromkeys(lengths) if length != tuned]
-        self._kept(entry, "lengths").train(trainings, [self._asked(rate, length) for length in others], say)
+        others = [length for length in _lengths(found, LOOKS, scale) if length != tuned]
+        asked = [self._asked(rate, length) for length in others]
+        self._kept(entry, "lengths").train(trainings, asked, self._told(entry))
         return dataclasses.replace(found, rate=rate)
+
+    def _longer(self, entry: Entry, found: Candidate, scale: float, beside: int) -> None:
+        """Train a size that may be the best, or is beside it, for longer."""
+        known = _lengths(found, LOOKS, scale)
+        others = [length for length in _lengths(found, NEAR, scale) if length not in known]
+        asked = [self._asked(found.rate or 1.0, length) for length in others]
+        self._kept(entry, "lengths").train(self._trainings(entry, beside), asked, self._told(entry))
+
+    def _told(self, entry: Entry) -> Callable[[Training], object]:
+        return lambda training: self._say(text.calibrated(entry.spec.model, training))
+
+    def _trainings(self, entry: Entry, beside: int) -> Trainings:
+        return Trainings(self._prepared.host, entry, self._fork_server, self._folder / "arms.log", beside)
 
     def _asked(self, rate: float, updates: int) -> Asked:
         return Asked(
@@ -175,11 +195,26 @@ class Sizing:
         return seen
 
 
-def _shares(whole_s: Sequence[float]) -> list[float]:
-    """Of the updates of each size, which take so long, those of its short trainings."""
-    together_s = (sum(SHARES) + (MOST_RATES - 1) * TUNED) * sum(whole_s)
+def _scale(whole_s: Sequence[float]) -> float:
+    """By how much the short trainings are shorter, so that there is room for them, where those of all updates of each
+    size take so long."""
+    near = min(3, len(whole_s)) * max(whole_s)
+    together_s = (sum(LOOKS) + (MOST_RATES - 1) * TUNED) * sum(whole_s) + sum(NEAR) * near
     room_s = max(PLANNING * max(whole_s), 60 * LEAST_PLANNING_MINUTES)
-    return [share * min(1.0, room_s / together_s) for share in SHARES]
+    return min(1.0, room_s / together_s)
+
+
+def _lengths(found: Candidate, shares: Sequence[float], scale: float) -> list[int]:
+    """The updates of short trainings of a size, each once."""
+    lengths = (max(round(scale * share * (found.updates or 0)), LEAST_LENGTHS[share]) for share in shares)
+    return list(dict.fromkeys(lengths))
+
+
+def _near(found: Sequence[Candidate], chosen: str) -> list[str]:
+    """The one that is chosen and those beside it, of those that can be trained."""
+    able = [item.model for item in found if item.expected]
+    place = able.index(chosen)
+    return able[max(0, place - 1) : place + 2]
 
 
 def _expected(candidates: Sequence[Candidate], seen: Sequence[Seen]) -> list[Candidate]:

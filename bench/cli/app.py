@@ -21,6 +21,7 @@ from bench.cli.history import history
 from bench.cli.init import init
 from bench.cli.judge import judge
 from bench.cli.list import list_
+from bench.cli.query import query
 from bench.cli.report import report
 from bench.cli.run import run
 from bench.cli.tune import tune
@@ -59,6 +60,7 @@ app.command()(doctor)
 app.command()(gate)
 app.command()(calibration)
 app.command()(history)
+app.command()(query)
 app.command()(init)
 
 

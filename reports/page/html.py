@@ -20,7 +20,7 @@ from reports import charts
 from reports.charts import sizes
 from reports.charts.chart import Chart, Section
 from reports.charts.forest import FORESTS
-from reports.formats import export
+from reports.formats import export, rows
 from reports.wording import facts, matrix, quantity, sentences, view
 from results.compare import SAME_WITHIN, Comparison
 from results.crossover import crossovers
@@ -187,5 +187,5 @@ def _data(comparisons: Comparisons, machine: Machine, plan: Plan, runs: Sequence
         "machine": dataclasses.asdict(machine),
         "plan": plan.to_json(),
     }
-    finite: dict[str, Any] = export.finite(data)
+    finite: dict[str, Any] = rows.finite(data)
     return finite

@@ -28,13 +28,16 @@ def render(day: Day) -> str:
     return "\n".join(lines)
 
 
-def outlook(sizes: Sequence[tuple[str, int | None]], label: str, minutes: float, shares: Sequence[float]) -> str:
+def outlook(
+    sizes: Sequence[tuple[str, int | None]], label: str, minutes: float, looks: Sequence[float], near: Sequence[float]
+) -> str:
     """What would be looked at, before anything is."""
     named = ", ".join(f"{model} ({quantity.count(parameters or 0)} parameters)" for model, parameters in sizes)
-    parts = ", ".join(f"1/{round(1 / share)}" for share in shares)
+    parts, longer = (", ".join(f"1/{round(1 / share)}" for share in shares) for shares in (looks, near))
     return (
         f"{named} would be timed under {label}, and trained over {parts} of the updates that "
-        f"{quantity.duration(60 * minutes)} have room for; the best is then trained for so long, with --go"
+        f"{quantity.duration(60 * minutes)} have room for, the one that seems best and those beside it also over "
+        f"{longer}; the best is then trained for so long, with --go"
     )
 
 

@@ -1,0 +1,82 @@
+"""A run that has ended in one file: the parts of a hundred arms are mostly footers.
+
+The file is sorted, its name has its own checksum, and `_manifest.json` beside it lists the checksum of each part that
+it was made of. It is there, durable and whole, before any part is removed; readers of a folder take whichever there is
+(results.store).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench.corpus import write_atomically
+from results import store
+
+MANIFEST = "_manifest.json"
+"""Readers of the folder pass over names that begin with an underscore."""
+
+
+def compact(folder: Path) -> Path | None:
+    """Put all records of a run into one file and remove the parts; None where there were none left to put there.
+
+    Whatever ends it on the way, every record is there once for who reads by `store`, and the next time the rest is
+    done. Raises OSError if the file cannot be written, and then all
+    parts are left.
+    """
+    records = folder / "records"
+    found = store.files(folder)
+    _remove(
+        records, [file for kind in ("part-", store.WHOLE) for file in records.glob(f"{kind}*") if file not in found]
+    )
+    parts = [file for file in found if file.name.startswith("part-")]
+    if not parts:
+        return None
+    known = _manifest(records)
+    checksums = {**known, **{part.name: checksum(part) for part in parts}}
+    tables = [store.read_file(file) for file in found]
+    names = [f"{store.part_name(store.from_row(row))}.parquet" for table in tables for row in table.to_pylist()]
+    order = sorted(range(len(names)), key=names.__getitem__)
+    # Columns that earlier parts do not have are null.
+    table = pa.concat_tables(tables, promote_options="default").take(order)
+    metadata = {**tables[0].schema.metadata, store.PARTS: json.dumps(sorted(names)).encode()}
+    temporary = records / ".run.parquet"
+    with open(temporary, "wb") as file:
+        pq.write_table(table.replace_schema_metadata(metadata), file, compression="zstd")
+        file.flush()
+        os.fsync(file.fileno())
+    target = records / f"{store.WHOLE}{checksum(temporary)[: store.DIGITS]}.parquet"
+    os.replace(temporary, target)
+    text = json.dumps({"file": target.name, "records": len(names), "sha256": checksums}, indent=1)
+    write_atomically(records / MANIFEST, lambda name: Path(name).write_text(text, encoding="utf-8"))
+    _remove(records, [file for file in found if file != target])
+    return target
+
+
+def checksum(file: Path) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _manifest(records: Path) -> Mapping[str, str]:
+    """The checksums of parts that were put together before."""
+    file = records / MANIFEST
+    found: Mapping[str, str] = json.loads(file.read_text(encoding="utf-8"))["sha256"] if file.exists() else {}
+    return found
+
+
+def _remove(records: Path, files: Sequence[Path]) -> None:
+    """What is in another file. That this one is there survives a loss of power only once its folder is written."""
+    opened = os.open(records, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+    for file in files:
+        file.unlink()

@@ -1,0 +1,123 @@
+"""A run in one file is the run in its parts, and at no moment is a record missing or there twice."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from bench.spec import Plan, WorkloadSpec
+from harness.record import Record
+from results import store
+from results.compaction import MANIFEST, checksum, compact
+from results.query import query
+from tests.samples import MACHINE, record
+
+PLAN = Plan(name="p", workloads=(WorkloadSpec(model="gpt2/nano"),), compositions=(("adam",),))
+
+
+def write(folder: Path, *repetitions: int) -> list[Record]:
+    made = [record(label, repetition, [0.1, 0.2]) for repetition in repetitions for label in ("fp32", "adam")]
+    for item in made:
+        store.write(item, folder, machine=MACHINE, plan=PLAN)
+    return made
+
+
+def test_a_run_in_one_file_is_the_run_in_its_parts(tmp_path: Path) -> None:
+    write(tmp_path, 0, 1, 2)
+    before, checksums = store.read(tmp_path), {part.name: checksum(part) for part in store.files(tmp_path)}
+    file = compact(tmp_path)
+    assert file is not None and store.files(tmp_path) == [file]
+    assert store.read(tmp_path) == before
+    assert (store.read_machine(tmp_path), store.read_plan(tmp_path)) == (MACHINE, PLAN)
+    manifest = json.loads((tmp_path / "records" / MANIFEST).read_text())
+    assert manifest == {"file": file.name, "records": 6, "sha256": checksums}
+    assert checksum(file).startswith(file.stem.removeprefix(store.WHOLE))
+    assert len(pd.read_parquet(tmp_path / "records")) == 6
+    assert query("SELECT count(*) FROM arms", [tmp_path]).rows == [(6,)]
+    # There is nothing left to do.
+    assert compact(tmp_path) is None and store.files(tmp_path) == [file]
+
+
+def test_what_comes_later_joins_it(tmp_path: Path) -> None:
+    write(tmp_path, 0)
+    first = compact(tmp_path)
+    write(tmp_path, 1)
+    assert len(store.read(tmp_path)) == 4 and store.files(tmp_path)[0] == first
+    second = compact(tmp_path)
+    assert store.files(tmp_path) == [second] and second != first
+    found = store.read(tmp_path)
+    assert sorted((item.techniques, item.repetition) for item in found) == [
+        ("adam", 0),
+        ("adam", 1),
+        ("fp32", 0),
+        ("fp32", 1),
+    ]
+    assert len(json.loads((tmp_path / "records" / MANIFEST).read_text())["sha256"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("call", "later"), [("open", 1), ("fsync", 1), ("replace", 0), ("replace", 1), ("unlink", 0), ("unlink", 1)]
+)
+def test_whatever_ends_it_every_record_is_there_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, later: int
+) -> None:
+    write(tmp_path, 0, 1)
+    compact(tmp_path)
+    write(tmp_path, 2)
+    before = {(item.techniques, item.repetition): item for item in store.read(tmp_path)}
+    own: Callable[..., Any] = getattr(os, call)
+    calls = 0
+
+    def ends(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > later:
+            raise KeyboardInterrupt
+        return own(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, ends)
+        with pytest.raises(KeyboardInterrupt):
+            compact(tmp_path)
+    for _ in range(2):
+        found = store.read(tmp_path)
+        assert len(found) == 6 and {(item.techniques, item.repetition): item for item in found} == before
+        assert query("SELECT count(*) FROM arms", [tmp_path]).rows == [(6,)]
+        compact(tmp_path)
+    (file,) = store.files(tmp_path)
+    assert {item.name for item in file.parent.iterdir() if not item.name.startswith(".")} == {file.name, MANIFEST}
+
+
+def test_what_is_damaged_is_found_out(tmp_path: Path) -> None:
+    write(tmp_path, 0, 1)
+    file = compact(tmp_path)
+    assert file is not None
+    content = file.read_bytes()
+    found = 0
+    for place in range(0, len(content), max(1, len(content) // 100)):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(ValueError, match=r"damaged|cannot be read"):
+            store.read(tmp_path)
+        file.write_bytes(content[:place])
+        with pytest.raises(ValueError, match=r"damaged|cannot be read"):
+            store.read(tmp_path)
+        found += 1
+    assert found >= 100
+    file.write_bytes(content)
+    assert len(store.read(tmp_path)) == 4
+
+
+def test_parts_of_before_have_fewer_columns(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    made = write(tmp_path, 0, 1)
+    part = store.files(tmp_path)[0]
+    pq.write_table(pq.read_table(part).drop_columns(["predicted_peak_bytes"]), part)
+    compact(tmp_path)
+    assert sorted(store.read(tmp_path), key=store.part_name) == sorted(made, key=store.part_name)
