@@ -41,7 +41,7 @@ TUNED = 1 / 16
 RATES, MOST_RATES = 3, 5
 """How many of them, and at most, while the best is the highest or the lowest."""
 
-LEAST_LENGTHS = dict(zip((*LOOKS, *NEAR), (100, 100, 100, 200, 400), strict=True))
+LEAST_LENGTHS = dict(zip((*LOOKS, *NEAR), (100, 100, 200, 200, 400), strict=True))
 """Updates that they have at least: in the very first ones a loss falls by another law."""
 
 LEAST_UPDATES = 2 * max(LEAST_LENGTHS.values())
