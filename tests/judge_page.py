@@ -65,6 +65,7 @@ def digits():
         model=network,
         data=images,
         loss=loss,
+        learning_rate=RATE,
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=RATE),
         batch=64,
     )

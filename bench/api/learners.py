@@ -26,8 +26,8 @@ from harness.learning.training import Trainings, divided
 from results import arm
 from results import ladder as ladders
 from results import worth as outcome
-from results.ladder import Confirmation, Gain, Rung, Tried
-from results.worth import Answer, Ratio, Worth
+from results.ladder import NO_TIME, Confirmation, Gain, Rung, Tried
+from results.worth import Answer, Found, Ratio, Worth
 
 LEARNS = frozenset({Change.UPDATE_RULE, Change.SCHEDULE})
 """What may change where the time to the same loss is asked for, beside what users allow."""
@@ -35,7 +35,7 @@ LEARNS = frozenset({Change.UPDATE_RULE, Change.SCHEDULE})
 PACE_SHARE = 0.3
 """Of the whole time, for the climb to the fastest recipe."""
 
-FIRST_LOOK_SHARE, FIRST_RATES = 0.25, 3
+FIRST_LOOK_SHARE, FIRST_RATES = 0.25, 4
 """Of what is left then, for a look at all that learns otherwise, and the learning rates that each is tried at."""
 
 MOST_COMPARED = 3
@@ -51,7 +51,6 @@ THREADS_COST = 1.2
 """Trainings beside each other on one thread each take about so many times what they would take in turn."""
 
 TOO_LATE = "it learns no faster in a first look"
-NO_TIME = "there was no time to look at it"
 NOT_AMONG_THE_BEST = "others did better in a first look"
 
 
@@ -70,9 +69,9 @@ class Learners:
         begun_s = time.monotonic()
         promising, reasons = self._looked_at(recipe)
         joined_some = False
-        while promising:
-            answer = self._compared(len(rungs), recipe, promising)
-            rung = _rung(recipe, promising, answer, reasons, seconds=time.monotonic() - begun_s)
+        while promising or reasons:
+            found = self._compared(len(rungs), recipe, promising) if promising else ()
+            rung = _rung(recipe, promising, found, reasons, seconds=time.monotonic() - begun_s)
             rungs.append(rung)
             self.told(rung)
             if rung.chosen is None:
@@ -149,15 +148,18 @@ class Learners:
             arm.of(records, BASELINE)
         )
 
-    def _compared(self, index: int, recipe: tuple[str, ...], rivals: Mapping[str, tuple[str, ...]]) -> Answer:
-        minutes = COMPARED_SHARE * self.stages.left_s() / 60
-        return self._asked(f"learning-{index + 1}", recipe, tuple(rivals.values()), minutes, self.stages.asked.seed)
+    def _compared(
+        self, index: int, recipe: tuple[str, ...], rivals: Mapping[str, tuple[str, ...]]
+    ) -> tuple[Found, ...]:
+        minutes, seed = COMPARED_SHARE * self.stages.left_s() / 60, self.stages.asked.seed
+        answer = self._asked(f"learning-{index + 1}", recipe, tuple(rivals.values()), minutes, seed)
+        return answer.found if answer else ()
 
     def _confirmed(self, recipe: tuple[str, ...]) -> tuple[Confirmation, float]:
         """The recipe against the plain baseline, on fresh seeds."""
         begun_s, seed = time.monotonic(), self.stages.asked.seed + FRESH
         answer = self._asked("confirmation", (), (recipe,), self.stages.left_s() / 60, seed)
-        found = next(iter(answer.found), None)
+        found = next(iter(answer.found), None) if answer else None
         sound = found is not None and found.verdict is not Worth.INVALID
         confirmation = Confirmation(
             techniques=recipe,
@@ -169,8 +171,9 @@ class Learners:
 
     def _asked(
         self, stage: str, base: tuple[str, ...], compositions: tuple[tuple[str, ...], ...], minutes: float, seed: int
-    ) -> Answer:
-        """What a worth says, which is kept in a folder of its own, and goes on where the tuning was interrupted."""
+    ) -> Answer | None:
+        """What a worth says, which is kept in a folder of its own, and goes on where the tuning was interrupted; None
+        where there is no time for it."""
         asked, folder = self.stages.asked, self.stages.folder / stage
         if folder.exists():
             question = Question.read(folder)
@@ -189,7 +192,10 @@ class Learners:
                 seed=seed,
                 base=base,
             )
-        made = Asking(question, self.stages.fork_server, folder, _quiet).worth()
+        try:
+            made = Asking(question, self.stages.fork_server, folder, _quiet).worth()
+        except ValueError:
+            return None
         made.write()
         if made.answer.interrupted:
             raise KeyboardInterrupt
@@ -239,16 +245,19 @@ def _gain(ratio: Ratio, seeds: int) -> Gain:
 def _rung(
     recipe: tuple[str, ...],
     rivals: Mapping[str, tuple[str, ...]],
-    answer: Answer,
+    compared: Iterable[Found],
     reasons: Mapping[tuple[str, ...], str],
     *,
     seconds: float,
 ) -> Rung:
     """What the trainings say of each, and of those that were left out before why."""
-    found = {item.techniques: item for item in answer.found}
+    found = {item.techniques: item for item in compared}
     tried = []
     for names in rivals.values():
-        own = found["+".join(names)]
+        own = found.get("+".join(names))
+        if own is None:
+            tried.append(Tried(techniques=names, gain=Gain(), reason=NO_TIME))
+            continue
         is_sound = own.verdict is not Worth.INVALID and own.reason is None
         tried.append(
             Tried(

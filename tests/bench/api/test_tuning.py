@@ -81,16 +81,17 @@ def test_what_helps_is_found_and_confirmed_and_what_does_less_is_not(text_folder
 @pytest.mark.long
 @pytest.mark.usefixtures("short", "undisturbed")
 def test_what_learns_faster_joins_by_the_time_to_the_same_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plain SGD at any rate is slower to learn digits than what has a momentum or adapts its rates."""
+    """Of pixels that differ by a thousand in scale plain SGD is slow to learn at any rate, and Adam is not."""
     brief = dataclasses.replace(conformance.PROTOCOL, rounds=4, rounds_min=3, certify_steps=3)
     monkeypatch.setattr(worths, "PROTOCOL", brief)
     monkeypatch.setattr(worths, "ARM_S", 5.0)
     monkeypatch.setattr(learners, "SEEDS", 3)
-    (tmp_path / "digits.py").write_text(TRAIN.replace("WIDTH = 32", "WIDTH = 4"), encoding="utf-8")
+    badly_scaled = TRAIN.replace("WIDTH = 32", "WIDTH = 4").replace("/ 16", "/ 16 * torch.logspace(-2, 1, 8)")
+    (tmp_path / "digits.py").write_text(badly_scaled, encoding="utf-8")
     said: list[str] = []
     made = api.tune(
         f"{tmp_path / 'digits.py'}:digits",
-        minutes=2,
+        minutes=4,
         objective="worth",
         techniques=["adam", "sgd_momentum", "schedule_constant"],
         device="cpu",
@@ -99,7 +100,7 @@ def test_what_learns_faster_joins_by_the_time_to_the_same_loss(tmp_path: Path, m
     )
     assert made is not None
     last = made.ladder.steps[-1]
-    assert last.added[0] in ("adam", "sgd_momentum") and last.gain.helps
+    assert last.added == ("adam",) and last.gain.helps
     assert set(last.added) <= set(made.techniques)
     found = made.ladder.confirmation
     assert found is not None and found.whole.helps and found.whole.repetitions == 3
@@ -146,7 +147,6 @@ def test_idle_techniques_make_an_empty_recipe(text_folder: Path, tmp_path: Path)
         (["--model", "gpt2/nano", "--allow", "rule"], "allowed change 'rule' is unknown"),
         (["--model", "gpt2/nano", "--memory", "much"], "memory 'much'"),
         (["--model", "gpt2/nano", "--objective", "energy"], "objective 'energy' is counted nowhere here"),
-        (["--model", "gpt2/nano", "--objective", "fame"], "'fame'"),
         (["--resume", "nowhere"], "has no tuning"),
         (["--resume", "nowhere", "--objective", "worth"], "leave out --model"),
         (["--resume", "nowhere", "--model", "gpt2/nano"], "leave out --model"),
