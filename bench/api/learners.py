@@ -175,10 +175,10 @@ class Learners:
         """What a worth says, which is kept in a folder of its own, and goes on where the tuning was interrupted; None
         where there is no time for it."""
         asked, folder = self.stages.asked, self.stages.folder / stage
-        if folder.exists():
+        if (folder / "asked.json").exists():
             question = Question.read(folder)
         else:
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
             question = Question(
                 workload=asked.workload,
                 device=asked.device,

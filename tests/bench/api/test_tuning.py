@@ -84,7 +84,7 @@ def test_what_learns_faster_joins_by_the_time_to_the_same_loss(tmp_path: Path, m
     """Of pixels that differ by a thousand in scale plain SGD is slow to learn at any rate, and Adam is not."""
     brief = dataclasses.replace(conformance.PROTOCOL, rounds=4, rounds_min=3, certify_steps=3)
     monkeypatch.setattr(worths, "PROTOCOL", brief)
-    monkeypatch.setattr(worths, "ARM_S", 5.0)
+    monkeypatch.setattr(worths, "ARM_S", 10.0)
     monkeypatch.setattr(learners, "SEEDS", 3)
     badly_scaled = TRAIN.replace("WIDTH = 32", "WIDTH = 4").replace("/ 16", "/ 16 * torch.logspace(-2, 1, 8)")
     (tmp_path / "digits.py").write_text(badly_scaled, encoding="utf-8")
