@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+from pathlib import Path
 
 LONGEST = 400
 """Letters of a reason; libraries put whole manuals into their messages."""
@@ -19,6 +20,14 @@ _RAISED = re.compile(r"^(?:\w+\.)*[A-Z]\w*(?:Error|Exception|Warning|Interrupt|E
 
 _ECHO = re.compile(r"closed by peer|reset by peer|Broken pipe|remote (worker|process)", re.IGNORECASE)
 """What gloo and NCCL say in a rank whose partner is gone."""
+
+
+class Unfinished(Exception):
+    """A run was interrupted, or could not be written. What was finished is kept in `folder`, from which it goes on."""
+
+    def __init__(self, reason: str, folder: Path, *, interrupted: bool) -> None:
+        super().__init__(reason)
+        self.folder, self.interrupted = folder, interrupted
 
 
 def is_echo(reason: str) -> bool:

@@ -17,6 +17,10 @@ GPU_TURN_STEPS = 4
 GPU_SUSTAINED_S = 0.5
 """A GPU's figures are means of its driver over a part of a second: they need a window in which nobody else steps."""
 
+GPU_ENERGY_S = 2.5
+"""Of a window whose energy counts: the counter moves some ten times a second, and what moves it less is left unknown
+(harness.telemetry.sampler)."""
+
 
 class Phase(StrEnum):
     """What is done with the model: trained from scratch, trained on from a checkpoint as a classifier, or only run."""
@@ -133,6 +137,11 @@ class Protocol:
             turn_steps=max(self.turn_steps, GPU_TURN_STEPS),
             sustained_s=max(self.sustained_s, GPU_SUSTAINED_S),
         )
+
+    def with_energy(self, device: str) -> Protocol:
+        """This protocol on the device, with a window in which its energy counter moves often enough to be read."""
+        fitting = self.on(device)
+        return fitting if device != "cuda" else dataclasses.replace(fitting, sustained_s=GPU_ENERGY_S)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,6 +38,7 @@ def joules_per_token(own: Sequence[Record]) -> float | None:
     """Where the machine counts energy; of data that is no text, for a sample."""
     for item in own:
         measured = item.measurement
-        if measured.sustained_energy_j is not None and measured.sustained_tokens:
-            return measured.sustained_energy_j / measured.sustained_tokens
+        units = measured.sustained_tokens or measured.sustained_samples
+        if measured.sustained_energy_j is not None and units:
+            return measured.sustained_energy_j / units
     return None

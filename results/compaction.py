@@ -33,7 +33,8 @@ def compact(folder: Path) -> Path | None:
     records = folder / "records"
     found = store.files(folder)
     _remove(
-        records, [file for kind in ("part-", store.WHOLE) for file in records.glob(f"{kind}*") if file not in found]
+        records,
+        [file for kind in ("part-", store.WHOLE) for file in records.glob(f"{kind}*.parquet") if file not in found],
     )
     parts = [file for file in found if file.name.startswith("part-")]
     if not parts:

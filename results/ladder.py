@@ -89,7 +89,9 @@ class Tried:
 class Rung:
     """One heat of the climb: the recipe `before`, who was tried against it, and the recipe `after` it, which is the
     same where nobody joined. `late` heats try what waits until nothing else helps. `arm_s` is what an arm took with
-    what it compiles: the one that joined, or most of them. `overall` is what all heats of the tuning say of it."""
+    what it compiles: the one that joined, or most of them. `overall` is what all heats of the tuning say of it. Where
+    the `objective` is the time to the same loss, trainings have said it, and it is reached soonest at so many times the
+    workload's `learning_rate`."""
 
     before: tuple[str, ...]
     after: tuple[str, ...]
@@ -98,6 +100,8 @@ class Rung:
     seconds: float
     arm_s: float
     overall: Gain | None = None
+    objective: Objective = Objective.PACE
+    learning_rate: float = 1.0
 
     @property
     def gain(self) -> Gain:
@@ -139,6 +143,7 @@ class Confirmation:
     runner_up: Tried | None = None
     peak_memory_bytes: Mapping[str, int | None] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
+    learning_rate: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
+from pyarrow import fs
 
 from results import store
 from results.compare import Comparison, compare
@@ -17,32 +18,33 @@ from results.compare import Comparison, compare
 if TYPE_CHECKING:
     import duckdb
 
-ARM = "run_id, workload, techniques, repetition, heat_part, copy"
-"""What tells one record from all others."""
+ARM = "folder, run_id, workload, techniques, repetition, heat_part, copy"
+"""What tells one record from all others: the sides of a gate have one run_id."""
 
 RUNS = """\
 CREATE VIEW runs AS
-SELECT run_id, any_value(plan) AS plan, min(started_at) AS started_at, any_value(device) AS device,
+SELECT folder, run_id, any_value(plan) AS plan, min(started_at) AS started_at, any_value(device) AS device,
     any_value(machine_id) AS machine_id, count(DISTINCT workload) AS workloads,
     count(DISTINCT (workload, techniques)) AS arms, count(*) AS records,
     count(*) FILTER (status <> 'ok') AS failed, count(*) FILTER (disturbed) AS disturbed
-FROM records GROUP BY run_id ORDER BY started_at"""
+FROM records GROUP BY folder, run_id ORDER BY started_at"""
 
 STEPS = f"""\
 CREATE VIEW steps AS
 WITH every AS (
-    SELECT {ARM}, disturbed, dropped_rounds, lead_steps,
+    SELECT {ARM}, disturbed, dropped_rounds, lead_steps, round_index,
         unnest(range(len(round_step_times_s))) AS step, unnest(round_index) AS round,
         unnest(round_step_times_s) AS step_time_s, unnest(round_data_wait_s) AS data_wait_s
     FROM records
 ), turns AS (
-    SELECT *, row_number() OVER (PARTITION BY {ARM}, round ORDER BY step) AS place,
-        count(*) OVER (PARTITION BY {ARM}, round) AS length FROM every
+    SELECT *, step + 1 - list_position(round_index, round) AS before,
+        len(round_index) + 2 - list_position(list_reverse(round_index), round) - list_position(round_index, round)
+            AS length FROM every
 )
 SELECT {ARM}, round, step, step_time_s, data_wait_s,
-    NOT disturbed AND NOT list_contains(dropped_rounds, round) AND place > least(lead_steps, length - 1) AS counted
+    NOT disturbed AND NOT list_contains(dropped_rounds, round) AND before >= least(lead_steps, length - 1) AS counted
 FROM turns"""
-"""The steps of all turns. Which of them count is as results.pace has it."""
+"""The steps of all turns, `before` which there are so many of the same one; results.pace says which of them count."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,9 +94,16 @@ def _files(folder: Path) -> list[Path]:
 
 def _with_tables(connection: duckdb.DuckDBPyConnection, folders: Sequence[Path], *, wants_comparisons: bool) -> None:
     schema = store.schema()
-    files = [str(file) for folder in folders for file in store.files(folder)]
+    files = [(str(file), ds.field("folder") == str(folder)) for folder in folders for file in store.files(folder)]
     # Columns that earlier versions did not have are null.
-    connection.register("records", ds.dataset(files, schema=schema, format="parquet"))
+    records = ds.FileSystemDataset.from_paths(
+        [file for file, _ in files],
+        schema=schema.insert(0, pa.field("folder", pa.string())),
+        format=ds.ParquetFileFormat(),
+        filesystem=fs.LocalFileSystem(),
+        partitions=[where for _, where in files],
+    )
+    connection.register("records", records)
     raw = ", ".join(f'"{item.name}"' for item in schema if pa.types.is_list(item.type))
     connection.execute(f"CREATE VIEW arms AS SELECT * EXCLUDE ({raw}) FROM records")
     connection.execute(RUNS)
@@ -107,7 +116,9 @@ def _comparisons(folders: Sequence[Path]) -> pa.Table:
     rows: list[dict[str, Any]] = []
     for folder in folders:
         records, machine = store.read(folder), store.read_machine(folder)
-        rows += [{"run_id": records[0].run_id} | _flat(item) for item in compare(records, machine)]
+        rows += [
+            {"folder": str(folder), "run_id": records[0].run_id} | _flat(item) for item in compare(records, machine)
+        ]
     return pa.Table.from_pylist(rows)
 
 

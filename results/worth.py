@@ -154,8 +154,10 @@ def loss_after(training: Training, updates: int) -> float | None:
 
 
 def usual_loss(trainings: Sequence[Training], updates: int, baseline: str = BASELINE) -> float | None:
-    """What the baseline's median seed reaches after so many updates; None where none got so far."""
-    losses = [loss_after(item, updates) for item in trainings if item.asked.label == baseline]
+    """What the baseline's median seed reaches after so many updates; None where none got so far. Those that go on to it
+    have no part in it."""
+    own = [item for item in trainings if item.asked.label == baseline and item.asked.until_loss is None]
+    losses = [loss_after(item, updates) for item in own]
     known = [loss for loss in losses if loss is not None]
     return statistics.median(known) if known else None
 
@@ -167,7 +169,11 @@ def updates_ratios(trainings: Sequence[Training], target: float, baseline: str =
     late = set()
     for item in trainings:
         reached = crossing(item, target)
-        if reached is None:
+        # Seeds that only the baseline was trained on are compared with nothing.
+        if (
+            reached is None
+            and len({other.asked.label for other in trainings if other.asked.seed == item.asked.seed}) > 1
+        ):
             late.add(item.asked.label)
         taken = item.asked.most_updates if reached is None else reached
         blocks.setdefault(item.asked.seed, {}).setdefault(item.asked.label, []).append(math.log(taken))

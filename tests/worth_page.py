@@ -92,12 +92,12 @@ def same(count: int) -> list[Ratio]:
         for number in range(count):
             first = 2 * SEEDS * number
             asked = [Asked(techniques=(), seed=first + seed, rate=RATE, updates=UPDATES) for seed in range(2 * SEEDS)]
-            made = list(trainings.run(asked[:SEEDS], lambda *_: None))
+            made = list(trainings.run(asked[:SEEDS]))
             target = worths.usual_loss(made, UPDATES)
             assert target is not None
             reached = {item.asked.seed for item in made if worths.reaches(item, target)}
             due = [dataclasses.replace(item, until_loss=target) for item in asked if item.seed not in reached]
-            made = worths.longest([*made, *trainings.run(due, lambda *_: None)])
+            made = worths.longest([*made, *trainings.run(due)])
             found.append(worths.updates_ratios([_renamed(item, first) for item in made], target)[AGAIN])
             print(f"  {number + 1}: {wording.ratio(found[-1])}", flush=True)
     return found

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from bench.api.finished import Run, compare
     from bench.api.fits import Fits, fit
     from bench.api.gates import Gate, gate
-    from bench.api.runs import Unfinished, run
+    from bench.api.runs import run
     from bench.api.tuning import Tuned, tune
     from bench.api.worths import Worth, worth
+    from bench.causes import Unfinished
 
 __all__ = [
     "Fits",
@@ -46,11 +47,12 @@ __all__ = [
 ]
 
 _PLACES = {
+    "Unfinished": ".causes",
     "day": "days",
     **dict.fromkeys(("Run", "compare"), "finished"),
     **dict.fromkeys(("Fits", "fit"), "fits"),
     **dict.fromkeys(("Gate", "gate"), "gates"),
-    **dict.fromkeys(("Unfinished", "run"), "runs"),
+    "run": "runs",
     **dict.fromkeys(("Tuned", "tune"), "tuning"),
     **dict.fromkeys(("Worth", "worth"), "worths"),
 }
@@ -60,4 +62,4 @@ def __getattr__(name: str) -> object:
     """Measuring imports torch, which takes seconds; reading what was measured does without."""
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+    return getattr(import_module(f".{_PLACES[name]}", __name__), name)

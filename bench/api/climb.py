@@ -13,7 +13,8 @@ from bench.api import confirming
 from bench.api.learners import Learners
 from bench.api.stages import FIRST_SHARE, Stages
 from bench.candidates import Candidates, joined
-from bench.composition import compose, unmet
+from bench.composition import compose
+from bench.facts import Objective
 from bench.spec import BASELINE, Protocol
 from harness.heats import budget
 from harness.record import Record
@@ -85,6 +86,18 @@ def _is_certified(records: Sequence[Record], label: str) -> bool:
     return any(certificate is not None and certificate.first_losses for certificate in own)
 
 
+def _has_learnt(rungs: Sequence[Rung]) -> bool:
+    """Whether something is in the recipe that learns faster."""
+    return any(rung.objective is Objective.WORTH and rung.chosen for rung in rungs)
+
+
+def _learning_rate(confirmation: Confirmation | None, rungs: Sequence[Rung]) -> float:
+    """Of the recipe, over the workload's: what was last found best for it."""
+    if confirmation:
+        return confirmation.learning_rate
+    return next((rung.learning_rate for rung in reversed(rungs) if rung.chosen), 1.0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Climb:
     """The way from the baseline to a recipe. Where the baseline takes more memory than it may, it begins with the
@@ -101,13 +114,10 @@ class Climb:
         """Climb until nothing helps or the time is up, then confirm. Interrupted, it is as far as it has come."""
         rungs: list[Rung] = []
         confirmation: Confirmation | None = None
-        learning_rate = 1.0
         try:
             ended = self._climb(rungs)
-            learnt = self._learnt(rungs)
-            if learnt:
-                confirmation, learning_rate = learnt
-            elif recipe := rungs[-1].after if rungs else ():
+            confirmation, ended = self._learnt(rungs, ended)
+            if not _has_learnt(rungs) and (recipe := rungs[-1].after if rungs else ()):
                 confirmation = confirming.confirmed(self.stages, recipe, rungs, lambda rung: self._tell(rung, rungs))
         except KeyboardInterrupt:
             ended = ladders.INTERRUPTED
@@ -132,7 +142,7 @@ class Climb:
             version=__version__,
             memory_bytes=asked.memory_bytes if self.fitting else None,
             objective=asked.objective,
-            learning_rate=learning_rate,
+            learning_rate=_learning_rate(confirmation, rungs),
         )
 
     def _with_all_that_is_known(self, rung: Rung) -> Rung:
@@ -142,11 +152,21 @@ class Climb:
         overall = ladders.overall(rung, list(self.stages.measured.values()), self.stages.by)
         return rung if overall.speedup is None else dataclasses.replace(rung, overall=overall)
 
-    def _learnt(self, rungs: list[Rung]) -> tuple[Confirmation, float] | None:
-        """The rungs of what learns faster, and what confirms them."""
+    def _learnt(self, rungs: list[Rung], ended: str) -> tuple[Confirmation | None, str]:
+        """Add the rungs of what learns faster; what confirms them, and why it climbs no further. What fresh seeds do
+        not confirm is taken out again: the fastest recipe costs the loss nothing."""
         self.stages.share = 1.0
+        if not self.learners:
+            return None, ended
+        fastest, heats = rungs[-1].after if rungs else (), len(rungs)
         learners = Learners(stages=self.stages, names=self.learners, told=lambda rung: self._tell(rung, rungs))
-        return learners.climb(rungs) if self.learners else None
+        found = learners.climb(rungs)
+        if found is None:
+            return None, NO_TIME if _has_learnt(rungs) else ended
+        if found.whole.helps:
+            return found, ended
+        rungs[heats:] = [dataclasses.replace(rung, before=fastest, after=fastest) for rung in rungs[heats:]]
+        return None, f"{'+'.join(found.techniques)} seemed to learn faster, and fresh seeds did not confirm it"
 
     def outlook(self) -> str:
         """What would be tried, and what not."""
@@ -201,13 +221,10 @@ class Climb:
             if is_done or self._waits(name) is not late:
                 continue
             names = joined(recipe, name)
-            if names and self._can_run(names):
+            if names and self.stages.can_run(names):
                 found[name] = names
         too_large = self.stages.too_large(found.values())
         return {name: names for name, names in found.items() if names not in too_large}
-
-    def _can_run(self, names: tuple[str, ...]) -> bool:
-        return unmet(compose(names), self.stages.prepared.host, self.stages.asked.workload.phase) is None
 
     def _waits(self, name: str) -> bool:
         """Whether it is not tried as long as others may help."""

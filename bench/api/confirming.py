@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from bench.api.stages import Stages
+from bench.facts import Objective
 from bench.script.recipe import LOSSES
 from bench.spec import BASELINE, Protocol
 from harness.record import Record, Status
@@ -34,11 +35,12 @@ def _unproven(found: Confirmation) -> Tried | None:
 def _runner_up(rungs: Sequence[Rung], recipe: tuple[str, ...]) -> tuple[str, ...] | None:
     """The best of the others that the recipe was held against: what came nearest to joining it, else what it grew
     from; None where that is the baseline."""
-    near = [item for rung in rungs if rung.before == recipe for item in rung.tried if item.reason is None]
+    heats = [rung for rung in rungs if rung.objective is not Objective.WORTH]
+    near = [item for rung in heats if rung.before == recipe for item in rung.tried if item.reason is None]
     known = [item for item in near if item.gain.speedup is not None]
     if known:
         return max(known, key=lambda item: item.gain.speedup or 0.0).techniques
-    return next((rung.before for rung in rungs if rung.after == recipe != rung.before), ()) or None
+    return next((rung.before for rung in heats if rung.after == recipe != rung.before), ()) or None
 
 
 def confirmed(

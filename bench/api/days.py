@@ -13,9 +13,10 @@ from typing import Any
 
 from bench import __version__
 from bench.api.finished import Where
-from bench.api.runs import Unfinished, new_folder
 from bench.api.runs import fork_server as started
+from bench.api.runs import new_folder
 from bench.api.sizing import LEAST_UPDATES, PROTOCOL, Say, Sizing
+from bench.causes import Unfinished
 from bench.composition import allowance, compose, ranks, unmet
 from bench.corpus import Part, write_atomically
 from bench.facts import Change
@@ -219,7 +220,7 @@ class _Planning:
             device=question.device,
             repetitions=1,
             seed=question.seed,
-            protocol=PROTOCOL.on(question.device),
+            protocol=PROTOCOL.with_energy(question.device),
         )
         prepared = prepare(plan, fork_server)
         both = [divided(entry, fork_server) for entry in prepared.entries]

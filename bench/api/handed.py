@@ -41,8 +41,7 @@ def handed_over(ladder: Ladder, prepared: Prepared, fork_server: ForkServer, fol
 def _losses(folder: Path, techniques: tuple[str, ...]) -> list[float]:
     """The first losses of the recipe, of the longest replay that there was."""
     found: list[float] = []
-    heats = [*sorted((folder / "records").iterdir()), *sorted(folder.glob("*/pace"))]
-    for heat in heats:
+    for heat in sorted((folder / "records").iterdir()):
         for record in store.read(heat) if store.has_records(heat) else []:
             names = set() if record.techniques == BASELINE else set(record.techniques.split("+"))
             losses = record.certificate.first_losses if record.certificate else None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from bench.spec import BASELINE
 from harness.learning.curve import Asked, Training
 from harness.learning.training import Trainings
 from results import curves
+from results import worth as outcome
 
 
 class Kept:
@@ -23,10 +25,21 @@ class Kept:
         """In the order in which they ended."""
         return curves.read(self._folder, self._purpose)
 
+    def next_rates(
+        self, compositions: Iterable[tuple[str, ...]], rates: int, *, seed: int, updates: int
+    ) -> list[Asked]:
+        """The next learning rate of each composition that has not had so many."""
+        kept, wanted = self.all(), []
+        for names in compositions:
+            tried = outcome.tried_rates(kept, "+".join(names) or BASELINE)
+            if len(tried) < rates:
+                wanted.append(Asked(techniques=names, seed=seed, rate=outcome.next_rate(tried), updates=updates))
+        return wanted
+
     def train(self, trainings: Trainings, wanted: Sequence[Asked], say: Callable[[Training], object]) -> None:
         """Train what is not kept yet, keep each as it ends, and say so."""
         known = {item.asked for item in self.all()}
-        for training in trainings.run([item for item in wanted if item not in known], lambda *_: None):
+        for training in trainings.run([item for item in wanted if item not in known]):
             with self._writing:
                 curves.write(training, self._folder, self._purpose)
                 say(training)

@@ -8,21 +8,26 @@ recipe (bench.api.worths). The whole is then confirmed on seeds that took no par
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from bench.api import confirming
 from bench.api.kept import Kept
 from bench.api.stages import Stages
 from bench.api.worths import LEAST_UPDATES, OF_TUNING, Asking, Question
 from bench.candidates import joined
-from bench.composition import compose, unmet
-from bench.facts import Change
+from bench.composition import compose
+from bench.corpus import write_atomically
+from bench.facts import Change, Objective
 from bench.spec import BASELINE
-from harness.learning.curve import Asked, Training
-from harness.learning.training import Trainings, divided
+from harness.learning.curve import Training
+from harness.learning.training import THREADS_COST, Trainings, divided
+from harness.preparation.pretrain import pretrain
 from results import arm
 from results import ladder as ladders
 from results import worth as outcome
@@ -47,8 +52,8 @@ COMPARED_SHARE, SEEDS, RATES = 0.55, 5, 4
 FRESH = 5000
 """Added to the seed: nothing that was chosen by has seen what confirms it."""
 
-THREADS_COST = 1.2
-"""Trainings beside each other on one thread each take about so many times what they would take in turn."""
+REPLAY_S = 30.0
+"""For one repetition of the recipe, whose first losses its script is held against."""
 
 TOO_LATE = "it learns no faster in a first look"
 NOT_AMONG_THE_BEST = "others did better in a first look"
@@ -62,9 +67,9 @@ class Learners:
     names: tuple[str, ...]
     told: Callable[[Rung], object]
 
-    def climb(self, rungs: list[Rung]) -> tuple[Confirmation, float] | None:
-        """Add the rungs of what learns faster, and confirm the whole: also the learning rate over the workload's. None
-        where nothing does beyond doubt."""
+    def climb(self, rungs: list[Rung]) -> Confirmation | None:
+        """Add the rungs of what learns faster, and confirm the whole; None where nothing does beyond doubt, or there is
+        no time to confirm it."""
         recipe = _arranged(rungs[-1].after if rungs else ())
         begun_s = time.monotonic()
         promising, reasons = self._looked_at(recipe)
@@ -84,58 +89,56 @@ class Learners:
     def _looked_at(self, recipe: tuple[str, ...]) -> tuple[dict[str, tuple[str, ...]], dict[tuple[str, ...], str]]:
         """Those that did best over few updates, by name with the recipe that they join; and why others did not. Rates
         are tried for each, as for the recipe itself; what counts is the time to the loss that this one came to."""
-        stages = self.stages
-        rivals = self._rivals(recipe)
-        share_s = FIRST_LOOK_SHARE * stages.left_s()
+        stages, label = self.stages, "+".join(recipe) or BASELINE
         step_s = self._step_s(recipe)
+        rivals = self._rivals(recipe)
         if step_s is None:
-            return {}, dict.fromkeys(rivals.values(), f"{'+'.join(recipe) or BASELINE} was not timed")
-        each_s = THREADS_COST * FIRST_RATES * step_s
-        most = max(0, math.floor(share_s / (each_s * LEAST_UPDATES)) - 1)
-        reasons = dict.fromkeys(list(rivals.values())[most:], NO_TIME)
-        rivals = dict(list(rivals.items())[:most])
+            return {}, dict.fromkeys(rivals.values(), f"{label} was not timed")
+        names, updates = self._first_look(label, list(rivals), step_s)
+        reasons = {other: NO_TIME for name, other in rivals.items() if name not in names}
+        rivals = {name: rivals[name] for name in names}
         if not rivals:
             return {}, reasons
-        updates = self._updates("first-look.json", share_s / (each_s * (1 + len(rivals))))
-        kept = Kept(stages.folder, "first look")
         entry, _ = divided(stages.prepared.entries[0], stages.fork_server)
+        for other in rivals.values():
+            pretrain(entry, other, stages.asked.device, stages.fork_server, lambda: None)
+        kept = Kept(stages.folder, f"first look beside {label}")
         trainings = Trainings(stages.prepared.host, entry, stages.fork_server, stages.folder / "arms.log")
+        seed = stages.asked.seed + OF_TUNING
         for _ in range(FIRST_RATES):
-            kept.train(trainings, self._wanted(kept.all(), (recipe, *rivals.values()), updates), _quiet)
-        costs = _costs(kept.all(), recipe)
-        reasons |= {names: TOO_LATE for names in rivals.values() if costs.get("+".join(names), math.inf) >= 1}
+            due = kept.next_rates((recipe, *rivals.values()), FIRST_RATES, seed=seed, updates=updates)
+            kept.train(trainings, due, _quiet)
+        costs = _costs(kept.all(), label)
+        failed = {item.asked.label: item.reason for item in kept.all() if item.reason}
+        for other in rivals.values():
+            own = "+".join(other)
+            if costs.get(own, math.inf) >= 1:
+                reasons[other] = TOO_LATE if own in costs else failed.get(own) or TOO_LATE
         order = sorted(
-            (name for name, names in rivals.items() if names not in reasons),
+            (name for name, other in rivals.items() if other not in reasons),
             key=lambda name: costs["+".join(rivals[name])],
         )
         reasons |= {rivals[name]: NOT_AMONG_THE_BEST for name in order[MOST_COMPARED:]}
         return {name: rivals[name] for name in order[:MOST_COMPARED]}, reasons
 
+    def _first_look(self, label: str, names: list[str], step_s: float) -> tuple[list[str], int]:
+        """Who is looked at, and over how many updates: as it was found when the tuning first came here."""
+        file = self.stages.folder / "first-look.json"
+        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        if label not in known:
+            share_s, each_s = FIRST_LOOK_SHARE * self.stages.left_s(), THREADS_COST * FIRST_RATES * step_s
+            most = max(0, math.floor(share_s / (each_s * LEAST_UPDATES)) - 1)
+            updates = math.floor(share_s / (each_s * (1 + len(names[:most]))))
+            known[label] = {"names": names[:most], "updates": updates}
+            write_atomically(file, lambda name: Path(name).write_text(json.dumps(known), encoding="utf-8"))
+        return [name for name in known[label]["names"] if name in names], int(known[label]["updates"])
+
     def _rivals(self, recipe: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
         """By name, the recipe with each that can join it."""
         found = {name: _arranged(names) for name in self.names if (names := joined(recipe, name))}
-        found = {name: names for name, names in found.items() if self._can_run(names)}
+        found = {name: names for name, names in found.items() if self.stages.can_run(names)}
         too_large = self.stages.too_large(found.values())
         return {name: names for name, names in found.items() if names not in too_large}
-
-    def _wanted(self, kept: list[Training], compositions: tuple[tuple[str, ...], ...], updates: int) -> list[Asked]:
-        """The next rate of each that has not had all of its own."""
-        wanted, seed = [], self.stages.asked.seed + OF_TUNING
-        for names in compositions:
-            tried = outcome.tried_rates(kept, "+".join(names) or BASELINE)
-            if len(tried) < FIRST_RATES:
-                wanted.append(Asked(techniques=names, seed=seed, rate=outcome.next_rate(tried), updates=updates))
-        return wanted
-
-    def _updates(self, name: str, affordable: float) -> int:
-        """How many there is time for, as it was found when the tuning began."""
-        file = self.stages.folder / name
-        if not file.exists():
-            file.write_text(json.dumps(math.floor(affordable)), encoding="utf-8")
-        return int(json.loads(file.read_text(encoding="utf-8")))
-
-    def _can_run(self, names: tuple[str, ...]) -> bool:
-        return unmet(compose(names), self.stages.prepared.host, self.stages.asked.workload.phase) is None
 
     def _beside(self, recipe: tuple[str, ...], promising: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
         """Of those that were promising, what goes beside the one that has joined."""
@@ -144,9 +147,9 @@ class Learners:
 
     def _step_s(self, recipe: tuple[str, ...]) -> float | None:
         records = [record for heat in self.stages.measured.values() for record in heat]
-        return arm.rough_step_time_s(arm.of(records, "+".join(recipe) or BASELINE)) or arm.rough_step_time_s(
-            arm.of(records, BASELINE)
-        )
+        labels = ("+".join(recipe) or BASELINE, BASELINE)
+        known = (arm.rough_step_time_s(arm.of(records, label)) for label in labels)
+        return next((step_s for step_s in known if step_s), None)
 
     def _compared(
         self, index: int, recipe: tuple[str, ...], rivals: Mapping[str, tuple[str, ...]]
@@ -155,51 +158,69 @@ class Learners:
         answer = self._asked(f"learning-{index + 1}", recipe, tuple(rivals.values()), minutes, seed)
         return answer.found if answer else ()
 
-    def _confirmed(self, recipe: tuple[str, ...]) -> tuple[Confirmation, float]:
+    def _confirmed(self, recipe: tuple[str, ...]) -> Confirmation | None:
         """The recipe against the plain baseline, on fresh seeds."""
         begun_s, seed = time.monotonic(), self.stages.asked.seed + FRESH
+        # The losses that its script is held against, of all the text.
+        self.stages.measure(
+            "replay", (recipe,), confirming.PROTOCOL, repetitions=1, budget_s=REPLAY_S, choose=lambda _: []
+        )
         answer = self._asked("confirmation", (), (recipe,), self.stages.left_s() / 60, seed)
-        found = next(iter(answer.found), None) if answer else None
-        sound = found is not None and found.verdict is not Worth.INVALID
-        confirmation = Confirmation(
+        if answer is None:
+            return None
+        (found,) = answer.found
+        is_sound = found.verdict is not Worth.INVALID and found.reason is None
+        return Confirmation(
             techniques=recipe,
-            whole=_gain(found.time_ratio, found.seeds) if found and sound else Gain(),
-            peak_memory_bytes={},
+            whole=_gain(found.time_ratio, found.seeds) if is_sound else Gain(),
+            learning_rate=found.rate or 1.0,
             seconds=time.monotonic() - begun_s,
         )
-        return confirmation, (found.rate if found else None) or 1.0
 
     def _asked(
         self, stage: str, base: tuple[str, ...], compositions: tuple[tuple[str, ...], ...], minutes: float, seed: int
     ) -> Answer | None:
         """What a worth says, which is kept in a folder of its own, and goes on where the tuning was interrupted; None
         where there is no time for it."""
-        asked, folder = self.stages.asked, self.stages.folder / stage
-        if (folder / "asked.json").exists():
-            question = Question.read(folder)
-        else:
-            folder.mkdir(exist_ok=True)
-            question = Question(
-                workload=asked.workload,
-                device=asked.device,
-                compositions=compositions,
-                minutes=minutes,
-                seeds=SEEDS,
-                rates=RATES,
-                updates=None,
-                target=None,
-                price_per_hour=None,
-                seed=seed,
-                base=base,
-            )
+        asked = self.stages.asked
+        question = Question(
+            workload=asked.workload,
+            device=asked.device,
+            compositions=compositions,
+            minutes=minutes,
+            seeds=SEEDS,
+            rates=RATES,
+            updates=None,
+            target=None,
+            price_per_hour=None,
+            seed=seed,
+            base=base,
+        )
+        folder, question = self._begun(stage, question)
         try:
-            made = Asking(question, self.stages.fork_server, folder, _quiet).worth()
+            asking = Asking(
+                question, self.stages.fork_server, folder, _quiet, name=f"{self.stages.folder.name}-{stage}"
+            )
+            made = asking.worth()
         except ValueError:
             return None
         made.write()
         if made.answer.interrupted:
             raise KeyboardInterrupt
         return made.answer
+
+    def _begun(self, stage: str, wanted: Question) -> tuple[Path, Question]:
+        """The folder of a question, and what was asked in it if it was begun before. A tuning that goes on may come to
+        another recipe, and then has another folder."""
+        for attempt in itertools.count(1):
+            folder = self.stages.folder / (stage if attempt == 1 else f"{stage}-{attempt}")
+            if not (folder / "asked.json").exists():
+                folder.mkdir(exist_ok=True)
+                return folder, wanted
+            known = Question.read(folder)
+            if (known.base, known.compositions) == (wanted.base, wanted.compositions):
+                return folder, known
+        raise AssertionError
 
 
 def _quiet(_: object) -> None:
@@ -211,19 +232,19 @@ def _arranged(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(item.name for item in compose(names))
 
 
-def _costs(kept: list[Training], recipe: tuple[str, ...]) -> dict[str, float]:
+def _costs(kept: list[Training], label: str) -> dict[str, float]:
     """By label, the time in which each came to the recipe's last loss, over that of the recipe; none for those that did
     not. Roughly: they trained beside each other."""
     best = {item.asked.label: item for item in reversed(_by_loss(kept))}
-    base = best.get("+".join(recipe) or BASELINE)
+    base = best.get(label)
     if base is None:
         return {}
     target, whole_s = base.held_out_losses[-1], base.updates_s
     found = {}
-    for label, item in best.items():
+    for own, item in best.items():
         taken = outcome.crossing(item, target)
         if taken is not None:
-            found[label] = taken * item.updates_s / item.updates[-1] / whole_s
+            found[own] = taken * item.updates_s / item.updates[-1] / whole_s
     return found
 
 
@@ -276,4 +297,6 @@ def _rung(
         late=False,
         seconds=seconds,
         arm_s=0.0,
+        objective=Objective.WORTH,
+        learning_rate=(found["+".join(best.techniques)].rate if best else None) or 1.0,
     )

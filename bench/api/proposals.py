@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ from harness.ab.pair import Pair
 from harness.ab.sides import Home, Side
 from harness.learning.curve import Asked as Wanted
 from harness.learning.curve import Training
-from harness.learning.training import Trainings, divided
+from harness.learning.training import THREADS_COST, Trainings, divided
 from harness.record import Record, Status
 from results import proposal, store
 from results import worth as outcome
@@ -34,9 +35,6 @@ from results.proposal import EXACT, Mean, Proposal, Verdict
 
 SAME = ("batch", "sequence")
 """Of a workload, what both sides have: a proposal may change the model."""
-
-THREADS_COST = 1.2
-"""Trainings beside each other on one thread each take about so many times what they would take in turn."""
 
 
 def judge(
@@ -131,8 +129,8 @@ class _Judging:
                     f"{minutes:g} minutes leave {updates} updates for each of {seeds} seeds: give more --minutes, or "
                     "fewer --seeds"
                 )
-            by_side = self._trained(matched, comparison.homes(), seeds, updates)
-        return self._learnt(name, steps, by_side, updates, repetitions=len(good))
+            target, by_side = self._trained(matched, comparison.homes(), seeds, updates)
+        return self._learnt(name, steps, target, by_side, updates, repetitions=len(good))
 
     def _pairs(self, comparison: Comparison, matched: Matched, repetitions: int, end_s: float) -> list[Pair]:
         """So many repetitions that nothing disturbed, or as many as there is time for: no look at times ends them."""
@@ -161,9 +159,11 @@ class _Judging:
         is_equal = all(pair.head.status is Status.OK for pair in pairs)
         return replayed and is_equal and all(item.is_numerics_only for item in declared)
 
-    def _trained(self, matched: Matched, homes: Sequence[Home], seeds: int, updates: int) -> dict[str, list[Training]]:
-        """By side, trainings over the same seeds, none of which was used before: so many updates of the base, which
-        tell the loss to reach, and on until it is reached."""
+    def _trained(
+        self, matched: Matched, homes: Sequence[Home], seeds: int, updates: int
+    ) -> tuple[float | None, dict[str, list[Training]]]:
+        """The loss to reach, which so many updates of the base tell, and by side trainings that go on until they have,
+        over the same seeds, none of which was used before."""
         (entry,) = matched.entries.values()
         kept = {home.side.name: Kept(self._folder / home.side.name, home.side.name) for home in homes}
         target: float | None = None
@@ -183,19 +183,25 @@ class _Judging:
                 target = _after(kept[name].all(), updates)
             if target is None:
                 break
-        return {name: outcome.longest(item.all()) for name, item in kept.items()}
+        return target, {name: outcome.longest(item.all()) for name, item in kept.items()}
 
     def _learnt(
-        self, name: str, steps: Mean, by_side: Mapping[str, list[Training]], updates: int, *, repetitions: int
+        self,
+        name: str,
+        steps: Mean,
+        target: float | None,
+        by_side: Mapping[str, list[Training]],
+        updates: int,
+        *,
+        repetitions: int,
     ) -> Proposal:
         base, head, seeds = by_side["base"], by_side["head"], len(by_side["base"])
         if cheat := outcome.invalid(head, base):
             return self._told(name, Verdict.INVALID, f"the head's losses say nothing: {cheat}", seeds=seeds)
-        losses = {side: _after(found, updates) for side, found in by_side.items()}
-        target = losses["base"]
         if target is None:
             failed = next((item.reason for item in base if item.reason), "no training of the base got far enough")
             return self._told(name, Verdict.INVALID, str(failed), seeds=seeds)
+        losses = {"base": target, "head": _after(head, updates)}
         ratios, is_late = _ratios(base, head, target)
         return self._decided(
             name,
@@ -258,7 +264,8 @@ def _excused(head: Record) -> Record:
 
 def _after(trainings: Sequence[Training], updates: int) -> float | None:
     """The loss of the median seed after so many updates."""
-    return outcome.usual_loss(trainings, updates, trainings[0].asked.label)
+    losses = [loss for item in trainings if (loss := outcome.loss_after(item, updates)) is not None]
+    return statistics.median(losses) if losses else None
 
 
 def _ratios(base: Sequence[Training], head: Sequence[Training], target: float) -> tuple[list[float], bool]:

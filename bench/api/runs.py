@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench import catalogue, plugins
 from bench.api.finished import Run, Where
-from bench.causes import unwritten
+from bench.causes import Unfinished, unwritten
 from bench.composition import compose
 from bench.plans import customise, known_plan
 from bench.spec import Overrides, Phase, Plan, parse_composition
@@ -29,14 +29,6 @@ from reports.text.live import Live
 from results import store
 from results.compaction import compact
 from results.compare import most_telling
-
-
-class Unfinished(Exception):
-    """A run was interrupted, or could not be written. What was finished is kept in `folder`, from which it goes on."""
-
-    def __init__(self, reason: str, folder: Path, *, interrupted: bool) -> None:
-        super().__init__(reason)
-        self.folder, self.interrupted = folder, interrupted
 
 
 def run(
@@ -144,8 +136,9 @@ def new_folder(out: Path, name: str) -> Path:
     return folder
 
 
-def measure(fork_server: ForkServer, prepared: Prepared, folder: Path) -> Run:
-    """Carry out the plan into the folder, with what was measured there before, and render the report.
+def measure(fork_server: ForkServer, prepared: Prepared, folder: Path, run_id: str | None = None) -> Run:
+    """Carry out the plan into the folder, with what was measured there before, and render the report. Records have the
+    `run_id`, by default the name of the folder.
 
     Raises Unfinished if it is interrupted, or if the folder cannot be written.
     """
@@ -169,7 +162,7 @@ def measure(fork_server: ForkServer, prepared: Prepared, folder: Path) -> Run:
 
         sweep = Sweep(
             prepared,
-            run_id=folder.name,
+            run_id=run_id or folder.name,
             keep=keep,
             choose=lambda records: most_telling(records, prepared.machine),
             show=live.progress,

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench.api.kept import Kept
-from bench.api.runs import Unfinished, measure
+from bench.api.runs import measure
+from bench.causes import Unfinished
 from bench.spec import BASELINE, Protocol
 from harness.learning.curve import Asked, Training
 from harness.learning.training import Trainings
@@ -87,7 +88,9 @@ class Sizing:
         """Each size with how many updates there is time for, or the reason why it is none for this time."""
         forecasts = forecast(self._prepared, self._fork_server)
         try:
-            records = measure(self._fork_server, self._prepared, self._folder / "pace").records
+            records = measure(
+                self._fork_server, self._prepared, self._folder / "pace", f"{self._folder.name}-pace"
+            ).records
         except Unfinished as failure:
             if failure.interrupted:
                 raise KeyboardInterrupt from None

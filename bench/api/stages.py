@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.composition import compose, unmet
 from bench.corpus import cache_folder
 from bench.facts import Objective
 from bench.spec import BASELINE, Plan, Protocol, WorkloadSpec
@@ -78,6 +79,9 @@ class Stages:
     def workload(self) -> str:
         return self.asked.workload.name
 
+    def can_run(self, names: tuple[str, ...]) -> bool:
+        return unmet(compose(names), self.prepared.host, self.asked.workload.phase) is None
+
     @property
     def by(self) -> Objective:
         """What heats are judged by."""
@@ -136,11 +140,12 @@ class Stages:
         if done.exists():
             self.measured[stage] = finished
             return finished, json.loads(done.read_text(encoding="utf-8"))
+        device = self.asked.device
         plan = dataclasses.replace(
             self.prepared.plan,
             name=stage,
             compositions=tuple(compositions),
-            protocol=protocol.on(self.asked.device),
+            protocol=protocol.with_energy(device) if self.by is Objective.ENERGY else protocol.on(device),
             repetitions=repetitions,
             budget_s=budget_s,
         )

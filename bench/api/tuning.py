@@ -20,6 +20,7 @@ from bench.cards import memory as bytes_of
 from bench.facts import Change, Objective
 from bench.registry import techniques as known_techniques
 from bench.spec import Overrides, Phase, Plan, WorkloadSpec
+from harness.learning.training import divided
 from harness.preparation.forecast import forecast
 from harness.preparation.prepared import look, prepare
 from harness.processes.fork_server import ForkServer
@@ -111,16 +112,18 @@ def _prepared(asked: Asked, fork_server: ForkServer, folder: Path, say: Say) -> 
     alone = dataclasses.replace(plan, compositions=tuple((name,) for name in options.names))
     forecasts = forecast(dataclasses.replace(prepared, plan=alone), fork_server)
     stages = Stages(asked=asked, prepared=prepared, forecasts=forecasts, fork_server=fork_server, folder=folder)
-    fitting = _fitting(stages, options) if stages.too_large([()]) else ()
     if asked.objective is Objective.ENERGY:
         energies_j = Gpus(asked.device, prepared.host.gpu_uuids).energies_j()
         if isinstance(energies_j, str):
             raise ValueError(f"objective 'energy' is counted nowhere here ({energies_j}): give pace or worth")
     learners: tuple[str, ...] = ()
     if asked.objective is Objective.WORTH:
+        # Before anything is measured: whether something can be held out.
+        divided(prepared.entries[0], fork_server)
         learners = tuple(name for name in options.names if not known_techniques()[name].is_numerics_only)
         stages.share = PACE_SHARE
         options = dataclasses.replace(options, names=tuple(name for name in options.names if name not in learners))
+    fitting = _fitting(stages, options) if stages.too_large([()]) else ()
     return Climb(stages=stages, options=options, say=say, fitting=fitting, learners=learners)
 
 

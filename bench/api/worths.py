@@ -8,7 +8,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from typing import Any
 from bench import __version__
 from bench.api.finished import Where
 from bench.api.kept import Kept
-from bench.api.runs import Unfinished, measure, new_folder
 from bench.api.runs import fork_server as started
+from bench.api.runs import measure, new_folder
+from bench.causes import Unfinished
 from bench.composition import compose
 from bench.spec import BASELINE, Overrides, Plan, Protocol, WorkloadSpec, parse_composition
 from harness.learning.curve import Asked, Training
@@ -181,9 +182,12 @@ def worth(
 class Asking:
     """From the question to the answer: the pace of all arms, a rate for each, and the trainings that are compared."""
 
-    def __init__(self, question: Question, fork_server: ForkServer, folder: Path, say: Say) -> None:
-        """Raises ValueError for what cannot be asked."""
+    def __init__(
+        self, question: Question, fork_server: ForkServer, folder: Path, say: Say, *, name: str | None = None
+    ) -> None:
+        """Records have the `name`, by default that of the folder. Raises ValueError for what cannot be asked."""
         self.question, self._fork_server, self._folder, self._say = question, fork_server, folder, say
+        self._name = name or folder.name
         self._begun_s = time.monotonic()
         plan = Plan(
             name="pace",
@@ -192,7 +196,7 @@ class Asking:
             device=question.device,
             budget_s=max(PACE_SHARE * 60 * question.minutes, ARM_S * (1 + len(question.compositions))),
             seed=question.seed,
-            protocol=PROTOCOL.on(question.device),
+            protocol=PROTOCOL.with_energy(question.device),
         )
         prepared = prepare(plan, fork_server)
         self._entry, self._held_out = divided(prepared.entries[0], fork_server)
@@ -232,7 +236,7 @@ class Asking:
         if self._kept("tuning").all():
             return store.read(folder)  # It was known before anything was trained.
         try:
-            return measure(self._fork_server, self._prepared, folder).records
+            return measure(self._fork_server, self._prepared, folder, f"{self._name}-pace").records
         except Unfinished as failure:
             if failure.interrupted:
                 raise KeyboardInterrupt from None
@@ -254,7 +258,10 @@ class Asking:
             f"{self.question.seeds} seeds, on until each has reached the loss"
         )
         for _ in range(self.question.rates):
-            self._train("tuning", self._wanted_rates(trained, updates))
+            rates = self._kept("tuning").next_rates(
+                trained, self.question.rates, seed=self.question.seed + OF_TUNING, updates=updates
+            )
+            self._train("tuning", rates)
         best = {names: outcome.best_rate(self._kept("tuning").all(), _label(names)) for names in trained}
         asked = {
             names: Asked(techniques=names, seed=self.question.seed, rate=rate, updates=updates)
@@ -283,10 +290,17 @@ class Asking:
     def _compared(self) -> list[Training]:
         return outcome.longest(self._kept("compared").all())
 
+    def _paired(self) -> list[Training]:
+        """Those on seeds that others were trained on too, if any were: when the time is up there are more of the
+        baseline, which told the loss, and are compared with nothing."""
+        compared = self._compared()
+        seeds = {item.asked.seed for item in compared if item.asked.label != self._base}
+        return [item for item in compared if not seeds or item.asked.seed in seeds]
+
     def _target(self) -> float | None:
         if self.question.target is not None or not self.question.updates:
             return self.question.target
-        return outcome.usual_loss(self._compared(), self.question.updates, self._base)
+        return outcome.usual_loss(self._kept("compared").all(), self.question.updates, self._base)
 
     def _left_s(self) -> float:
         return self._begun_s + 60 * self.question.minutes - time.monotonic()
@@ -301,16 +315,6 @@ class Asking:
         own, base = compose(names), compose(self.question.base)
         apart = [*(item for item in own if item not in base), *(item for item in base if item not in own)]
         return all(item.is_numerics_only for item in apart)
-
-    def _wanted_rates(self, trained: Iterable[tuple[str, ...]], updates: int) -> list[Asked]:
-        """The next rate of each arm that has not had all of its own."""
-        kept, wanted = self._kept("tuning").all(), []
-        for names in trained:
-            tried = outcome.tried_rates(kept, _label(names))
-            if len(tried) < self.question.rates:
-                seed, rate = self.question.seed + OF_TUNING, outcome.next_rate(tried)
-                wanted.append(Asked(techniques=names, seed=seed, rate=rate, updates=updates))
-        return wanted
 
     def _kept(self, purpose: str) -> Kept:
         return Kept(self._folder, purpose)
@@ -336,8 +340,7 @@ class Asking:
                         updates=PROBED,
                     )
                     for number in range(at_once)
-                ],
-                lambda *_: None,
+                ]
             )
         )
         if broken := next((probe for probe in probes if probe.reason), None):
@@ -356,7 +359,7 @@ class Asking:
         return updates
 
     def _told(self, records: Sequence[Record], is_interrupted: bool) -> Answer:
-        tuned, compared, target = self._kept("tuning").all(), self._compared(), self._target()
+        tuned, compared, target = self._kept("tuning").all(), self._paired(), self._target()
         found: dict[str, Found] = {}
         joules, base = _joules_per_update(records, compared, self._base), self._base
         if target is not None:

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from bench.causes import unwritten
+from bench.causes import Unfinished, unwritten
 from harness.processes.failures import ArmFailed, ForkServerFailed
 
 USAGE_ERROR = 2
@@ -29,6 +29,8 @@ def usage_errors(failed: int = NOTHING_MEASURED) -> Iterator[None]:
         yield
     except ValueError as error:
         fail(error)
+    except Unfinished as error:
+        fail(error, INTERRUPTED if error.interrupted else failed)
     except (ArmFailed, ForkServerFailed) as error:
         fail(error, failed)
     except OSError as error:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from bench import catalogue
-from bench.cli.console import INTERRUPTED, NOTHING_MEASURED, fail, usage_errors
+from bench.cli.console import NOTHING_MEASURED, fail, usage_errors
 from bench.cli.options import Batch, Data, DeviceName, Format, Plugins, Sequence, TextColumn
 from bench.spec import Overrides, parse_composition
 
@@ -82,8 +82,6 @@ def day(
                     go=go,
                     dry_run=dry_run,
                 )
-            except api.Unfinished as unfinished:
-                fail(unfinished, INTERRUPTED if unfinished.interrupted else NOTHING_MEASURED)
             except ArmFailed as failure:
                 fail(
                     f"it ended: {failure.reason}; what is kept goes on with: trainpace day --resume and its folder",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench import catalogue
-from bench.cli.console import INTERRUPTED, NOTHING_MEASURED, fail, usage_errors
+from bench.cli.console import NOTHING_MEASURED, fail, usage_errors
 from bench.cli.options import Batch, Data, DeviceName, LabelColumn, Models, Plugins, RecipeFile, Sequence, TextColumn
 from bench.recipe import read as read_recipe
 from bench.spec import Overrides, Phase, parse_composition
@@ -76,7 +76,6 @@ def run(
         if not plugin:
             # Before anything that takes seconds to import.
             catalogue.check(overrides.compositions, plan)
-        from bench import api
         from bench.api import runs
         from bench.cli import calibrating
 
@@ -96,10 +95,7 @@ def run(
             if calibrate:
                 calibrating.calibrate(prepared.plan, fork_server, calibrate, folder)
                 return
-            try:
-                made = runs.measure(fork_server, prepared, folder)
-            except api.Unfinished as unfinished:
-                fail(unfinished, INTERRUPTED if unfinished.interrupted else NOTHING_MEASURED)
+            made = runs.measure(fork_server, prepared, folder)
         _conclude(made)
 
 

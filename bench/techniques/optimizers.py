@@ -207,10 +207,11 @@ def schedule_free_adamw(setup: TrainingSetup) -> TrainingSetup:
 MUON_AND_ADAMW = f"""\
 def muon_and_adamw(model):
     \"""Muon for the matrices of hidden layers; AdamW for embeddings, the head and vectors.\"""
-    head, outer = model.get_output_embeddings(), set()
+    modules = [item for item in model.modules() if isinstance(item, torch.nn.Embedding)]
     for module in model.modules():
-        if module is head or isinstance(module, torch.nn.Embedding):
-            outer |= set(map(id, module.parameters()))
+        if head := getattr(module, "get_output_embeddings", lambda: None)():
+            modules.append(head)
+    outer = {{id(x) for module in modules for x in module.parameters()}}
     hidden = [x for x in model.parameters() if x.dim() == 2 and id(x) not in outer]
     others = [x for x in model.parameters() if x.dim() != 2 or id(x) in outer]
     options = {{"weight_decay": {DECAY}, "adjust_lr_fn": "match_rms_adamw"}}

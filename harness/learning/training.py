@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -23,6 +23,9 @@ from harness.record import Status
 
 POINTS = 24
 """Times at which a training is evaluated in its updates, evenly spaced; and once before the first."""
+
+THREADS_COST = 1.2
+"""Trainings beside each other on one thread each take about so many times what they would take in turn."""
 
 TIMEOUT_S = 1800.0
 """For the updates between two evaluations."""
@@ -51,18 +54,18 @@ class Trainings:
         if self.at_once > 1 or beside > 1:
             self._request["threads"] = max(1, host.cores // max(self.at_once, beside))
 
-    def run(self, asked: Iterable[Asked], show: Callable[[Asked, int], object]) -> Iterator[Training]:
-        """Yield them as they end. `show` hears, from whatever thread, how many updates a training has taken."""
+    def run(self, asked: Iterable[Asked]) -> Iterator[Training]:
+        """Yield them as they end."""
         wanted = list(asked)
         pool = ThreadPoolExecutor(max(1, min(self.at_once, len(wanted))))
         try:
-            for done in as_completed([pool.submit(self._train, item, show) for item in wanted]):
+            for done in as_completed([pool.submit(self._train, item) for item in wanted]):
                 yield done.result()
         finally:
             # Who interrupts does not want to wait for what has not begun.
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _train(self, asked: Asked, show: Callable[[Asked, int], object]) -> Training:
+    def _train(self, asked: Asked) -> Training:
         curve, begun_s = _Curve(), time.monotonic()
         status, reason = Status.OK, None
         scores: dict[str, float] = {}
@@ -80,7 +83,6 @@ class Trainings:
                     curve.evaluate(process)
                 if until == asked.updates:
                     scores = process.call({"do": "evaluate", "with": {"scores": True}}, TIMEOUT_S)[0]["scores"]
-                show(asked, until)
                 if until >= asked.updates and (asked.until_loss is None or curve.least <= asked.until_loss):
                     break
         except ArmFailed as failure:

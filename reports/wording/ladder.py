@@ -56,8 +56,7 @@ def _more(gain: Gain, ladder: Ladder) -> str:
 
 def learns_otherwise(ladder: Ladder) -> bool:
     """Whether the recipe does not only train faster, so that its factors are of the time to the same loss."""
-    found = ladder.confirmation
-    return ladder.objective is Objective.WORTH and found is not None and not found.without
+    return any(rung.objective is Objective.WORTH and rung.chosen for rung in ladder.rungs)
 
 
 def measured(ladder: Ladder) -> str:
@@ -113,7 +112,7 @@ def sentences(ladder: Ladder) -> list[str]:
         )
     if found and found.runner_up:
         said.append(f"The runner-up, {found.runner_up.label}, trains {_more(found.runner_up.gain, ladder)} it.")
-    if found and all(size is not None for size in found.peak_memory_bytes.values()):
+    if found and found.peak_memory_bytes and all(size is not None for size in found.peak_memory_bytes.values()):
         labels = (BASELINE, name(ladder.techniques or found.techniques))
         told = (
             f"{label} takes {_memory(found.peak_memory_bytes.get(key))}"
@@ -190,5 +189,10 @@ def outcome(item: Tried, rung: Rung) -> str:
     if item.reason:
         return item.reason
     beside = name(rung.before)
-    verdict = "slower than" if item.gain.hurts else "faster than" if item.gain.helps else "no gain beyond doubt over"
+    worse, better = (
+        ("later at the loss than", "sooner at the loss than")
+        if rung.objective is Objective.WORTH
+        else ("slower than", "faster than")
+    )
+    verdict = worse if item.gain.hurts else better if item.gain.helps else "no gain beyond doubt over"
     return f"{verdict} {beside}: {factor(item.gain)}"

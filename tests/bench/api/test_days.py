@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from bench import api
 from bench.api import sizing
-from bench.api.runs import Unfinished
+from bench.causes import Unfinished
 from bench.cli.app import app
 from bench.plans import sizes_of
 from bench.spec import Overrides

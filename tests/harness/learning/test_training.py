@@ -26,7 +26,7 @@ def trained(fork_server: ForkServer, tmp_path: Path, *asked: Asked, spec: Worklo
     entry, facts = divided(prepared.entries[0], fork_server)
     assert facts["samples"] > 100 and 0.9 < facts["bytes_per_token"] <= 1
     trainings = Trainings(prepared.host, entry, fork_server, tmp_path / "log")
-    found = {item.asked: item for item in trainings.run(asked, lambda *_: None)}
+    found = {item.asked: item for item in trainings.run(asked)}
     return [found[item] for item in asked]
 
 
