@@ -64,6 +64,23 @@ def test_of_one_seed_the_training_that_went_on_counts() -> None:
     assert not worth.reaches(item, 1.0) and longer.asked.most_updates == 3 * UPDATES
 
 
+def test_seeds_that_are_compared_with_nothing_leave_the_bounds_alone() -> None:
+    """When the time is up there are more trainings of the baseline, which end before the loss of the median seed."""
+    trainings = [*several(BASELINE, range(3), noise=0.02), *several("a", range(3), noise=0.02, pace=1.5)]
+    alone = training(BASELINE, 3, pace=0.2)
+    target = 2.2
+    assert not worth.reaches(alone, target)
+    assert worth.updates_ratios([*trainings, alone], target) == worth.updates_ratios(trainings, target)
+    assert worth.updates_ratios(trainings, target)["a"].low is not None
+
+
+def test_the_loss_to_reach_is_told_by_those_that_did_not_go_on_to_it() -> None:
+    own = several(BASELINE, range(4), noise=0.1)
+    goes_on = [dataclasses.replace(item, asked=dataclasses.replace(item.asked, until_loss=2.0)) for item in own]
+    assert worth.usual_loss([*own, *goes_on[:2]], 600) == worth.usual_loss(own, 600)
+    assert worth.usual_loss(goes_on, 600) is None
+
+
 def test_twice_as_fast_takes_half_the_updates() -> None:
     trainings = several(BASELINE, range(5), noise=0.05) + several("a", range(5), noise=0.05, pace=2.0)
     target = worth.usual_loss(trainings, 600)
