@@ -205,6 +205,29 @@ def test_a_page_without_any_figure_says_nothing_on_the_console(
     assert said == []
 
 
+def test_what_gets_into_the_page_does_not_run(browser: Browser, address: str) -> None:
+    opened = browser.new_page()
+    opened.goto(address)
+    opened.evaluate(
+        """() => {
+            const script = document.createElement("script");
+            script.textContent = "window.ran = true";
+            const image = document.createElement("div");
+            image.innerHTML = '<img src="data:," onerror="window.ran = true">';
+            const link = document.createElement("a");
+            link.href = "javascript:window.ran = true";
+            document.body.append(script, image, link);
+            link.click();
+        }"""
+    )
+    # What an image does that cannot be shown, it has done once another one has been.
+    opened.evaluate(
+        "() => new Promise(done => { const next = new Image(); next.onerror = done; next.src = 'data:,'; })"
+    )
+    assert opened.evaluate("() => window.ran") is None
+    opened.close()
+
+
 def test_without_a_script_everything_is_there(browser: Browser, address: str) -> None:
     context = browser.new_context(java_script_enabled=False)
     plain = context.new_page()
