@@ -7,14 +7,12 @@ it was made of. It is there, durable and whole, before any part is removed; read
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bench.corpus import write_atomically
 from results import store
@@ -40,29 +38,18 @@ def compact(folder: Path) -> Path | None:
     if not parts:
         return None
     known = _manifest(records)
-    checksums = {**known, **{part.name: checksum(part) for part in parts}}
+    checksums = {**known, **{part.name: store.checksum(part.read_bytes()) for part in parts}}
     tables = [store.read_file(file) for file in found]
     names = [f"{store.part_name(store.from_row(row))}.parquet" for table in tables for row in table.to_pylist()]
     order = sorted(range(len(names)), key=names.__getitem__)
     # Columns that earlier parts do not have are null.
     table = pa.concat_tables(tables, promote_options="default").take(order)
     metadata = {**tables[0].schema.metadata, store.PARTS: json.dumps(sorted(names)).encode()}
-    temporary = records / ".run.parquet"
-    with open(temporary, "wb") as file:
-        pq.write_table(table.replace_schema_metadata(metadata), file, compression="zstd")
-        file.flush()
-        os.fsync(file.fileno())
-    target = records / f"{store.WHOLE}{checksum(temporary)[: store.DIGITS]}.parquet"
-    os.replace(temporary, target)
+    target = store.write_file(table.replace_schema_metadata(metadata), records, store.WHOLE)
     text = json.dumps({"file": target.name, "records": len(names), "sha256": checksums}, indent=1)
     write_atomically(records / MANIFEST, lambda name: Path(name).write_text(text, encoding="utf-8"))
     _remove(records, [file for file in found if file != target])
     return target
-
-
-def checksum(file: Path) -> str:
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _manifest(records: Path) -> Mapping[str, str]:

@@ -35,7 +35,9 @@ READABLE = 180
 """Letters of a part's name that say what it is of."""
 
 WHOLE, DIGITS = "run-", 16
-"""What the name of a file with all records of a run begins with, before so many digits of its own checksum."""
+"""What the name of a file with all records of a run begins with; and so many digits of its own checksum end each."""
+
+_CHECKED = re.compile(rf"[.-](?P<digits>[0-9a-f]{{{DIGITS}}})\.parquet$")
 
 PARTS = b"trainpace.parts"
 """In the metadata of such a file, the names of the parts that it was made of."""
@@ -111,15 +113,24 @@ def write(record: Record, folder: Path, *, machine: Machine, plan: Plan) -> Path
         "trainpace.machine": json.dumps(dataclasses.asdict(machine)),
     }
     table = pa.Table.from_pylist([to_row(record)], schema=schema().with_metadata(metadata))
-    target = records / f"{part_name(record)}.parquet"
+    return write_file(table, records, f"{part_name(record)}.")
+
+
+def write_file(table: pa.Table, records: Path, name: str) -> Path:
+    """The table in a file whose name goes on with its own checksum. It appears whole or not at all."""
     # Readers of the folder pass over names that begin with a dot, should a killed run leave this one behind.
-    temporary = records / f".{target.name}"
+    temporary = records / f".{name}parquet"
     with open(temporary, "wb") as file:
         pq.write_table(table, file, compression="zstd")
         file.flush()
         os.fsync(file.fileno())
+    target = records / f"{name}{checksum(temporary.read_bytes())[:DIGITS]}.parquet"
     os.replace(temporary, target)
     return target
+
+
+def checksum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def part_name(record: Record) -> str:
@@ -156,10 +167,15 @@ def files(folder: Path) -> list[Path]:
         if not whole[file] <= known:
             known |= whole[file]
             found.append(file)
-    found += sorted(part for part in (folder / "records").glob("part-*.parquet") if part.name not in known)
+    found += sorted(part for part in (folder / "records").glob("part-*.parquet") if plain(part.name) not in known)
     if not found:
         raise ValueError(f"run {str(folder)!r} holds no records: give a folder that `trainpace run` has made")
     return found
+
+
+def plain(name: str) -> str:
+    """The name of a part without its checksum, which earlier ones do not have."""
+    return _CHECKED.sub(".parquet", name)
 
 
 def _parts_of(whole: Path) -> set[str]:
@@ -181,12 +197,13 @@ def read_file(file: Path) -> pa.Table:
     another schema version has written."""
     try:
         content = file.read_bytes()
+        named = _CHECKED.search(file.name)
+        # Before anything is made of it.
+        if named and not checksum(content).startswith(named["digits"]):
+            raise ValueError(f"record {str(file)!r} is damaged: its checksum is not the one in its name")
         table = pq.ParquetFile(pa.BufferReader(content)).read()
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise ValueError(f"record {str(file)!r} cannot be read: {error}") from error
-    digits = file.stem.removeprefix(WHOLE)
-    if digits != file.stem and hashlib.sha256(content).hexdigest()[:DIGITS] != digits:
-        raise ValueError(f"records {str(file)!r} are damaged: their checksum is not the one in their name")
     version = (table.schema.metadata or {}).get(b"trainpace.schema_version", b"none").decode()
     if version != str(SCHEMA_VERSION):
         raise ValueError(f"record {str(file)!r} has schema version {version}, this trainpace reads {SCHEMA_VERSION}")
