@@ -33,7 +33,7 @@ LOOKS, NEAR = (1 / 32, 1 / 16, 1 / 8), (1 / 4, 1 / 2)
 and of the one that seems best and those beside it also longer ones. Twice the text is foretold well, four times is not.
 Of a longer day they are smaller, in the same proportions."""
 
-PLANNING, LEAST_PLANNING_MINUTES = 0.25, 40.0
+PLANNING, LEAST_PLANNING_MINUTES = 0.25, 45.0
 """The share of the time that short trainings may take one after the other, and what they may take of a short one."""
 
 TUNED = 1 / 16
@@ -115,10 +115,13 @@ class Sizing:
             able |= {item.model: item for item in tuned}
             longer = set[str]()
             while True:
-                found = _expected([able.get(item.model, item) for item in candidates], self._seen())
+                found = _expected([able.get(item.model, item) for item in candidates], self._seen(able))
                 if not (due := set(_near(found, choose(found))) - longer):
                     return found
-                list(pool.map(lambda model: self._longer(entries[model], able[model], scale, beside), sorted(due)))
+                longest = [
+                    pool.submit(self._longer, entries[model], able[model], scale, beside) for model in sorted(due)
+                ]
+                able |= {item.model: item for item in (training.result() for training in longest)}
                 longer |= due
 
     def _one_timed(self, entry: Entry, forecasts: Forecasts, records: Sequence[Record]) -> Candidate:
@@ -162,12 +165,19 @@ class Sizing:
         self._kept(entry, "lengths").train(trainings, asked, self._told(entry))
         return dataclasses.replace(found, rate=rate)
 
-    def _longer(self, entry: Entry, found: Candidate, scale: float, beside: int) -> None:
-        """Train a size that may be the best, or is beside it, for longer."""
-        known = _lengths(found, LOOKS, scale)
-        others = [length for length in _lengths(found, NEAR, scale) if length not in known]
-        asked = [self._asked(found.rate or 1.0, length) for length in others]
-        self._kept(entry, "lengths").train(self._trainings(entry, beside), asked, self._told(entry))
+    def _longer(self, entry: Entry, found: Candidate, scale: float, beside: int) -> Candidate:
+        """A size that may be the best, or is beside it, trained for longer. What is too high a rate for short
+        trainings, which hardly warm up, may be the right one for long ones: the next higher one is tried too."""
+        usual, kept = found.rate or 1.0, self._kept(entry, "lengths")
+        higher = outcome.STRIDE * usual
+        first, *others = _lengths(found, NEAR, scale)
+        kept.train(
+            self._trainings(entry, beside), [self._asked(rate, first) for rate in (usual, higher)], self._told(entry)
+        )
+        tried = [item for item in kept.all() if item.asked.updates == first]
+        rate = outcome.careful_rate(tried, self._label) or usual
+        kept.train(self._trainings(entry, beside), [self._asked(rate, length) for length in others], self._told(entry))
+        return dataclasses.replace(found, rate=rate)
 
     def _told(self, entry: Entry) -> Callable[[Training], object]:
         return lambda training: self._say(text.calibrated(entry.spec.model, training))
@@ -183,15 +193,14 @@ class Sizing:
     def _kept(self, entry: Entry, purpose: str) -> Kept:
         return Kept(self._folder, f"{purpose} {entry.spec.model}")
 
-    def _seen(self) -> list[Seen]:
+    def _seen(self, able: Mapping[str, Candidate]) -> list[Seen]:
         """Of each size, the short trainings at the rate that it is trained at, by the bytes of text."""
         seen = []
         for entry in self._prepared.entries:
-            each = self._bytes_per_token[entry.spec.model]
-            tuned = self._kept(entry, "rates").all()
-            rate = outcome.careful_rate(tuned, self._label)
-            for training in (*tuned, *self._kept(entry, "lengths").all()):
-                if training.status is Status.OK and training.asked.rate == rate and entry.parameters:
+            each, found = self._bytes_per_token[entry.spec.model], able.get(entry.spec.model)
+            for training in (*self._kept(entry, "rates").all(), *self._kept(entry, "lengths").all()):
+                is_its_own = found is not None and math.isclose(training.asked.rate, found.rate or 1.0)
+                if training.status is Status.OK and is_its_own and entry.parameters:
                     tokens = training.updates[-1] * (training.tokens_per_update or 0)
                     loss = training.held_out_losses[-1] / each
                     seen.append(Seen(parameters=entry.parameters, text_bytes=round(each * tokens), loss=loss))
@@ -202,7 +211,7 @@ def _scale(whole_s: Sequence[float]) -> float:
     """By how much the short trainings are shorter, so that there is room for them, where those of all updates of each
     size take so long."""
     near = min(3, len(whole_s)) * max(whole_s)
-    together_s = (sum(LOOKS) + (MOST_RATES - 1) * TUNED) * sum(whole_s) + sum(NEAR) * near
+    together_s = (sum(LOOKS) + (MOST_RATES - 1) * TUNED) * sum(whole_s) + (NEAR[0] + sum(NEAR)) * near
     room_s = max(PLANNING * max(whole_s), 60 * LEAST_PLANNING_MINUTES)
     return min(1.0, room_s / together_s)
 
