@@ -302,8 +302,8 @@ ALIKE = 0.02
 
 
 def careful_rate(tuned: Sequence[Training], label: str) -> float | None:
-    """Of the rates whose training ended about as low as any, the least: at the highest that still learn, the loss of one
-    training says little of the next."""
+    """Of the rates whose training ended about as low as any, the least: at the highest that still learn, the loss of
+    one training says little of the next."""
     known = {rate: loss for rate, loss in tried_rates(tuned, label).items() if loss is not None}
     return min((rate for rate, loss in known.items() if loss <= (1 + ALIKE) * min(known.values())), default=None)
 
