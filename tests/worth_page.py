@@ -41,7 +41,7 @@ HEAD = """\
 # What techniques were worth
 
 Time to the same loss on held-out text over the baseline's, [found](worth.md) by `trainpace worth` on two cores of an
-AMD EPYC. Ratios are arm over baseline, below 1 is better, with bounds that hold for all arms of a table together with
+Intel Xeon. Ratios are arm over baseline, below 1 is better, with bounds that hold for all arms of a table together with
 95 %.
 
 ```
