@@ -99,7 +99,7 @@ def test_the_page_shows_what_the_text_shows() -> None:
     for _, each in fits.groups(found):
         for group in each:
             assert fits.answer(group) in shown
-    assert "gpt2/xl at 512 tokens, batch by batch" in shown and "http" not in shown
+    assert "gpt2/xl at 512 tokens, batch by batch" in shown and "http:" not in shown and "https:" not in shown
 
 
 @pytest.mark.parametrize(

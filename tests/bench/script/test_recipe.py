@@ -85,10 +85,15 @@ def written(fork_server: ForkServer, corpus: Corpus, tmp_path: Path) -> Written:
 
 
 def check(fork_server: ForkServer, script: Path) -> None:
-    """Its losses are those that it was given, it is short, and a linter has nothing to say."""
+    """Its losses are those that it was given, and it reads well."""
     output = fork_server.run("tests.scripts:script_output", {"path": str(script)}, TASK_TIMEOUT_S)
     assert "not the one that was measured" not in output
     assert len(losses_in(output)) == UPDATES, output
+    check_text(script)
+
+
+def check_text(script: Path) -> None:
+    """It is short, and a linter has nothing to say."""
     assert length(script) < 120
     assert "trainpace" not in script.read_text().partition('"""\n')[2]
     for command in (["check", "--select", "E4,E7,E9,F,I,B,UP,SIM"], ["format", "--check"]):
@@ -196,7 +201,9 @@ def test_another_learning_rate_is_trained_at_and_its_own_checked(
     assert answer["no_script"] is None
     text = plain.read_text()
     assert "LEARNING_RATE = 0.003\n" in text and "LEARNING_RATE = 0.0001  # at which they were measured" in text
-    check(fork_server, plain)
+    check_text(plain)
+    ran = subprocess.run([sys.executable, plain, "--check"], capture_output=True, text=True, check=False, timeout=120)
+    assert ran.returncode == 0 and "update 10: loss" in ran.stdout, ran.stdout + ran.stderr
 
 
 def test_ranks_train_together(written: Written, fork_server: ForkServer) -> None:
