@@ -146,8 +146,8 @@ class Climb:
         )
 
     def _with_all_that_is_known(self, rung: Rung) -> Rung:
-        """What all heats say of a rung; of one that trainings have found they know nothing."""
-        if rung.chosen is None:
+        """What all heats say of a rung; of what trainings have found they know nothing."""
+        if rung.chosen is None or rung.objective is Objective.WORTH:
             return rung
         overall = ladders.overall(rung, list(self.stages.measured.values()), self.stages.by)
         return rung if overall.speedup is None else dataclasses.replace(rung, overall=overall)

@@ -103,7 +103,9 @@ def test_what_learns_faster_joins_by_the_time_to_the_same_loss(tmp_path: Path, m
     brief = dataclasses.replace(conformance.PROTOCOL, rounds=4, rounds_min=3, certify_steps=3)
     monkeypatch.setattr(worths, "PROTOCOL", brief)
     monkeypatch.setattr(worths, "ARM_S", 10.0)
-    slow = TRAIN.replace("WIDTH = 32", "WIDTH = 4").replace("lambda parameters: torch.optim.SGD(", "EverySixth(")
+    # At so low a rate none comes near the best loss that there is, where noise decides.
+    train = TRAIN.replace("RATE = 0.01", "RATE = 0.0003").replace("WIDTH = 32", "WIDTH = 4")
+    slow = train.replace("lambda parameters: torch.optim.SGD(", "EverySixth(")
     (tmp_path / "digits.py").write_text(slow.replace("EverySixth(parameters, lr=RATE)", "EverySixth") + EVERY_SIXTH)
     said: list[str] = []
     made = api.tune(
@@ -121,9 +123,10 @@ def test_what_learns_faster_joins_by_the_time_to_the_same_loss(tmp_path: Path, m
     assert own.techniques == ("sgd",) and own.gain.speedup is not None and own.gain.speedup > 1.5
     kept = json.loads((made.folder / "recipe.json").read_text())
     assert kept["objective"] == "worth" and kept["learning_rate"] > 0
-    # How surely five seeds show it hangs on the machine; what is confirmed helps.
-    if made.techniques == ("sgd",) and made.ladder.confirmation:
-        assert learnt.gain.helps and made.ladder.confirmation.whole.helps and kept["speedup_low"] > 1
+    assert learnt.after == ("sgd",) and learnt.gain.helps
+    # Whether there is time left to confirm it hangs on the machine.
+    if made.ladder.confirmation:
+        assert made.techniques == ("sgd",) and made.ladder.confirmation.whole.helps and kept["speedup_low"] > 1
         assert "as soon, confirmed over" in made.text()
 
 
