@@ -2,10 +2,12 @@
 
     python -m tests.exhaustive --model gpt2/mini     # measure all compositions of a model, if they are not kept
     python -m tests.exhaustive --tuned runs/RUN_ID   # put what a tuning has found beside them
+    python -m tests.exhaustive --tuned runs/ONE --tuned runs/OTHER --race   # and measure all of it in one run
 
 All compositions run once, each in a fresh process beside the baseline, as in any run. Those that came near to the best
-then run again, until each has a handful of repetitions or the time is up. What was measured is kept in
-docs/exhaustive/, and docs/exhaustive.md is rendered from it.
+then run again, until each has a handful of repetitions or the time is up. A race is one more run of the best of them
+and of what tunings have found. What was measured is kept in docs/exhaustive/, and docs/exhaustive.md is rendered from
+it.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from bench.api.climb import PROTOCOL
 from bench.composition import compose
 from bench.corpus import cache_folder
 from bench.spec import BASELINE, Plan, WorkloadSpec
-from harness.heats.sweep import Sweep
+from harness.heats.sweep import Choose, Sweep
 from harness.preparation.prepared import prepare
 from harness.processes.fork_server import ForkServer
 from harness.record import Record
@@ -52,6 +54,7 @@ MOST_AGAIN, REPETITIONS = 12, 5
 
 FOLDER = ROOT / "docs" / "exhaustive"
 RECIPES = FOLDER / "recipes.json"
+RACES = FOLDER / "races.json"
 PAGE = ROOT / "docs" / "exhaustive.md"
 
 BEST = 5
@@ -61,13 +64,15 @@ HEAD = """\
 # How near a tuning comes to the best there is
 
 All compositions of eight techniques that have shown something on a CPU, each in fresh processes beside the baseline,
-and what `trainpace tune` has found in the time that it was given. Measured on two cores of an AMD EPYC without
-bfloat16. The best of so many was partly lucky.
+and what `trainpace tune` has found in the time that it was given. All compositions were measured on two cores of an AMD
+EPYC without bfloat16; the best of so many was partly lucky. So the best of them run once more, beside what tunings have
+found, on the machine that these were made on.
 
 ```
 python -m tests.exhaustive --model gpt2/mini     # measure all compositions of a model
 trainpace tune --model gpt2/mini --minutes 10
-python -m tests.exhaustive --tuned runs/RUN_ID   # put what it has found beside them, and render this page
+trainpace tune --model gpt2/mini --minutes 10 --seed 1
+python -m tests.exhaustive --tuned runs/ONE --tuned runs/OTHER --race   # all in one run, and render this page
 ```"""
 
 
@@ -83,14 +88,14 @@ def compositions() -> list[tuple[str, ...]]:
     return found
 
 
-def measure(model: str, recipes: Sequence[str], minutes: float) -> list[Record]:
+def measure(model: str, minutes: float) -> list[Record]:
     """The records of all of it."""
 
     def again(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
         found = contrasts(blocks(records), BASELINE)
         best = max(item.estimate for item in found.values())
-        near = [label for label, item in found.items() if item.estimate > best + math.log(NEAR) or label in recipes]
-        near.sort(key=lambda label: (label not in recipes, -found[label].estimate))
+        near = [label for label, item in found.items() if item.estimate > best + math.log(NEAR)]
+        near.sort(key=lambda label: -found[label].estimate)
         taken = len({record.repetition for record in records})
         return [(model, near[:MOST_AGAIN])] if taken < REPETITIONS else []
 
@@ -102,20 +107,50 @@ def measure(model: str, recipes: Sequence[str], minutes: float) -> list[Record]:
         budget_s=60 * minutes,
         protocol=PROTOCOL,
     )
+    return _swept(plan, again)[0]
+
+
+def race(model: str, recipes: Sequence[str]) -> list[dict[str, Any]]:
+    """Of the best compositions that are kept, and the recipes, their pace over the baseline's and over the fastest's,
+    in one run."""
+    kept = [row["techniques"] for row in _read(file_of(model)) if row["repetitions"] > 1][:BEST]
+    labels = [label for label in dict.fromkeys([*recipes, *kept]) if label != BASELINE]
+    plan = Plan(
+        name="race",
+        workloads=(WorkloadSpec(model=model),),
+        compositions=tuple(tuple(label.split("+")) for label in labels),
+        repetitions=REPETITIONS,
+        protocol=PROTOCOL,
+    )
+    records, device_name = _swept(plan, lambda _: [])
+    made: list[dict[str, Any]] = rows(records)
+    best = made[0]["techniques"]
+    against = contrasts(blocks(records), best)
+    for row in made:
+        found = against.get(row["techniques"])
+        row |= {"model": model, "device": device_name}
+        row["over_best"] = 1.0 if found is None else round(math.exp(found.estimate), 4)
+        row["over_best_low"], row["over_best_high"] = _bounds(found) if found else (1.0, 1.0)
+    return made
+
+
+def _swept(plan: Plan, choose: Choose) -> tuple[list[Record], str]:
+    """The records, and the machine in words."""
     with ForkServer() as fork_server, tempfile.TemporaryDirectory(prefix="trainpace-exhaustive-") as folder:
+        prepared = prepare(plan, fork_server)
         sweep = Sweep(
-            prepare(plan, fork_server),
-            run_id="exhaustive",
+            prepared,
+            run_id=plan.name,
             keep=lambda record: print(f"  {record.repetition} {record.techniques}: {record.status}", flush=True),
-            choose=again,
+            choose=choose,
             shared_cache=cache_folder() / "compiled",
             log=Path(folder) / "arms.log",
         )
         sweep.run(fork_server)
-    return sweep.records
+    return sweep.records, prepared.machine.device_name
 
 
-def rows(records: Sequence[Record]) -> list[dict[str, object]]:
+def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     """The fastest first; speed-ups over the baseline, with the bounds of each by itself."""
     found = contrasts(blocks(records), BASELINE)
     counts = {
@@ -123,21 +158,25 @@ def rows(records: Sequence[Record]) -> list[dict[str, object]]:
         for label in found
     }
 
-    def row(label: str, item: Contrast) -> dict[str, object]:
-        bounds = [None if bound is None else round(math.exp(bound), 4) for bound in (item.low, item.high)]
+    def row(label: str, item: Contrast) -> dict[str, Any]:
+        low, high = _bounds(item)
         return {
             "techniques": label,
             "speedup": round(math.exp(item.estimate), 4),
-            "speedup_low": bounds[0],
-            "speedup_high": bounds[1],
+            "speedup_low": low,
+            "speedup_high": high,
             "repetitions": counts[label],
         }
 
     return [row(label, found[label]) for label in sorted(found, key=lambda label: -found[label].estimate)]
 
 
-def keep_recipe(folder: Path) -> None:
-    """Put what a tuning has found to what others have."""
+def _bounds(item: Contrast) -> tuple[float | None, ...]:
+    return tuple(None if bound is None else round(math.exp(bound), 4) for bound in (item.low, item.high))
+
+
+def keep_recipe(folder: Path) -> dict[str, Any]:
+    """Put what a tuning has found to what others have. Returns it."""
     found = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
     asked = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
     row = {
@@ -149,6 +188,7 @@ def keep_recipe(folder: Path) -> None:
     }
     kept = [item for item in _read(RECIPES) if any(item[name] != row[name] for name in ("model", "minutes", "seed"))]
     RECIPES.write_text(json.dumps([*kept, row], indent=1) + "\n", encoding="utf-8")
+    return row
 
 
 def _read(file: Path) -> list[dict[str, Any]]:
@@ -166,7 +206,7 @@ def page() -> str:
     """Every model's best compositions, and what tunings have found."""
     parts = [HEAD]
     for file in sorted(FOLDER.glob("*.json")):
-        if file == RECIPES:
+        if file in (RECIPES, RACES):
             continue
         kept = _read(file)
         several = [row for row in kept if row["repetitions"] > 1]
@@ -175,6 +215,9 @@ def page() -> str:
         if found := [row for row in _read(RECIPES) if file_of(row["model"]) == file]:
             parts.append("What `trainpace tune` has found:")
             parts.append(listing.markdown([_tuned(row, kept, several[0]["speedup"]) for row in found]))
+        if raced := [row for row in _read(RACES) if file_of(row["model"]) == file]:
+            parts.append(f"The best of them and what tunings have found, in one run ({raced[0]['device']}):")
+            parts.append(listing.markdown([_raced(row) for row in raced]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -197,18 +240,27 @@ def _tuned(row: Mapping[str, Any], kept: Sequence[Mapping[str, Any]], best: floa
     }
 
 
+def _raced(row: Mapping[str, Any]) -> dict[str, Any]:
+    over_best = [row[name] for name in ("over_best", "over_best_low", "over_best_high")]
+    return _shown(row) | {"over the fastest": quantity.ratio_interval(*over_best)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="Measure all compositions of it, unless they are kept.")
     parser.add_argument("--minutes", type=float, default=35.0)
     parser.add_argument("--tuned", type=Path, action="append", default=[], help="The folder of a tuning.")
+    parser.add_argument("--race", action="store_true", help="Measure these and the best of their model in one run.")
     options = parser.parse_args()
     FOLDER.mkdir(exist_ok=True)
     if options.model and not file_of(options.model).exists():
-        made = rows(measure(options.model, (), options.minutes))
+        made = rows(measure(options.model, options.minutes))
         file_of(options.model).write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
-    for folder in options.tuned:
-        keep_recipe(folder)
+    tuned = [keep_recipe(folder) for folder in options.tuned]
+    for model in {row["model"] for row in tuned} if options.race else ():
+        made = race(model, [row["techniques"] for row in tuned if row["model"] == model])
+        kept = [row for row in _read(RACES) if row["model"] != model]
+        RACES.write_text(json.dumps([*kept, *made], indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(page(), encoding="utf-8")
     print(f"rendered {PAGE}")
 
