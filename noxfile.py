@@ -139,6 +139,13 @@ def mutations(session: nox.Session) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """Inject every fault for real, in about an hour, and render what survived: docs/faults.md."""
+    install(session, "tests")
+    session.run("python", "-m", "tests.faults", *session.posargs)
+
+
+@nox.session
 def peers(session: nox.Session) -> None:
     """Try the same faults on other tools and print their exit codes: docs/peers.md."""
     session.install(*CONSTRAINTS, "pytest", "pytest-benchmark", "pytest-xdist", "pyperf", "asv", "virtualenv")

@@ -30,6 +30,10 @@ class Unfinished(Exception):
         self.folder, self.interrupted = folder, interrupted
 
 
+class DamagedRecords(UserWarning):
+    """A file of records is not what it was when it was written. It is set aside, and all others are read."""
+
+
 def is_echo(reason: str) -> bool:
     """Whether a rank only tells that another one has failed."""
     return _ECHO.search(reason) is not None

@@ -26,13 +26,36 @@ def unmet(chosen: Iterable[Technique], host: Host, phase: Phase = Phase.PRETRAIN
         if phase not in item.phases:
             reasons.append(f"{item.name} is for the phases {', '.join(sorted(item.phases))}; this is {phase}")
         reasons += [f"{item.name} {reason}" for need in item.needs if (reason := need(host))]
-        if reason := _too_few_devices(item.ranks or host.ranks, host):
+        if reason := _too_few_hosts(item, host, phase) or _too_few_devices(item.ranks or host.ranks, host):
             reasons.append(f"{item.name} {reason}")
     return "; ".join(reasons) or None
 
 
+def hosts_for(ranks: int, hosts: int, each: int) -> int | None:
+    """Over how many of these hosts, of which each has room for so many ranks, they are spread: over as few as share
+    them equally. None where no number of them does."""
+    return next((count for count in range(1, hosts + 1) if ranks % count == 0 and ranks // count <= each), None)
+
+
+def _too_few_hosts(item: Technique, host: Host, phase: Phase) -> str | None:
+    """Of several hosts each has the same number of an arm's ranks."""
+    if host.hosts == 1 or item.ranks == 1:
+        return None
+    count = hosts_for(item.ranks or host.ranks, host.hosts, host.ranks_each)
+    if count is None:
+        return (
+            f"needs {item.ranks} ranks; the {host.hosts} hosts of this run have room for {host.ranks_each} each and "
+            "share them equally"
+        )
+    if count > 1 and phase is Phase.FINETUNE:
+        return "starts from a checkpoint that the other hosts do not have"
+    return None
+
+
 def _too_few_devices(ranks: int, host: Host) -> str | None:
     """One GPU a rank; on a CPU two ranks may share a core, so that small machines can try."""
+    if host.hosts > 1:
+        return None
     if host.device == "cuda" and ranks > max(1, host.gpus):
         return f"needs {ranks} GPUs, one for each rank; this run has {host.gpus}"
     if host.device == "cpu" and ranks > 2 * host.cores:

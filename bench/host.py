@@ -29,7 +29,8 @@ class Host:
     """What the machine offers to techniques and plans: `memory_bytes` is what is free of the device's memory.
 
     `capability` is CUDA's (major, minor), None without a GPU. `gpu_uuids` are the GPUs' in CUDA's order, as torch gives
-    them: without NVML's prefix. `need_bytes` tells how much of the memory the tensors of one process take that trains a
+    them: without NVML's prefix. Of several `hosts` this is the one that leads, and each lends an arm `ranks_each`.
+    `need_bytes` tells how much of the memory the tensors of one process take that trains a
     workload plainly; it answers None where that is unknown, and is None where nobody can tell.
     """
 
@@ -40,10 +41,15 @@ class Host:
     capability: tuple[int, int] | None = None
     gpu_uuids: tuple[str, ...] = ()
     need_bytes: Callable[[WorkloadSpec], int | None] | None = None
+    hosts: int = 1
+    ranks_each: int = 0
 
     @property
     def ranks(self) -> int:
-        """How many ranks a technique trains with that takes all there are: every GPU, or two on a CPU."""
+        """How many ranks a technique trains with that takes all there are: every GPU, or two on a CPU; or what all
+        hosts lend."""
+        if self.hosts > 1:
+            return self.hosts * self.ranks_each
         return max(2, self.gpus) if self.device == "cuda" else 2
 
     def fitting(self, workloads: Sequence[WorkloadSpec]) -> list[WorkloadSpec]:

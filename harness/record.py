@@ -28,7 +28,8 @@ class Machine:
     """Where it was measured. Two records are comparable only if their `machine_id` is the same.
 
     `driver` is the GPU driver's version and the CUDA release that it supports, `cuda` the one that torch was built for.
-    `memory_bytes_per_s` is what elementwise additions read and write in `memory`, and within the `caches`.
+    `memory_bytes_per_s` is what elementwise additions read and write in `memory`, and within the `caches`. `hosts`
+    names all of them where a run has several; all else is then of the one that leads.
     """
 
     machine_id: str
@@ -53,6 +54,7 @@ class Machine:
     unknown: dict[str, str]
     cuda: str | None = None
     memory_bytes_per_s: dict[str, float] = field(default_factory=dict)
+    hosts: list[str] = field(default_factory=list)
 
 
 GPU_FIGURES = "GPU figures"
@@ -78,7 +80,8 @@ class Measurement:
     (libraries, the corpus): how many of those are resident depends on the page cache, not the arm. There
     `allocated_peak_bytes` is what a replay with the arm's dropout had allocated at most, to the byte.
     `throttle_reasons` is empty where the GPU was asked and nothing held it back, and None where it could not be asked.
-    `unknown` has one `note` for each figure that could not be read.
+    `rank_step_times_s` is the median of each rank's own steps in turns, and `rank_hosts` where each rank of an arm is
+    that spans hosts. `unknown` has one `note` for each figure that could not be read.
     """
 
     build_s: float | None = None
@@ -122,6 +125,8 @@ class Measurement:
     throttle_reasons: list[str] | None = None
     sustained_energy_j: float | None = None
     unknown: list[str] = field(default_factory=list)
+    rank_step_times_s: list[float] = field(default_factory=list)
+    rank_hosts: list[str] = field(default_factory=list)
 
 
 def note(figure: str, reason: str) -> str:
@@ -184,6 +189,7 @@ class WorkCertificate:
     exposed_communication_share: float | None = None
     slowest_rank: int | None = None
     slowest_rank_lag: float | None = None
+    rank_exposed_shares: list[float] | None = None
     accuracy: float | None = None
     f1: float | None = None
     scored_samples: int | None = None
@@ -238,7 +244,7 @@ class Record:
     sequence: int | None
     seed: int
     corpus_sha256: str
-    workload_sha256: str | None
+    workload_sha256: str | None = None
     compute: str | None
     step_flops: float | None
     parameters: int | None

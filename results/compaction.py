@@ -29,7 +29,9 @@ def compact(folder: Path) -> Path | None:
     parts are left.
     """
     records = folder / "records"
-    found = store.files(folder)
+    # What is damaged stands for nothing.
+    read = store.tables(folder)
+    found = [file for file, _ in read]
     _remove(
         records,
         [file for kind in ("part-", store.WHOLE) for file in records.glob(f"{kind}*.parquet") if file not in found],
@@ -39,7 +41,7 @@ def compact(folder: Path) -> Path | None:
         return None
     known = _manifest(records)
     checksums = {**known, **{part.name: store.checksum(part.read_bytes()) for part in parts}}
-    tables = [store.read_file(file) for file in found]
+    tables = [table for _, table in read]
     names = [f"{store.part_name(store.from_row(row))}.parquet" for table in tables for row in table.to_pylist()]
     order = sorted(range(len(names)), key=names.__getitem__)
     # Columns that earlier parts do not have are null.

@@ -94,7 +94,8 @@ def _files(folder: Path) -> list[Path]:
 
 def _with_tables(connection: duckdb.DuckDBPyConnection, folders: Sequence[Path], *, wants_comparisons: bool) -> None:
     schema = store.schema()
-    files = [(str(file), ds.field("folder") == str(folder)) for folder in folders for file in store.files(folder)]
+    # Damaged files are set aside before anything is read as if it were sound.
+    files = [(str(file), ds.field("folder") == str(folder)) for folder in folders for file in store.sound(folder)]
     # Columns that earlier versions did not have are null.
     records = ds.FileSystemDataset.from_paths(
         [file for file, _ in files],

@@ -7,6 +7,7 @@ a whole run with `pandas.read_parquet("runs/<run_id>/records")`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -14,6 +15,7 @@ import os
 import re
 import types
 import typing
+import warnings
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
@@ -24,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench import __version__
+from bench.causes import DamagedRecords, one_line
 from bench.spec import Plan
 from harness.record import SCHEMA_VERSION, Machine, Measurement, Record, Status, WorkCertificate
 
@@ -37,6 +40,18 @@ READABLE = 180
 WHOLE, DIGITS = "run-", 16
 """What the name of a file with all records of a run begins with; and so many digits of its own checksum end each."""
 
+READABLE_VERSIONS = frozenset(map(str, range(1, SCHEMA_VERSION + 1)))
+"""Each has added columns to the one before, which are empty where they are missing."""
+
+GROUP_ROWS = 4096
+"""Rows that a reader has to take into memory at once."""
+
+MOST_BYTES = 1 << 29
+"""Of a group of rows, uncompressed."""
+
+DAMAGED = ".damaged"
+"""After the name of a file that is not what it was, in place of which nothing is read."""
+
 _CHECKED = re.compile(rf"[.-](?P<digits>[0-9a-f]{{{DIGITS}}})\.parquet$")
 
 PARTS = b"trainpace.parts"
@@ -44,6 +59,14 @@ PARTS = b"trainpace.parts"
 
 CERTIFICATE_PREFIX = "work_"
 """Before the names of the certificate's columns."""
+
+
+class Damaged(ValueError):
+    """A file of records cannot be read, is not what its name says, or holds something else."""
+
+    def __init__(self, file: Path, reason: object) -> None:
+        super().__init__(f"record {str(file)!r} {one_line(str(reason))}")
+        self.file = file
 
 
 def _arrow_type(annotation: Any) -> pa.DataType:
@@ -75,6 +98,14 @@ def schema() -> pa.Schema:
     )
 
 
+REQUIRED = frozenset(
+    field.name
+    for field in dataclasses.fields(Record)
+    if field.default is dataclasses.MISSING and field.name not in ("measurement", "certificate")
+)
+"""Columns that every version has."""
+
+
 def to_row(record: Record) -> dict[str, Any]:
     """The record as one flat dictionary, column by column."""
     row = dataclasses.asdict(record)
@@ -86,8 +117,10 @@ def to_row(record: Record) -> dict[str, Any]:
 def from_row(row: dict[str, Any]) -> Record:
     """The inverse of `to_row`."""
     own = {field.name: row[field.name] for field in dataclasses.fields(Record) if field.name in row}
-    measured = {field.name: row[field.name] for field in dataclasses.fields(Measurement)}
-    # Later fields are missing from earlier records.
+    # Later fields are missing from earlier records, and null where these were put together with others.
+    measured = {
+        field.name: row[field.name] for field in dataclasses.fields(Measurement) if row.get(field.name) is not None
+    }
     certified = {
         field.name: row[CERTIFICATE_PREFIX + field.name]
         for field in dataclasses.fields(WorkCertificate)
@@ -121,7 +154,7 @@ def write_file(table: pa.Table, records: Path, name: str) -> Path:
     # Readers of the folder pass over names that begin with a dot, should a killed run leave this one behind.
     temporary = records / f".{name}parquet"
     with open(temporary, "wb") as file:
-        pq.write_table(table, file, compression="zstd")
+        pq.write_table(table, file, compression="zstd", row_group_size=GROUP_ROWS)
         file.flush()
         os.fsync(file.fileno())
     target = records / f"{name}{checksum(temporary.read_bytes())[:DIGITS]}.parquet"
@@ -131,6 +164,12 @@ def write_file(table: pa.Table, records: Path, name: str) -> Path:
 
 def checksum(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def is_what_it_says(name: str, content: bytes) -> bool:
+    """Whether the checksum in a file's name is that of its content; where there is none, there is nothing to say."""
+    named = _CHECKED.search(name)
+    return named is None or checksum(content).startswith(named["digits"])
 
 
 def part_name(record: Record) -> str:
@@ -157,19 +196,24 @@ def join(runs: Sequence[Sequence[Record]]) -> list[Record]:
     return joined
 
 
-def files(folder: Path) -> list[Path]:
+def files(folder: Path, without: Collection[Path] = ()) -> list[Path]:
     """The files that hold each finished record of a run once, what was put together first and then the parts that came
-    since, in order of name. Raises ValueError if the folder is not a run."""
+    since, in order of name; as if those `without` were not there. Raises ValueError if the folder is not a run, and
+    Damaged for a file of a whole run that cannot be read."""
     known, found = set[str](), list[Path]()
-    whole = {file: _parts_of(file) for file in (folder / "records").glob(f"{WHOLE}*.parquet")}
+    whole = {file: _parts_of(file) for file in (folder / "records").glob(f"{WHOLE}*.parquet") if file not in without}
     for file in sorted(whole, key=lambda item: -len(whole[item])):
         # Who is killed between writing one and removing what it was made of leaves both.
         if not whole[file] <= known:
             known |= whole[file]
             found.append(file)
-    found += sorted(part for part in (folder / "records").glob("part-*.parquet") if plain(part.name) not in known)
+    parts = (part for part in (folder / "records").glob("part-*.parquet") if part not in without)
+    found += sorted(part for part in parts if plain(part.name) not in known)
     if not found:
-        raise ValueError(f"run {str(folder)!r} holds no records: give a folder that `trainpace run` has made")
+        raise ValueError(
+            f"run {str(folder)!r} holds no records{' that can be read' if without else ''}: give a folder that "
+            "`trainpace run` has made"
+        )
     return found
 
 
@@ -182,32 +226,77 @@ def _parts_of(whole: Path) -> set[str]:
     """The names of the parts that were put into it."""
     try:
         return set(json.loads(pq.read_schema(whole).metadata[PARTS]))
-    except (pa.ArrowInvalid, OSError, KeyError, TypeError) as error:
-        raise ValueError(f"records {str(whole)!r} cannot be read: {error}") from error
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise Damaged(whole, f"cannot be read: {error}") from error
 
 
 def read(folder: Path) -> list[Record]:
-    """All records of a run. Raises ValueError if there are none, or if another schema version wrote them."""
-    with ThreadPoolExecutor() as pool:
-        return [from_row(row) for table in pool.map(read_file, files(folder)) for row in table.to_pylist()]
+    """All records of a run. Raises ValueError if there are none, or if a later schema version wrote them. Files that
+    are damaged are set aside, with a warning of the kind DamagedRecords for each."""
+    return [from_row(row) for _, table in tables(folder) for row in table.to_pylist()]
+
+
+def tables(folder: Path) -> list[tuple[Path, pa.Table]]:
+    """What `files` has, with what is in each; as `read` does."""
+    damaged: set[Path] = set()
+    while True:
+        try:
+            found = files(folder, damaged)
+            with ThreadPoolExecutor() as pool:
+                return list(zip(found, pool.map(read_file, found), strict=True))
+        except Damaged as error:
+            damaged.add(error.file)
+            _set_aside(error)
+
+
+def sound(folder: Path) -> list[Path]:
+    """What `files` has, when all that is damaged is set aside."""
+    return [file for file, _ in tables(folder)]
+
+
+def _set_aside(damaged: Damaged) -> None:
+    """Give the file a name that nobody takes for records, if its folder lets us, and tell."""
+    aside = damaged.file.with_name(damaged.file.name + DAMAGED)
+    with contextlib.suppress(OSError):
+        damaged.file.rename(aside)
+    done = f"it is set aside as {aside.name}" if aside.exists() else "it is left out"
+    warnings.warn(f"{damaged}; {done}, and --resume measures again what was in it", DamagedRecords, stacklevel=3)
 
 
 def read_file(file: Path) -> pa.Table:
-    """The records of a part, or of all that were put together. Raises ValueError for a file that is damaged, or that
-    another schema version has written."""
+    """The records of a part, or of all that were put together. Raises Damaged for a file that is not what it was, and
+    ValueError for one that a later schema version has written."""
     try:
         content = file.read_bytes()
-        named = _CHECKED.search(file.name)
         # Before anything is made of it.
-        if named and not checksum(content).startswith(named["digits"]):
-            raise ValueError(f"record {str(file)!r} is damaged: its checksum is not the one in its name")
-        table = pq.ParquetFile(pa.BufferReader(content)).read()
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"record {str(file)!r} cannot be read: {error}") from error
-    version = (table.schema.metadata or {}).get(b"trainpace.schema_version", b"none").decode()
-    if version != str(SCHEMA_VERSION):
-        raise ValueError(f"record {str(file)!r} has schema version {version}, this trainpace reads {SCHEMA_VERSION}")
-    return table
+        if not is_what_it_says(file.name, content):
+            raise Damaged(file, "is damaged: its checksum is not the one in its name")
+        opened = pq.ParquetFile(pa.BufferReader(content))
+        version = (opened.schema_arrow.metadata or {}).get(b"trainpace.schema_version", b"none").decode()
+        if version not in READABLE_VERSIONS:
+            raise ValueError(
+                f"record {str(file)!r} has schema version {version}, this trainpace reads up to {SCHEMA_VERSION}: a "
+                "later trainpace reads it"
+            )
+        if strange := _what_is_strange(opened, len(content)):
+            raise Damaged(file, f"is none of trainpace's: {strange}")
+        return opened.read()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise Damaged(file, f"cannot be read: {error}") from error
+
+
+def _what_is_strange(opened: pq.ParquetFile, size: int) -> str | None:
+    """What no file of ours has, in words, seen before any of it is taken into memory."""
+    columns = {field.name: field.type for field in schema()}
+    found = {field.name: field.type for field in opened.schema_arrow if field.name in columns}
+    if missing := sorted(REQUIRED - set(found)):
+        return f"it has no column {missing[0]}"
+    if other := [name for name, kind in found.items() if kind != columns[name]]:
+        return f"its column {other[0]} is of {found[other[0]]}, not {columns[other[0]]}"
+    groups = [opened.metadata.row_group(index) for index in range(opened.num_row_groups)]
+    if opened.metadata.num_rows > size or sum(group.total_byte_size for group in groups) > MOST_BYTES * len(groups):
+        return "it would take more memory than records do"
+    return None
 
 
 def read_machine(folder: Path) -> Machine:
@@ -223,5 +312,9 @@ def read_plan(folder: Path) -> Plan:
 
 
 def _metadata(folder: Path, key: str) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(pq.read_schema(files(folder)[0]).metadata[key.encode()])
+    try:
+        first = files(folder)[0]
+    except Damaged:
+        first = sound(folder)[0]
+    value: dict[str, Any] = json.loads(pq.read_schema(first).metadata[key.encode()])
     return value

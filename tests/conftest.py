@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import os
-import unittest
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,7 @@ from harness.record import Machine, Record
 from harness.telemetry import conditions
 from results import store
 from results.compare import most_telling
-from tests import ROOT, nvml
+from tests import ROOT, nvml, texts
 
 SLOW_FILES = (
     "harness/heats/test_conformance.py",
@@ -88,12 +86,8 @@ def known_machine() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small corpus of real text, which no change of the project changes: two packages of the standard library."""
-    folder = tmp_path_factory.mktemp("text")
-    for package in (asyncio, unittest):
-        for source in Path(*package.__path__).glob("*.py"):
-            (folder / f"{package.__name__}-{source.name}").write_bytes(source.read_bytes())
-    return folder
+    """A small corpus of real text, which no change of the project changes."""
+    return texts.write(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture(scope="session")

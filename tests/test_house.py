@@ -56,7 +56,18 @@ def test_every_command_has_a_file_of_its_name() -> None:
 
 
 ROOMS = {
-    "harness": ("telemetry", "evidence", "timing", "processes", "prediction", "preparation", "learning", "heats", "ab"),
+    "harness": (
+        "telemetry",
+        "evidence",
+        "timing",
+        "processes",
+        "hosts",
+        "prediction",
+        "preparation",
+        "learning",
+        "heats",
+        "ab",
+    ),
     "reports": ("wording", "charts", "text", "formats", "page"),
 }
 """Of packages: each room may import those before it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +12,8 @@ from bench import catalogue
 from bench.spec import Plan
 from harness.record import Machine, Record
 from reports.formats import export
-from results import store
+from results import publishing, store
+from results.compaction import MANIFEST, compact
 from results.compare import Comparison
 from results.compare import compare as compared
 from results.idle import error_rate, load
@@ -122,3 +125,22 @@ def _frame(rows: Sequence[dict[str, object]], columns: Sequence[str]) -> pd.Data
     import pandas as pd
 
     return pd.DataFrame(rows, columns=list(columns)).convert_dtypes()
+
+
+def published(folder: Where, out: Where) -> Path:
+    """Write a run into a folder that others can compare with, without names, hosts and paths of ours. Raises ValueError
+    where there is something already."""
+    run, target = Run(folder), Path(out)
+    if target.exists():
+        raise ValueError(f"{str(out)!r} is there already: give a folder that can be made")
+    made = publishing.published(run.records, run.machine, run.plan)
+    for record in made.records:
+        store.write(record, target, machine=made.machine, plan=made.plan)
+    compact(target)
+    # What it was made of says nothing more.
+    (target / "records" / MANIFEST).unlink()
+    (target / "plan.json").write_text(json.dumps(made.plan.to_json(), indent=2), encoding="utf-8")
+    (target / "machine.json").write_text(json.dumps(dataclasses.asdict(made.machine), indent=2), encoding="utf-8")
+    (target / "left-out.txt").write_text("\n".join(publishing.LEFT_OUT) + "\n", encoding="utf-8")
+    Run(target).render()
+    return target

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,18 +18,21 @@ from bench.composition import compose
 from bench.plans import customise, known_plan
 from bench.spec import Overrides, Phase, Plan, parse_composition
 from harness.heats.sweep import Sweep, check_resumable
+from harness.hosts.leader import Leader, Listening
 from harness.preparation.forecast import forecast, without_those_that_do_not_fit
 from harness.preparation.narrowing import narrowed
 from harness.preparation.pacing import paces_of
 from harness.preparation.prepared import Prepared, look, prepare
+from harness.preparation.sniffing import sniff
 from harness.processes.fork_server import ForkServer
 from harness.record import Record
 from harness.telemetry.driver import overlooked
-from reports.text import dry_run, predicted
+from reports.text import dry_run, hosts, predicted
 from reports.text.live import Live
 from results import store
 from results.compaction import compact
 from results.compare import most_telling
+from results.remote import Remote, here, is_url
 
 
 def run(
@@ -51,7 +55,8 @@ def run(
 ) -> Run:
     """Measure a plan, or `models` under `techniques`, each of one or several joined by +, as `trainpace run` does.
 
-    `out` is the folder in which the run makes its own; `resume` is that of an unfinished run, whose plan is taken.
+    `out` is the folder in which the run makes its own, or a URL of one; `resume` is that of an unfinished run, whose
+    plan is taken.
     Raises ValueError for what cannot be measured, and Unfinished if it was interrupted or could not be kept.
     """
     overrides = Overrides(
@@ -69,9 +74,10 @@ def run(
     if resume is not None and (plan != "quick" or device or overrides != Overrides()):
         raise ValueError("resume takes its plan from the run: leave out the plan and all that shapes it")
     files = [Path(file) for file in plugins]
-    earlier = None if resume is None else Path(resume)
+    earlier = None if resume is None else here(str(resume))
     with prepared(plan, overrides, device=device, plugins=files, resume=earlier) as (fork_server, made):
-        return measure(fork_server, made, earlier or new_folder(Path(out), made.plan.name))
+        folder, there = place(out, made.plan.name, resume)
+        return measure(fork_server, made, folder, there=there)
 
 
 @contextmanager
@@ -84,17 +90,19 @@ def prepared(
     modules: Sequence[str] = (),
     change: Callable[[Plan], Plan] = lambda plan: plan,
     resume: Path | None = None,
+    listening: Listening | None = None,
 ) -> Iterator[tuple[ForkServer, Prepared]]:
     """What will be measured, and the fork server that its arms come from.
 
     A plan of that name is made for this machine, with what was asked for in place of its own, or taken from the run to
-    `resume`; `change` has the last word. `modules` are what the fork server imports beside plugins. Raises ValueError.
+    `resume`; `change` has the last word. `modules` are what the fork server imports beside plugins. With `listening`
+    arms may span the hosts that join there. Raises ValueError.
     """
     if not plugins:
         # What a plugin adds, only the registry knows.
         catalogue.check(overrides.compositions, plan if isinstance(plan, str) else None)
     # The fork server imports torch while this process does: both need it, and neither waits for the other.
-    with fork_server(plugins, modules) as server:
+    with fork_server(plugins, modules, listening) as server:
         chosen = plan_of(resume) if resume is not None else plan
         if isinstance(chosen, str):
             chosen = _choose(server, chosen, device, overrides)
@@ -102,9 +110,13 @@ def prepared(
 
 
 @contextmanager
-def fork_server(files: Sequence[Path] = (), modules: Sequence[str] = ()) -> Iterator[ForkServer]:
-    """A fork server that knows the plugins, as this process then does too, and further modules."""
-    with ForkServer(modules=[*modules, *(str(file.resolve()) for file in files)]) as started:
+def fork_server(
+    files: Sequence[Path] = (), modules: Sequence[str] = (), listening: Listening | None = None
+) -> Iterator[ForkServer]:
+    """A fork server that knows the plugins, as this process then does too, and further modules. With `listening` it is
+    one of several hosts, once the others have joined."""
+    known = [*modules, *(str(file.resolve()) for file in files)]
+    with Leader(listening, modules=known, say=print) if listening else ForkServer(modules=known) as started:
         for file in files:
             plugins.load_file(file)
         yield started
@@ -128,17 +140,46 @@ def plan_of(folder: Path) -> Plan:
         raise ValueError(f"run {str(folder)!r} has no readable plan.json: give a folder that run has made") from error
 
 
+def place(out: Where, name: str, resume: Where | None = None) -> tuple[Path, Remote | None]:
+    """The folder of a run that begins now, or goes on, and where it is kept besides, if that is said by a URL. Raises
+    ValueError if another has begun there in this second."""
+    if resume is not None:
+        return (there.folder, there) if (there := _remote(str(resume))) else (Path(resume), None)
+    if not is_url(str(out)):
+        return new_folder(Path(out), name), None
+    there = Remote(f"{str(out).rstrip('/')}/{_stamped(name)}")
+    return _fresh(there.folder), there
+
+
+def _remote(text: str) -> Remote | None:
+    return Remote(text) if is_url(text) else None
+
+
 def new_folder(out: Path, name: str) -> Path:
     """Where a run that begins now is kept. Raises ValueError if another has begun there in this second."""
-    folder = out / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}"
+    return _fresh(out / _stamped(name))
+
+
+def _stamped(name: str) -> str:
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}"
+
+
+def _fresh(folder: Path) -> Path:
     if folder.exists():
         raise ValueError(f"run {str(folder)!r} was begun in this very second: start again, or use another --out")
     return folder
 
 
-def measure(fork_server: ForkServer, prepared: Prepared, folder: Path, run_id: str | None = None) -> Run:
+def measure(
+    fork_server: ForkServer,
+    prepared: Prepared,
+    folder: Path,
+    run_id: str | None = None,
+    *,
+    there: Remote | None = None,
+) -> Run:
     """Carry out the plan into the folder, with what was measured there before, and render the report. Records have the
-    `run_id`, by default the name of the folder.
+    `run_id`, by default the name of the folder. All of it is put `there` too.
 
     Raises Unfinished if it is interrupted, or if the folder cannot be written.
     """
@@ -147,6 +188,10 @@ def measure(fork_server: ForkServer, prepared: Prepared, folder: Path, run_id: s
         check_resumable(prepared, finished, store.read_machine(folder))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plan.json").write_text(json.dumps(prepared.plan.to_json(), indent=2), encoding="utf-8")
+    if isinstance(fork_server, Leader):
+        sniffed = sniff(fork_server, prepared.plan.device)
+        (folder / "hosts.json").write_text(json.dumps(dataclasses.asdict(sniffed), indent=2), encoding="utf-8")
+        print(hosts.told(sniffed))
     forecasts = forecast(prepared, fork_server)
     print(predicted.memory(prepared, forecasts))
     prepared = without_those_that_do_not_fit(prepared, forecasts)
@@ -157,8 +202,16 @@ def measure(fork_server: ForkServer, prepared: Prepared, folder: Path, run_id: s
     with Live(prepared.plan) as live:
 
         def keep(record: Record) -> None:
-            store.write(record, folder, machine=prepared.machine, plan=prepared.plan)
+            part = store.write(record, folder, machine=prepared.machine, plan=prepared.plan)
+            if there:
+                there.push(part)
             live.record(record)
+
+        def rendered() -> Path:
+            page = Run(folder).render()
+            if there:
+                there.sync()
+            return page
 
         sweep = Sweep(
             prepared,
@@ -167,7 +220,7 @@ def measure(fork_server: ForkServer, prepared: Prepared, folder: Path, run_id: s
             choose=lambda records: most_telling(records, prepared.machine),
             show=live.progress,
             # Whatever ends the run, Ctrl-C or worse, leaves the report of what there was.
-            paused=lambda: Run(folder).render(),
+            paused=rendered,
             finished=finished,
             forecasts=forecasts,
             log=(folder / "arms.log").resolve(),
@@ -177,14 +230,18 @@ def measure(fork_server: ForkServer, prepared: Prepared, folder: Path, run_id: s
         except OSError as error:
             raise Unfinished(
                 f"{unwritten(error)}; finished arms are kept in {folder}: make room or a way to write there, and go on "
-                f"with: trainpace run --resume {folder}",
+                f"with: trainpace run --resume {there.url if there else folder}",
                 folder,
                 interrupted=False,
             ) from error
         except KeyboardInterrupt:
             shown = f"; their report: {Run(folder).render()}" if store.has_records(folder) else ""
+            with contextlib.suppress(OSError):
+                if there:
+                    there.sync()
             raise Unfinished(
-                f"interrupted; finished arms are kept{shown}; go on with: trainpace run --resume {folder}",
+                f"interrupted; finished arms are kept{shown}; go on with: trainpace run --resume "
+                f"{there.url if there else folder}",
                 folder,
                 interrupted=True,
             ) from None
@@ -195,4 +252,6 @@ def measure(fork_server: ForkServer, prepared: Prepared, folder: Path, run_id: s
     # Where there is no room for it, the parts are as good.
     with contextlib.suppress(OSError):
         compact(folder)
+    if there:
+        there.sync()
     return made

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
-from typing import Annotated
+import warnings
+from typing import Annotated, NoReturn
 
 import typer
 
 from bench import __version__
+from bench.causes import DamagedRecords
 from bench.cli.calibration import calibration
 from bench.cli.check_technique import check_technique
 from bench.cli.compare import compare
@@ -19,8 +22,10 @@ from bench.cli.fit import fit
 from bench.cli.gate import gate
 from bench.cli.history import history
 from bench.cli.init import init
+from bench.cli.join import join
 from bench.cli.judge import judge
 from bench.cli.list import list_
+from bench.cli.publish import publish
 from bench.cli.query import query
 from bench.cli.report import report
 from bench.cli.run import run
@@ -61,11 +66,31 @@ app.command()(gate)
 app.command()(calibration)
 app.command()(history)
 app.command()(query)
+app.command()(publish)
+app.command()(join)
 app.command()(init)
+
+
+_python_says = warnings.formatwarning
+
+
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """What a warning says, and of our own not from where."""
+    ours = category is DamagedRecords
+    return f"trainpace: {message}\n" if ours else _python_says(message, category, filename, lineno, line)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def main() -> None:
     """The entry point of the `trainpace` command."""
+    # Schedulers end what has used up its time by this: it keeps what Ctrl-C keeps.
+    signal.signal(signal.SIGTERM, _interrupt)
+    warnings.formatwarning = _warning
     for stream in (sys.stdout, sys.stderr):
         # A locale that lacks a letter shows another one, and ends nothing.
         if isinstance(stream, io.TextIOWrapper):

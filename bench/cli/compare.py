@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from bench.cli.console import usage_errors
+from bench.cli.options import KEPT, kept
 
 
 class Format(StrEnum):
@@ -19,7 +20,10 @@ class Format(StrEnum):
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="One run, or two: the second is compared with the first.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(parser=kept, metavar=KEPT, help="One run, or two: the second is compared with the first."),
+    ],
     output: Annotated[Format, typer.Option("--format", help="table, json, csv or markdown.")] = Format.TABLE,
     force: Annotated[bool, typer.Option("--force", help="Compare runs of different machines or data.")] = False,
 ) -> None:

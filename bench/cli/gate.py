@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -116,10 +115,6 @@ def gate(
 def _no_other_exit(folder: Path) -> Iterator[None]:
     """Whatever else happens is no verdict: Python's own exit code for an error would say that one side is slower."""
 
-    def interrupt(*_: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     except (typer.Exit, ValueError, ArmFailed, ForkServerFailed):
@@ -131,8 +126,6 @@ def _no_other_exit(folder: Path) -> Iterator[None]:
     except Exception as error:
         traceback.print_exc()
         fail(f"the gate itself failed: {type(error).__name__}: {error}", ExitCode.INVALID)
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _calibrate(asked: Asked, count: int, slowdowns: Sequence[float] | None, folder: Path) -> None:

@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from bench.cli.console import usage_errors
+from bench.cli.options import KEPT, kept
 
 
 def history(
-    runs: Annotated[list[Path], typer.Argument(help="Finished runs of one machine.")],
+    runs: Annotated[list[Path], typer.Argument(parser=kept, metavar=KEPT, help="Finished runs of one machine.")],
     reference: Annotated[
         str | None, typer.Option(help="A workload that is in every run and that no change touches. Default: gpt2/nano.")
     ] = None,

@@ -21,6 +21,19 @@ class Format(StrEnum):
     JSON = "json"
 
 
+def kept(text: str) -> Path:
+    """The folder of a run, or of runs: a path, or a URL, from which records are fetched."""
+    from results import remote
+
+    try:
+        return remote.here(text)
+    except OSError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+KEPT = "RUN"
+"""What stands for such a folder in a command's help."""
+
 Models = Annotated[
     list[str] | None,
     typer.Option(help="FAMILY/SIZE, FILE.py:FUNCTION, a model folder or a Hugging Face id. May repeat."),

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from bench.cli.console import usage_errors
+from bench.cli.options import KEPT, kept
 
 
 class Format(StrEnum):
@@ -20,7 +21,10 @@ class Format(StrEnum):
 def query(
     sql: Annotated[str, typer.Argument(help="Over the tables runs, arms, steps, comparisons and records.")],
     runs: Annotated[
-        list[Path] | None, typer.Argument(help="Runs, or folders with runs. Default: runs.", show_default=False)
+        list[Path] | None,
+        typer.Argument(
+            parser=kept, metavar=KEPT, help="Runs, or folders with runs, or URLs. Default: runs.", show_default=False
+        ),
     ] = None,
     output: Annotated[Format, typer.Option("--format", help="table, json or csv.")] = Format.TABLE,
 ) -> None:

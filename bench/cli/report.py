@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from bench.cli.console import usage_errors
+from bench.cli.options import KEPT, kept
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Finished runs.")],
+    runs: Annotated[list[Path], typer.Argument(parser=kept, metavar=KEPT, help="Finished runs.")],
     out: Annotated[Path | None, typer.Option(help="The HTML file; default: report.html in the first run.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Put runs of different machines or data together.")] = False,
 ) -> None:

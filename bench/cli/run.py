@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bench.api import Run
     from harness.preparation.prepared import Prepared
     from harness.processes.fork_server import ForkServer
+    from results.remote import Remote
 
 
 def run(
@@ -37,8 +38,8 @@ def run(
     data: Data = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
-    out: Annotated[Path, typer.Option(help="Where the run's own folder is made.")] = Path("runs"),
-    resume: Annotated[Path | None, typer.Option(help="The folder of an unfinished run to complete.")] = None,
+    out: Annotated[str, typer.Option(help="Where the run's own folder is made: a path, or a URL as s3://...")] = "runs",
+    resume: Annotated[str | None, typer.Option(help="The folder, or URL, of an unfinished run to complete.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the arms, with the memory that each will take, and stop.")
     ] = False,
@@ -46,6 +47,16 @@ def run(
     calibrate: Annotated[
         int | None,
         typer.Option(min=1, help="Heats of idle copies of the baseline: how often is it wrong here?"),
+    ] = None,
+    hosts: Annotated[
+        int | None, typer.Option(min=2, help="Machines, with this one, that arms of several ranks are spread over.")
+    ] = None,
+    listen: Annotated[str, typer.Option(help="HOST:PORT where the others join.")] = "0.0.0.0:29500",
+    token_file: Annotated[Path, typer.Option(help="The token that the others show; made if it is not there.")] = Path(
+        "trainpace.token"
+    ),
+    ranks_per_host: Annotated[
+        int | None, typer.Option(min=1, help="Ranks on each host. Default: one for each GPU, else one.")
     ] = None,
 ) -> None:
     """Measure a plan, or models under techniques, and render the report."""
@@ -73,12 +84,22 @@ def run(
             raise ValueError(
                 "--json prints what --dry-run would: give both, or for a finished run compare --format json"
             )
+        if hosts is None and ranks_per_host is not None:
+            raise ValueError("--ranks-per-host is of a run on several machines: give --hosts too")
         if not plugin:
             # Before anything that takes seconds to import.
             catalogue.check(overrides.compositions, plan)
         from bench.api import runs
         from bench.cli import calibrating
+        from harness.hosts import wire
+        from harness.hosts.leader import Listening
+        from results import remote
 
+        listening = (
+            Listening(others=hosts - 1, address=wire.address(listen), token_file=token_file, ranks_each=ranks_per_host)
+            if hosts
+            else None
+        )
         with runs.prepared(
             plan or "quick",
             overrides,
@@ -86,17 +107,18 @@ def run(
             plugins=plugin or (),
             modules=calibrating.MODULES if calibrate else (),
             change=calibrating.rivals if calibrate else lambda plan: plan,
-            resume=resume,
+            resume=None if resume is None else remote.here(resume),
+            listening=listening,
         ) as (fork_server, prepared):
             if dry_run:
                 _print_plan(prepared, fork_server, as_json=as_json)
                 return
-            folder = resume or runs.new_folder(out, prepared.plan.name)
+            folder, there = runs.place(out, prepared.plan.name, resume)
             if calibrate:
                 calibrating.calibrate(prepared.plan, fork_server, calibrate, folder)
                 return
-            made = runs.measure(fork_server, prepared, folder)
-        _conclude(made)
+            made = runs.measure(fork_server, prepared, folder, there=there)
+        _conclude(made, there)
 
 
 def _print_plan(prepared: Prepared, fork_server: ForkServer, *, as_json: bool) -> None:
@@ -115,7 +137,7 @@ def _print_plan(prepared: Prepared, fork_server: ForkServer, *, as_json: bool) -
         typer.echo(dry_run.dry_run(prepared, forecasts, paces, left_out))
 
 
-def _conclude(made: Run) -> None:
+def _conclude(made: Run, there: Remote | None) -> None:
     """Print the comparison and say where it and the report are."""
     from bench.cli import comparing
     from harness.record import Status
@@ -126,7 +148,8 @@ def _conclude(made: Run) -> None:
     comparing.print_table(comparisons)
     said = [sentences.answer(comparisons), predicted.errors(comparisons)]
     typer.echo("\n".join(filter(None, said)))
-    typer.echo(f"\nrun:    {made.folder}\nreport: {made.folder / 'report.html'}")
+    where = there.url if there else made.folder
+    typer.echo(f"\nrun:    {where}\nreport: {made.folder / 'report.html'}")
     if any(row.status in (Status.CRASHED, Status.OOM, Status.DIVERGED, Status.TIMEOUT) for row in comparisons):
         typer.echo(f"log:    {made.folder / 'arms.log'}, with the whole tracebacks")
     if not any(row.status is Status.OK for row in comparisons):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from torch._C._autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEvent
@@ -64,8 +65,9 @@ def _operators(events: Iterable[FunctionEvent]) -> list[FunctionEvent]:
     return [event for event in events if event.name.startswith(("aten::", "autograd::", "torch::autograd"))]
 
 
-def over_ranks(ranks: Sequence[dict[str, float] | None]) -> dict[str, float | int | None]:
-    """The certificate's fields: means over the ranks, and the rank that the others wait for.
+def over_ranks(ranks: Sequence[dict[str, float] | None]) -> dict[str, Any]:
+    """The certificate's fields: means over the ranks, each rank's exposed communication, and the rank that the others
+    wait for.
 
     The slowest rank has the least exposed communication, for it arrives last; `slowest_rank_lag` is by how large a
     share of the step that of the others exceeds its own, on the mean.
@@ -81,4 +83,5 @@ def over_ranks(ranks: Sequence[dict[str, float] | None]) -> dict[str, float | in
         "exposed_communication_share": statistics.fmean(waits),
         "slowest_rank": slowest,
         "slowest_rank_lag": statistics.fmean(others) - waits[slowest],
+        "rank_exposed_shares": waits,
     }

@@ -48,6 +48,7 @@ class Arm:
         self._process: Process | None = None
         self._between_turns: BetweenTurns | None = None
         self._parked = Parked()
+        self._rank_times_s: list[list[float]] = []
         self.free_bytes: dict[int, int] = {}
         """What was left of each device that the arm is on, when its memory was last asked for."""
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -165,6 +166,7 @@ class Arm:
 
     def _start(self, fork_server: ForkServer) -> None:
         self._process = fork_server.fork(self._request, self._ranks.count)
+        self.measurement.rank_hosts = list(self._process.hosts)
         built = self._call({"do": "build"})[0]
         self.measurement.build_s, self._compute, self._batch = built["build_s"], built["compute"], built["batch"]
         times_s = self.measurement.warmup_step_times_s
@@ -206,6 +208,10 @@ class Arm:
         if self._between_turns is not None:
             self._between_turns.end()
         add_turn(self.measurement, index, answer)
+        if self._ranks.count > 1:
+            before = self._rank_times_s or [[]] * self._ranks.count
+            self._rank_times_s = [[*own, *taken] for own, taken in zip(before, answer["of_ranks"], strict=True)]
+            self.measurement.rank_step_times_s = [statistics.median(times_s) for times_s in self._rank_times_s]
 
     def _read_peaks(self) -> None:
         answers = self._call({"do": "peaks"})

@@ -28,7 +28,8 @@ def steps_together(answers: Sequence[Message], replicas: int) -> Message:
     }
     host_s = max(answer["host_s"] for answer in answers)
     losses = rank_means([answer["losses"] for answer in answers])
-    return {**slowest, **loads, "losses": losses, "host_s": host_s}
+    of_ranks = [answer["step_times_s"] for answer in answers]
+    return {**slowest, **loads, "losses": losses, "host_s": host_s, "of_ranks": of_ranks}
 
 
 def add_window(measurement: Measurement, window: Message) -> None:

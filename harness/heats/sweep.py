@@ -334,7 +334,7 @@ class Sweep:
     def _finish(self, record: Record) -> None:
         record = dataclasses.replace(
             record,
-            command=command(self._plan, record.workload, record.techniques),
+            command=command(self._plan, record.workload, record.techniques, len(self._prepared.machine.hosts)),
             predicted_peak_bytes=self._forecasts.of(record.workload, record.techniques).peak_bytes,
         )
         self._keep(record)
@@ -402,8 +402,8 @@ def check_resumable(prepared: Prepared, finished: Sequence[Record], before: Mach
             )
 
 
-def command(plan: Plan, workload: str, label: str) -> str:
-    """The command line that measures this arm against its baseline again."""
+def command(plan: Plan, workload: str, label: str, hosts: int = 0) -> str:
+    """The command line that measures this arm against its baseline again, on so many hosts if that is not one."""
     spec = next(spec for spec in plan.workloads if spec.name == workload)
     options: Mapping[str, object] = {
         "--model": spec.model,
@@ -416,6 +416,7 @@ def command(plan: Plan, workload: str, label: str) -> str:
         "--text-column": spec.text_column,
         "--label-column": spec.label_column,
         "--repetitions": plan.repetitions,
+        "--hosts": hosts or None,
     }
     base = plan.name.removesuffix(CUSTOM)
     words = [base] if base in plans() else []

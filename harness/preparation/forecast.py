@@ -131,8 +131,9 @@ def _of_entry(prepared: Prepared, entry: Entry, fork_server: ForkServer) -> Iter
             **answer,
         )
         if made.peak_bytes is not None:
-            # Ranks share the machine's memory, and have a GPU each.
-            devices = 1 if prepared.plan.device == "cpu" else made.ranks
+            # Ranks share the memory of their host, and have a GPU each.
+            on_one = prepared.host.ranks_each if prepared.host.hosts > 1 else made.ranks
+            devices = -(-made.ranks // on_one) if prepared.plan.device == "cpu" else made.ranks
             made = dataclasses.replace(made, device_bytes=made.peak_bytes // devices)
         yield trial, made
 

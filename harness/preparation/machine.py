@@ -66,14 +66,15 @@ def matmul_peaks(device: str) -> dict[str, float]:
     The size is 1024 on a CPU (512 for the half formats, which can be very slow there) and 8192 on a GPU.
     """
     formats = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    peaks = {name: _matmul_peak(torch.device(device), dtype) for name, dtype in formats.items()}
+    peaks = {name: matmul_peak(torch.device(device), dtype) for name, dtype in formats.items()}
     if device == "cuda":
         let_products_round_to_tf32()
-        peaks["tf32"] = _matmul_peak(torch.device(device), torch.float32)
+        peaks["tf32"] = matmul_peak(torch.device(device), torch.float32)
     return peaks
 
 
-def _matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
+def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of the fastest of several square matrix products."""
     size = 8192 if device.type == "cuda" else 1024 if dtype == torch.float32 else 512
     left = torch.randn(size, size, device=device).to(dtype)
     right = torch.randn(size, size, device=device).to(dtype)
@@ -101,10 +102,11 @@ def memory_rates(device: str) -> dict[str, float]:
     """Task: bytes a second that additions of float32 tensors read and write, from and to memory and, on a CPU, the
     caches."""
     sizes = {"memory": UNCACHED_BYTES} | ({"caches": CACHED_BYTES} if device == "cpu" else {})
-    return {name: _memory_rate(torch.device(device), size) for name, size in sizes.items()}
+    return {name: memory_rate(torch.device(device), size) for name, size in sizes.items()}
 
 
-def _memory_rate(device: torch.device, size: int) -> float:
+def memory_rate(device: torch.device, size: int) -> float:
+    """Bytes a second that additions of float32 tensors of so many bytes read and write, at best."""
     left, right, result = (torch.ones(size // 4, device=device) for _ in range(3))
     times = UNCACHED_BYTES // size
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
+import json
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -98,7 +100,14 @@ def device_facts(fork_server: ForkServer, device: str) -> Message:
 def look(fork_server: ForkServer, device: str | None) -> Host:
     """What the machine offers on the device; None: the one that torch prefers. Raises ValueError if it is missing."""
     where: str = device or fork_server.run("harness.preparation.machine:default_device", {}, TASK_TIMEOUT_S)
-    return host(where, device_facts(fork_server, where), need_bytes(fork_server, where))
+    return _with_hosts(host(where, device_facts(fork_server, where), need_bytes(fork_server, where)), fork_server)
+
+
+def _with_hosts(here: Host, fork_server: ForkServer) -> Host:
+    """With what others lend that have joined."""
+    if not fork_server.hosts:
+        return here
+    return dataclasses.replace(here, hosts=len(fork_server.hosts), ranks_each=fork_server.ranks_each(here.device))
 
 
 def need_bytes(fork_server: ForkServer, device: str) -> Callable[[WorkloadSpec], int | None]:
@@ -126,7 +135,7 @@ def prepare(plan: Plan, fork_server: ForkServer) -> Prepared:
     """Resolve the plan. Raises ValueError, naming the bad value and the valid ones, if any part of it cannot run."""
     composed = {trial.label: compose(trial.techniques) for trial in plan.trials(plan.workloads[0])}
     facts = device_facts(fork_server, plan.device)
-    here: Host = host(plan.device, facts)
+    here = _with_hosts(host(plan.device, facts), fork_server)
     corpora = {source: open_corpus(*source) for source in {spec.source for spec in plan.workloads}}
     entries = tuple(entry(fork_server, spec, corpora[spec.source]) for spec in plan.workloads)
     reasons = {
@@ -136,13 +145,21 @@ def prepare(plan: Plan, fork_server: ForkServer) -> Prepared:
     }
     unsupported = {key: reason for key, reason in reasons.items() if reason}
     _check_ranks(entries, composed, here, unsupported)
+    machine = describe_machine(fork_server, plan.device, facts)
     return Prepared(
         plan=plan,
-        machine=describe_machine(fork_server, plan.device, facts),
+        machine=_of_hosts(machine, fork_server) if fork_server.hosts else machine,
         host=here,
         entries=entries,
         unsupported=unsupported,
     )
+
+
+def _of_hosts(machine: Machine, fork_server: ForkServer) -> Machine:
+    """The machine that several hosts are together, of which this one leads."""
+    identity = [machine.machine_id, *fork_server.hosts[1:], fork_server.ranks_each(machine.device)]
+    machine_id = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
+    return dataclasses.replace(machine, machine_id=machine_id, hosts=fork_server.hosts)
 
 
 def _check_ranks(

@@ -1,4 +1,5 @@
-"""JSON lines over a socket pair: how a run talks with its arms. Both ends block; nobody polls."""
+"""JSON lines over a stream socket: how a run talks with its arms, here and on other hosts. Both ends block; nobody
+polls."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import json
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 from harness.message import Message
 
@@ -15,12 +16,20 @@ class Closed(Exception):
     """The other end is gone."""
 
 
-class Channel:
-    """One end of a stream socket that carries one JSON object a line."""
+class Garbled(Closed):
+    """The other end has said something else than JSON: nothing that follows can be understood."""
 
-    def __init__(self, connection: socket.socket) -> None:
+
+class Channel:
+    """One end of a stream socket that carries one JSON object a line; of at most so many bytes, if that is said."""
+
+    def __init__(self, connection: socket.socket, line_bytes: int | None = None) -> None:
         self._socket = connection
         self._buffer = b""
+        self.line_bytes = line_bytes
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
 
     def send(self, message: Message) -> None:
         """Raises Closed if the other end is gone."""
@@ -38,25 +47,29 @@ class Channel:
     ) -> Message:
         """The next message. With `on_tick` it is called every `tick_s` seconds of waiting.
 
-        Raises Closed if the other end is gone and TimeoutError after `timeout_s`.
+        Raises Closed if the other end is gone, Garbled if it sends what is no message, and TimeoutError after
+        `timeout_s`.
         """
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while b"\n" not in self._buffer:
-            waits = [tick_s] if on_tick is not None else []
-            if deadline is not None:
-                waits.append(max(0.0, deadline - time.monotonic()))
-            wait_s = min((wait for wait in waits if wait is not None), default=None)
-            if select.select([self._socket], [], [], wait_s)[0]:
-                self._fill()
-            elif deadline is not None and time.monotonic() >= deadline:
-                raise TimeoutError
-            elif on_tick is not None:
-                on_tick()
+        return next(message for _, message in arriving([self], timeout_s, tick_s=tick_s, on_tick=on_tick))
+
+    def next_line(self) -> Message | None:
+        """The next message, if it is here already."""
+        end = self._buffer.find(b"\n")
+        if self.line_bytes is not None and max(end, len(self._buffer) if end < 0 else 0) > self.line_bytes:
+            raise Garbled
+        if end < 0:
+            return None
         line, _, self._buffer = self._buffer.partition(b"\n")
-        message: Message = json.loads(line)
+        try:
+            message = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise Garbled from error
+        if not isinstance(message, dict):
+            raise Garbled
         return message
 
-    def _fill(self) -> None:
+    def fill(self) -> None:
+        """Take in what has arrived, at least something. Raises Closed if the other end is gone."""
         try:
             data = self._socket.recv(1 << 16)
         except OSError as error:
@@ -67,3 +80,34 @@ class Channel:
 
     def close(self) -> None:
         self._socket.close()
+
+
+def arriving(
+    channels: Sequence[Channel],
+    timeout_s: float | None = None,
+    *,
+    tick_s: float | None = None,
+    on_tick: Callable[[], object] | None = None,
+) -> Iterator[tuple[int, Message]]:
+    """One message of each, as they come, with the index of its channel. Whoever is gone is noticed at once, whatever
+    the others are at. Raises as `Channel.receive` does."""
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    waiting = dict(enumerate(channels))
+    while True:
+        for index, channel in list(waiting.items()):
+            if (message := channel.next_line()) is not None:
+                del waiting[index]
+                yield index, message
+        if not waiting:
+            return
+        waits = [tick_s] if on_tick is not None else []
+        if deadline is not None:
+            waits.append(max(0.0, deadline - time.monotonic()))
+        wait_s = min((wait for wait in waits if wait is not None), default=None)
+        ready = select.select(list(waiting.values()), [], [], wait_s)[0]
+        for channel in ready:
+            channel.fill()
+        if not ready and deadline is not None and time.monotonic() >= deadline:
+            raise TimeoutError
+        if not ready and on_tick is not None:
+            on_tick()

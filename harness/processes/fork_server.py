@@ -21,7 +21,7 @@ from typing import Any
 
 from bench.causes import is_echo, killed_by
 from harness.message import Message
-from harness.processes.channel import Channel, Closed
+from harness.processes.channel import Channel, Closed, Garbled, arriving
 from harness.processes.failures import ArmFailed, ForkServerFailed
 from harness.record import Status
 
@@ -29,14 +29,27 @@ MESSAGE_BYTES = 1 << 16
 """The largest request or answer on the control socket."""
 
 
-def _failure(answers: Sequence[Message]) -> ArmFailed:
+def failure(answers: Sequence[Message]) -> ArmFailed:
     """What has failed, by the rank that the others were let down by."""
     failed = sorted((answer for answer in answers if "failed" in answer), key=lambda item: is_echo(item["reason"]))
     return ArmFailed(Status(failed[0]["failed"]), failed[0]["reason"])
 
 
+def how_it_ended(ended: Message) -> ArmFailed:
+    """In words, what a fork server knows of a process that is no more."""
+    if ended.get("out_of_memory"):
+        return ArmFailed(Status.OOM, "killed by the kernel: out of memory")
+    code = ended["status"]
+    if os.WIFSIGNALED(code):
+        return ArmFailed(Status.CRASHED, f"the process was {killed_by(os.WTERMSIG(code))}")
+    return ArmFailed(Status.CRASHED, f"the process ended on its own with exit code {os.WEXITSTATUS(code)}")
+
+
 class Process:
-    """A forked arm, seen from the run that asked for it: one channel a rank."""
+    """A forked arm, seen from the run that asked for it: one channel a rank. `hosts` names where each rank is, where
+    that is not here alone."""
+
+    hosts: Sequence[str] = ()
 
     def __init__(self, fork_server: ForkServer, pid: int, channels: list[Channel]) -> None:
         self.pid = pid
@@ -55,22 +68,22 @@ class Process:
 
         Raises ArmFailed, and ends the arm, if a rank reports a failure, dies or does not answer in `timeout_s`.
         """
-        deadline = time.monotonic() + timeout_s
-        answers: list[Message] = []
+        answers: dict[int, Message] = {}
         try:
             for channel in self._channels:
                 channel.send(command)
-            for channel in self._channels:
-                answers.append(channel.receive(deadline - time.monotonic(), tick_s=tick_s, on_tick=on_tick))
+            for index, answer in arriving(self._channels, timeout_s, tick_s=tick_s, on_tick=on_tick):
+                answers[index] = answer
+        except Garbled:
+            self.kill()
+            raise ArmFailed(Status.CRASHED, f"what came as answer to {command['do']!r} is no message") from None
         except Closed:
-            raise self._death(answers) from None
+            raise self._death(list(answers.values())) from None
         except TimeoutError:
-            self.kill()
-            raise ArmFailed(Status.TIMEOUT, f"no answer to {command['do']!r} within {timeout_s:g} s") from None
-        if any("failed" in answer for answer in answers):
-            self.kill()
-            raise _failure(answers)
-        return answers
+            raise self._silence(f"no answer to {command['do']!r} within {timeout_s:g} s") from None
+        if any("failed" in answer for answer in answers.values()):
+            raise self._failed(list(answers.values()))
+        return [answers[index] for index in range(len(self._channels))]
 
     def _death(self, heard: Sequence[Message] = ()) -> ArmFailed:
         """Why the arm is gone: a rank's last words, `heard` before or left behind, else how the process ended."""
@@ -79,16 +92,25 @@ class Process:
             with contextlib.suppress(Closed, TimeoutError):
                 last.append(channel.receive(0.1))
         if any("failed" in words for words in last):
-            self.kill()
-            return _failure(last)
+            return self._failed(last)
+        return self._ended()
+
+    def _failed(self, answers: Sequence[Message]) -> ArmFailed:
+        """End the arm, of which a rank has said how it failed."""
+        self.kill()
+        return failure(answers)
+
+    def _ended(self) -> ArmFailed:
+        """How an arm ended of which no rank has said anything."""
         ended = self._fork_server.reap(self.pid, grace_s=2.0)
         self.close()
-        if ended.get("out_of_memory"):
-            return ArmFailed(Status.OOM, "killed by the kernel: out of memory")
-        code = ended["status"]
-        if os.WIFSIGNALED(code):
-            return ArmFailed(Status.CRASHED, f"the process was {killed_by(os.WTERMSIG(code))}")
-        return ArmFailed(Status.CRASHED, f"the process ended on its own with exit code {os.WEXITSTATUS(code)}")
+        return how_it_ended(ended)
+
+    def _silence(self, what: str) -> ArmFailed:
+        """End the arm, which has not answered in time, when its processes have written into the log where they are."""
+        self._fork_server.reap(self.pid, grace_s=0.0, stacks=True)
+        self.close()
+        return ArmFailed(Status.TIMEOUT, what)
 
     def kill(self) -> None:
         """End the arm and everything it started, and wait until it is gone."""
@@ -139,6 +161,11 @@ class ForkServer:
         self._ready = False
         self._asking = threading.Lock()
 
+    @property
+    def pid(self) -> int:
+        """Of the fork server's own process."""
+        return self._process.pid
+
     def wait_ready(self) -> None:
         """Block until everything is imported. Raises ForkServerFailed if it could not be."""
         if self._ready:
@@ -147,6 +174,15 @@ class ForkServer:
         if "error" in answer:
             raise ForkServerFailed(f"the fork server could not start: {answer['error']}")
         self._ready = True
+
+    @property
+    def hosts(self) -> list[str]:
+        """By name, where arms are forked, if that is not here alone."""
+        return []
+
+    def ranks_each(self, device: str) -> int:
+        """How many ranks an arm may have on each of these hosts."""
+        return 0
 
     def fork(self, request: Message, ranks: int = 1) -> Process:
         """Fork an arm of `ranks` processes. The request is that of `harness.processes.worker`, and where it has them
@@ -180,16 +216,24 @@ class ForkServer:
             raise ArmFailed(Status(answer["failed"]), answer["reason"])
         return answer["answer"]
 
-    def reap(self, pid: int, grace_s: float) -> Message:
-        """Wait until the arm has ended, at most `grace_s` on its own, then by force. Ended arms answer status 0."""
-        return self._ask({"reap": pid, "grace_s": grace_s}, [])
+    def reap(self, pid: int, grace_s: float, *, stacks: bool = False) -> Message:
+        """Wait until the arm has ended, at most `grace_s` on its own, then by force. Ended arms answer status 0. With
+        `stacks` its processes write into the log where their threads are, before they are ended."""
+        return self._ask({"reap": pid, "grace_s": grace_s, "stacks": stacks}, [])
 
     def _fork(self, request: Message, ranks: int) -> tuple[int, list[Channel]]:
         pairs = [socket.socketpair() for _ in range(ranks)]
-        answer = self._ask({"fork": request}, [theirs.fileno() for _, theirs in pairs])
-        for _, theirs in pairs:
-            theirs.close()
-        return answer["pid"], [Channel(ours) for ours, _ in pairs]
+        pid = self.fork_with(request, [theirs for _, theirs in pairs])
+        return pid, [Channel(ours) for ours, _ in pairs]
+
+    def fork_with(self, request: Message, connections: Sequence[socket.socket]) -> int:
+        """Fork an arm that has these connections, one a rank, for its own; they are closed here. Returns its pid."""
+        self.wait_ready()
+        answer = self._ask({"fork": request}, [connection.fileno() for connection in connections])
+        for connection in connections:
+            connection.close()
+        pid: int = answer["pid"]
+        return pid
 
     def _ask(self, message: Message, descriptors: list[int]) -> Message:
         # Arms that are certified beside each other end in threads.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import gc
 import importlib
 import json
@@ -44,6 +45,9 @@ PRELOAD = (
     "harness.preparation.machine",
     "harness.preparation.probing",
 )
+STACKS_SIGNAL, STACKS_S = signal.SIGUSR1, 0.5
+"""What asks a process where it is, and the time that it has for its answer."""
+
 # Not torchao.prototype.quantized_training: its import chooses by whether there is a GPU, which arms alone may see.
 OPTIONAL_PRELOAD = ("torchao.quantization.qat", "torch_pruning")
 
@@ -69,10 +73,17 @@ class _Children:
         self._alive.add(pid)
         return {"pid": pid}
 
-    def reap(self, pid: int, grace_s: float) -> Message:
+    def reap(self, pid: int, grace_s: float, stacks: bool = False) -> Message:
+        """How a child ended, at most after `grace_s`, when it is made to. With `stacks` each of its processes is first
+        asked to write where its threads are into the log."""
         if pid not in self._alive:
             return {"status": 0}
         process = psutil.Process(pid)
+        if stacks:
+            for asked in (process, *process.children(recursive=True)):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    asked.send_signal(STACKS_SIGNAL)
+            grace_s = STACKS_S
         _wait_for_exit(pid, grace_s)
         self._look_for_kills()
         for victim in (*process.children(recursive=True), process):
@@ -128,10 +139,9 @@ def _child_main(request: Message, connections: list[socket.socket]) -> None:
         os.environ.update(request.get("environment", {}))
         if "log" in request:
             _write_output_to(request["log"])
-        if "task" in request:
-            worker.answer_task(request["task"], connections[0], request["arguments"])
-        else:
-            worker.main(request, connections)
+        # Written by the signal's handler itself: whatever the interpreter is at.
+        faulthandler.register(STACKS_SIGNAL, file=2)
+        worker.main(request, connections)
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -199,7 +209,7 @@ def main(descriptor: int, modules: Sequence[str]) -> None:
             if "fork" in message:
                 answer = children.fork(message["fork"], descriptors)
             else:
-                answer = children.reap(message["reap"], message["grace_s"])
+                answer = children.reap(message["reap"], message["grace_s"], message.get("stacks", False))
             control.send(json.dumps(answer).encode())
     except OSError:
         # The owner is gone in the middle of an answer.

@@ -55,6 +55,9 @@ COMMANDS = (
 """What a built arm can be told, by the names of the methods that answer."""
 
 
+SOCKET_NAMES = ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+"""The variables that tell gloo, torch's RPC and NCCL which network to use."""
+
 CERTIFIED = ("accuracy", "f1", "scored_samples")
 """Of a classifier's scores, those that every run tells."""
 
@@ -66,7 +69,7 @@ class Worker:
         self._request, self._rank, self._world_size = request, rank, world_size
         self._device = torch.device(request["device"])
         if self._device.type == "cuda":
-            self._device = torch.device("cuda", rank)
+            self._device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
             torch.cuda.set_device(self._device)
         self._techniques = compose(request["techniques"])
         self._batch: int | None = request.get("found_batch")
@@ -323,24 +326,44 @@ def run_rank(request: Message, connection: socket.socket, rank: int, world_size:
     serve(handle, Channel(connection))
 
 
+HERE: Message = {
+    "hosts": 1,
+    "endpoint": "localhost:0",
+    "serves": True,
+    "address": "localhost",
+    # The loopback interface needs no name resolution.
+    "interface": "lo",
+    "id": "",
+}
+"""Of an arm whose ranks are all on this machine, what one of several hosts is told by the leading one (`span`): how
+many there are, where they find each other, this one's address and the interface that has it."""
+
+JOIN_S = 60
+"""In which the launchers of all hosts of an arm have found each other."""
+
+
 def run_ranks(request: Message, connections: list[socket.socket]) -> None:
-    """Serve an arm of several ranks, started and watched by torch.distributed's elastic launcher."""
+    """Serve the ranks that an arm has on this host, started and watched by torch.distributed's elastic launcher."""
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # All ranks are on this machine: the loopback interface needs no name resolution.
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    span: Message = request.get("span", HERE)
+    # What talks between ranks looks up the host's own name otherwise, which may be another network's or none.
+    for name in SOCKET_NAMES[:1] if span is HERE else SOCKET_NAMES:
+        os.environ.setdefault(name, span["interface"])
     # The first rank has the store, not this process: a thread of the store's looks up the name of whoever connects, and
     # a rank that is forked meanwhile inherits the lock of that, and waits for it for ever.
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
+        min_nodes=span["hosts"],
+        max_nodes=span["hosts"],
         nproc_per_node=len(connections),
+        run_id=span["id"],
         rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        local_addr="localhost",
+        rdzv_endpoint=span["endpoint"],
+        rdzv_configs={"is_host": span["serves"], "join_timeout": JOIN_S},
+        local_addr=span["address"],
         start_method="fork",
         max_restarts=0,
         logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
@@ -351,22 +374,45 @@ def run_ranks(request: Message, connections: list[socket.socket]) -> None:
         rank, first = failed.get_first_failure()
         if first.exitcode < 0:  # It could not say so itself, and its end is why the launcher ended the others.
             reason = f"rank {rank} was {killed_by(-first.exitcode)}"
-            Channel(connections[rank]).send({"failed": Status.CRASHED, "reason": reason})
+            Channel(connections[first.local_rank]).send({"failed": Status.CRASHED, "reason": reason})
         raise
 
 
 def _elastic_rank(request: Message, connections: list[socket.socket]) -> None:
-    rank, world_size = int(os.environ["RANK"]), len(connections)
+    rank, world_size, own = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     die_with_parent()
     # What the launcher's own handler would make of this signal here, an exception, is nobody's reason to fail.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for other, connection in enumerate(connections):
-        if other != rank:
+        if other != own:
             connection.close()
     if request["device"] == "cpu":
-        torch.set_num_threads(max(1, torch.get_num_threads() // world_size))
-    torch.distributed.init_process_group("gloo" if request["device"] == "cpu" else "nccl")
-    run_rank(request, connections[rank], rank, world_size)
+        torch.set_num_threads(max(1, torch.get_num_threads() // len(connections)))
+    backend = "gloo" if request["device"] == "cpu" else "nccl"
+    if "span" not in request:
+        torch.distributed.init_process_group(backend)
+    else:
+        _meet(backend, rank, Channel(connections[own]))
+    body(request, connections[own], rank, world_size)
+
+
+def _meet(backend: str, rank: int, channel: Channel) -> None:
+    """Find the ranks of other hosts, and say which one this is: the launchers agree on that among themselves."""
+    try:
+        torch.distributed.init_process_group(backend)
+    except Exception as error:  # Whatever it is, the run has to hear of it.
+        status, reason = describe(error)
+        channel.send({"failed": status, "reason": reason})
+        raise
+    channel.send({"rank": rank})
+
+
+def body(request: Message, connection: socket.socket, rank: int, world_size: int) -> None:
+    """What a rank does: it answers commands, or carries out a task."""
+    if "task" in request:
+        answer_task(request["task"], connection, request["arguments"])
+    else:
+        run_rank(request, connection, rank, world_size)
 
 
 def die_with_parent() -> None:
@@ -376,9 +422,9 @@ def die_with_parent() -> None:
 
 
 def main(request: Message, connections: list[socket.socket]) -> None:
-    """The body of a forked arm."""
-    if len(connections) == 1:
-        run_rank(request, connections[0], 0, 1)
+    """The body of a forked arm, or of a forked task."""
+    if len(connections) == 1 and "span" not in request:
+        body(request, connections[0], 0, 1)
     else:
         run_ranks(request, connections)
 

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from bench.causes import DamagedRecords
 from bench.spec import Plan, WorkloadSpec
 from harness.record import Record
 from results import store
@@ -98,24 +99,45 @@ def test_whatever_ends_it_every_record_is_there_once(
 
 
 @pytest.mark.parametrize("is_compact", [True, False])
-def test_what_is_damaged_is_found_out(tmp_path: Path, *, is_compact: bool) -> None:
+def test_what_is_damaged_is_found_out_and_set_aside(tmp_path: Path, *, is_compact: bool) -> None:
     write(tmp_path, 0, 1)
     if is_compact:
         compact(tmp_path)
+        # What came after it is sound, and stays.
+        write(tmp_path, 2)
     file = store.files(tmp_path)[0]
-    content = file.read_bytes()
-    found = 0
-    for place in range(0, len(content), max(1, len(content) // 100)):
-        file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
-        with pytest.raises(ValueError, match=r"damaged|cannot be read"):
-            store.read(tmp_path)
-        file.write_bytes(content[:place])
-        with pytest.raises(ValueError, match=r"damaged|cannot be read"):
-            store.read(tmp_path)
-        found += 1
-    assert found >= 100
+    content, aside = file.read_bytes(), file.with_name(file.name + store.DAMAGED)
+    places = range(0, len(content), max(1, len(content) // 100))
+    for place in places:
+        for wrong in (content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :], content[:place]):
+            file.write_bytes(wrong)
+            with pytest.warns(DamagedRecords, match=rf"damaged|cannot be read.*set aside as {aside.name}"):
+                found = store.read(tmp_path)
+            assert len(found) == (2 if is_compact else 3)
+            assert aside.read_bytes() == wrong and not file.exists()
+            aside.rename(file)
+    assert len(places) >= 100
     file.write_bytes(content)
-    assert len(store.read(tmp_path)) == 4
+    assert len(store.read(tmp_path)) == (6 if is_compact else 4)
+
+
+def test_parts_outlive_the_damage_of_what_they_were_put_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is killed before the parts are removed, and then loses a bit of the file, has lost nothing."""
+    made = write(tmp_path, 0, 1)
+
+    def killed(file: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            compact(tmp_path)
+    (whole,) = (tmp_path / "records").glob(f"{store.WHOLE}*.parquet")
+    content = whole.read_bytes()
+    whole.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
+    with pytest.warns(DamagedRecords):
+        compact(tmp_path)
+    assert sorted(store.read(tmp_path), key=store.part_name) == sorted(made, key=store.part_name)
 
 
 def test_parts_of_before_have_fewer_columns(tmp_path: Path) -> None:

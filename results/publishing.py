@@ -1,0 +1,105 @@
+"""A run for others: its records and its machine without names, hosts and paths, and a list of what was left out."""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import platform
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.spec import Plan
+from harness.record import Machine, Record
+from results.store import checksum
+
+PATH = re.compile(r"(?<![\w.:/])~?(?:/[^\s/:'\"<>|,;()]+)+/?|(?<![\w/])[A-Za-z]:\\[^\s'\"<>|]+")
+"""An absolute path in a sentence."""
+
+LEFT_OUT = (
+    "folders of paths: of models, text, checkpoints and in messages; a file's own name stays",
+    "the names of hosts, which are numbered, and of the user",
+    "the machine's identity, in place of which stands a hash of it: runs of one machine can still be told to be",
+    "the git commit, and whether there were changes beside it",
+    "addresses in the network",
+)
+"""What is not in a published run."""
+
+ADDRESS = re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}\b")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """What others may see of a run."""
+
+    records: list[Record]
+    machine: Machine
+    plan: Plan
+
+
+def published(records: Sequence[Record], machine: Machine, plan: Plan) -> Published:
+    """The same run without anything that says whose it is."""
+    hosts = dict.fromkeys([*machine.hosts, *(name for record in records for name in record.measurement.rank_hosts)])
+    names = {name: f"host {number}" for number, name in enumerate(hosts, 1)}
+    clean = _cleaner(names)
+    machine_id = checksum(f"published {machine.machine_id}".encode())[: len(machine.machine_id)]
+    return Published(
+        records=[_record(record, clean, names, machine_id) for record in records],
+        machine=dataclasses.replace(
+            machine,
+            machine_id=machine_id,
+            git_commit=None,
+            git_dirty=None,
+            hosts=[names[name] for name in machine.hosts],
+            unknown={name: clean(reason) for name, reason in machine.unknown.items()}
+            | {"git_commit": "it was left out of what is published"},
+        ),
+        plan=Plan.from_json(_everywhere(plan.to_json(), clean)),
+    )
+
+
+def _record(record: Record, clean: Callable[[str], str], names: dict[str, str], machine_id: str) -> Record:
+    measurement = dataclasses.replace(
+        record.measurement,
+        rank_hosts=[names[name] for name in record.measurement.rank_hosts],
+        unknown=[clean(note) for note in record.measurement.unknown],
+    )
+    certificate = record.certificate
+    if certificate and certificate.losses_unknown:
+        certificate = dataclasses.replace(certificate, losses_unknown=clean(certificate.losses_unknown))
+    return dataclasses.replace(
+        record,
+        machine_id=machine_id,
+        workload=clean(record.workload),
+        command=clean(record.command),
+        reason=None if record.reason is None else clean(record.reason),
+        disturbances=[clean(words) for words in record.disturbances],
+        measurement=measurement,
+        certificate=certificate,
+    )
+
+
+def _cleaner(hosts: dict[str, str]) -> Callable[[str], str]:
+    """What takes names and folders out of a text."""
+    private = {**hosts, platform.node(): "host", getpass.getuser(): "user"}
+    # Whole words, the longest first: one may be a part of another.
+    words = sorted((word for word in private if len(word) > 1), key=len, reverse=True)
+    known = re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, words)) + r")(?!\w)") if words else None
+
+    def clean(text: str) -> str:
+        text = PATH.sub(lambda found: Path(found[0].replace("\\", "/")).name or "/", text)
+        text = ADDRESS.sub("0.0.0.0", text)
+        return known.sub(lambda found: private[found[0]], text) if known else text
+
+    return clean
+
+
+def _everywhere(value: Any, clean: Callable[[str], str]) -> Any:
+    """Of all texts in JSON data."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list | tuple):
+        return [_everywhere(item, clean) for item in value]
+    return {key: _everywhere(item, clean) for key, item in value.items()} if isinstance(value, dict) else value

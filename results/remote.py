@@ -1,0 +1,158 @@
+"""Runs in object storage (s3://, gs://, hdfs:// and what fsspec knows): each file is here too, and goes there once it
+is whole.
+
+A run is measured into a folder of the cache, from which every file is put there as it is finished: a reader there sees
+it whole or not at all. Who reads takes the records into the same folder first. Nothing that is kept depends on the
+network while something is timed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pyarrow import fs
+
+from bench.causes import one_line
+from bench.corpus import cache_folder
+from results import store
+
+PULLED = ("plan.json", "hosts.json", "_manifest.json")
+"""Beside the records, what readers of a run and its resumption need."""
+
+LEFT_HERE = (store.DAMAGED,)
+"""How names end that are not put there."""
+
+CONNECT_S, REQUEST_S, ATTEMPTS = 10, 60, 3
+"""Patience with an object storage that does not answer."""
+
+
+def is_url(text: str) -> bool:
+    return "://" in text
+
+
+def here(text: str) -> Path:
+    """The folder of what is named by a path, or by a URL, whose records are then fetched. Raises OSError where that
+    fails, and ValueError for a URL that nothing knows."""
+    return Remote(text).pull() if is_url(text) else Path(text)
+
+
+class Remote:
+    """A run, or a folder of runs, by its URL: `folder` is where it is on this machine."""
+
+    def __init__(self, url: str) -> None:
+        """Raises ValueError for a URL of a kind that nothing knows."""
+        self.url = url.rstrip("/")
+        digest = hashlib.sha256(self.url.encode()).hexdigest()[:16]
+        self.folder = cache_folder() / "runs" / digest / (self.url.rpartition("/")[2] or "run")
+        with self._told():
+            self._fs, self._root = _opened(self.url)
+
+    def pull(self) -> Path:
+        """Fetch what is not here yet. Raises OSError for what cannot be, or comes back as something else."""
+        with self._told():
+            there = self._sizes()
+            for name, size in there.items():
+                file = self.folder / name
+                if not _is_read(name) or (file.exists() and file.stat().st_size == size):
+                    continue
+                with self._fs.open_input_stream(f"{self._root}/{name}") as stream:
+                    content = stream.read()
+                if len(content) != size or not store.is_what_it_says(name, content):
+                    raise OSError(f"{name} came back damaged: {len(content)} of {size} bytes")
+                file.parent.mkdir(parents=True, exist_ok=True)
+                fresh = file.with_name(f".{file.name}")
+                fresh.write_bytes(content)
+                fresh.replace(file)
+            for file in self._records():
+                if self._name(file) not in there and any(name.startswith("records/run-") for name in there):
+                    # It has been put together with others since.
+                    file.unlink()
+        return self.folder
+
+    def push(self, file: Path) -> None:
+        """Put a file of the folder there. Raises OSError, and then it is not there."""
+        with self._told():
+            content = file.read_bytes()
+            with self._fs.open_output_stream(f"{self._root}/{self._name(file)}") as stream:
+                stream.write(content)
+
+    def sync(self) -> None:
+        """Put there all that is not, and remove records that are no longer here. Raises OSError."""
+        with self._told():
+            there = self._sizes()
+        own = [file for file in self.folder.rglob("*") if file.is_file() and not file.name.startswith(".")]
+        # Nothing that says more than what is there comes before that.
+        for file in sorted(own, key=lambda item: (item.suffix != ".parquet", item)):
+            name = self._name(file)
+            changes = file.suffix != ".parquet"
+            if not name.endswith(LEFT_HERE) and (changes or there.get(name) != file.stat().st_size):
+                self.push(file)
+        names = {self._name(file) for file in own}
+        with self._told():
+            for name in there:
+                if name.startswith("records/") and name not in names:
+                    self._fs.delete_file(f"{self._root}/{name}")
+
+    def _records(self) -> list[Path]:
+        return list((self.folder / "records").glob("part-*.parquet"))
+
+    def _name(self, file: Path) -> str:
+        return file.relative_to(self.folder).as_posix()
+
+    def _sizes(self) -> dict[str, int]:
+        """By name, the bytes of what is there."""
+        found = self._fs.get_file_info(fs.FileSelector(self._root, recursive=True, allow_not_found=True))
+        return {item.path.removeprefix(f"{self._root}/"): item.size for item in found if item.type is fs.FileType.File}
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Libraries say in many words what happened, and not always where."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(f"{self.url}: {one_line(str(error))}") from error
+
+
+def _is_read(name: str) -> bool:
+    file = Path(name)
+    return file.name in PULLED or (file.parent.name == "records" and file.suffix == ".parquet")
+
+
+def _opened(url: str) -> tuple[fs.FileSystem, str]:
+    """The file system of a URL, and the path in it."""
+    scheme, _, rest = url.partition("://")
+    if scheme == "s3":
+        return _s3(), rest
+    try:
+        found: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(url)
+        return found
+    except (ValueError, OSError) as error:
+        if scheme in ("gs", "gcs", "hdfs", "file"):
+            raise ValueError(f"{url!r} cannot be opened: {one_line(str(error))}") from error
+    try:
+        import fsspec
+
+        return fs.PyFileSystem(fs.FSSpecHandler(fsspec.filesystem(scheme))), rest
+    except (ImportError, ValueError) as error:
+        raise ValueError(
+            f"{url!r} is of a kind that is not known here ({one_line(str(error))}): give a path, s3://, gs://, hdfs:// "
+            "or what fsspec knows"
+        ) from error
+
+
+def _s3() -> fs.FileSystem:
+    """By the variables that AWS's own tools go by; keys are found as these find them."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    scheme, _, address = (endpoint or "").rpartition("://")
+    return fs.S3FileSystem(
+        region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
+        endpoint_override=address or None,
+        scheme=scheme or "https",
+        connect_timeout=CONNECT_S,
+        request_timeout=REQUEST_S,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+    )

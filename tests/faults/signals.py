@@ -1,0 +1,72 @@
+"""A run that is ended at a random moment, and goes on: nothing is lost, and nothing there twice."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+from pathlib import Path
+
+import psutil
+
+from results import store
+from tests.faults import Ground, fault
+from tests.faults.runs import GONE_S, command, finished, sound, started, whole
+
+WITHIN_S = (0.5, 14.0)
+"""Between start and signal: from before anything was imported to the last repetition."""
+
+INTERRUPTED = 130
+
+
+def ended_at_random(ground: Ground, number: signal.Signals) -> str:
+    """End runs until there were as many moments as asked for; each goes on from the last, and is a new one where that
+    had come to its end. Then let it finish."""
+    draw = random.Random(number)
+    folder: Path | None = None
+    reports, ends = 0, 0
+    for _ in range(ground.moments):
+        words = command(ground, ground.folder / "runs") if folder is None else ["run", "--resume", str(folder)]
+        with started(*words) as run:
+            try:
+                run.wait(draw.uniform(*WITHIN_S))
+                ends += 1
+            except subprocess.TimeoutExpired:
+                family = psutil.Process(run.pid).children(recursive=True)
+                run.send_signal(number)
+                code = run.wait(60)
+                assert code in (-number, INTERRUPTED), code
+                assert not psutil.wait_procs(family, timeout=GONE_S)[1]
+        made = sorted((ground.folder / "runs").glob("*/plan.json"))
+        folder = made[-1].parent if made else None
+        if folder is not None and store.has_records(folder):
+            sound(folder)
+            if number is not signal.SIGKILL:
+                assert (folder / "report.html").exists()
+            reports += (folder / "report.html").exists()
+        if folder is not None and (folder / "records" / "_manifest.json").exists():
+            whole(folder)
+            folder = None
+    if folder is not None:
+        last = finished("run", "--resume", folder)
+        assert last.returncode == 0, last.stderr[-1000:]
+        whole(folder)
+    return (
+        f"{ground.moments} moments, {ends} of them after the end: every part readable, no arm twice, a report after "
+        f"{reports}; resumed, the arms are those of an uninterrupted run"
+    )
+
+
+@fault("signals", "SIGINT at random moments")
+def interrupted(ground: Ground) -> str:
+    return ended_at_random(ground, signal.SIGINT)
+
+
+@fault("signals", "SIGTERM at random moments")
+def terminated(ground: Ground) -> str:
+    return ended_at_random(ground, signal.SIGTERM)
+
+
+@fault("signals", "SIGKILL at random moments")
+def killed(ground: Ground) -> str:
+    return ended_at_random(ground, signal.SIGKILL)
