@@ -30,7 +30,10 @@ INTERRUPTED = "it was interrupted"
 NO_TIME = "there was no time for it"
 
 MOST_REPETITIONS = 5
-"""What is not known after so many in one heat is left undecided: it makes little difference."""
+"""What is not known after so many is left undecided: it makes little difference."""
+
+PROMISES, ENOUGH_REPETITIONS = 1.02, 15
+"""But not what seems to add so much: processes that differ widely hide it, and it is looked for up to so many."""
 
 HOPELESS = 0.8
 """An arm that reaches less of the recipe's pace in its first repetition leaves before there are bounds: processes of
@@ -81,6 +84,12 @@ class Tried:
         return self.gain.speedup is None or self.gain.speedup > HOPELESS
 
     @property
+    def is_looked_for(self) -> bool:
+        """Whether more repetitions may still be spent on it."""
+        promises = (self.gain.speedup or 0.0) >= PROMISES
+        return self.gain.repetitions < (ENOUGH_REPETITIONS if promises else MOST_REPETITIONS)
+
+    @property
     def label(self) -> str:
         return "+".join(self.techniques) or BASELINE
 
@@ -114,7 +123,7 @@ class Rung:
     def undecided(self) -> list[Tried]:
         """Those that may still help, for all that was seen of them: there was no time, or something disturbed them."""
         unseen = [item for item in self.tried if item.reason and not item.failed]
-        return unseen + [item for item in contenders(self.tried) if item.gain.repetitions < MOST_REPETITIONS]
+        return unseen + [item for item in contenders(self.tried) if item.is_looked_for]
 
     @property
     def added(self) -> tuple[str, ...]:

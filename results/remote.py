@@ -106,7 +106,10 @@ class Remote:
     def _sizes(self) -> dict[str, int]:
         """By name, the bytes of what is there."""
         found = self._fs.get_file_info(fs.FileSelector(self._root, recursive=True, allow_not_found=True))
-        return {item.path.removeprefix(f"{self._root}/"): item.size for item in found if item.type is fs.FileType.File}
+        # Some file systems begin all paths with a slash.
+        root = f"{self._root.strip('/')}/"
+        files = [item for item in found if item.type is fs.FileType.File]
+        return {item.path.lstrip("/").removeprefix(root): item.size for item in files}
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -314,10 +314,10 @@ class Climb:
             tried = judged(records)
             if uncertified := due(records):
                 return [(self.stages.workload, [lead, *uncertified])]
-            contenders = ladders.contenders(tried)
-            taken = max((item.gain.repetitions for item in contenders), default=0)
-            if ladders.best(tried) or not contenders or taken >= ladders.MOST_REPETITIONS:
+            contenders = [item for item in ladders.contenders(tried) if item.is_looked_for]
+            if ladders.best(tried) or not contenders:
                 return []
+            taken = max(item.gain.repetitions for item in contenders)
             if taken >= FOCUS_FROM:
                 contenders = sorted(contenders, key=lambda item: -(item.gain.speedup or 0.0))[:FOCUS]
             return [(self.stages.workload, [lead, *(item.label for item in contenders)])]

@@ -188,6 +188,9 @@ def measure(
         check_resumable(prepared, finished, store.read_machine(folder))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plan.json").write_text(json.dumps(prepared.plan.to_json(), indent=2), encoding="utf-8")
+    if there:
+        # Whoever goes on elsewhere needs it.
+        there.push(folder / "plan.json")
     if isinstance(fork_server, Leader):
         sniffed = sniff(fork_server, prepared.plan.device)
         (folder / "hosts.json").write_text(json.dumps(dataclasses.asdict(sniffed), indent=2), encoding="utf-8")

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from bench.cli.console import usage_errors
+
 
 class Device(StrEnum):
     CPU = "cpu"
@@ -25,10 +27,8 @@ def kept(text: str) -> Path:
     """The folder of a run, or of runs: a path, or a URL, from which records are fetched."""
     from results import remote
 
-    try:
+    with usage_errors():
         return remote.here(text)
-    except OSError as error:
-        raise typer.BadParameter(str(error)) from None
 
 
 KEPT = "RUN"

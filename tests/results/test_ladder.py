@@ -19,11 +19,11 @@ from tests.samples import record
 RIVALS = {name: (name,) for name in ("a", "b", "c", "d", "e", "f", "g")}
 
 
-def heat(paces: Mapping[str, float], repetitions: int, seed: int = 0) -> list[Record]:
+def heat(paces: Mapping[str, float], repetitions: int, seed: int = 0, noise: float = 0.02) -> list[Record]:
     """Processes of an arm differ by 2 %."""
     draw = random.Random(seed)
     return [
-        record(label, repetition, [0.01 / pace * draw.gauss(1, 0.02)] * 5)
+        record(label, repetition, [0.01 / pace * draw.gauss(1, noise)] * 5)
         for repetition in range(repetitions)
         for label, pace in {"fp32": 1.0, **paces}.items()
     ]
@@ -117,15 +117,16 @@ def test_heats_beside_the_same_recipe_are_taken_together() -> None:
     assert (alone["b"].repetitions, together["b"].repetitions) == (3, 5)
     assert together["b"].low is not None and alone["b"].low is not None
     assert alone["b"].low < together["b"].low < 1.05
-    rung = Rung(
-        before=(),
-        after=(),
-        tried=tuple(ladder.heat(second, (), RIVALS, earlier=[first])),
-        late=False,
-        seconds=1.0,
-        arm_s=1.0,
-    )
-    assert not rung.undecided
+
+
+@pytest.mark.parametrize("repetitions", [ladder.MOST_REPETITIONS, ladder.ENOUGH_REPETITIONS])
+def test_what_promises_much_is_looked_for_longer(repetitions: int) -> None:
+    """Processes that differ by 4 % hide 3 % from five repetitions."""
+    tried = ladder.heat(heat(dict.fromkeys(RIVALS, 1.0) | {"b": 1.03}, repetitions, noise=0.04), (), RIVALS)
+    rung = Rung(before=(), after=(), tried=tuple(tried), late=False, seconds=1.0, arm_s=1.0)
+    promising = {item.label for item in tried if (item.gain.speedup or 0.0) >= ladder.PROMISES}
+    assert "b" in promising
+    assert {item.label for item in rung.undecided} == (promising if repetitions < 15 else set())
 
 
 def test_what_was_disturbed_each_time_is_undecided() -> None:

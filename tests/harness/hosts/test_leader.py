@@ -82,7 +82,8 @@ def test_an_arm_spans_both_and_trains_as_on_one(hosts: Leader, request_: Message
     alone.call({"do": "build"}, TIMEOUT_S)
     here = alone.call({"do": "steps", "with": {"count": 3}}, TIMEOUT_S)
     alone.kill()
-    assert [answer["losses"] for answer in spanning] == pytest.approx([answer["losses"] for answer in here])
+    for one, other in zip(spanning, here, strict=True):
+        assert one["losses"] == pytest.approx(other["losses"], rel=1e-5)
     # Each rank has its own half of the batch.
     assert spanning[0]["losses"] != spanning[1]["losses"]
 
