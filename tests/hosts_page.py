@@ -12,6 +12,7 @@ of so small a model travel at once, when the last of them is there.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -84,7 +85,8 @@ def _joined(network: Network, hosts: int, folder: Path) -> Iterator[None]:
         yield
     finally:
         for process in started:
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 

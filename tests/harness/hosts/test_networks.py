@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import statistics
@@ -71,7 +72,8 @@ def measured(network: Network, folder: Path, text: Path, broken: Broken) -> dict
     finally:
         for process in (leader, joined):
             # They lead sessions of their own.
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     (run,) = (folder / "runs").iterdir()
     return {record.techniques: record for record in store.read(run)}
