@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import plain
 from bench.spec import WorkloadSpec
 
 
@@ -25,10 +26,9 @@ def read(file: Path) -> Recipe:
     """Raises ValueError for what is no recipe, and for an empty one."""
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-        found = Recipe(
-            workload=WorkloadSpec.from_json(data["ladder"]["workload"]), techniques=tuple(data["techniques"])
-        )
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        told = {"workload": data["ladder"]["workload"], "techniques": data["techniques"]}
+        found = plain.read(Recipe, told, "the recipe")
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{str(file)!r} is no recipe: give the recipe.json that `trainpace tune` has made") from error
     if not found.techniques:
         raise ValueError(f"recipe {str(file)!r} is empty, because nothing was found to help: there is nothing to run")

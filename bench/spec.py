@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from bench import plain
+
 BASELINE = "fp32"
 """The label of the baseline arm: the workload with no technique at all."""
 
@@ -64,8 +66,8 @@ class WorkloadSpec:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> WorkloadSpec:
-        """The inverse of `dataclasses.asdict`, with the phase as its text. Raises ValueError for an unknown phase."""
-        return cls(**data | {"phase": Phase(data["phase"])})
+        """The inverse of `dataclasses.asdict`. Raises ValueError for anything else."""
+        return plain.read(cls, data, "the workload")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,14 +184,8 @@ class Plan:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Plan:
-        """The inverse of `to_json`. Raises TypeError on unknown or missing fields."""
-        rest = {key: value for key, value in data.items() if key not in ("workloads", "compositions", "protocol")}
-        return cls(
-            workloads=tuple(WorkloadSpec.from_json(item) for item in data["workloads"]),
-            compositions=tuple(tuple(names) for names in data["compositions"]),
-            protocol=Protocol(**data["protocol"]),
-            **rest,
-        )
+        """The inverse of `to_json`. Raises ValueError for anything else."""
+        return plain.read(cls, data, "the plan")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

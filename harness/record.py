@@ -238,7 +238,7 @@ class Record:
     reason: str | None
     device: str
     machine_id: str
-    changes: list[str]
+    changes: list[str] = field(default_factory=list)
     world_size: int
     batch: int
     sequence: int | None

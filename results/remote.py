@@ -137,7 +137,7 @@ def _opened(url: str) -> tuple[fs.FileSystem, str]:
         if scheme in ("gs", "gcs", "hdfs", "file"):
             raise ValueError(f"{url!r} cannot be opened: {one_line(str(error))}") from error
     try:
-        import fsspec
+        import fsspec  # type: ignore[import-untyped]  # it has no stubs
 
         return fs.PyFileSystem(fs.FSSpecHandler(fsspec.filesystem(scheme))), rest
     except (ImportError, ValueError) as error:

@@ -25,7 +25,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench import __version__
+from bench import __version__, plain
 from bench.causes import DamagedRecords, one_line
 from bench.spec import Plan
 from harness.record import SCHEMA_VERSION, Machine, Measurement, Record, Status, WorkCertificate
@@ -46,8 +46,8 @@ READABLE_VERSIONS = frozenset(map(str, range(1, SCHEMA_VERSION + 1)))
 GROUP_ROWS = 4096
 """Rows that a reader has to take into memory at once."""
 
-MOST_BYTES = 1 << 29
-"""Of a group of rows, uncompressed."""
+MOST_ROWS, MOST_BYTES = 1 << 21, 1 << 29
+"""Of a file that is read, and of a group of its rows, uncompressed."""
 
 DAMAGED = ".damaged"
 """After the name of a file that is not what it was, in place of which nothing is read."""
@@ -62,7 +62,7 @@ CERTIFICATE_PREFIX = "work_"
 
 
 class Damaged(ValueError):
-    """A file of records cannot be read, is not what its name says, or holds something else."""
+    """A file of records cannot be read, or is not what its name says."""
 
     def __init__(self, file: Path, reason: object) -> None:
         super().__init__(f"record {str(file)!r} {one_line(str(reason))}")
@@ -101,7 +101,8 @@ def schema() -> pa.Schema:
 REQUIRED = frozenset(
     field.name
     for field in dataclasses.fields(Record)
-    if field.default is dataclasses.MISSING and field.name not in ("measurement", "certificate")
+    if field.default is field.default_factory is dataclasses.MISSING
+    and field.name not in ("measurement", "certificate")
 )
 """Columns that every version has."""
 
@@ -121,6 +122,9 @@ def from_row(row: dict[str, Any]) -> Record:
     measured = {
         field.name: row[field.name] for field in dataclasses.fields(Measurement) if row.get(field.name) is not None
     }
+    if not measured.get("round_samples"):
+        # The first version did not say: every update was of the arm's batch.
+        measured["round_samples"] = [row["batch"]] * len(measured.get("round_step_times_s", ()))
     certified = {
         field.name: row[CERTIFICATE_PREFIX + field.name]
         for field in dataclasses.fields(WorkCertificate)
@@ -208,7 +212,7 @@ def files(folder: Path, without: Collection[Path] = ()) -> list[Path]:
             known |= whole[file]
             found.append(file)
     parts = (part for part in (folder / "records").glob("part-*.parquet") if part not in without)
-    found += sorted(part for part in parts if plain(part.name) not in known)
+    found += sorted(part for part in parts if unchecked(part.name) not in known)
     if not found:
         raise ValueError(
             f"run {str(folder)!r} holds no records{' that can be read' if without else ''}: give a folder that "
@@ -217,7 +221,7 @@ def files(folder: Path, without: Collection[Path] = ()) -> list[Path]:
     return found
 
 
-def plain(name: str) -> str:
+def unchecked(name: str) -> str:
     """The name of a part without its checksum, which earlier ones do not have."""
     return _CHECKED.sub(".parquet", name)
 
@@ -265,7 +269,7 @@ def _set_aside(damaged: Damaged) -> None:
 
 def read_file(file: Path) -> pa.Table:
     """The records of a part, or of all that were put together. Raises Damaged for a file that is not what it was, and
-    ValueError for one that a later schema version has written."""
+    ValueError for one that somebody else has written, or a later schema version."""
     try:
         content = file.read_bytes()
         # Before anything is made of it.
@@ -278,14 +282,16 @@ def read_file(file: Path) -> pa.Table:
                 f"record {str(file)!r} has schema version {version}, this trainpace reads up to {SCHEMA_VERSION}: a "
                 "later trainpace reads it"
             )
-        if strange := _what_is_strange(opened, len(content)):
-            raise Damaged(file, f"is none of trainpace's: {strange}")
+        if strange := _what_is_strange(opened):
+            raise ValueError(f"record {str(file)!r} is none of trainpace's: {strange}; take it out of that folder")
         return opened.read()
+    except MemoryError as error:
+        raise ValueError(f"record {str(file)!r} takes more memory than there is") from error
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise Damaged(file, f"cannot be read: {error}") from error
 
 
-def _what_is_strange(opened: pq.ParquetFile, size: int) -> str | None:
+def _what_is_strange(opened: pq.ParquetFile) -> str | None:
     """What no file of ours has, in words, seen before any of it is taken into memory."""
     columns = {field.name: field.type for field in schema()}
     found = {field.name: field.type for field in opened.schema_arrow if field.name in columns}
@@ -293,9 +299,11 @@ def _what_is_strange(opened: pq.ParquetFile, size: int) -> str | None:
         return f"it has no column {missing[0]}"
     if other := [name for name, kind in found.items() if kind != columns[name]]:
         return f"its column {other[0]} is of {found[other[0]]}, not {columns[other[0]]}"
-    groups = [opened.metadata.row_group(index) for index in range(opened.num_row_groups)]
-    if opened.metadata.num_rows > size or sum(group.total_byte_size for group in groups) > MOST_BYTES * len(groups):
-        return "it would take more memory than records do"
+    if opened.metadata.num_rows > MOST_ROWS:
+        return f"it has {opened.metadata.num_rows:,} rows"
+    sizes = [opened.metadata.row_group(index).total_byte_size for index in range(opened.num_row_groups)]
+    if max(sizes, default=0) > MOST_BYTES:
+        return f"{GROUP_ROWS} of its rows take {max(sizes):,} bytes"
     return None
 
 
@@ -308,7 +316,7 @@ def read_machine(folder: Path) -> Machine:
 
 def read_plan(folder: Path) -> Plan:
     """The plan that a run carries out, from the metadata of its first file."""
-    return Plan.from_json(_metadata(folder, "trainpace.plan"))
+    return Plan.from_json(plain.known(Plan, _metadata(folder, "trainpace.plan")))
 
 
 def _metadata(folder: Path, key: str) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from typing import Any
 
 from bench import __version__
 from bench.api.finished import Where
+from bench.api.keeping import new_folder
 from bench.api.runs import fork_server as started
-from bench.api.runs import new_folder
 from bench.api.sizing import LEAST_UPDATES, PROTOCOL, Say, Sizing
 from bench.causes import Unfinished
 from bench.composition import allowance, compose, ranks, unmet

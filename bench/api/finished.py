@@ -134,6 +134,7 @@ def published(folder: Where, out: Where) -> Path:
     if target.exists():
         raise ValueError(f"{str(out)!r} is there already: give a folder that can be made")
     made = publishing.published(run.records, run.machine, run.plan)
+    target.mkdir(parents=True)
     for record in made.records:
         store.write(record, target, machine=made.machine, plan=made.plan)
     compact(target)

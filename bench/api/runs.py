@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 from bench import catalogue, plugins
 from bench.api.finished import Run, Where
-from bench.causes import Unfinished, unwritten
+from bench.api.keeping import Keeping, place
 from bench.composition import compose
 from bench.plans import customise, known_plan
 from bench.spec import Overrides, Phase, Plan, parse_composition
@@ -30,9 +28,8 @@ from harness.telemetry.driver import overlooked
 from reports.text import dry_run, hosts, predicted
 from reports.text.live import Live
 from results import store
-from results.compaction import compact
 from results.compare import most_telling
-from results.remote import Remote, here, is_url
+from results.remote import Remote, here
 
 
 def run(
@@ -136,38 +133,10 @@ def plan_of(folder: Path) -> Plan:
     """The plan of a run that was begun. Raises ValueError if there is none."""
     try:
         return Plan.from_json(json.loads((folder / "plan.json").read_text(encoding="utf-8")))
-    except (OSError, TypeError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"run {str(folder)!r} has no readable plan.json: give a folder that run has made") from error
-
-
-def place(out: Where, name: str, resume: Where | None = None) -> tuple[Path, Remote | None]:
-    """The folder of a run that begins now, or goes on, and where it is kept besides, if that is said by a URL. Raises
-    ValueError if another has begun there in this second."""
-    if resume is not None:
-        return (there.folder, there) if (there := _remote(str(resume))) else (Path(resume), None)
-    if not is_url(str(out)):
-        return new_folder(Path(out), name), None
-    there = Remote(f"{str(out).rstrip('/')}/{_stamped(name)}")
-    return _fresh(there.folder), there
-
-
-def _remote(text: str) -> Remote | None:
-    return Remote(text) if is_url(text) else None
-
-
-def new_folder(out: Path, name: str) -> Path:
-    """Where a run that begins now is kept. Raises ValueError if another has begun there in this second."""
-    return _fresh(out / _stamped(name))
-
-
-def _stamped(name: str) -> str:
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}"
-
-
-def _fresh(folder: Path) -> Path:
-    if folder.exists():
-        raise ValueError(f"run {str(folder)!r} was begun in this very second: start again, or use another --out")
-    return folder
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"run {str(folder)!r} has no readable plan.json ({error}): give a folder that run has made"
+        ) from error
 
 
 def measure(
@@ -186,15 +155,13 @@ def measure(
     finished = store.read(folder) if store.has_records(folder) else []
     if finished:
         check_resumable(prepared, finished, store.read_machine(folder))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "plan.json").write_text(json.dumps(prepared.plan.to_json(), indent=2), encoding="utf-8")
-    if there:
-        # Whoever goes on elsewhere needs it.
-        there.push(folder / "plan.json")
+    keeping = Keeping(folder=folder, plan=prepared.plan, machine=prepared.machine, there=there)
     if isinstance(fork_server, Leader):
         sniffed = sniff(fork_server, prepared.plan.device)
-        (folder / "hosts.json").write_text(json.dumps(dataclasses.asdict(sniffed), indent=2), encoding="utf-8")
         print(hosts.told(sniffed))
+        keeping.begin(hosts=dataclasses.asdict(sniffed))
+    else:
+        keeping.begin()
     forecasts = forecast(prepared, fork_server)
     print(predicted.memory(prepared, forecasts))
     prepared = without_those_that_do_not_fit(prepared, forecasts)
@@ -202,19 +169,11 @@ def measure(
         begun = {record.workload for record in finished}
         prepared, left_out = narrowed(prepared, paces_of(prepared, fork_server, predicted.tell_timing), begun)
         print(predicted.left_out(left_out) or "every size is measured")
-    with Live(prepared.plan) as live:
+    with Live(prepared.plan) as live, keeping.unfinished():
 
         def keep(record: Record) -> None:
-            part = store.write(record, folder, machine=prepared.machine, plan=prepared.plan)
-            if there:
-                there.push(part)
+            keeping.keep(record)
             live.record(record)
-
-        def rendered() -> Path:
-            page = Run(folder).render()
-            if there:
-                there.sync()
-            return page
 
         sweep = Sweep(
             prepared,
@@ -222,39 +181,13 @@ def measure(
             keep=keep,
             choose=lambda records: most_telling(records, prepared.machine),
             show=live.progress,
-            # Whatever ends the run, Ctrl-C or worse, leaves the report of what there was.
-            paused=rendered,
+            paused=keeping.render,
             finished=finished,
             forecasts=forecasts,
             log=(folder / "arms.log").resolve(),
         )
-        try:
-            sweep.run(fork_server)
-        except OSError as error:
-            raise Unfinished(
-                f"{unwritten(error)}; finished arms are kept in {folder}: make room or a way to write there, and go on "
-                f"with: trainpace run --resume {there.url if there else folder}",
-                folder,
-                interrupted=False,
-            ) from error
-        except KeyboardInterrupt:
-            shown = f"; their report: {Run(folder).render()}" if store.has_records(folder) else ""
-            with contextlib.suppress(OSError):
-                if there:
-                    there.sync()
-            raise Unfinished(
-                f"interrupted; finished arms are kept{shown}; go on with: trainpace run --resume "
-                f"{there.url if there else folder}",
-                folder,
-                interrupted=True,
-            ) from None
+        sweep.run(fork_server)
     if sweep.unmeasured:
         print(dry_run.unmeasured(sweep.unmeasured, prepared.plan, folder, sweep.put_off))
-    made = Run(folder)
-    made.render()
-    # Where there is no room for it, the parts are as good.
-    with contextlib.suppress(OSError):
-        compact(folder)
-    if there:
-        there.sync()
-    return made
+    with keeping.unfinished():
+        return keeping.end()

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import plain
 from bench.composition import compose, unmet
 from bench.corpus import cache_folder
 from bench.facts import Objective
@@ -44,16 +45,11 @@ class Asked:
     def read(cls, folder: Path) -> Asked:
         """Raises ValueError where no tuning was begun."""
         try:
-            data = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
-            return cls(
-                workload=WorkloadSpec.from_json(data.pop("workload")),
-                allowed=tuple(data.pop("allowed")),
-                named=tuple(data.pop("named")),
-                objective=Objective(data.pop("objective", Objective.PACE)),
-                **data,
-            )
-        except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{str(folder)!r} has no tuning: give a folder that `trainpace tune` has made") from error
+            return plain.read(cls, json.loads((folder / "asked.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{str(folder)!r} has no tuning ({error}): give a folder that `trainpace tune` has made"
+            ) from error
 
     def write(self, folder: Path) -> None:
         (folder / "asked.json").write_text(json.dumps(dataclasses.asdict(self), indent=2), encoding="utf-8")

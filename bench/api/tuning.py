@@ -11,9 +11,9 @@ from pathlib import Path
 from bench.api.climb import Climb, Say
 from bench.api.finished import Run, Where
 from bench.api.handed import handed_over
+from bench.api.keeping import new_folder
 from bench.api.learners import LEARNS, PACE_SHARE
 from bench.api.runs import fork_server as started
-from bench.api.runs import new_folder
 from bench.api.stages import Asked, Stages
 from bench.candidates import Candidates, candidates, changes, joined
 from bench.cards import memory as bytes_of

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import __version__
+from bench import __version__, plain
 from bench.api.finished import Where
+from bench.api.keeping import new_folder
 from bench.api.kept import Kept
 from bench.api.runs import fork_server as started
-from bench.api.runs import measure, new_folder
+from bench.api.runs import measure
 from bench.causes import Unfinished
 from bench.composition import compose
 from bench.spec import BASELINE, Overrides, Plan, Protocol, WorkloadSpec, parse_composition
@@ -81,12 +82,11 @@ class Question:
     def read(cls, folder: Path) -> Question:
         """Raises ValueError where none was asked."""
         try:
-            data = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
-            spec = WorkloadSpec.from_json(data.pop("workload"))
-            base, compositions = tuple(data.pop("base", ())), tuple(map(tuple, data.pop("compositions")))
-            return cls(workload=spec, compositions=compositions, base=base, **data)
-        except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{str(folder)!r} asks for no worth: give a folder that `trainpace worth` made") from error
+            return plain.read(cls, json.loads((folder / "asked.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{str(folder)!r} asks for no worth ({error}): give a folder that `trainpace worth` made"
+            ) from error
 
     def write(self, folder: Path) -> None:
         (folder / "asked.json").write_text(json.dumps(dataclasses.asdict(self), indent=2), encoding="utf-8")

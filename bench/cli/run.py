@@ -89,7 +89,7 @@ def run(
         if not plugin:
             # Before anything that takes seconds to import.
             catalogue.check(overrides.compositions, plan)
-        from bench.api import runs
+        from bench.api import keeping, runs
         from bench.cli import calibrating
         from harness.hosts import wire
         from harness.hosts.leader import Listening
@@ -113,7 +113,7 @@ def run(
             if dry_run:
                 _print_plan(prepared, fork_server, as_json=as_json)
                 return
-            folder, there = runs.place(out, prepared.plan.name, resume)
+            folder, there = keeping.place(out, prepared.plan.name, resume)
             if calibrate:
                 calibrating.calibrate(prepared.plan, fork_server, calibrate, folder)
                 return

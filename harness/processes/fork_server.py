@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 from bench.causes import is_echo, killed_by
 from harness.message import Message
@@ -263,7 +263,7 @@ class ForkServer:
         self._process.wait()
         self._last_words.close()
 
-    def __enter__(self) -> ForkServer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

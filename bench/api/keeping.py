@@ -1,0 +1,117 @@
+"""Where the records of a run go: its folder, and object storage besides; and what is said when that fails."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.api.finished import Run, Where
+from bench.causes import Unfinished, unwritten
+from bench.spec import Plan
+from harness.record import Machine, Record
+from results import store
+from results.compaction import compact
+from results.remote import Remote, is_url
+
+PLAN = "plan.json"
+
+
+def place(out: Where, name: str, resume: Where | None = None) -> tuple[Path, Remote | None]:
+    """The folder of a run that begins now, or goes on, and where it is kept besides, if that is said by a URL. Raises
+    ValueError if another has begun there in this second."""
+    if resume is not None:
+        there = Remote(str(resume)) if is_url(str(resume)) else None
+        return (there.folder if there else Path(resume)), there
+    if not is_url(str(out)):
+        return new_folder(Path(out), name), None
+    there = Remote(f"{str(out).rstrip('/')}/{_stamped(name)}")
+    return _fresh(there.folder), there
+
+
+def new_folder(out: Path, name: str) -> Path:
+    """Where a run that begins now is kept. Raises ValueError if another has begun there in this second."""
+    return _fresh(out / _stamped(name))
+
+
+def _stamped(name: str) -> str:
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}"
+
+
+def _fresh(folder: Path) -> Path:
+    if folder.exists():
+        raise ValueError(f"run {str(folder)!r} was begun in this very second: start again, or use another --out")
+    return folder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keeping:
+    """The `folder` of a run, and where all of it is put `there` too."""
+
+    folder: Path
+    plan: Plan
+    machine: Machine
+    there: Remote | None = None
+
+    def begin(self, **facts: Mapping[str, Any]) -> None:
+        """Make the folder, with the plan in it and a JSON file for each of the `facts`. Raises OSError."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name, value in {"plan": self.plan.to_json(), **facts}.items():
+            file = self.folder / f"{name}.json"
+            file.write_text(json.dumps(value, indent=2), encoding="utf-8")
+            if self.there:
+                # Whoever goes on elsewhere needs it.
+                self.there.push(file)
+
+    def keep(self, record: Record) -> None:
+        """Raises OSError where it cannot be kept."""
+        if not (self.folder / PLAN).exists():
+            # Somebody has taken the folder away, with what was in it.
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.folder))
+        part = store.write(record, self.folder, machine=self.machine, plan=self.plan)
+        if self.there:
+            self.there.push(part)
+
+    def render(self) -> Path:
+        """Whatever ends the run, Ctrl-C or worse, leaves the report of what there was."""
+        page = Run(self.folder).render()
+        if self.there:
+            self.there.sync()
+        return page
+
+    def end(self) -> Run:
+        """The finished run, in one file with its report."""
+        made = Run(self.folder)
+        made.render()
+        # Where there is no room for it, the parts are as good.
+        with contextlib.suppress(OSError):
+            compact(self.folder)
+        if self.there:
+            self.there.sync()
+        return made
+
+    @contextmanager
+    def unfinished(self) -> Iterator[None]:
+        """What ends a run before its time is an Unfinished that says what is kept, and how to go on."""
+        go_on = f"go on with: trainpace run --resume {self.there.url if self.there else self.folder}"
+        try:
+            yield
+        except OSError as error:
+            kept = f"finished arms are kept in {self.folder}: make room or a way to write there, and {go_on}"
+            gone = f"{self.folder} is gone, and what was in it: start again"
+            told = f"{unwritten(error)}; {kept if self.folder.exists() else gone}"
+            raise Unfinished(told, self.folder, interrupted=False) from error
+        except KeyboardInterrupt:
+            shown = f"; their report: {Run(self.folder).render()}" if store.has_records(self.folder) else ""
+            with contextlib.suppress(OSError):
+                if self.there:
+                    self.there.sync()
+            told = f"interrupted; finished arms are kept{shown}; {go_on}"
+            raise Unfinished(told, self.folder, interrupted=True) from None
