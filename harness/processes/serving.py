@@ -188,8 +188,10 @@ def _preload(modules: Sequence[str]) -> None:
 def main(descriptor: int, modules: Sequence[str]) -> None:
     """Serve fork and reap requests on the control socket until the owner closes it."""
     control = socket.socket(fileno=descriptor)
-    set_child_subreaper = 36  # PR_SET_CHILD_SUBREAPER in linux/prctl.h
+    set_child_subreaper, set_parent_death_signal = 36, 1  # PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG in linux/prctl.h
     ctypes.CDLL(None).prctl(set_child_subreaper, 1)
+    # While it imports it has no arms, and would see only afterwards that the owner was killed.
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
     # The owner's Ctrl-C is the owner's to handle; it ends the fork server by closing the socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     quieten()
@@ -198,6 +200,8 @@ def main(descriptor: int, modules: Sequence[str]) -> None:
     except Exception as error:
         control.send(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())
         raise
+    # From here on it ends what it has forked before it ends itself.
+    ctypes.CDLL(None).prctl(set_parent_death_signal, 0)
     control.send(json.dumps({"ready": True}).encode())
     children = _Children(control)
     try:
