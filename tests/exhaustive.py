@@ -183,10 +183,12 @@ def keep_recipe(folder: Path) -> dict[str, Any]:
         "model": asked["workload"]["model"],
         "minutes": asked["minutes"],
         "seed": asked["seed"],
+        "device": found["ladder"]["device_name"],
         "techniques": "+".join(item.name for item in compose(found["techniques"])) or BASELINE,
         **{name: found[name] for name in ("speedup", "speedup_low", "speedup_high", "product_of_rungs")},
     }
-    kept = [item for item in _read(RECIPES) if any(item[name] != row[name] for name in ("model", "minutes", "seed"))]
+    same = ("model", "minutes", "seed", "device")
+    kept = [item for item in _read(RECIPES) if any(item[name] != row[name] for name in same)]
     RECIPES.write_text(json.dumps([*kept, row], indent=1) + "\n", encoding="utf-8")
     return row
 
@@ -233,10 +235,11 @@ def _tuned(row: Mapping[str, Any], kept: Sequence[Mapping[str, Any]], best: floa
     return {
         "minutes": f"{row['minutes']:g}",
         "seed": row["seed"],
+        "on": row["device"],
         "recipe": row["techniques"],
         "confirmed": quantity.ratio_interval(row["speedup"], row["speedup_low"], row["speedup_high"]),
         "product of its rungs": quantity.UNKNOWN if product is None else quantity.ratio(product),
-        "of the best pace": "it is none of these" if own is None else f"{own / best:.3f}",
+        "of the best above": "it is none of these" if own is None else f"{own / best:.3f}",
     }
 
 
