@@ -53,7 +53,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (
             ("run", "--tecnique", "adam"),
             2,
-            "--tecnique (Possible options: --recipe, --sequence, --technique)",
+            "--tecnique (Possible options: --recipe, --technique, --token-file)",
         ),
         (("run", "--batch", "many"), 2, "Invalid value for '--batch'"),
         (("compare",), 2, "Missing argument"),
