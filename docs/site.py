@@ -28,7 +28,7 @@ REFERENCE = """# Python reference
 ::: bench.api.fits.Fits
 ::: bench.api.gates.gate
 ::: bench.api.gates.Gate
-::: bench.api.runs.Unfinished
+::: bench.causes.Unfinished
 ::: results.compare.Comparison
 ::: results.judgement.Judgement
 ::: harness.record.Record

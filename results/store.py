@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -157,10 +158,14 @@ def write_file(table: pa.Table, records: Path, name: str) -> Path:
     """The table in a file whose name goes on with its own checksum. It appears whole or not at all."""
     # Readers of the folder pass over names that begin with a dot, should a killed run leave this one behind.
     temporary = records / f".{name}parquet"
-    with open(temporary, "wb") as file:
-        pq.write_table(table, file, compression="zstd", row_group_size=GROUP_ROWS)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(temporary, "wb") as file:
+            pq.write_table(table, file, compression="zstd", row_group_size=GROUP_ROWS)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        # Not everyone who fails at a file says which.
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(temporary)) from error
     target = records / f"{name}{checksum(temporary.read_bytes())[:DIGITS]}.parquet"
     os.replace(temporary, target)
     return target
