@@ -14,6 +14,9 @@ from pathlib import Path
 from tests import ROOT
 
 SUBNET = "10.77.0"
+TOLD = "TRAINPACE_TOLD"
+"""The variable that names a FIFO, into which an arm of tests/telling.py writes a line when it has come so far."""
+
 BURST_KB = 64
 """What a shaped link lets through at once."""
 

@@ -16,9 +16,7 @@ from bench.registry import Stage, technique
 from bench.setup import TrainingSetup
 from bench.spec import Protocol
 from bench.workload import Batch
-
-TOLD = "TRAINPACE_TOLD"
-"""The variable that names a FIFO, into which an arm writes a line when it has come so far."""
+from tests.networks import TOLD
 
 AT_STEP, PATIENCE_MS = 6, 60_000
 

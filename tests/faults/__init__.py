@@ -25,12 +25,14 @@ class Impossible(Exception):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
     """Where a fault is injected: a `folder` of its own, a small `text` to train on, and a fork server that knows the
-    planted techniques. `moments` is how often what happens at random is to happen."""
+    planted techniques. `moments` is how often what happens at random is to happen. Times mean something where the
+    machine is `quiet`, as it is not while tests run beside each other."""
 
     folder: Path
     text: Path
     fork_server: ForkServer
     moments: int
+    quiet: bool = True
 
 
 Inject = Callable[[Ground], str]

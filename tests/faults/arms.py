@@ -79,9 +79,11 @@ def ended(ground: Ground, label: str, status: Status, words: str) -> str:
     assert all(found[name].status is Status.OK for name in ("fp32", NEIGHBOUR)), found
     left = [process for process in relatives() if process not in before]
     assert not psutil.wait_procs(left, timeout=GONE_S)[1], left
+    seen = f"{record.status}: {record.reason}" if record.reason else f"{record.status}"
+    if not ground.quiet:
+        return f"{seen}; nothing left"
     beside, alone = pace(list(found.values())), undisturbed_pace(ground.fork_server, ground.text)
     assert abs(math.log(beside / alone)) < math.log(ALIKE), f"the neighbour ran at {beside / alone:.2f} of its pace"
-    seen = f"{record.status}: {record.reason}" if record.reason else f"{record.status}"
     return f"{seen}; nothing left; neighbour at {beside / alone:.2f} of its pace without the fault"
 
 

@@ -25,7 +25,7 @@ def own_fork_server(own_cache: None) -> Iterator[ForkServer]:
     "item", [item for item in every_fault() if item.quick], ids=lambda item: item.what.replace(" ", "-")
 )
 def test_a_fault_is_survived(item: Fault, own_fork_server: ForkServer, text_folder: Path, tmp_path: Path) -> None:
-    ground = Ground(folder=tmp_path, text=text_folder, fork_server=own_fork_server, moments=3)
+    ground = Ground(folder=tmp_path, text=text_folder, fork_server=own_fork_server, moments=3, quiet=False)
     try:
         assert item.inject(ground)
     except Impossible as error:

@@ -123,10 +123,11 @@ def test_what_learns_faster_joins_by_the_time_to_the_same_loss(tmp_path: Path, m
     assert own.techniques == ("sgd",) and own.gain.speedup is not None and own.gain.speedup > 1.5
     kept = json.loads((made.folder / "recipe.json").read_text())
     assert kept["objective"] == "worth" and kept["learning_rate"] > 0
-    assert learnt.after == ("sgd",) and learnt.gain.helps
-    # Whether there is time left to confirm it hangs on the machine.
+    assert own.gain.helps
+    # Whether there is time left to confirm it, and how surely three seeds do, hangs on the machine.
     if made.ladder.confirmation:
-        assert made.techniques == ("sgd",) and made.ladder.confirmation.whole.helps and kept["speedup_low"] > 1
+        assert learnt.after == made.techniques == ("sgd",) and learnt.gain.helps
+        assert made.ladder.confirmation.whole.helps and kept["speedup_low"] > 1
         assert "as soon, confirmed over" in made.text()
 
 

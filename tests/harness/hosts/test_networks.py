@@ -17,8 +17,7 @@ from harness.hosts import wire
 from harness.record import Record, Status
 from results import store
 from tests import ROOT, networks
-from tests.networks import Network
-from tests.telling import TOLD
+from tests.networks import TOLD, Network
 
 pytestmark = [
     pytest.mark.long,
