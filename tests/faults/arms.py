@@ -120,7 +120,7 @@ def abort(ground: Ground) -> str:
     return ended(ground, "fault_abort", Status.CRASHED, "killed by SIGABRT")
 
 
-@fault("arms", "exit 0 in the middle", quick=True)
+@fault("arms", "exit 0 in the middle")
 def exits_early(ground: Ground) -> str:
     return ended(ground, "fault_exits_early", Status.CRASHED, "exit code 0")
 
