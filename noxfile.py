@@ -140,7 +140,7 @@ def mutations(session: nox.Session) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Inject every fault for real, in about an hour, and render what survived: docs/faults.md."""
+    """Inject every fault for real, and render what survived: docs/faults.md."""
     install(session, "tests")
     session.run("python", "-m", "tests.faults", *session.posargs)
 

@@ -25,7 +25,6 @@ from harness.telemetry.surroundings import software
 
 TASKS = (
     "harness.preparation.machine:probe_device",
-    "harness.preparation.machine:default_device",
     "harness.preparation.sniffing:products",
     "harness.preparation.sniffing:copies",
     "harness.preparation.sniffing:reductions",

@@ -27,7 +27,7 @@ Each is injected for real on a machine with two cores: processes are killed, dis
 run with the tests.
 
 ```
-python -m tests.faults        # all of them, in about an hour; `nox -s faults` is the same
+python -m tests.faults        # all of them; `nox -s faults` is the same
 ```"""
 
 
