@@ -10,13 +10,14 @@ from typing import Annotated
 
 import typer
 
-from bench import catalogue
 from bench.cli.console import NOTHING_MEASURED, fail, usage_errors
-from bench.cli.options import Batch, Data, DeviceName, Format, Plugins, Sequence, TextColumn
+from bench.cli.options import Format, Text, Tokens, grouped
 from bench.spec import Overrides, parse_composition
 
 
+@grouped
 def day(
+    *,
     model: Annotated[
         str | None,
         typer.Option(
@@ -36,12 +37,8 @@ def day(
     patience: Annotated[
         int | None, typer.Option(min=1, help="End it when the held-out loss has not fallen for so many evaluations.")
     ] = None,
-    device: DeviceName = None,
-    plugin: Plugins = None,
-    batch: Batch = None,
-    sequence: Sequence = None,
-    data: Data = None,
-    text_column: TextColumn = None,
+    text: Text,
+    sequence: Tokens = None,
     seed: Annotated[int, typer.Option(help="Of the weights and the order of the data.")] = 0,
     out: Annotated[Path, typer.Option(help="Where its own folder is made.")] = Path("runs"),
     resume: Annotated[
@@ -52,14 +49,15 @@ def day(
 ) -> None:
     """Plan the best language model that this machine can train in the time, and with --go train it."""
     with usage_errors():
-        if resume is not None and (model or hours or minutes or technique or recipe or updates or patience or data):
+        if resume is not None and (
+            model or hours or minutes or technique or recipe or updates or patience or text.data
+        ):
             raise ValueError("--resume takes what was asked for from its folder: leave out all that shapes it")
         if hours is not None and minutes is not None:
             raise ValueError("--hours and --minutes are the same: give one of them")
         if recipe is not None and technique:
             raise ValueError("--recipe has its techniques: leave out --technique")
-        if not plugin:
-            catalogue.check([parse_composition(text) for text in technique or ()])
+        text.check(parse_composition(one) for one in technique or ())
         from bench import api
         from bench import recipe as recipes
         from harness.processes.failures import ArmFailed
@@ -73,10 +71,12 @@ def day(
                     techniques=techniques,
                     updates=updates,
                     patience=patience,
-                    device=device.value if device else None,
-                    overrides=Overrides(batch=batch, sequence=sequence, corpus=data, text_column=text_column),
+                    device=text.place,
+                    overrides=Overrides(
+                        batch=text.batch, sequence=sequence, corpus=text.data, text_column=text.text_column
+                    ),
                     seed=seed,
-                    plugins=plugin or [],
+                    plugins=text.plugins,
                     out=out,
                     resume=resume,
                     go=go,

@@ -9,13 +9,14 @@ from typing import Annotated
 import typer
 
 from bench import cards as known_cards
-from bench import catalogue
 from bench.cli.console import usage_errors
-from bench.cli.options import Batch, Data, DeviceName, Format, LabelColumn, Models, Plugins, TextColumn
-from bench.spec import Phase, parse_composition
+from bench.cli.options import Format, Models, Task, grouped
+from bench.spec import parse_composition
 
 
+@grouped
 def fit(
+    *,
     model: Models = None,
     technique: Annotated[
         list[str] | None,
@@ -26,14 +27,8 @@ def fit(
     ] = None,
     gpus: Annotated[int, typer.Option(min=1, help="With --card: how many of them.")] = 1,
     memory: Annotated[str | None, typer.Option(help="No more of this machine's memory than that, as in 16GB.")] = None,
-    device: DeviceName = None,
-    phase: Annotated[Phase | None, typer.Option(help="Pretrain (the default), finetune or infer.")] = None,
-    plugin: Plugins = None,
-    batch: Batch = None,
+    task: Task,
     sequence: Annotated[list[int] | None, typer.Option(min=1, help="Tokens of one sample. May repeat.")] = None,
-    data: Data = None,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
     check: Annotated[
         bool, typer.Option("--check", help="Train on both sides of each edge, with that limit imposed (CPU).")
     ] = False,
@@ -47,8 +42,7 @@ def fit(
             known_cards.card(name)
         if memory is not None:
             known_cards.memory(memory)
-        if not plugin:
-            catalogue.check([parse_composition(text) for text in technique or ()])
+        task.check(parse_composition(text) for text in technique or ())
         from bench import api
         from reports.text import predicted
 
@@ -58,14 +52,8 @@ def fit(
             cards=card or [],
             gpus=gpus,
             memory=memory,
-            device=device.value if device else None,
-            phase=phase,
-            batch=batch,
             sequences=sequence or [],
-            data=data,
-            text_column=text_column,
-            label_column=label_column,
-            plugins=plugin or [],
+            **task.plain(),
             check=check,
             show=predicted.tell_timing,
         )

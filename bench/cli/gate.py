@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import traceback
@@ -12,13 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench import catalogue
 from bench.causes import unwritten
 from bench.cli.console import INTERRUPTED, fail, usage_errors
-from bench.cli.options import Batch, Data, DeviceName, LabelColumn, Models, Plugins, RecipeFile, TextColumn
-from bench.cli.options import Sequence as Tokens
+from bench.cli.options import Models, RecipeFile, Workload, grouped
 from bench.recipe import read as read_recipe
-from bench.spec import BASELINE, Phase, WorkloadSpec, parse_composition
+from bench.spec import BASELINE, WorkloadSpec, parse_composition
 from harness.processes.failures import ArmFailed, ForkServerFailed
 from results.exit_code import ExitCode
 
@@ -27,7 +26,9 @@ if TYPE_CHECKING:
     from results.judgement import Judgement
 
 
+@grouped
 def gate(
+    *,
     model: Models = None,
     base: Annotated[str | None, typer.Option(help="A git revision, or the folder of a run from before.")] = None,
     head: Annotated[str | None, typer.Option(help="A git revision. Default: the working tree.")] = None,
@@ -47,54 +48,35 @@ def gate(
         list[float] | None, typer.Option(min=0.0, help="With --calibrate: just these, such as 0.05. May repeat.")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="A pass that only advises exits with 3.")] = False,
-    device: DeviceName = None,
-    phase: Annotated[Phase, typer.Option(help="Pretrain, finetune or infer.")] = Phase.PRETRAIN,
-    plugin: Plugins = None,
-    batch: Batch = None,
-    sequence: Tokens = None,
-    data: Data = None,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
+    workload: Workload,
     setup: Annotated[str | None, typer.Option(help="A shell command to run first in each checkout.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of all that is drawn. Default: a new one.")] = None,
     out: Annotated[Path, typer.Option(help="Where the folder of this gate is made.")] = Path("runs"),
 ) -> None:
     """Base against head, side by side: exit 0 pass, 1 regression, 2 usage, 3 inconclusive, 4 invalid."""
     with usage_errors(ExitCode.INVALID):
+        shape = WorkloadSpec(model="")
         if recipe is not None:
             found = read_recipe(recipe)
-            own = found.workload
-            model, phase = model or [own.model], own.phase
+            model, shape = model or [found.workload.model], dataclasses.replace(found.workload, model="")
             base_technique, head_technique = base_technique or found.label, head_technique or found.label
-            batch, sequence, data = batch or own.batch, sequence or own.sequence, data or own.corpus
-            text_column, label_column = text_column or own.text_column, label_column or own.label_column
         techniques = parse_composition(base_technique or BASELINE), parse_composition(head_technique or BASELINE)
         if slowdown and not calibrate:
             raise ValueError("--slowdown goes with --calibrate: it says what is put in")
-        if not plugin:
-            # Before anything that takes seconds to import.
-            catalogue.check(techniques)
+        workload.check(techniques)
         from bench.api.gates import Asked, judged, new_folder
         from reports.text import gate as gate_report
 
         asked = Asked(
             models=tuple(model or ()),
-            shape=WorkloadSpec(
-                model="",
-                phase=phase,
-                batch=batch,
-                sequence=sequence,
-                corpus=data,
-                text_column=text_column,
-                label_column=label_column,
-            ),
+            shape=workload.over(shape),
             revisions=(base, head),
             pythons=(base_python, head_python),
             techniques=techniques,
             shares={"tolerance": tolerance, "harm": harm, "memory": memory},
             budget_s=budget,
-            device=device.value if device else None,
-            plugins=tuple(plugin or ()),
+            device=workload.place,
+            plugins=workload.plugins,
             setup=setup,
             seed=seed,
             strict=strict,

@@ -9,10 +9,9 @@ from typing import Annotated
 
 import typer
 
-from bench import catalogue
 from bench.cli.console import INTERRUPTED, fail, usage_errors
-from bench.cli.options import Batch, Data, DeviceName, LabelColumn, Plugins, Sequence, TextColumn
-from bench.spec import BASELINE, Phase, WorkloadSpec, parse_composition
+from bench.cli.options import Model, Workload, grouped
+from bench.spec import BASELINE, WorkloadSpec, parse_composition
 from results.exit_code import ExitCode
 
 
@@ -21,10 +20,10 @@ class Format(StrEnum):
     JSON = "json"
 
 
+@grouped
 def judge(
-    model: Annotated[
-        str | None, typer.Option(help="FAMILY/SIZE, FILE.py:FUNCTION, a model folder or a Hugging Face id.")
-    ] = None,
+    *,
+    model: Model = None,
     base: Annotated[str | None, typer.Option(help="A git revision.")] = None,
     head: Annotated[str | None, typer.Option(help="A git revision. Default: the working tree.")] = None,
     base_technique: Annotated[str | None, typer.Option(help="A technique, or several joined by +.")] = None,
@@ -38,14 +37,7 @@ def judge(
     ledger: Annotated[Path, typer.Option(help="Of all that was judged, for a level that holds for all of it.")] = Path(
         "trainpace-judge.json"
     ),
-    device: DeviceName = None,
-    phase: Annotated[Phase, typer.Option(help="Pretrain or finetune.")] = Phase.PRETRAIN,
-    plugin: Plugins = None,
-    batch: Batch = None,
-    sequence: Sequence = None,
-    data: Data = None,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
+    workload: Workload,
     setup: Annotated[str | None, typer.Option(help="A shell command to run first in each checkout.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the order of arms. Default: a new one.")] = None,
     out: Annotated[Path, typer.Option(help="Where its own folder is made.")] = Path("runs"),
@@ -55,11 +47,9 @@ def judge(
     with usage_errors(ExitCode.INVALID):
         if model is None:
             raise ValueError("no model is named: give --model, as in --model train.py:make_model")
-        if phase is Phase.INFER:
-            raise ValueError("phase 'infer' learns nothing: give pretrain or finetune")
+        workload.learns()
         techniques = parse_composition(base_technique or BASELINE), parse_composition(head_technique or BASELINE)
-        if not plugin:
-            catalogue.check(techniques)
+        workload.check(techniques)
         from bench.api.gates import Asked
         from bench.api.proposals import judge as judged
         from reports.text import proposal as text
@@ -67,19 +57,11 @@ def judge(
 
         asked = Asked(
             models=(model,),
-            shape=WorkloadSpec(
-                model="",
-                phase=phase,
-                batch=batch,
-                sequence=sequence,
-                corpus=data,
-                text_column=text_column,
-                label_column=label_column,
-            ),
+            shape=workload.over(WorkloadSpec(model="")),
             revisions=(base, head),
             techniques=techniques,
-            device=device.value if device else None,
-            plugins=tuple(plugin or ()),
+            device=workload.place,
+            plugins=workload.plugins,
             setup=setup,
             seed=seed,
         )

@@ -1,14 +1,22 @@
-"""Options that several commands take, each declared once."""
+"""Options that several commands take, each declared once: what belongs together as a group."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from bench import catalogue
 from bench.cli.console import usage_errors
+from bench.spec import Overrides, Phase, WorkloadSpec
 
 
 class Device(StrEnum):
@@ -38,21 +46,117 @@ Models = Annotated[
     list[str] | None,
     typer.Option(help="FAMILY/SIZE, FILE.py:FUNCTION, a model folder or a Hugging Face id. May repeat."),
 ]
-DeviceName = Annotated[Device | None, typer.Option(help="Default: cuda where torch sees a GPU.")]
+Model = Annotated[str | None, typer.Option(help="FAMILY/SIZE, FILE.py:FUNCTION, a model folder or a Hugging Face id.")]
 Plugins = Annotated[list[Path] | None, typer.Option(help="A Python file with techniques, models or plans. May repeat.")]
-Batch = Annotated[int | None, typer.Option(min=1, help="Samples of one update over all ranks.")]
-Sequence = Annotated[int | None, typer.Option(min=1, help="Tokens of one sample.")]
-Data = Annotated[
-    str | None,
-    typer.Option(
-        "--data",
-        "--corpus",
-        help="Text: a file or folder, JSONL, CSV, parquet, a folder saved by datasets, or its hub id. "
-        "Default: Python's own sources.",
-    ),
-]
 RecipeFile = Annotated[
     Path | None, typer.Option("--recipe", help="A recipe.json of `trainpace tune`: its workload under its techniques.")
 ]
-TextColumn = Annotated[str | None, typer.Option(help="Where a table has its text.")]
-LabelColumn = Annotated[str | None, typer.Option(help="What a classifier is fine-tuned to tell.")]
+Tokens = Annotated[int | None, typer.Option(min=1, help="Tokens of one sample.")]
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """A command some of whose parameters are groups: the fields of a group are options of their own in its place."""
+    groups: dict[str, Any] = {
+        name: hint
+        for name, hint in typing.get_type_hints(command, include_extras=True).items()
+        if dataclasses.is_dataclass(hint)
+    }
+
+    def options(of: Any) -> Iterable[inspect.Parameter]:
+        return inspect.signature(of, eval_str=True).parameters.values()
+
+    signature = inspect.signature(command, eval_str=True)
+    parameters = [
+        option.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, own in signature.parameters.items()
+        for option in (options(groups[name]) if name in groups else (own,))
+    ]
+
+    @functools.wraps(command)
+    def with_groups(**given: Any) -> None:
+        made = {
+            name: group(**{field.name: given.pop(field.name) for field in dataclasses.fields(group)})
+            for name, group in groups.items()
+        }
+        command(**given, **made)
+
+    with_groups.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    with_groups.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return with_groups
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """Where is trained, on what text, and with what else is brought along."""
+
+    device: Annotated[Device | None, typer.Option(help="Default: cuda where torch sees a GPU.")] = None
+    plugin: Plugins = None
+    batch: Annotated[int | None, typer.Option(min=1, help="Samples of one update over all ranks.")] = None
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            "--corpus",
+            help="Text: a file or folder, JSONL, CSV, parquet, a folder saved by datasets, or its hub id. "
+            "Default: Python's own sources.",
+        ),
+    ] = None
+    text_column: Annotated[str | None, typer.Option(help="Where a table has its text.")] = None
+
+    @property
+    def place(self) -> str | None:
+        """The device's name."""
+        return self.device.value if self.device else None
+
+    @property
+    def plugins(self) -> tuple[Path, ...]:
+        return tuple(self.plugin or ())
+
+    def check(self, compositions: Iterable[tuple[str, ...]], plan: str | None = None) -> None:
+        """Raises ValueError for unknown names, before anything that takes seconds to import; a plugin may have any."""
+        if not self.plugin:
+            catalogue.check(compositions, plan)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(Text):
+    """The same, and for what."""
+
+    phase: Annotated[Phase | None, typer.Option(help="Pretrain (the default), finetune or infer.")] = None
+    label_column: Annotated[str | None, typer.Option(help="What a classifier is fine-tuned to tell.")] = None
+
+    def learns(self) -> None:
+        """Raises ValueError where nothing is learned."""
+        if self.phase is Phase.INFER:
+            raise ValueError("phase 'infer' learns nothing: give pretrain or finetune")
+
+    def plain(self) -> dict[str, Any]:
+        """As the functions of bench.api name it."""
+        names = ("phase", "batch", "data", "text_column", "label_column")
+        return {"device": self.place, "plugins": self.plugins} | {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload(Task):
+    """The same, and in which shape."""
+
+    sequence: Tokens = None
+
+    def plain(self) -> dict[str, Any]:
+        return super().plain() | {"sequence": self.sequence}
+
+    def overrides(self, **others: Any) -> Overrides:
+        """In place of what a plan has."""
+        return Overrides(
+            phase=self.phase,
+            batch=self.batch,
+            sequence=self.sequence,
+            corpus=self.data,
+            text_column=self.text_column,
+            label_column=self.label_column,
+            **others,
+        )
+
+    def over(self, spec: WorkloadSpec) -> WorkloadSpec:
+        """A workload in what was asked for."""
+        return self.overrides().shaped(spec)

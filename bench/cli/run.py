@@ -3,41 +3,67 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench import catalogue
 from bench.cli.console import NOTHING_MEASURED, fail, usage_errors
-from bench.cli.options import Batch, Data, DeviceName, LabelColumn, Models, Plugins, RecipeFile, Sequence, TextColumn
+from bench.cli.options import Models, RecipeFile, Workload, grouped
 from bench.recipe import read as read_recipe
-from bench.spec import Overrides, Phase, parse_composition
+from bench.spec import Overrides, parse_composition
 
 if TYPE_CHECKING:
     from bench.api import Run
+    from harness.hosts.leader import Listening
     from harness.preparation.prepared import Prepared
     from harness.processes.fork_server import ForkServer
     from results.remote import Remote
 
 
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Over how many machines, and how the others come to this one."""
+
+    hosts: Annotated[
+        int | None, typer.Option(min=2, help="Machines, with this one, that arms of several ranks are spread over.")
+    ] = None
+    listen: Annotated[str, typer.Option(help="HOST:PORT where the others join.")] = "0.0.0.0:29500"
+    token_file: Annotated[Path, typer.Option(help="The token that the others show; made if it is not there.")] = Path(
+        "trainpace.token"
+    )
+    ranks_per_host: Annotated[
+        int | None, typer.Option(min=1, help="Ranks on each host. Default: one for each GPU, else one.")
+    ] = None
+
+    def listening(self) -> Listening | None:
+        """What to wait for; None on this machine alone. Raises ValueError for what does not go together."""
+        from harness.hosts import wire
+        from harness.hosts.leader import Listening
+
+        if self.hosts is None and self.ranks_per_host is not None:
+            raise ValueError("--ranks-per-host is of a run on several machines: give --hosts too")
+        if self.hosts is None:
+            return None
+        address = wire.address(self.listen)
+        return Listening(
+            others=self.hosts - 1, address=address, token_file=self.token_file, ranks_each=self.ranks_per_host
+        )
+
+
+@grouped
 def run(
+    *,
     plan: Annotated[str | None, typer.Argument(help="A named plan: see `trainpace list plans`.")] = None,
     model: Models = None,
     technique: Annotated[
         list[str] | None, typer.Option(help="A technique, or several joined by +. May repeat.")
     ] = None,
     recipe: RecipeFile = None,
-    device: DeviceName = None,
-    phase: Annotated[Phase | None, typer.Option(help="Pretrain (the default), finetune or infer.")] = None,
-    plugin: Plugins = None,
-    batch: Batch = None,
-    sequence: Sequence = None,
+    workload: Workload,
     repetitions: Annotated[int | None, typer.Option(min=1, help="Least number of fresh processes an arm.")] = None,
     budget: Annotated[float | None, typer.Option(min=1, help="Seconds; more repetitions while they last.")] = None,
-    data: Data = None,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
     out: Annotated[str, typer.Option(help="Where the run's own folder is made: a path, or a URL as s3://...")] = "runs",
     resume: Annotated[str | None, typer.Option(help="The folder, or URL, of an unfinished run to complete.")] = None,
     dry_run: Annotated[
@@ -48,35 +74,20 @@ def run(
         int | None,
         typer.Option(min=1, help="Heats of idle copies of the baseline: how often is it wrong here?"),
     ] = None,
-    hosts: Annotated[
-        int | None, typer.Option(min=2, help="Machines, with this one, that arms of several ranks are spread over.")
-    ] = None,
-    listen: Annotated[str, typer.Option(help="HOST:PORT where the others join.")] = "0.0.0.0:29500",
-    token_file: Annotated[Path, typer.Option(help="The token that the others show; made if it is not there.")] = Path(
-        "trainpace.token"
-    ),
-    ranks_per_host: Annotated[
-        int | None, typer.Option(min=1, help="Ranks on each host. Default: one for each GPU, else one.")
-    ] = None,
+    spread: Spread,
 ) -> None:
     """Measure a plan, or models under techniques, and render the report."""
     with usage_errors():
-        overrides = Overrides(
+        overrides = workload.overrides(
             models=tuple(model or ()),
             compositions=tuple(parse_composition(text) for text in technique or ()),
-            phase=phase,
-            batch=batch,
-            sequence=sequence,
-            corpus=data,
-            text_column=text_column,
-            label_column=label_column,
             repetitions=repetitions,
             budget_s=budget,
         )
         if recipe is not None:
             found = read_recipe(recipe)
             overrides = overrides.over(found.workload, found.techniques)
-        if resume is not None and (plan or device or overrides != Overrides()):
+        if resume is not None and (plan or workload.device or overrides != Overrides()):
             raise ValueError("--resume takes its plan from the run: leave out the plan and all that shapes it")
         if calibrate is not None and (technique or resume is not None):
             raise ValueError("--calibrate races idle copies of the baseline: leave out --technique and --resume")
@@ -84,31 +95,20 @@ def run(
             raise ValueError(
                 "--json prints what --dry-run would: give both, or for a finished run compare --format json"
             )
-        if hosts is None and ranks_per_host is not None:
-            raise ValueError("--ranks-per-host is of a run on several machines: give --hosts too")
-        if not plugin:
-            # Before anything that takes seconds to import.
-            catalogue.check(overrides.compositions, plan)
+        workload.check(overrides.compositions, plan)
         from bench.api import keeping, runs
         from bench.cli import calibrating
-        from harness.hosts import wire
-        from harness.hosts.leader import Listening
         from results import remote
 
-        listening = (
-            Listening(others=hosts - 1, address=wire.address(listen), token_file=token_file, ranks_each=ranks_per_host)
-            if hosts
-            else None
-        )
         with runs.prepared(
             plan or "quick",
             overrides,
-            device=device.value if device else None,
-            plugins=plugin or (),
+            device=workload.place,
+            plugins=workload.plugins,
             modules=calibrating.MODULES if calibrate else (),
             change=calibrating.rivals if calibrate else lambda plan: plan,
             resume=None if resume is None else remote.here(resume),
-            listening=listening,
+            listening=spread.listening(),
         ) as (fork_server, prepared):
             if dry_run:
                 _print_plan(prepared, fork_server, as_json=as_json)

@@ -7,17 +7,16 @@ from typing import Annotated
 
 import typer
 
-from bench import cards, catalogue
+from bench import cards
 from bench.cli.console import INTERRUPTED, fail, usage_errors
-from bench.cli.options import Batch, Data, DeviceName, LabelColumn, Plugins, Sequence, TextColumn
+from bench.cli.options import Model, Workload, grouped
 from bench.facts import Objective
-from bench.spec import Phase
 
 
+@grouped
 def tune(
-    model: Annotated[
-        str | None, typer.Option(help="FAMILY/SIZE, FILE.py:FUNCTION, a model folder or a Hugging Face id.")
-    ] = None,
+    *,
+    model: Model = None,
     minutes: Annotated[float, typer.Option(min=0.1, help="How long it may take.")] = 30.0,
     memory: Annotated[str | None, typer.Option(help="The most that a recipe may take, as in 16GB.")] = None,
     objective: Annotated[
@@ -29,14 +28,7 @@ def tune(
     technique: Annotated[
         list[str] | None, typer.Option(help="Try this one. May repeat. Default: all that may join.")
     ] = None,
-    device: DeviceName = None,
-    phase: Annotated[Phase | None, typer.Option(help="Pretrain (the default), finetune or infer.")] = None,
-    plugin: Plugins = None,
-    batch: Batch = None,
-    sequence: Sequence = None,
-    data: Data = None,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
+    workload: Workload,
     seed: Annotated[int, typer.Option(help="Of the order of arms, and of what they train.")] = 0,
     out: Annotated[Path, typer.Option(help="Where the tuning's own folder is made.")] = Path("runs"),
     resume: Annotated[Path | None, typer.Option(help="The folder of an interrupted tuning to go on with.")] = None,
@@ -49,8 +41,7 @@ def tune(
         # Before anything that takes seconds to import.
         if memory is not None:
             cards.memory(memory)
-        if not plugin:
-            catalogue.check([(name,) for name in technique or ()])
+        workload.check((name,) for name in technique or ())
         from bench import api
 
         made = api.tune(
@@ -60,15 +51,8 @@ def tune(
             objective=objective,
             allow=allow or (),
             techniques=technique or (),
-            device=device.value if device else None,
-            phase=phase,
-            batch=batch,
-            sequence=sequence,
-            data=data,
-            text_column=text_column,
-            label_column=label_column,
+            **workload.plain(),
             seed=seed,
-            plugins=plugin or (),
             out=out,
             resume=resume,
             dry_run=dry_run,

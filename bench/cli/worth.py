@@ -11,16 +11,15 @@ from typing import Annotated
 
 import typer
 
-from bench import catalogue
 from bench.cli.console import INTERRUPTED, fail, usage_errors
-from bench.cli.options import Batch, Data, DeviceName, Format, LabelColumn, Plugins, Sequence, TextColumn
-from bench.spec import Overrides, Phase, parse_composition
+from bench.cli.options import Format, Model, Workload, grouped
+from bench.spec import parse_composition
 
 
+@grouped
 def worth(
-    model: Annotated[
-        str | None, typer.Option(help="FAMILY/SIZE, FILE.py:FUNCTION, a model folder or a Hugging Face id.")
-    ] = None,
+    *,
+    model: Model = None,
     technique: Annotated[
         list[str] | None, typer.Option(help="One, or several joined by +, against the baseline. May repeat.")
     ] = None,
@@ -32,14 +31,7 @@ def worth(
     ] = None,
     target: Annotated[float | None, typer.Option(help="The held-out loss to reach, in its place.")] = None,
     price: Annotated[str | None, typer.Option(help="What an hour of this machine costs, as in 2.10/h.")] = None,
-    device: DeviceName = None,
-    phase: Annotated[Phase | None, typer.Option(help="Pretrain (the default) or finetune.")] = None,
-    plugin: Plugins = None,
-    batch: Batch = None,
-    sequence: Sequence = None,
-    data: Data = None,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
+    workload: Workload,
     seed: Annotated[int, typer.Option(help="The first of the seeds.")] = 0,
     out: Annotated[Path, typer.Option(help="Where its own folder is made.")] = Path("runs"),
     resume: Annotated[Path | None, typer.Option(help="The folder of one that was interrupted, to go on with.")] = None,
@@ -50,11 +42,9 @@ def worth(
     with usage_errors():
         if resume is not None and (model or technique):
             raise ValueError("--resume takes what was asked for from its folder: leave out --model and --technique")
-        if phase is Phase.INFER:
-            raise ValueError("phase 'infer' learns nothing: give pretrain or finetune")
+        workload.learns()
         hourly = _price(price)
-        if not plugin:
-            catalogue.check([parse_composition(text) for text in technique or ()])
+        workload.check(parse_composition(text) for text in technique or ())
         from bench import api
 
         with contextlib.redirect_stdout(sys.stderr) if output is Format.JSON else contextlib.nullcontext():
@@ -67,17 +57,10 @@ def worth(
                 updates=updates,
                 target=target,
                 price_per_hour=hourly,
-                device=device.value if device else None,
-                overrides=Overrides(
-                    phase=phase,
-                    batch=batch,
-                    sequence=sequence,
-                    corpus=data,
-                    text_column=text_column,
-                    label_column=label_column,
-                ),
+                device=workload.place,
+                overrides=workload.overrides(),
                 seed=seed,
-                plugins=plugin or [],
+                plugins=workload.plugins,
                 out=out,
                 resume=resume,
                 dry_run=dry_run,

@@ -1,0 +1,99 @@
+"""Where other hosts come in: whoever shows the token is let through to the host that leads."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections import defaultdict
+
+from harness.hosts import wire
+from harness.message import Message
+from harness.processes.channel import Channel, Closed
+from harness.processes.failures import ArmFailed
+from harness.record import Status
+
+ARRIVAL_S = 20.0
+"""In which the ranks of a host that has forked them are here."""
+
+HANDSHAKES = 64
+"""Strangers that are listened to at once."""
+
+
+class Listener:
+    """Lets in whoever shows the token: hosts, and the ranks of arms."""
+
+    def __init__(self, address: tuple[str, int], secret: bytes) -> None:
+        """Raises ValueError where it cannot listen."""
+        self._secret = secret
+        try:
+            family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0][0]
+            self._socket = socket.create_server(address, family=family, backlog=256)
+        except OSError as error:
+            raise ValueError(
+                f"{address[0]}:{address[1]} cannot be listened on ({error.strerror or error}): give an address of this "
+                "machine with --listen, and a port that is free"
+            ) from None
+        self._hosts: list[tuple[Channel, Message, str]] = []
+        self._ranks: dict[str, list[Channel]] = defaultdict(list)
+        self._own: dict[str, str] = {}
+        self._arrived = threading.Condition()
+        self._handshakes = threading.BoundedSemaphore(HANDSHAKES)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def host(self, timeout_s: float) -> tuple[Channel, Message, str] | None:
+        """One that wants to join: its channel, what it says of itself, and its address. None where none came."""
+        with self._arrived:
+            self._arrived.wait_for(lambda: self._hosts, max(0.0, timeout_s))
+            return self._hosts.pop(0) if self._hosts else None
+
+    def ranks(self, arm: str, count: int) -> list[Channel]:
+        """The channels of an arm's ranks on a host. Raises ArmFailed where they have not come."""
+        with self._arrived:
+            if not self._arrived.wait_for(lambda: len(self._ranks[arm]) >= count, ARRIVAL_S):
+                raise ArmFailed(Status.CRASHED, "the ranks of a joined host could not reach this one")
+            return self._ranks.pop(arm)
+
+    def address_for(self, address: str) -> str:
+        """What this machine is called by the network that a host is on, by that host's address."""
+        return self._own[address]
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, (address, *_) = self._socket.accept()
+            except OSError:
+                return  # It was closed.
+            if self._handshakes.acquire(blocking=False):
+                threading.Thread(target=self._heard, args=(connection, address), daemon=True).start()
+            else:
+                connection.close()
+
+    def _heard(self, connection: socket.socket, address: str) -> None:
+        with contextlib.suppress(OSError):
+            self._admit(connection, address)
+        self._handshakes.release()
+
+    def _admit(self, connection: socket.socket, address: str) -> None:
+        try:
+            wire.keep_alive(connection)
+            channel, told = wire.admit(connection, self._secret)
+            if told.get("role") == "rank":
+                # What it says first is of the rank.
+                channel.send({"welcome": True})
+        except (wire.Refused, Closed, OSError):
+            connection.close()
+            return
+        with self._arrived:
+            if told.get("role") == "rank":
+                self._ranks[str(told.get("arm"))].append(channel)
+            elif told.get("role") == "host":
+                self._own[address] = connection.getsockname()[0]
+                self._hosts.append((channel, told, address))
+            self._arrived.notify_all()
+
+    def close(self) -> None:
+        # A thread that waits in accept is woken by this, and by close alone is not.
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
