@@ -3,7 +3,7 @@ against the recipe that is fastest.
 
 A recipe of techniques that change rounding alone loses nothing for its pace. On top of it comes what learns more by an
 update: all of that is looked at once, over few updates, and who did best is trained over several seeds beside the
-recipe (bench.api.worths). The whole is then confirmed on seeds that took no part in choosing it.
+recipe (bench.api.asking). The whole is then confirmed on seeds that took no part in choosing it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.api import confirming
+from bench.api import confirming, worths
+from bench.api.asking import LEAST_UPDATES, OF_TUNING, Asking, Question
 from bench.api.kept import Kept
 from bench.api.stages import Stages
-from bench.api.worths import LEAST_UPDATES, OF_TUNING, Asking, Question
 from bench.candidates import joined
 from bench.composition import compose
 from bench.corpus import write_atomically
@@ -201,13 +201,13 @@ class Learners:
             asking = Asking(
                 question, self.stages.fork_server, folder, _quiet, name=f"{self.stages.folder.name}-{stage}"
             )
-            made = asking.worth()
+            answer = asking.answer()
         except ValueError:
             return None
-        made.write()
-        if made.answer.interrupted:
+        worths.Worth(folder, answer).write()
+        if answer.interrupted:
             raise KeyboardInterrupt
-        return made.answer
+        return answer
 
     def _begun(self, stage: str, wanted: Question) -> tuple[Path, Question]:
         """The folder of a question, and what was asked in it if it was begun before. A tuning that goes on may come to

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from bench import __version__
 from bench.api import gates
+from bench.api.asking import GOES_ON, LEAST_UPDATES
 from bench.api.gates import Asked, new_folder
 from bench.api.judging import Job, Show
 from bench.api.kept import Kept
-from bench.api.worths import GOES_ON, LEAST_UPDATES
 from bench.composition import compose
 from harness.ab.checkout import here
 from harness.ab.comparison import Comparison

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import tests.planted  # noqa: F401  candidates are composed in this process too
 from bench import api
-from bench.api import climb, confirming, worths
+from bench.api import asking, climb, confirming
 from bench.cli.app import app
 from bench.facts import Objective
 from bench.recipe import read
@@ -101,8 +101,8 @@ class EverySixth(torch.optim.Optimizer):
 def test_what_learns_faster_joins_by_the_time_to_the_same_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who makes one update in six learns six times as slowly as plain SGD does."""
     brief = dataclasses.replace(conformance.PROTOCOL, rounds=4, rounds_min=3, certify_steps=3)
-    monkeypatch.setattr(worths, "PROTOCOL", brief)
-    monkeypatch.setattr(worths, "ARM_S", 10.0)
+    monkeypatch.setattr(asking, "PROTOCOL", brief)
+    monkeypatch.setattr(asking, "ARM_S", 10.0)
     # At so low a rate none comes near the best loss that there is, where noise decides.
     train = TRAIN.replace("RATE = 0.01", "RATE = 0.0003").replace("WIDTH = 32", "WIDTH = 4")
     slow = train.replace("lambda parameters: torch.optim.SGD(", "EverySixth(")

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import tests.planted  # noqa: F401  compositions are made in this process too
 from bench import api
-from bench.api import worths
+from bench.api import asking
 from bench.cli.app import app
 from bench.spec import Overrides
 from harness.heats import conformance
@@ -26,8 +26,8 @@ def test_faster_steps_that_teach_less_are_worth_nothing(
     text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     brief = dataclasses.replace(conformance.PROTOCOL, rounds=4, rounds_min=3, certify_steps=3)
-    monkeypatch.setattr(worths, "PROTOCOL", brief)
-    monkeypatch.setattr(worths, "ARM_S", 5.0)
+    monkeypatch.setattr(asking, "PROTOCOL", brief)
+    monkeypatch.setattr(asking, "ARM_S", 5.0)
     said: list[str] = []
     made = api.worth(
         "llama/nano",
