@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -58,7 +59,7 @@ def _read(kind: Any, data: object, where: str) -> Any:
 def _fields(kind: Any, data: object, where: str) -> Any:
     if not isinstance(data, dict):
         raise ValueError(f"{where} is {_shown(data)}, which is no {kind.__name__}")
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
     if unknown := sorted(map(str, set(data) - set(fields))):
         raise ValueError(f"{where} has {unknown[0]!r}, which is none of {', '.join(fields)}")
@@ -66,6 +67,11 @@ def _fields(kind: Any, data: object, where: str) -> Any:
         if name not in data and field.default is field.default_factory is dataclasses.MISSING:
             raise ValueError(f"{where} has no {name!r}")
     return kind(**{name: _read(hints[name], value, f"{name!r}") for name, value in data.items()})
+
+
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def _either(kinds: tuple[Any, ...], data: object, where: str) -> Any:

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import itertools
 import math
-import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
 from bench.spec import BASELINE
-from harness.record import Record
-from results.runs import repetition_paces
+from results.runs import Summary
 from results.statistics import CONFIDENCE
 
 PINNED = "gpt2/nano"
@@ -30,21 +29,11 @@ LEAST_RUNS = 4
 
 NOMINATED_P = 0.05
 
+EXACT, SEEN_P = 20, 0.1
+"""A change is told by the exact test where there are at most so many runs before or after it, if the approximate one
+sees any: what that thinks usual is not rare enough in a series that has many places."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """The records of one run, and the commit that its machine's description names."""
-
-    records: Sequence[Record]
-    commit: str | None
-
-    @property
-    def run_id(self) -> str:
-        return self.records[0].run_id
-
-    @property
-    def started_at(self) -> str:
-        return min(record.started_at for record in self.records)
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,32 +69,47 @@ class Series:
     nominations: tuple[Nomination, ...]
 
 
-def history(runs: Sequence[Run], reference: str | None = None) -> tuple[str, list[Series]]:
+def history(runs: Sequence[Summary], reference: str | None = None) -> tuple[str, list[Series]]:
     """The reference's name and a series for each other arm.
 
     Raises ValueError, naming the run, where the reference was not measured.
     """
     ordered = sorted(runs, key=lambda run: run.started_at)
     pinned = _pinned(ordered, reference)
-    points: dict[tuple[str, str], list[Point]] = defaultdict(list)
+    found: dict[tuple[str, str], list[Summary]] = defaultdict(list)
     for run in ordered:
-        paces = _paces(run.records)
-        for (workload, techniques), logs in paces.items():
+        for workload, techniques in ((workload, label) for workload, own in run.paces.items() for label in own):
             if (workload, techniques) != (pinned, BASELINE):
-                points[workload, techniques].append(_point(run, logs, paces[pinned, BASELINE]))
-    return pinned, [
-        Series(
-            workload=workload,
-            techniques=techniques,
-            points=tuple(found),
-            nominations=tuple(nominate([math.log(point.ratio) for point in found], series=len(points))),
+                found[workload, techniques].append(run)
+    return pinned, [_series(*arm, own, pinned, arms=len(found)) for arm, own in found.items()]
+
+
+def _series(workload: str, techniques: str, runs: Sequence[Summary], pinned: str, *, arms: int) -> Series:
+    own, reference = (
+        _Moments.of([run.paces[name][label] for run in runs])
+        for name, label in ((workload, techniques), (pinned, BASELINE))
+    )
+    logs = own.mean - reference.mean
+    low, high = _welch(own, reference)
+    points = [
+        Point(
+            run_id=run.run_id,
+            started_at=run.started_at,
+            commit=run.commit,
+            ratio=ratio,
+            low=None if math.isnan(lower) else lower,
+            high=None if math.isnan(upper) else upper,
         )
-        for (workload, techniques), found in points.items()
+        for run, ratio, lower, upper in zip(
+            runs, *(np.exp(values).tolist() for values in (logs, logs + low, logs + high)), strict=True
+        )
     ]
+    nominations = tuple(nominate(logs, series=arms))
+    return Series(workload=workload, techniques=techniques, points=tuple(points), nominations=nominations)
 
 
-def _pinned(runs: Sequence[Run], reference: str | None) -> str:
-    measured = {run.run_id: {workload for workload, label in _paces(run.records) if label == BASELINE} for run in runs}
+def _pinned(runs: Sequence[Summary], reference: str | None) -> str:
+    measured = {run.run_id: {name for name, own in run.paces.items() if BASELINE in own} for run in runs}
     everywhere = sorted(set.intersection(*measured.values())) if measured else []
     wanted = reference or PINNED
     for run_id, workloads in measured.items():
@@ -118,40 +122,54 @@ def _pinned(runs: Sequence[Run], reference: str | None) -> str:
     return wanted
 
 
-def _paces(records: Sequence[Record]) -> Mapping[tuple[str, str], list[float]]:
-    """By arm, the median logarithm of the time a token of each repetition that ended well."""
-    arms = dict.fromkeys((record.workload, record.techniques) for record in records)
-    found = {arm: repetition_paces(records, *arm) for arm in arms}
-    return {arm: logs for arm, logs in found.items() if logs}
+@dataclass(frozen=True, slots=True)
+class _Moments:
+    """Of samples, one of each run: their means, and of the means the variances and the degrees of freedom."""
+
+    mean: Floats
+    variance: Floats
+    degrees: Floats
+
+    @classmethod
+    def of(cls, samples: Sequence[Sequence[float]]) -> _Moments:
+        count = np.array([len(values) for values in samples], dtype=float)
+        starts = np.concatenate(([0], np.cumsum(count[:-1]))).astype(int)
+        values = np.concatenate([np.asarray(values, dtype=float) for values in samples])
+        mean = np.add.reduceat(values, starts) / count
+        squares = np.add.reduceat((values - np.repeat(mean, count.astype(int))) ** 2, starts)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return cls(mean, squares / (count - 1) / count, count - 1)
 
 
-def _point(run: Run, logs: Sequence[float], reference: Sequence[float]) -> Point:
-    low = high = None
-    if min(len(logs), len(reference)) > 1:
-        bounds = stats.ttest_ind(logs, reference, equal_var=False).confidence_interval(CONFIDENCE)
-        low, high = math.exp(bounds.low), math.exp(bounds.high)
-    ratio = math.exp(statistics.fmean(logs) - statistics.fmean(reference))
-    return Point(run_id=run.run_id, started_at=run.started_at, commit=run.commit, ratio=ratio, low=low, high=high)
+def _welch(own: _Moments, reference: _Moments) -> tuple[Floats, Floats]:
+    """Welch's interval of the difference, less the difference itself; not a number where a sample has no spread."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variance = own.variance + reference.variance
+        degrees = variance**2 / (own.variance**2 / own.degrees + reference.variance**2 / reference.degrees)
+        half = stats.t.ppf((1 + CONFIDENCE) / 2, degrees) * np.sqrt(variance)
+    return -half, half
 
 
-def nominate(logs: Sequence[float], offset: int = 0, *, series: int = 1) -> list[Nomination]:
+def nominate(logs: Sequence[float] | Floats, offset: int = 0, *, series: int = 1) -> list[Nomination]:
     """Where a series of logarithms changes its level: the place that divides it best, if by more than chance, and then
     the same within both parts.
 
-    By the exact rank-sum test at every place, corrected for their number and that of the `series` that are looked at
-    together (Bonferroni); values need no shape.
+    By the rank-sum test at every place, corrected for their number and that of the `series` that are looked at together
+    (Bonferroni); values need no shape.
     """
-    places = range(LEAST_RUNS, len(logs) - LEAST_RUNS + 1)
-    tried = [(_rank_sum_p(logs[:place], logs[place:]), -abs(_shift(logs, place)), place) for place in places]
-    if not tried:
+    values = np.asarray(logs, dtype=float)
+    places = range(LEAST_RUNS, len(values) - LEAST_RUNS + 1)
+    if not places:
         return []
-    p, _, place = min(tried)
-    corrected = min(1.0, p * len(tried) * series)
+    chances = _rank_sum_ps(values, places)
+    best = np.flatnonzero(chances == chances.min())
+    place = places[max(best, key=lambda index: abs(_shift(values, places[index])))]
+    corrected = min(1.0, float(chances.min()) * len(places) * series)
     if corrected > NOMINATED_P:
         return []
-    found = Nomination(index=offset + place, factor=math.exp(_shift(logs, place)), p=corrected)
-    before, after = nominate(logs[:place], offset, series=series), nominate(logs[place:], offset + place, series=series)
-    return [*before, found, *after]
+    found = Nomination(index=offset + place, factor=math.exp(_shift(values, place)), p=corrected)
+    before = nominate(values[:place], offset, series=series)
+    return [*before, found, *nominate(values[place:], offset + place, series=series)]
 
 
 def runs_needed(series: int) -> int:
@@ -163,9 +181,21 @@ def runs_needed(series: int) -> int:
     )
 
 
-def _rank_sum_p(before: Sequence[float], after: Sequence[float]) -> float:
-    return float(stats.mannwhitneyu(before, after, alternative="two-sided", method="exact").pvalue)
+def _rank_sum_ps(values: Floats, places: range) -> Floats:
+    """The two-sided chance of ranks as unlike before and after each place (Mann and Whitney 1947): exact where it could
+    matter and one side has at most EXACT runs, else by the normal approximation, which says too much there, with the
+    correction for continuity."""
+    count, before = len(values), np.array(places)
+    ranks = np.cumsum(stats.rankdata(values))[before - 1]
+    middle = before * (count + 1) / 2
+    deviation = np.sqrt(before * (count - before) * (count + 1) / 12)
+    chances: Floats = np.minimum(1.0, 2 * stats.norm.sf((np.abs(ranks - middle) - 0.5) / deviation))
+    for index in np.flatnonzero((chances < SEEN_P) & (np.minimum(before, count - before) <= EXACT)):
+        place = places[index]
+        exact = stats.mannwhitneyu(values[:place], values[place:], alternative="two-sided", method="exact")
+        chances[index] = exact.pvalue
+    return chances
 
 
-def _shift(logs: Sequence[float], place: int) -> float:
-    return float(np.median(logs[place:]) - np.median(logs[:place]))
+def _shift(values: Floats, place: int) -> float:
+    return float(np.median(values[place:]) - np.median(values[:place]))

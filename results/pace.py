@@ -5,6 +5,7 @@ Everything that is shown as a step time, a throughput, a share of a step or a sp
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import statistics
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.record import Record
 
@@ -85,8 +87,13 @@ def centre(values: Iterable[float]) -> float | None:
     data = np.fromiter(values, dtype=float)
     if not data.size:
         return None
-    first, second = np.triu_indices(data.size)
+    first, second = _pairs(data.size)
     return float(np.median((data[first] + data[second]) / 2))
+
+
+@functools.lru_cache(maxsize=256)
+def _pairs(count: int) -> tuple[npt.NDArray[np.intp], ...]:
+    return np.triu_indices(count)
 
 
 def step_time_s(record: Record) -> float | None:

@@ -196,6 +196,16 @@ def has_records(folder: Path) -> bool:
     return any(any((folder / "records").glob(f"{kind}*.parquet")) for kind in ("part-", WHOLE))
 
 
+def runs_in(folder: Path) -> list[Path]:
+    """The folder itself if it is a run, or else the runs that lie in it. Raises ValueError where there is none."""
+    if has_records(folder):
+        return [folder]
+    found = sorted(item for item in folder.iterdir() if has_records(item)) if folder.is_dir() else []
+    if not found:
+        raise ValueError(f"no run lies in {str(folder)!r}: give folders that `trainpace run` has made")
+    return found
+
+
 def join(runs: Sequence[Sequence[Record]]) -> list[Record]:
     """The records of several runs as those of one: their repetitions are numbered on, so that none collide."""
     joined: list[Record] = []

@@ -18,7 +18,7 @@ from results.compare import Comparison
 from results.compare import compare as compared
 from results.idle import error_rate, load
 from results.pace import counted_steps
-from results.runs import compare_runs, incomparable
+from results.runs import compare_runs, conditions, incomparable, told
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,14 +80,13 @@ def compare(run: Where | Run, head: Where | Run | None = None, *, force: bool = 
     Raises ValueError for runs of different machines or data, unless `force` is given.
     """
     runs = [item if isinstance(item, Run) else Run(item) for item in (run, head) if item is not None]
-    differences = incomparable([item.records for item in runs])
+    differences = incomparable([conditions(item.records) for item in runs])
     if differences and not force:
         raise ValueError(f"{'; '.join(differences)}: use force=True to compare them all the same")
     if head is None:
         return runs[0].arms()
-    return _frame(
-        [export.plain(item) for item in compare_runs(runs[0].records, runs[1].records, runs[1].machine)], export.FIELDS
-    )
+    base, other = (told(item.records, item.machine) for item in runs)
+    return _frame([export.plain(item) for item in compare_runs(base, other)], export.FIELDS)
 
 
 def page(records: Sequence[Record], machine: Machine, plan: Plan) -> str:

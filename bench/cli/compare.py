@@ -31,21 +31,19 @@ def compare(
     from bench.cli import comparing
     from reports.formats import export
     from reports.text import markdown
-    from results import store
-    from results.compare import compare
+    from results import summaries
     from results.runs import compare_runs, incomparable
 
     with usage_errors():
         if len(runs) > 2:
             raise ValueError(f"compare takes one run or two, not {len(runs)}: name a base and a head")
-        loaded = [store.read(folder) for folder in runs]
-        differences = incomparable(loaded)
+        loaded = [summaries.told(folder) for folder in runs]
+        differences = incomparable([run.summary.conditions for run in loaded])
         if differences and not force:
             raise ValueError(f"{'; '.join(differences)}: use --force to compare them all the same")
         for difference in differences:
             typer.echo(f"warning: {difference}", err=True)
-        machine = store.read_machine(runs[-1])
-        comparisons = compare(loaded[0], machine) if len(runs) == 1 else compare_runs(loaded[0], loaded[1], machine)
+        comparisons = loaded[0].comparisons if len(runs) == 1 else compare_runs(loaded[0], loaded[1])
     match output:
         case Format.TABLE:
             comparing.print_table(comparisons)

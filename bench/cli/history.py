@@ -12,7 +12,9 @@ from bench.cli.options import KEPT, kept
 
 
 def history(
-    runs: Annotated[list[Path], typer.Argument(parser=kept, metavar=KEPT, help="Finished runs of one machine.")],
+    runs: Annotated[
+        list[Path], typer.Argument(parser=kept, metavar=KEPT, help="Finished runs of one machine, or a folder of them.")
+    ],
     reference: Annotated[
         str | None, typer.Option(help="A workload that is in every run and that no change touches. Default: gpt2/nano.")
     ] = None,
@@ -21,14 +23,13 @@ def history(
 ) -> None:
     """Draw each workload's pace over time relative to a reference, and nominate changes."""
     from reports.page import history as page
-    from results import store
-    from results.history import Run
+    from results import store, summaries
     from results.history import history as paces
     from results.runs import incomparable
 
     with usage_errors():
-        loaded = [Run(records=store.read(folder), commit=store.read_machine(folder).git_commit) for folder in runs]
-        differences = incomparable([run.records for run in loaded])
+        loaded = [summaries.summary(folder) for given in runs for folder in store.runs_in(given)]
+        differences = incomparable([run.conditions for run in loaded])
         if differences and not force:
             raise ValueError(f"{'; '.join(differences)}: use --force to put them together all the same")
         pinned, found = paces(loaded, reference)

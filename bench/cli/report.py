@@ -19,11 +19,11 @@ def report(
     """Render the HTML report of one run, or of several of one machine as if they were one."""
     from bench.api.finished import page as rendered
     from results import store
-    from results.runs import incomparable
+    from results.runs import conditions, incomparable
 
     with usage_errors():
         loaded = [store.read(folder) for folder in runs]
-        differences = incomparable(loaded, as_one=True)
+        differences = incomparable([conditions(records) for records in loaded], as_one=True)
         if differences and not force:
             raise ValueError(f"{'; '.join(differences)}: use --force to put them together all the same")
         shown = rendered(store.join(loaded), store.read_machine(runs[0]), store.read_plan(runs[0]))

@@ -143,8 +143,9 @@ def _conclude(made: Run, there: Remote | None) -> None:
     from harness.record import Status
     from reports.text import predicted
     from reports.wording import sentences
+    from results import summaries
 
-    comparisons = made.comparisons
+    comparisons = summaries.told(made.folder).comparisons
     comparing.print_table(comparisons)
     said = [sentences.answer(comparisons), predicted.errors(comparisons)]
     typer.echo("\n".join(filter(None, said)))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
@@ -14,9 +17,20 @@ from reports.page.html import asset, environment
 from reports.wording import quantity
 from results.history import Nomination, Point, Series, runs_needed
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 _WIDTH, _LEFT, _TOP, _AREA_WIDTH, _AREA_HEIGHT, _BELOW = 560, 56, 12, 488, 150, 46
 _ROOM = 1.02
 _MOST_DATES = 6
+
+MOST_POINTS = 120
+"""Of runs that are points one by one, and can be pointed at; more are a line in a band."""
+
+MOST_CHARTS = 12
+"""Of arms that are drawn large: those of which a change is nominated come first. All are in the table."""
+
+_SPARK_WIDTH, _SPARK_HEIGHT, _SPARK_POINTS = 160, 24, 160
 
 
 @canvas.styled
@@ -35,14 +49,28 @@ def chart(series: Series, name: str) -> Chart:
     area.set_xticklabels([point.started_at[:10] for point in points[::every]])
     for nomination in series.nominations:
         area.axvline(nomination.index - 0.5, color=canvas.SLOWER if nomination.factor > 1 else canvas.FASTER)
+    area.set_ylabel("time / reference's")
+    if len(points) > MOST_POINTS:
+        places = range(len(points))
+        low, high = zip(*((point.low or point.ratio, point.high or point.ratio) for point in points), strict=True)
+        area.fill_between(places, low, high, color=canvas.MUTED, alpha=0.4, linewidth=0)
+        area.plot(places, [point.ratio for point in points], color=canvas.INK, linewidth=0.8)
+    else:
+        _draw_points(area, points)
+    tips = (
+        {f"run-{index}": Tip(text=_tip(series, index)) for index in range(len(points))}
+        if (len(points) <= MOST_POINTS)
+        else {}
+    )
+    label = f"Time a token of {series.workload} {series.techniques} over the reference's, run by run"
+    return Chart(svg=inline(figure, name, label, tips, focusable=True), note=" ".join(sentences(series)))
+
+
+def _draw_points(area: Axes, points: Sequence[Point]) -> None:
     for index, point in enumerate(points):
         if point.low is not None and point.high is not None:
             area.plot([index, index], [point.low, point.high], color=canvas.MUTED, linewidth=1.4)
         area.plot([index], [point.ratio], marker="o", markersize=5, color=canvas.INK)[0].set_gid(f"run-{index}")
-    area.set_ylabel("time / reference's")
-    tips = {f"run-{index}": Tip(text=_tip(series, index)) for index in range(len(points))}
-    label = f"Time a token of {series.workload} {series.techniques} over the reference's, run by run"
-    return Chart(svg=inline(figure, name, label, tips, focusable=True), note=" ".join(sentences(series)))
 
 
 def _tip(series: Series, index: int) -> str:
@@ -90,11 +118,41 @@ def _way_to_a_verdict(series: Series, before: Point, after: Point) -> str:
 def render(reference: str, found: Sequence[Series]) -> str:
     """The whole page."""
     template = environment().get_template("history.html.j2")
-    charts = [(series, chart(series, f"history-{index}")) for index, series in enumerate(found)]
+    drawn = sorted(found, key=lambda series: min((item.p for item in series.nominations), default=1.0))[:MOST_CHARTS]
+    charts = [(series, chart(series, f"history-{index}")) for index, series in enumerate(drawn)]
     return template.render(
         style=Markup(asset("style.css")),
         reference=reference,
         answer=answer(found),
         runs=sorted({point.run_id for series in found for point in series.points}),
+        rows=[_row(series) for series in found] if len(found) > MOST_CHARTS else [],
         figures=[(f"{series.workload}, {series.techniques}", Markup(made.svg), made.note) for series, made in charts],
+    )
+
+
+def _row(series: Series) -> dict[str, object]:
+    """What the table has of an arm: its last level, and how it came there."""
+    since = series.nominations[-1].index if series.nominations else 0
+    return {
+        "workload": series.workload,
+        "techniques": series.techniques,
+        "runs": len(series.points),
+        "level": quantity.ratio(statistics.median(point.ratio for point in series.points[since:])),
+        "change": ", ".join(quantity.ratio(item.factor) for item in series.nominations),
+        "spark": _spark([point.ratio for point in series.points]),
+    }
+
+
+def _spark(ratios: Sequence[float]) -> Markup:
+    """A line from run to run, each the median of its neighbours where there are more than can be seen."""
+    every = -(-len(ratios) // _SPARK_POINTS)
+    logs = [math.log(statistics.median(ratios[start : start + every])) for start in range(0, len(ratios), every)]
+    low, high = min(logs), max(logs)
+    across, up = _SPARK_WIDTH / max(1, len(logs) - 1), (_SPARK_HEIGHT - 2) / (high - low or 1)
+    points = " ".join(
+        f"{index * across:.0f},{_SPARK_HEIGHT - 1 - (value - low) * up:.1f}" for index, value in enumerate(logs)
+    )
+    return Markup(
+        f'<svg viewBox="0 0 {_SPARK_WIDTH} {_SPARK_HEIGHT}" width="{_SPARK_WIDTH}" height="{_SPARK_HEIGHT}" '
+        f'aria-hidden="true"><polyline points="{points}" fill="none" stroke="currentColor"/></svg>'
     )

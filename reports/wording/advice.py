@@ -12,7 +12,7 @@ from bench.spec import BASELINE, Phase
 from harness.record import Record, Status, why_unknown
 from reports.wording import quantity
 from results.compare import Comparison
-from results.runs import incomparable
+from results.runs import conditions, incomparable
 
 FOREIGN_CPU_PCT = 5.0
 """Mean use by other programs, of all cores, above which step times can be expected to suffer."""
@@ -39,7 +39,7 @@ def warnings(comparisons: Sequence[Comparison], records: Sequence[Record]) -> li
 
 
 def _mixed(_: Sequence[Comparison], records: Sequence[Record]) -> Warning | None:
-    differences = incomparable([records])
+    differences = incomparable([conditions(records)])
     if not differences:
         return None
     return Warning(

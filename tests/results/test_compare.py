@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from harness.record import Record, Status
-from results.compare import Verdict, compare, most_telling
+from results.compare import Comparison, Verdict, compare, most_telling
 from results.pace import step_time_s
-from results.runs import compare_runs, incomparable
+from results.runs import compare_runs, conditions, incomparable, told
 from tests.samples import MACHINE, record
 
 
@@ -128,24 +128,32 @@ def test_more_repetitions_go_where_bounds_are_wide_whatever_the_direction() -> N
     assert order[2][0] == "other"
 
 
+def against_baseline(head: list[Record]) -> list[Comparison]:
+    return compare_runs(told(BASELINE, MACHINE), told(head, MACHINE))
+
+
+def differences(*runs: list[Record]) -> list[str]:
+    return incomparable([conditions(records) for records in runs])
+
+
 def test_two_runs_are_compared_unpaired() -> None:
     head = heat("fp32", [2.0, 2.6, 1.6])
-    (found,) = compare_runs(BASELINE, head, MACHINE)
+    (found,) = against_baseline(head)
     assert found.speedup == pytest.approx(0.5)
     assert "not interleaved" in str(found.method)
 
 
 def test_runs_with_unequal_work_get_no_verdict() -> None:
     head = [dataclasses.replace(item, status=Status.UNEQUAL_WORK, reason="why") for item in heat("fp32", [2.0, 2.6])]
-    (found,) = compare_runs(BASELINE, head, MACHINE)
+    (found,) = against_baseline(head)
     assert (found.speedup, found.verdict) == (None, None)
 
 
 def test_machines_and_corpora_must_match() -> None:
-    assert incomparable([BASELINE, BASELINE]) == []
+    assert differences(BASELINE, BASELINE) == []
     other_machine = [dataclasses.replace(item, machine_id="m2") for item in BASELINE]
     other_text = [dataclasses.replace(item, corpus_sha256="c1") for item in BASELINE]
-    assert "machine_id: m1, m2" in incomparable([BASELINE, other_machine])[0]
+    assert "machine_id: m1, m2" in differences(BASELINE, other_machine)[0]
     other_batch = [dataclasses.replace(item, batch=16) for item in BASELINE]
-    assert "batch of gpt2/nano: 16, 8" in incomparable([BASELINE, other_batch])[0]
-    assert "corpus_sha256 of gpt2/nano" in incomparable([BASELINE, other_text])[0]
+    assert "batch of gpt2/nano: 16, 8" in differences(BASELINE, other_batch)[0]
+    assert "corpus_sha256 of gpt2/nano" in differences(BASELINE, other_text)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from bench.cli.app import app
 from harness.record import Record
 from reports.page import history as page
 from results import store
-from results.history import Run, history, nominate, runs_needed
+from results.history import history, nominate, runs_needed
+from results.runs import Summary, summary
 from tests.reports.synthetic import PLAN, Page, machine, record
 
 CHANGES_AT, RUNS = 7, 14
@@ -31,15 +33,18 @@ def a_run(number: int, slower: float = 1.0) -> list[Record]:
     return made
 
 
-def runs(slower: float) -> list[Run]:
-    found = []
-    for number in range(RUNS):
-        records = a_run(number, slower if number >= CHANGES_AT else 1.0)
-        for item in records:
-            object.__setattr__(item, "run_id", f"run-{number:02}")
-            object.__setattr__(item, "started_at", f"2026-01-{number + 1:02}T00:00:00+00:00")
-        found.append(Run(records=records, commit=f"{number:040}"))
-    return found
+def measured(slower: float) -> list[list[Record]]:
+    return [
+        [
+            dataclasses.replace(item, run_id=f"run-{number:02}", started_at=f"2026-01-{number + 1:02}T00:00:00+00:00")
+            for item in a_run(number, slower if number >= CHANGES_AT else 1.0)
+        ]
+        for number in range(RUNS)
+    ]
+
+
+def runs(slower: float) -> list[Summary]:
+    return [summary(records, commit=f"{number:040}") for number, records in enumerate(measured(slower))]
 
 
 def test_a_change_is_nominated_where_it_is_though_the_machine_wavers_more() -> None:
@@ -79,20 +84,27 @@ def test_chance_nominates_no_more_than_it_may() -> None:
 
 def test_a_reference_has_to_be_in_every_run() -> None:
     found = runs(1.0)
-    lacking = Run(records=[item for item in found[0].records if item.workload != "gpt2/nano"], commit=None)
+    lacking = dataclasses.replace(
+        found[0], paces={name: own for name, own in found[0].paces.items() if name != "gpt2/nano"}
+    )
     with pytest.raises(ValueError, match=r"'gpt2/nano' was not measured in run 'run-00'.*\(train.py:model\)"):
         history([lacking, *found[1:]])
     pinned, _ = history([lacking, *found[1:]], "train.py:model")
     assert pinned == "train.py:model"
 
 
-def test_the_page_is_whole_and_says_what_is_nominated(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_name", [True, False])
+def test_the_page_is_whole_and_says_what_is_nominated(tmp_path: Path, *, by_name: bool) -> None:
     folders = []
-    for run in runs(1.1):
-        for item in run.records:
-            store.write(item, tmp_path / run.run_id, machine=machine(), plan=PLAN)
-        folders.append(str(tmp_path / run.run_id))
-    done = CliRunner().invoke(app, ["history", *folders, "--out", str(tmp_path / "history.html")])
+    for records in measured(1.1):
+        folder = tmp_path / records[0].run_id
+        for item in records:
+            store.write(item, folder, machine=machine(), plan=PLAN)
+        folders.append(str(folder))
+    # All of them by name, or the folder that they are in.
+    done = CliRunner().invoke(
+        app, ["history", *(folders if by_name else [str(tmp_path)]), "--out", str(tmp_path / "history.html")]
+    )
     assert done.exit_code == 0, done.output
     assert "may have become slower" in done.output
     parsed = Page((tmp_path / "history.html").read_text())

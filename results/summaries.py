@@ -1,0 +1,94 @@
+"""What runs come to, kept in the user's cache: many are set beside each other without reading their steps again.
+
+What is kept is of files with these names, sizes and times, and of this trainpace's own sources; all else is made anew.
+It is never beside the records: whoever hands on a run hands on what was measured, not what is said of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bench import plain
+from bench.causes import DamagedRecords
+from bench.corpus import cache_folder, write_atomically
+from harness.record import Machine, Record
+from results import store
+from results.compare import Comparison, compare
+from results.runs import Conditions, Summary, Told
+from results.runs import summary as of
+
+SOURCES = Path(__file__).parent
+
+Made = TypeVar("Made")
+
+
+def summary(folder: Path) -> Summary:
+    """Of the run in a folder. Raises as results.store.read does."""
+    return _known(
+        folder,
+        "summary",
+        lambda records, machine: dataclasses.asdict(of(records, machine.git_commit)),
+        lambda data: Summary(**data | {"conditions": Conditions(**data["conditions"])}),
+    )
+
+
+def told(folder: Path) -> Told:
+    """The same with what its arms come to."""
+    comparisons = _known(
+        folder,
+        "arms",
+        lambda records, machine: [dataclasses.asdict(row) for row in compare(records, machine)],
+        lambda data: [plain.read(Comparison, row) for row in data],
+    )
+    return Told(summary=summary(folder), comparisons=comparisons)
+
+
+def _known(
+    folder: Path, kind: str, make: Callable[[Sequence[Record], Machine], Any], read: Callable[[Any], Made]
+) -> Made:
+    """What is kept of a run, or else made of its records, and kept if it can be."""
+    with contextlib.suppress(OSError, ValueError, TypeError, LookupError):
+        return read(json.loads(_file(folder, kind).read_bytes()))
+    with warnings.catch_warnings(record=True) as damaged:
+        warnings.simplefilter("always", DamagedRecords)
+        text = json.dumps(make(store.read(folder), store.read_machine(folder)))
+    for warning in damaged:
+        warnings.warn(warning.message, warning.category, stacklevel=3)
+    if not damaged:  # It is to be told of whenever it is met.
+        with contextlib.suppress(OSError):
+            write_atomically(_file(folder, kind), functools.partial(_write, text))
+    return read(json.loads(text))
+
+
+def _write(text: str, name: str) -> None:
+    Path(name).write_text(text, encoding="utf-8")
+
+
+def _file(folder: Path, kind: str) -> Path:
+    return _kept() / f"{_identity(folder)}-{kind}.json"
+
+
+@functools.cache
+def _kept() -> Path:
+    """The folder of what these sources have made."""
+    own = hashlib.sha256()
+    for file in sorted(SOURCES.glob("*.py")):
+        own.update(file.read_bytes())
+    return cache_folder() / "runs" / own.hexdigest()[:16]
+
+
+def _identity(folder: Path) -> str:
+    """Of the files that hold a run's records."""
+    found = []
+    for file in sorted((folder / "records").glob("*.parquet")):
+        status = file.stat()
+        found.append((file.name, status.st_size, status.st_mtime_ns))
+    return hashlib.sha256(json.dumps([str(folder.resolve()), found]).encode()).hexdigest()[:32]

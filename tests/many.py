@@ -1,0 +1,201 @@
+"""A million records: how large they are, and how long commands over them take. docs/many.md.
+
+    python -m tests.many            # make them, measure, and render; takes about 2 GB of a temporary folder
+    python -m tests.many --render
+
+A thousand runs of five workloads under twenty compositions, ten repetitions each. The records are complete and made up:
+those of one run, whose paces drift from run to run, and of one arm change for good.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench import __version__
+from harness.record import SCHEMA_VERSION, Measurement
+from reports.text import listing
+from results import store
+from tests import ROOT
+from tests.reports import synthetic
+
+FILE = ROOT / "docs" / "many" / "many.json"
+PAGE = ROOT / "docs" / "many.md"
+
+WORKLOADS = ("gpt2/nano", "gpt2/tiny", "bert/mini", "llama/nano", "t5/nano")
+REPETITIONS, RUNS = 10, 1000
+FEW = 10
+"""Runs that are read for the first time, of which the rest is said to be as slow."""
+
+CHANGED, CHANGE = ("bert/mini", "amp_bf16"), 1.05
+"""From the middle on this arm takes so many times as long."""
+
+STEPS = tuple(
+    field.name
+    for field in dataclasses.fields(Measurement)
+    if field.name.startswith(("round_", "warmup_step", "sustained_step"))
+)
+"""The raw steps of a record."""
+
+HEAD = """\
+# A million records
+
+{runs:,} runs of {each:,} complete, made-up records: {workloads} workloads under {arms} compositions, {repetitions}
+repetitions each. Times and memory are of whole processes; *again* is when what the runs come to is in the user's cache.
+
+```
+python -m tests.many
+```"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    what: str
+    seconds: float | None = None
+    memory_bytes: int | None = None
+    bytes_a_record: float | None = None
+
+
+class Maker:
+    """Writes runs that are one run with other paces."""
+
+    def __init__(self) -> None:
+        records = [
+            item
+            for place, workload in enumerate(WORKLOADS)
+            for item in synthetic.run(workload, REPETITIONS, step_s=0.01 * (1 + place))
+        ]
+        self.records = sorted(records, key=store.part_name)
+        self._table = pa.Table.from_pylist([store.to_row(item) for item in self.records], schema=store.schema())
+        names = [f"{store.part_name(item)}.parquet" for item in self.records]
+        machine = dataclasses.replace(synthetic.machine(), machine_id=records[0].machine_id)
+        self._metadata = {
+            b"trainpace.schema_version": str(SCHEMA_VERSION),
+            b"trainpace.version": __version__,
+            b"trainpace.plan": json.dumps(synthetic.PLAN.to_json()),
+            b"trainpace.machine": json.dumps(dataclasses.asdict(machine)),
+            store.PARTS: json.dumps(names),
+        }
+        self._is_changed = np.array([(item.workload, item.techniques) == CHANGED for item in self.records])
+
+    def write(self, folder: Path, number: int, runs: int) -> Path:
+        records = folder / f"run-{number:04}" / "records"
+        records.mkdir(parents=True)
+        day = datetime(2026, 1, 1) + timedelta(hours=number)
+        draw = np.random.default_rng(number)
+        change = np.where(self._is_changed & (number >= runs // 2), CHANGE, 1.0)
+        factors = draw.uniform(0.8, 1.25) * change * draw.lognormal(0, 0.004, len(self.records))
+        times = self._table.column("round_step_times_s").combine_chunks()
+        slower = pa.array(times.flatten().to_numpy() * np.repeat(factors, times.value_lengths().to_numpy()))
+        others = {
+            "run_id": pa.array([f"run-{number:04}"] * len(self.records)),
+            "started_at": pa.array([f"{day.isoformat()}+00:00"] * len(self.records)),
+            "round_step_times_s": pa.ListArray.from_arrays(times.offsets, slower),
+        }
+        table = self._table
+        for name, values in others.items():
+            place = table.schema.get_field_index(name)
+            table = table.set_column(place, table.schema.field(place), values)
+        return store.write_file(table.replace_schema_metadata(self._metadata), records, store.WHOLE)
+
+
+def timed(what: str, *arguments: object, expect: str = "") -> Row:
+    """A command in a process of its own."""
+    began_s = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench", *map(str, arguments)], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert process.stdout is not None
+    said = process.stdout.read()
+    _, status, used = os.wait4(process.pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0, what
+    assert expect in said, f"{what}: {said[-2000:]}"
+    return Row(what=what, seconds=time.perf_counter() - began_s, memory_bytes=1024 * used.ru_maxrss)
+
+
+def sizes(file: Path) -> list[Row]:
+    count = pq.read_metadata(file).num_rows
+    without = store.read_file(file).drop_columns(list(STEPS))
+    lean = store.write_file(without, file.parent.parent, "lean-")
+    rows = [
+        Row(what="a record", bytes_a_record=file.stat().st_size / count),
+        Row(what="a record without its raw steps", bytes_a_record=lean.stat().st_size / count),
+    ]
+    lean.unlink()
+    return rows
+
+
+def measure(runs: int, folder: Path) -> list[Row]:
+    """A row for each command."""
+    maker, all_runs = Maker(), folder / "runs"
+    began_s = time.perf_counter()
+    files = [maker.write(all_runs, number, runs) for number in range(runs)]
+    print(f"{runs} runs made in {time.perf_counter() - began_s:.0f} s", file=sys.stderr)
+    page = ("--out", folder / "history.html")
+    one, two = all_runs / "run-0000", all_runs / "run-0001"
+    changed = f"{CHANGED[0]} {CHANGED[1]} may have become slower"
+    few = [all_runs / f"run-{number:04}" for number in range(2, 2 + FEW)]
+    rows = [
+        *sizes(files[0]),
+        timed("`compare` of a run, for the first time", "compare", one, expect="amp_bf16"),
+        timed("`compare` of a run, again", "compare", one, expect="amp_bf16"),
+        timed("`compare` of two runs", "compare", one, two, expect="amp_bf16"),
+        timed(f"`history` of {FEW} runs, for the first time", "history", *few, *page),
+        timed("`history` of all runs, for the first time", "history", all_runs, *page, expect=changed),
+        timed("`history` of all runs, again", "history", all_runs, *page, expect=changed),
+        timed("`report` of a run", "report", one, "--out", folder / "report.html"),
+    ]
+    return rows
+
+
+def page(kept: Sequence[Row], runs: int) -> str:
+    each = len(Maker().records)
+    head = HEAD.format(
+        runs=runs,
+        each=each,
+        workloads=len(WORKLOADS),
+        arms=each // len(WORKLOADS) // REPETITIONS,
+        repetitions=REPETITIONS,
+    )
+    large = [{"kept": row.what, "bytes": f"{row.bytes_a_record:,.0f}"} for row in kept if row.bytes_a_record]
+    long = [
+        {"command": row.what, "seconds": f"{row.seconds:.1f}", "memory, MiB": f"{row.memory_bytes / 2**20:,.0f}"}
+        for row in kept
+        if row.seconds is not None and row.memory_bytes is not None
+    ]
+    return "\n\n".join((head, listing.markdown(large), listing.markdown(long))).rstrip() + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--render", action="store_true", help="Render what is kept.")
+    parser.add_argument("--runs", type=int, default=RUNS)
+    asked = parser.parse_args()
+    if not asked.render:
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["XDG_CACHE_HOME"] = str(Path(folder) / "cache")
+            rows = measure(asked.runs, Path(folder))
+        FILE.parent.mkdir(exist_ok=True)
+        kept = {"runs": asked.runs, "rows": [dataclasses.asdict(row) for row in rows]}
+        FILE.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    kept = json.loads(FILE.read_text(encoding="utf-8"))
+    PAGE.write_text(page([Row(**row) for row in kept["rows"]], kept["runs"]), encoding="utf-8")
+    print(f"rendered {PAGE}")
+
+
+if __name__ == "__main__":
+    main()
