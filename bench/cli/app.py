@@ -18,6 +18,7 @@ from bench.cli.compare import compare
 from bench.cli.console import USAGE_ERROR
 from bench.cli.day import day
 from bench.cli.doctor import doctor
+from bench.cli.export import export
 from bench.cli.fit import fit
 from bench.cli.gate import gate
 from bench.cli.history import history
@@ -67,6 +68,7 @@ app.command()(calibration)
 app.command()(history)
 app.command()(query)
 app.command()(publish)
+app.command()(export)
 app.command()(join)
 app.command()(init)
 

@@ -1,0 +1,40 @@
+"""`trainpace export`: a run for experiment trackers."""
+
+from __future__ import annotations
+
+import importlib
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli.console import usage_errors
+from bench.cli.options import KEPT, kept
+
+
+class Tracker(StrEnum):
+    """Each is a file of reports/exports."""
+
+    CSV = "csv"
+    MLFLOW = "mlflow"
+    TENSORBOARD = "tensorboard"
+    WANDB = "wandb"
+
+
+def export(
+    run: Annotated[Path, typer.Argument(parser=kept, metavar=KEPT, help="A finished run.")],
+    to: Annotated[Tracker, typer.Option(help="csv, mlflow, tensorboard or wandb.")],
+    out: Annotated[Path, typer.Option(help="The folder to make.")],
+) -> None:
+    """Write the arms of a run, their figures and their steps, as an experiment tracker keeps them."""
+    with usage_errors():
+        from reports.exports.arms import arms
+        from results import store
+
+        if out.exists():
+            raise ValueError(f"{str(out)!r} is there already: give a folder that can be made")
+        found = arms(store.read(run), store.read_machine(run))
+        out.mkdir(parents=True)
+        importlib.import_module(f"reports.exports.{to.value}").write(found, out)
+    typer.echo(f"exported: {out}, {len(found)} arms for {to.value}")

@@ -1,0 +1,35 @@
+"""Two tables: arms.csv with a line for each arm, steps.csv with one for each timed step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from reports.exports.arms import Arm
+from reports.formats import rows
+
+
+def write(arms: Sequence[Arm], folder: Path) -> None:
+    """Unknown is empty."""
+    told = [{**arm.config, **arm.metrics} for arm in arms]
+    names = list(dict.fromkeys(name for row in told for name in row))
+    (folder / "arms.csv").write_text(rows.to_csv(names, [dict.fromkeys(names) | row for row in told]), encoding="utf-8")
+    steps = [
+        _step(arm, repetition, index, time_s)
+        for arm in arms
+        for repetition, times_s in arm.step_times_s.items()
+        for index, time_s in enumerate(times_s)
+    ]
+    columns = ("workload", "techniques", "repetition", "step", "step_time_s")
+    (folder / "steps.csv").write_text(rows.to_csv(columns, steps), encoding="utf-8")
+
+
+def _step(arm: Arm, repetition: int, index: int, time_s: float) -> dict[str, Any]:
+    return {
+        "workload": arm.config["workload"],
+        "techniques": arm.config["techniques"],
+        "repetition": repetition,
+        "step": index,
+        "step_time_s": time_s,
+    }
