@@ -68,7 +68,7 @@ ROOMS = {
         "heats",
         "ab",
     ),
-    "reports": ("wording", "charts", "text", "formats", "page"),
+    "reports": ("wording", "charts", "text", "formats", "exports", "page"),
 }
 """Of packages: each room may import those before it."""
 
