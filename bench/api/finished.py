@@ -12,7 +12,7 @@ from bench import catalogue
 from bench.spec import Plan
 from harness.record import Machine, Record
 from reports.formats import export
-from results import publishing, store
+from results import publishing, store, summaries
 from results.compaction import MANIFEST, compact
 from results.compare import Comparison
 from results.compare import compare as compared
@@ -91,16 +91,30 @@ def compare(run: Where | Run, head: Where | Run | None = None, *, force: bool = 
 
 def page(records: Sequence[Record], machine: Machine, plan: Plan) -> str:
     """The report, with how often this machine's calibrations say that it is wrong."""
-    from reports.page import html  # It draws with matplotlib, which takes half a second to import.
+    from reports.page import html, large  # They draw with matplotlib, which takes half a second to import.
 
+    comparisons = compared(records, machine)
+    if len(comparisons) > large.MANY:
+        return large.render(comparisons, machine, plan, records[0].run_id)
     return html.render(
-        compared(records, machine),
+        comparisons,
         records,
         machine,
         plan,
         captions=catalogue.captions(),
         known=error_rate(load(machine.machine_id)),
     )
+
+
+def page_of(folders: Sequence[Path]) -> str:
+    """The same of runs in folders, as if they were one; of very many arms without reading their steps again."""
+    from reports.page import large
+
+    first = folders[0]
+    machine, plan = store.read_machine(first), store.read_plan(first)
+    if len(folders) == 1 and len((known := summaries.told(first)).comparisons) > large.MANY:
+        return large.render(known.comparisons, machine, plan, known.summary.run_id)
+    return page(store.join([store.read(folder) for folder in folders]), machine, plan)
 
 
 def _steps(record: Record) -> Iterator[dict[str, object]]:

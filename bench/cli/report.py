@@ -17,16 +17,14 @@ def report(
     force: Annotated[bool, typer.Option("--force", help="Put runs of different machines or data together.")] = False,
 ) -> None:
     """Render the HTML report of one run, or of several of one machine as if they were one."""
-    from bench.api.finished import page as rendered
-    from results import store
-    from results.runs import conditions, incomparable
+    from bench.api.finished import page_of
+    from results import summaries
+    from results.runs import incomparable
 
     with usage_errors():
-        loaded = [store.read(folder) for folder in runs]
-        differences = incomparable([conditions(records) for records in loaded], as_one=True)
+        differences = incomparable([summaries.summary(folder).conditions for folder in runs], as_one=True)
         if differences and not force:
             raise ValueError(f"{'; '.join(differences)}: use --force to put them together all the same")
-        shown = rendered(store.join(loaded), store.read_machine(runs[0]), store.read_plan(runs[0]))
         page = out or runs[0] / "report.html"
-        page.write_text(shown, encoding="utf-8")
+        page.write_text(page_of(runs), encoding="utf-8")
     typer.echo(f"report: {page}")
