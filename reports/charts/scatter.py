@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from bench.spec import BASELINE
-from harness.record import Status
 from reports.charts import canvas
 from reports.charts.chart import Chart, Section
 from reports.charts.forest import mark, named, shortened, tip
@@ -90,7 +89,7 @@ def _points(comparisons: Sequence[Comparison], x: str, y: str) -> tuple[list[_Po
     """The arms of which both figures are known and positive, and in words the ranked ones of which they are not."""
     points, missing = [], []
     for item in comparisons:
-        if not (view.is_ranked(item) or (item.techniques == BASELINE and item.status is Status.OK)):
+        if not view.is_drawn(item):
             continue
         across, up = getattr(item, x), getattr(item, y)
         if across is None or up is None or across <= 0 or up <= 0:

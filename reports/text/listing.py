@@ -27,6 +27,6 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _text(value: object) -> str:
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return ", ".join(str(item) for item in value) or "-"
     return "-" if value is None else str(value)

@@ -87,6 +87,12 @@ def is_ranked(comparison: Comparison) -> bool:
     return comparison.status is Status.OK and comparison.verdict is not None and comparison.techniques != BASELINE
 
 
+def is_drawn(comparison: Comparison) -> bool:
+    """Whether the arm is in pictures: if it is ranked, or the baseline that others are ranked by."""
+    is_baseline = comparison.techniques == BASELINE and comparison.status is Status.OK
+    return is_ranked(comparison) or is_baseline
+
+
 def outcome(comparison: Comparison) -> str:
     """One word for how the arm came out: its verdict, `baseline`, or why it has no verdict."""
     if comparison.status is not Status.OK:

@@ -78,11 +78,20 @@ def test_without_a_word_there_is_help() -> None:
     assert "Which training speed-up" in without(SLOW).stdout
 
 
-@pytest.mark.parametrize("command", ["compare", "report", "history"])
-def test_what_was_kept_is_read_without_torch(command: str, kept: Path, tmp_path: Path) -> None:
-    out = () if command == "compare" else ("--out", tmp_path / "page.html")
-    reference = ("--reference", "gpt2/tiny") if command == "history" else ()
-    done = without(("torch", "transformers"), command, kept, *out, *reference)
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("compare", ()),
+        ("report", ("--out",)),
+        ("history", ("--reference", "gpt2/tiny", "--out")),
+        ("export", ("--to", "csv", "--out")),
+    ],
+)
+def test_what_was_kept_is_read_without_torch(
+    command: str, options: tuple[str, ...], kept: Path, tmp_path: Path
+) -> None:
+    out = [tmp_path / "out"] if options else []
+    done = without(("torch", "transformers"), command, kept, *options, *out)
     assert done.returncode == 0, done.stderr
 
 
