@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench import __version__
-from harness.record import SCHEMA_VERSION, Measurement
+from harness.record import SCHEMA_VERSION, Measurement, Record
 from reports.text import listing
 from results import store
 from tests import ROOT
@@ -43,6 +43,8 @@ FEW = 10
 
 CHANGED, CHANGE = ("bert/mini", "amp_bf16"), 1.05
 """From the middle on this arm takes so many times as long."""
+
+WIDE_WORKLOADS, WIDE_ARMS = 100, 100
 
 STEPS = tuple(
     field.name
@@ -67,7 +69,18 @@ class Row:
     what: str
     seconds: float | None = None
     memory_bytes: int | None = None
-    bytes_a_record: float | None = None
+    bytes: float | None = None
+
+
+def metadata(records: Sequence[Record]) -> dict[bytes, str]:
+    """What a file of a whole run says of it."""
+    return {
+        b"trainpace.schema_version": str(SCHEMA_VERSION),
+        b"trainpace.version": __version__,
+        b"trainpace.plan": json.dumps(synthetic.PLAN.to_json()),
+        b"trainpace.machine": json.dumps(dataclasses.asdict(synthetic.machine())),
+        store.PARTS: json.dumps([f"{store.part_name(item)}.parquet" for item in records]),
+    }
 
 
 class Maker:
@@ -81,15 +94,7 @@ class Maker:
         ]
         self.records = sorted(records, key=store.part_name)
         self._table = pa.Table.from_pylist([store.to_row(item) for item in self.records], schema=store.schema())
-        names = [f"{store.part_name(item)}.parquet" for item in self.records]
-        machine = dataclasses.replace(synthetic.machine(), machine_id=records[0].machine_id)
-        self._metadata = {
-            b"trainpace.schema_version": str(SCHEMA_VERSION),
-            b"trainpace.version": __version__,
-            b"trainpace.plan": json.dumps(synthetic.PLAN.to_json()),
-            b"trainpace.machine": json.dumps(dataclasses.asdict(machine)),
-            store.PARTS: json.dumps(names),
-        }
+        self._metadata = metadata(self.records)
         self._is_changed = np.array([(item.workload, item.techniques) == CHANGED for item in self.records])
 
     def write(self, folder: Path, number: int, runs: int) -> Path:
@@ -113,6 +118,24 @@ class Maker:
         return store.write_file(table.replace_schema_metadata(self._metadata), records, store.WHOLE)
 
 
+def write_wide(folder: Path) -> Path:
+    """One run of very many arms: workloads under compositions, twice each."""
+    draw = np.random.default_rng(1)
+    shares = draw.lognormal(0, 0.2, WIDE_ARMS - 1)
+    labels = {"fp32": 1.0} | {f"compile+technique_{index:02}": share for index, share in enumerate(shares)}
+    records = [
+        synthetic.record(label, repetition, workload=workload, step_s=0.01 * share * draw.lognormal(0, 0.01))
+        for workload in (f"gpt2/size_{index:02}" for index in range(WIDE_WORKLOADS))
+        for label, share in labels.items()
+        for repetition in range(2)
+    ]
+    (folder / "records").mkdir(parents=True)
+    rows = [store.to_row(item) for item in records]
+    table = pa.Table.from_pylist(rows, schema=store.schema().with_metadata(metadata(records)))
+    store.write_file(table, folder / "records", store.WHOLE)
+    return folder
+
+
 def timed(what: str, *arguments: object, expect: str = "") -> Row:
     """A command in a process of its own."""
     began_s = time.perf_counter()
@@ -132,8 +155,8 @@ def sizes(file: Path) -> list[Row]:
     without = store.read_file(file).drop_columns(list(STEPS))
     lean = store.write_file(without, file.parent.parent, "lean-")
     rows = [
-        Row(what="a record", bytes_a_record=file.stat().st_size / count),
-        Row(what="a record without its raw steps", bytes_a_record=lean.stat().st_size / count),
+        Row(what="a record", bytes=file.stat().st_size / count),
+        Row(what="a record without its raw steps", bytes=lean.stat().st_size / count),
     ]
     lean.unlink()
     return rows
@@ -159,7 +182,13 @@ def measure(runs: int, folder: Path) -> list[Row]:
         timed("`history` of all runs, again", "history", all_runs, *page, expect=changed),
         timed("`report` of a run", "report", one, "--out", folder / "report.html"),
     ]
-    return rows
+    wide, report = write_wide(folder / "wide"), folder / "wide.html"
+    arms = f"{WIDE_WORKLOADS * WIDE_ARMS:,} arms"
+    rows += [
+        timed(f"`report` of {arms}, for the first time", "report", wide, "--out", report),
+        timed(f"`report` of {arms}, again", "report", wide, "--out", report),
+    ]
+    return [*rows, Row(what=f"the report of {arms}", bytes=report.stat().st_size)]
 
 
 def page(kept: Sequence[Row], runs: int) -> str:
@@ -171,7 +200,7 @@ def page(kept: Sequence[Row], runs: int) -> str:
         arms=each // len(WORKLOADS) // REPETITIONS,
         repetitions=REPETITIONS,
     )
-    large = [{"kept": row.what, "bytes": f"{row.bytes_a_record:,.0f}"} for row in kept if row.bytes_a_record]
+    large = [{"kept": row.what, "bytes": f"{row.bytes:,.0f}"} for row in kept if row.bytes]
     long = [
         {"command": row.what, "seconds": f"{row.seconds:.1f}", "memory, MiB": f"{row.memory_bytes / 2**20:,.0f}"}
         for row in kept
