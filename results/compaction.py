@@ -7,6 +7,7 @@ it was made of. It is there, durable and whole, before any part is removed; read
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -37,7 +38,7 @@ def compact(folder: Path) -> Path | None:
         [file for kind in ("part-", store.WHOLE) for file in records.glob(f"{kind}*.parquet") if file not in found],
     )
     parts = [file for file in found if file.name.startswith("part-")]
-    if not parts:
+    if not parts and len(found) == 1:
         return None
     known = _manifest(records)
     checksums = {**known, **{part.name: store.checksum(part.read_bytes()) for part in parts}}
@@ -47,6 +48,9 @@ def compact(folder: Path) -> Path | None:
     # Columns that earlier parts do not have are null.
     table = pa.concat_tables(tables, promote_options="default").take(order)
     metadata = {**tables[0].schema.metadata, store.PARTS: json.dumps(sorted(names)).encode()}
+    machines = list({machine.machine_id: machine for table in tables for machine in store.machines_of(table)}.values())
+    if len(machines) > 1:
+        metadata[store.MACHINES] = json.dumps([dataclasses.asdict(machine) for machine in machines]).encode()
     target = store.write_file(table.replace_schema_metadata(metadata), records, store.WHOLE)
     text = json.dumps({"file": target.name, "records": len(names), "sha256": checksums}, indent=1)
     write_atomically(records / MANIFEST, lambda name: Path(name).write_text(text, encoding="utf-8"))

@@ -131,14 +131,17 @@ def _comparison(records: list[Record], baselines: list[Record], found: Contrast 
     # Unequal work is shown with its figures, but never ranked.
     shown = (Status.OK, Status.UNEQUAL_WORK)
     good = [record for record in records if record.status in shown and step_time_s(record) is not None]
+    # Of several machines, ratios are of all: each is of a heat, which is of one. What is absolute is of this machine.
+    here = [record for record in good if _is_of(record, machine, records)]
+    baselines = [record for record in baselines if _is_of(record, machine, baselines)]
     failed = next((record for record in records if record.status is not Status.OK), None)
     status = failed.status if failed else Status.OK
     is_baseline = first.techniques == BASELINE
-    step = _log_interval(_step_times_s(good))
+    step = _log_interval(_step_times_s(here))
     repetitions = len({record.repetition for record in good})
     bounds = (None, None) if found is None else (_exp(found.claim_low), _exp(found.claim_high))
     said = None if found is None else verdict(*bounds)
-    metrics = {name: item.median(good, machine) for name, item in METRICS.items()}
+    metrics = {name: item.median(here, machine) for name, item in METRICS.items()}
     baseline_loss = _median(final_loss(record) for record in baselines)
     paid = _payback(found, metrics["start_s"], baselines, machine)
     return Comparison(
@@ -174,6 +177,11 @@ def _comparison(records: list[Record], baselines: list[Record], found: Contrast 
         command=first.command,
         **metrics,
     )
+
+
+def _is_of(record: Record, machine: Machine, records: Sequence[Record]) -> bool:
+    """Whether it was measured on the machine, or on no other than all of them."""
+    return record.machine_id == machine.machine_id or len({item.machine_id for item in records}) == 1
 
 
 def _payback(found: Contrast | None, start_s: float | None, baselines: list[Record], machine: Machine) -> Payback:

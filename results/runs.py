@@ -21,6 +21,8 @@ ALIKE = ("batch", "sequence", "corpus_sha256")
 """What the baselines of a workload have to share; and where two runs are taken for one, also the workload's sources: to
 compare two is to see what another code does."""
 
+OF_A_MACHINE = ("machine_id", "device")
+
 LETTERS = 12
 """Of a checksum, that are told."""
 
@@ -30,9 +32,11 @@ Paces = Mapping[str, Mapping[str, Sequence[float]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """Under what a run was measured: each name with all that it was, in words; `workloads` by workload."""
+    """Under what a run was measured: each name with all that it was, in words; `workloads` by workload. `heats` has
+    what heats mix, each of which is to be of one machine."""
 
     run: Mapping[str, Sequence[str]]
+    heats: Mapping[str, Sequence[str]]
     workloads: Mapping[str, Mapping[str, Sequence[str]]]
 
 
@@ -76,8 +80,16 @@ def conditions(records: Sequence[Record]) -> Conditions:
     for record in records:
         if record.techniques == BASELINE:
             baselines[record.workload].append(record)
+    heats: dict[tuple[str, int, int], list[Record]] = defaultdict(list)
+    for record in records:
+        heats[record.workload, record.repetition, record.heat_part].append(record)
+    mixed = {name: [_values(own, name) for own in heats.values()] for name in OF_A_MACHINE}
     return Conditions(
-        run={name: _values(records, name) for name in ("machine_id", "device")},
+        run={name: _values(records, name) for name in OF_A_MACHINE},
+        heats={
+            name: sorted({value for values in found if len(values) > 1 for value in values})
+            for name, found in mixed.items()
+        },
         workloads={
             workload: {name: _values(own, name) for name in (*ALIKE, "workload_sha256")}
             for workload, own in baselines.items()
@@ -158,8 +170,10 @@ def incomparable(runs: Sequence[Conditions], *, as_one: bool = False) -> list[st
     `as_one`: the runs are to be taken for one.
     """
     differences = []
-    for name in ("machine_id", "device"):
-        values = sorted({value for run in runs for value in run.run[name]})
+    for name in OF_A_MACHINE:
+        # Within a run of several machines all ratios are of heats.
+        told = [run.heats[name] for run in runs] if len(runs) == 1 else [run.run[name] for run in runs]
+        values = sorted({value for values in told for value in values})
         if len(values) > 1:
             differences.append(f"the runs differ in {name}: {', '.join(values)}")
     workloads = dict.fromkeys(workload for run in runs for workload in run.workloads)

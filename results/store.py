@@ -17,7 +17,8 @@ import re
 import types
 import typing
 import warnings
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
@@ -57,6 +58,9 @@ _CHECKED = re.compile(rf"[.-](?P<digits>[0-9a-f]{{{DIGITS}}})\.parquet$")
 
 PARTS = b"trainpace.parts"
 """In the metadata of such a file, the names of the parts that it was made of."""
+
+MACHINE, MACHINES = b"trainpace.machine", b"trainpace.machines"
+"""In the metadata, where it was measured; and where these are several, all of them."""
 
 CERTIFICATE_PREFIX = "work_"
 """Before the names of the certificate's columns."""
@@ -142,16 +146,28 @@ def write(record: Record, folder: Path, *, machine: Machine, plan: Plan) -> Path
     """Write one part below `folder`/records. It appears whole or not at all, and is never written again."""
     records = folder / "records"
     records.mkdir(parents=True, exist_ok=True)
+    return write_file(_table([record], machine, plan), records, f"{part_name(record)}.")
+
+
+def write_whole(found: Sequence[Record], folder: Path, *, machine: Machine, plan: Plan) -> Path:
+    """Write records of a run that belong together into one file, which appears whole or not at all."""
+    records = folder / "records"
+    records.mkdir(parents=True, exist_ok=True)
+    table = _table(found, machine, plan)
+    parts = json.dumps(sorted(f"{part_name(record)}.parquet" for record in found))
+    return write_file(table.replace_schema_metadata({**table.schema.metadata, PARTS: parts}), records, WHOLE)
+
+
+def _table(records: Sequence[Record], machine: Machine, plan: Plan) -> pa.Table:
     metadata = {
         "trainpace.schema_version": str(SCHEMA_VERSION),
         "trainpace.version": __version__,
         "trainpace.git_commit": machine.git_commit or "",
         "trainpace.git_dirty": json.dumps(machine.git_dirty),
         "trainpace.plan": json.dumps(plan.to_json()),
-        "trainpace.machine": json.dumps(dataclasses.asdict(machine)),
+        MACHINE: json.dumps(dataclasses.asdict(machine)),
     }
-    table = pa.Table.from_pylist([to_row(record)], schema=schema().with_metadata(metadata))
-    return write_file(table, records, f"{part_name(record)}.")
+    return pa.Table.from_pylist([to_row(record) for record in records], schema=schema().with_metadata(metadata))
 
 
 def write_file(table: pa.Table, records: Path, name: str) -> Path:
@@ -290,20 +306,27 @@ def read_file(file: Path) -> pa.Table:
         # Before anything is made of it.
         if not is_what_it_says(file.name, content):
             raise Damaged(file, "is damaged: its checksum is not the one in its name")
+        return parse(content, f"record {str(file)!r}")
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise Damaged(file, f"cannot be read: {error}") from error
+
+
+def parse(content: bytes, what: str) -> pa.Table:
+    """The records that are the content of a file. Raises ValueError, saying of `what`, for what somebody else or a
+    later schema version has written, and what pyarrow raises for what is no parquet."""
+    try:
         opened = pq.ParquetFile(pa.BufferReader(content))
         version = (opened.schema_arrow.metadata or {}).get(b"trainpace.schema_version", b"none").decode()
         if version not in READABLE_VERSIONS:
             raise ValueError(
-                f"record {str(file)!r} has schema version {version}, this trainpace reads up to {SCHEMA_VERSION}: a "
-                "later trainpace reads it"
+                f"{what} has schema version {version}, this trainpace reads up to {SCHEMA_VERSION}: a later trainpace "
+                "reads it"
             )
         if strange := _what_is_strange(opened):
-            raise ValueError(f"record {str(file)!r} is none of trainpace's: {strange}; take it out of that folder")
+            raise ValueError(f"{what} is none of trainpace's: {strange}; take it out of that folder")
         return opened.read()
     except MemoryError as error:
-        raise ValueError(f"record {str(file)!r} takes more memory than there is") from error
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise Damaged(file, f"cannot be read: {error}") from error
+        raise ValueError(f"{what} takes more memory than there is") from error
 
 
 def _what_is_strange(opened: pq.ParquetFile) -> str | None:
@@ -323,10 +346,40 @@ def _what_is_strange(opened: pq.ParquetFile) -> str | None:
 
 
 def read_machine(folder: Path) -> Machine:
-    """The machine that a run was measured on, from the metadata of its first file."""
-    read = _metadata(folder, "trainpace.machine")
-    # JSON has no tuples.
-    return Machine(**read | {"capability": read["capability"] and tuple(read["capability"])})
+    """The machine that a run was measured on; of several the one that has most records."""
+    found = read_machines(folder)
+    if len(found) == 1:
+        return found[0]
+    counted = Counter(
+        name for file in sound(folder) for name in pq.read_table(file, columns=["machine_id"])["machine_id"].to_pylist()
+    )
+    return max(found, key=lambda machine: counted[machine.machine_id])
+
+
+def read_machines(folder: Path) -> list[Machine]:
+    """The machines that a run was measured on, from the metadata of its files."""
+    try:
+        found = [pq.read_schema(file).metadata for file in files(folder)]
+    except (Damaged, pa.ArrowException, OSError):
+        found = [pq.read_schema(file).metadata for file in sound(folder)]
+    return _machines(found)
+
+
+def machines_of(table: pa.Table) -> list[Machine]:
+    """The same of records that were read."""
+    return _machines([table.schema.metadata])
+
+
+def _machines(metadata: Sequence[Mapping[bytes, bytes]]) -> list[Machine]:
+    told = [
+        item for each in metadata for item in json.loads(each.get(MACHINES, b"null")) or [json.loads(each[MACHINE])]
+    ]
+    found: dict[str, Machine] = {}
+    for read in told:
+        # JSON has no tuples.
+        made = Machine(**read | {"capability": read["capability"] and tuple(read["capability"])})
+        found.setdefault(made.machine_id, made)
+    return list(found.values())
 
 
 def read_plan(folder: Path) -> Plan:

@@ -83,16 +83,20 @@ def metadata(records: Sequence[Record]) -> dict[bytes, str]:
     }
 
 
+def one_run() -> list[Record]:
+    """The records that all runs are made of."""
+    return [
+        item
+        for place, workload in enumerate(WORKLOADS)
+        for item in synthetic.run(workload, REPETITIONS, step_s=0.01 * (1 + place))
+    ]
+
+
 class Maker:
     """Writes runs that are one run with other paces."""
 
     def __init__(self) -> None:
-        records = [
-            item
-            for place, workload in enumerate(WORKLOADS)
-            for item in synthetic.run(workload, REPETITIONS, step_s=0.01 * (1 + place))
-        ]
-        self.records = sorted(records, key=store.part_name)
+        self.records = sorted(one_run(), key=store.part_name)
         self._table = pa.Table.from_pylist([store.to_row(item) for item in self.records], schema=store.schema())
         self._metadata = metadata(self.records)
         self._is_changed = np.array([(item.workload, item.techniques) == CHANGED for item in self.records])
@@ -191,8 +195,11 @@ def measure(runs: int, folder: Path) -> list[Row]:
     return [*rows, Row(what=f"the report of {arms}", bytes=report.stat().st_size)]
 
 
-def page(kept: Sequence[Row], runs: int) -> str:
-    each = len(Maker().records)
+def page() -> str:
+    """The page of what is kept."""
+    made = json.loads(FILE.read_text(encoding="utf-8"))
+    kept, runs = [Row(**row) for row in made["rows"]], made["runs"]
+    each = len(one_run())
     head = HEAD.format(
         runs=runs,
         each=each,
@@ -221,8 +228,7 @@ def main() -> None:
         FILE.parent.mkdir(exist_ok=True)
         kept = {"runs": asked.runs, "rows": [dataclasses.asdict(row) for row in rows]}
         FILE.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    kept = json.loads(FILE.read_text(encoding="utf-8"))
-    PAGE.write_text(page([Row(**row) for row in kept["rows"]], kept["runs"]), encoding="utf-8")
+    PAGE.write_text(page(), encoding="utf-8")
     print(f"rendered {PAGE}")
 
 

@@ -19,7 +19,7 @@ from bench.spec import Phase, parse_composition
 from harness.preparation import fitting, pacing
 from harness.preparation import forecast as forecasting
 from harness.record import Record, Status
-from tests import ROOT, before, day_page, exhaustive, worth_page
+from tests import ROOT, before, day_page, exhaustive, many, worth_page
 from tests.conftest import LEAST
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -125,6 +125,6 @@ def test_the_page_of_what_was_predicted_is_what_was_kept() -> None:
     assert before.PAGE.read_text(encoding="utf-8") == before.page(before.kept())
 
 
-@pytest.mark.parametrize("program", [day_page, exhaustive, worth_page])
+@pytest.mark.parametrize("program", [day_page, exhaustive, many, worth_page])
 def test_a_page_is_what_was_kept(program: Any) -> None:
     assert program.PAGE.read_text(encoding="utf-8") == program.page()

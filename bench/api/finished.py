@@ -38,6 +38,8 @@ class Run:
         self.records: list[Record] = store.read(self.folder)
         """One for each arm and repetition, with every raw step."""
         self.machine: Machine = store.read_machine(self.folder)
+        self.machines: list[Machine] = store.read_machines(self.folder)
+        """All that it was measured on; `machine` is the one with most records."""
         self.plan: Plan = store.read_plan(self.folder)
 
     @property
@@ -61,7 +63,7 @@ class Run:
     def render(self) -> Path:
         """Write report.html anew, whole or not at all, and return where it is."""
         fresh = self.folder / ".report.html"
-        fresh.write_text(page(self.records, self.machine, self.plan), encoding="utf-8")
+        fresh.write_text(page(self.records, self.machine, self.plan, self.machines), encoding="utf-8")
         return fresh.replace(self.folder / "report.html")
 
     def __repr__(self) -> str:
@@ -89,7 +91,7 @@ def compare(run: Where | Run, head: Where | Run | None = None, *, force: bool = 
     return _frame([export.plain(item) for item in compare_runs(base, other)], export.FIELDS)
 
 
-def page(records: Sequence[Record], machine: Machine, plan: Plan) -> str:
+def page(records: Sequence[Record], machine: Machine, plan: Plan, machines: Sequence[Machine] = ()) -> str:
     """The report, with how often this machine's calibrations say that it is wrong."""
     from reports.page import html, large  # They draw with matplotlib, which takes half a second to import.
 
@@ -103,6 +105,7 @@ def page(records: Sequence[Record], machine: Machine, plan: Plan) -> str:
         plan,
         captions=catalogue.captions(),
         known=error_rate(load(machine.machine_id)),
+        machines=machines,
     )
 
 
@@ -114,7 +117,8 @@ def page_of(folders: Sequence[Path]) -> str:
     machine, plan = store.read_machine(first), store.read_plan(first)
     if len(folders) == 1 and len((known := summaries.told(first)).comparisons) > large.MANY:
         return large.render(known.comparisons, machine, plan, known.summary.run_id)
-    return page(store.join([store.read(folder) for folder in folders]), machine, plan)
+    machines = [item for folder in folders for item in store.read_machines(folder)]
+    return page(store.join([store.read(folder) for folder in folders]), machine, plan, machines)
 
 
 def _steps(record: Record) -> Iterator[dict[str, object]]:

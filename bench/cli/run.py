@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """Over how many machines, and how the others come to this one."""
+    """Over which machines: arms over several that join this one, or heats over those of a cluster."""
 
+    on: Annotated[
+        str | None, typer.Option(help="A cluster, each of whose machines takes heats: ray://HOST:PORT, auto or slurm.")
+    ] = None
     hosts: Annotated[
         int | None, typer.Option(min=2, help="Machines, with this one, that arms of several ranks are spread over.")
     ] = None
@@ -44,6 +47,8 @@ class Spread:
 
         if self.hosts is None and self.ranks_per_host is not None:
             raise ValueError("--ranks-per-host is of a run on several machines: give --hosts too")
+        if self.hosts is not None and self.on is not None:
+            raise ValueError("--on gives whole heats to machines, --hosts spreads arms over them: give one of them")
         if self.hosts is None:
             return None
         address = wire.address(self.listen)
@@ -89,6 +94,8 @@ def run(
             overrides = overrides.over(found.workload, found.techniques)
         if resume is not None and (plan or workload.device or overrides != Overrides()):
             raise ValueError("--resume takes its plan from the run: leave out the plan and all that shapes it")
+        if calibrate is not None and spread.on is not None:
+            raise ValueError("--calibrate is of this machine: leave out --on")
         if calibrate is not None and (technique or resume is not None):
             raise ValueError("--calibrate races idle copies of the baseline: leave out --technique and --resume")
         if as_json and not dry_run:
@@ -97,6 +104,7 @@ def run(
             )
         workload.check(overrides.compositions, plan)
         from bench.api import keeping, runs
+        from bench.api.cluster import leading
         from bench.cli import calibrating
         from results import remote
 
@@ -117,7 +125,11 @@ def run(
             if calibrate:
                 calibrating.calibrate(prepared.plan, fork_server, calibrate, folder)
                 return
-            made = runs.measure(fork_server, prepared, folder, there=there)
+            if spread.on is None:
+                made = runs.measure(fork_server, prepared, folder, there=there)
+            else:
+                engine = leading.engine(spread.on, folder)
+                made = leading.measure(engine, prepared, folder, plugins=workload.plugins, there=there)
         _conclude(made, there)
 
 
@@ -141,13 +153,15 @@ def _conclude(made: Run, there: Remote | None) -> None:
     """Print the comparison and say where it and the report are."""
     from bench.cli import comparing
     from harness.record import Status
-    from reports.text import predicted
+    from reports.text import machines, predicted
     from reports.wording import sentences
     from results import summaries
+    from results.machines import side_by_side
 
     comparisons = summaries.told(made.folder).comparisons
     comparing.print_table(comparisons)
-    said = [sentences.answer(comparisons), predicted.errors(comparisons)]
+    beside = machines.render(side_by_side(made.records, made.machines))
+    said = [sentences.answer(comparisons), predicted.errors(comparisons), beside]
     typer.echo("\n".join(filter(None, said)))
     where = there.url if there else made.folder
     typer.echo(f"\nrun:    {where}\nreport: {made.folder / 'report.html'}")

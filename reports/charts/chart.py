@@ -27,7 +27,8 @@ chart, or to a wide one and a narrow one; None stands for nothing to draw."""
 class Section:
     """A kind of chart, one for each workload, and what the page says beside it: of marks with the verdicts' legend, of
     lines what each shows, by its style, which is one of `.line` in style.css. `nothing` stands where there is none to
-    draw. Sections of a low `rank` come first, and those of a high one are left out first where there is no room.
+    draw; who is `optional` is left out then. Sections of a low `rank` come first, and those of a high one are left out
+    first where there is no room.
     """
 
     name: str
@@ -38,3 +39,4 @@ class Section:
     marks: bool = False
     lines: Mapping[str, str] = field(default_factory=dict)
     nothing: str = ""
+    optional: bool = False

@@ -23,10 +23,12 @@ from reports.charts import sizes
 from reports.charts.chart import Chart, Section
 from reports.charts.forest import FORESTS
 from reports.formats import export, rows
+from reports.text import machines as text
 from reports.wording import facts, matrix, quantity, sentences, view
 from results.compare import SAME_WITHIN, Comparison
 from results.crossover import crossovers
 from results.idle import ErrorRate
+from results.machines import side_by_side
 
 PAGE_BYTES = 1_950_000
 """What a page may weigh. Charts are drawn in order of importance as long as there is room beside the table."""
@@ -74,11 +76,15 @@ def render(
     *,
     captions: Mapping[str, str] | None = None,
     known: ErrorRate | None = None,
+    machines: Sequence[Machine] = (),
 ) -> str:
     """The whole page. `captions` has the one-line caption of each technique, by name; `known` says how often verdicts
-    are wrong on the machine."""
+    are wrong on the machine, which is the one with most records of all `machines`."""
     template = environment().get_template("template.html.j2")
-    page = _texts(comparisons, records, machine, plan, captions or {}) | {"known": sentences.error_rate(known)}
+    page = _texts(comparisons, records, machine, plan, captions or {}) | {
+        "known": sentences.error_rate(known),
+        "machines": [text.row(item) for item in side_by_side(records, machines)] if len(machines) > 1 else [],
+    }
     nothing: dict[str, dict[str, Figure]] = {section.name: {} for section in (FORESTS, *SECTIONS)}
     bare = template.render(page, omitted=[], sizes={}, figures=nothing)
     return template.render(page, **_drawn(comparisons, records, machine, PAGE_BYTES - len(bare.encode())))

@@ -11,7 +11,7 @@ import pytest
 
 from harness.evidence.kinds import Kind
 from harness.record import Record, Status
-from reports.charts import curves, makeup, panels, roofline, scatter
+from reports.charts import curves, makeup, panels, ranks, roofline, scatter
 from reports.charts import forest as charts
 from reports.wording import quantity
 from results.compare import Comparison, Verdict, compare
@@ -198,3 +198,21 @@ def test_operators_of_every_arm_lie_under_the_roofline(records: list[Record], co
     # A bar tells the same in words.
     bars = makeup.makeup(arms, counted, machine(), "m")
     assert bars is not None and "of the roof)" in bars.svg
+
+
+def test_every_rank_has_a_bar_with_where_it_is_and_what_it_waits() -> None:
+    made = [record("fp32", 0)]
+    for repetition in range(2):
+        arm = record("ddp_2", repetition, step_s=0.04)
+        measured = replace(arm.measurement, rank_step_times_s=[0.04, 0.03], rank_hosts=["alpha", "beta"])
+        shares = replace(certificate(), rank_exposed_shares=[0.1, 0.25])
+        made.append(replace(arm, measurement=measured, certificate=shares, world_size=2))
+    made.append(record("fp32", 1))
+    chart = ranks.ranks(compare(made, machine()), made, machine(), "r")
+    assert chart is not None
+    told = re.findall(r'aria-label="(ddp_2, rank[^"]+)"', chart.svg)
+    assert len(told) == 2
+    assert "rank 0" in told[0] and "10 % of it waiting for others, on alpha" in told[0]
+    assert "rank 1" in told[1] and "25 %" in told[1] and "on beta" in told[1]
+    alone = [item for item in made if item.techniques == "fp32"]
+    assert ranks.ranks(compare(alone, machine()), alone, machine(), "r") is None

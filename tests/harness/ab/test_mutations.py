@@ -25,9 +25,12 @@ SAME_WAY = (
     "a clock that is slewed",
     "a machine that sleeps",
     "another clock",
+    "half the sequence",
+    "one batch for ever",
+    "a smaller model",
 )
-"""Readings that go the way of "steal time" and "a clock that is set"; that each is named, tests of conditions show. The
-page of all mutants tries them whole."""
+"""Readings that go the way of "steal time" and "a clock that is set", told apart by tests of conditions, and work that
+goes the way of "half the batch" and "frozen parameters". The page of all mutants tries them whole."""
 
 
 def lift(monkeypatch: pytest.MonkeyPatch, fault: str = "") -> None:

@@ -1,0 +1,78 @@
+"""Heats on a Ray cluster. Ray places, restarts and tells what is lost; each machine is given one heat at a time."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from bench.api.cluster.heats import Lost, Measured, Task, measure_here
+
+LOOK_S = 2.0
+"""How long new machines may go unseen."""
+
+ATTEMPTS = 3
+"""Of a heat whose machine was lost."""
+
+
+def over(address: str, tasks: Sequence[Task]) -> Iterator[tuple[int, Measured | Lost]]:
+    """As bench.api.cluster.heats.Engine, on the cluster at an address as Ray writes it, or "auto". Raises ValueError
+    where there is none."""
+    ray = _connected(address)
+    waiting, attempts = deque(range(len(tasks))), Counter[int]()
+    running: dict[Any, tuple[int, str]] = {}
+    try:
+        while waiting or running:
+            for node in _idle(ray, {name for _, name in running.values()}):
+                if waiting:
+                    index = waiting.popleft()
+                    attempts[index] += 1
+                    running[_sent(ray, node, tasks[index])] = (index, node["NodeID"])
+            done, _ = ray.wait(list(running), timeout=LOOK_S) if running else ([], [])
+            for reference in done:
+                index, _ = running.pop(reference)
+                try:
+                    yield index, ray.get(reference)
+                except ray.exceptions.RayTaskError as error:
+                    yield index, Lost(reason=str(error.cause))
+                except ray.exceptions.RayError as error:
+                    if attempts[index] < ATTEMPTS:
+                        waiting.append(index)
+                    else:
+                        said = str(error).strip().splitlines()[0]
+                        yield index, Lost(reason=f"its machine was lost {ATTEMPTS} times, in the end with: {said}")
+    finally:
+        for reference in running:
+            ray.cancel(reference, force=True)
+        ray.shutdown()
+
+
+def _connected(address: str) -> Any:
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise ValueError("--on a Ray cluster needs ray: pip install trainpace[ray]") from None
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        said = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"no Ray cluster answers at {address!r} ({said}): give --on ray://HOST:PORT, or auto"
+        ) from None
+    return ray
+
+
+def _idle(ray: Any, busy: set[str]) -> list[dict[str, Any]]:
+    """The machines that have no heat. A thread of a large machine is no machine: a heat has all of it."""
+    return [
+        node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in busy and node["Resources"].get("CPU")
+    ]
+
+
+def _sent(ray: Any, node: dict[str, Any], task: Task) -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    whole = {"num_cpus": node["Resources"]["CPU"], "num_gpus": node["Resources"].get("GPU", 0)}
+    return ray.remote(measure_here).options(scheduling_strategy=here, max_retries=0, **whole).remote(task)

@@ -1,0 +1,57 @@
+"""Heats as an array of Slurm jobs, by submitit: each has a node to itself, and Slurm starts them as nodes are idle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.api.cluster.heats import Lost, Measured, Task, measure_here
+
+JOBS = "slurm"
+"""The folder below the run's in which submitit keeps what it hands over; all nodes have to see it."""
+
+
+def over(
+    folder: Path, tasks: Sequence[Task], *, cluster: str = "slurm", options: Mapping[str, Any] | None = None
+) -> Iterator[tuple[int, Measured | Lost]]:
+    """As bench.api.cluster.heats.Engine. `options` are of sbatch, as in {"partition": "gpu"}. Raises ValueError where
+    there is no Slurm. `cluster` "local" starts the same jobs on this machine."""
+    try:
+        import submitit
+    except ModuleNotFoundError:
+        raise ValueError("--on slurm needs submitit: pip install trainpace[slurm]") from None
+    try:
+        executor = submitit.AutoExecutor(folder=folder / JOBS, cluster=cluster)
+    except RuntimeError as error:
+        raise ValueError(f"there is no Slurm here ({error}): run it where sbatch is, or on a Ray cluster") from None
+    if cluster == "slurm":
+        executor.update_parameters(slurm_exclusive=True, slurm_additional_parameters=dict(options or {}))
+    # What runs on this machine takes turns.
+    executor.update_parameters(slurm_array_parallelism=1 if cluster == "local" else len(tasks), timeout_min=24 * 60)
+    yield from _ended(executor, tasks, one_by_one=cluster == "local")
+
+
+def _ended(executor: Any, tasks: Sequence[Task], *, one_by_one: bool) -> Iterator[tuple[int, Measured | Lost]]:
+    from submitit.helpers import as_completed
+
+    groups = [[index] for index in range(len(tasks))] if one_by_one else [list(range(len(tasks)))]
+    for group in groups:
+        jobs = executor.map_array(measure_here, [tasks[index] for index in group])
+        indices = {id(job): index for job, index in zip(jobs, group, strict=True)}
+        try:
+            for job in as_completed(jobs):
+                yield indices[id(job)], _result(job)
+        finally:
+            for job in jobs:
+                if not job.done():
+                    job.cancel(check=False)
+
+
+def _result(job: Any) -> Measured | Lost:
+    error = job.exception()
+    if error is None:
+        found: Measured = job.result()
+        return found
+    lines = [line for line in str(error).strip().splitlines() if line.strip("- ")]
+    return Lost(reason=lines[-1] if lines else type(error).__name__)

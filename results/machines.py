@@ -1,0 +1,80 @@
+"""Machines side by side: how much faster one is than another, by the baselines that both have measured."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy import stats
+
+from bench.spec import BASELINE
+from harness.record import Machine, Record, Status
+from results.pace import log_pace
+from results.statistics import CONFIDENCE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """A machine of a run beside the one that has most records: `speed` is that one's time a token over this one's, over
+    the `workloads` whose baselines both have measured, with its interval; None where there is none, or no spread."""
+
+    machine: Machine
+    heats: int
+    speed: float | None
+    low: float | None
+    high: float | None
+    workloads: tuple[str, ...]
+
+
+def side_by_side(records: Sequence[Record], machines: Sequence[Machine]) -> list[Beside]:
+    """Each machine that has records, the one with most of them first."""
+    heats: dict[str, set[tuple[str, int, int]]] = defaultdict(set)
+    for record in records:
+        heats[record.machine_id].add((record.workload, record.repetition, record.heat_part))
+    known = sorted(
+        (machine for machine in machines if machine.machine_id in heats),
+        key=lambda machine: -len(heats[machine.machine_id]),
+    )
+    paces = {machine.machine_id: _paces(records, machine.machine_id) for machine in known}
+    return [
+        _beside(machine, len(heats[machine.machine_id]), paces[known[0].machine_id], paces[machine.machine_id])
+        for machine in known
+    ]
+
+
+def _paces(records: Sequence[Record], machine_id: str) -> dict[str, list[float]]:
+    """By workload, the paces of the baseline's processes."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for record in records:
+        is_baseline = (record.techniques, record.status) == (BASELINE, Status.OK)
+        if record.machine_id == machine_id and is_baseline and (pace := log_pace(record)) is not None:
+            found[record.workload].append(pace)
+    return found
+
+
+def _beside(machine: Machine, heats: int, reference: dict[str, list[float]], own: dict[str, list[float]]) -> Beside:
+    """The mean over workloads; its spread is pooled, as all are of the same two machines."""
+    shared = [workload for workload in own if workload in reference]
+    if own is reference or not shared:
+        return Beside(
+            machine=machine,
+            heats=heats,
+            speed=1.0 if own is reference else None,
+            low=None,
+            high=None,
+            workloads=tuple(shared),
+        )
+    differences = [statistics.fmean(reference[name]) - statistics.fmean(own[name]) for name in shared]
+    speed = statistics.fmean(differences)
+    samples = [values for name in shared for values in (reference[name], own[name])]
+    degrees = sum(len(values) - 1 for values in samples)
+    low = high = None
+    if degrees:
+        squares = sum((value - statistics.fmean(values)) ** 2 for values in samples for value in values)
+        variance = squares / degrees * sum(1 / len(values) for values in samples) / len(shared) ** 2
+        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees)) * math.sqrt(variance)
+        low, high = math.exp(speed - half), math.exp(speed + half)
+    return Beside(machine=machine, heats=heats, speed=math.exp(speed), low=low, high=high, workloads=tuple(shared))

@@ -1,0 +1,146 @@
+"""Heats over a real Ray cluster of two nodes, and as jobs of submitit: nothing is lost, or there twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from bench.api.cluster import heats, leading, ray, slurm
+from bench.api.cluster.heats import Lost, Measured, Task, tasks_of
+from bench.api.finished import Run
+from bench.spec import Plan, WorkloadSpec
+from harness.preparation.prepared import Prepared, prepare
+from harness.processes.fork_server import ForkServer
+from harness.record import Status
+from tests.conftest import LEAST
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture(scope="module")
+def prepared(fork_server: ForkServer, text_folder: Path) -> Prepared:
+    workload = WorkloadSpec(model="gpt2/nano", batch=2, sequence=16, corpus=str(text_folder))
+    compositions = (("adamw_fused",), ("tf32",))
+    plan = Plan(name="spread", workloads=(workload,), compositions=compositions, repetitions=2, protocol=LEAST)
+    return prepare(plan, fork_server)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two nodes, each of which is told that it has one core."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    made.add_node(num_cpus=1)
+    made.wait_for_nodes()
+    yield made
+    made.shutdown()  # type: ignore[no-untyped-call]
+
+
+def arms(run: Run) -> Counter[tuple[str, str, int]]:
+    return Counter((item.workload, item.techniques, item.repetition) for item in run.records)
+
+
+def every_arm(prepared: Prepared) -> set[tuple[str, str, int]]:
+    """What an uninterrupted run has: what cannot run here is told once."""
+    unable = {label for _, label in prepared.unsupported}
+    return {
+        (entry.spec.name, trial.label, repetition)
+        for entry in prepared.entries
+        for trial in prepared.plan.trials(entry.spec)
+        for repetition in range(1 if trial.label in unable else prepared.plan.repetitions)
+    }
+
+
+def test_heats_are_spread_and_come_back_once(prepared: Prepared, cluster: Any, tmp_path: Path) -> None:
+    said: list[str] = []
+    engine = partial(ray.over, cluster.address)
+    run = leading.measure(engine, prepared, tmp_path / "run", say=said.append)
+    assert set(arms(run)) == every_arm(prepared) and set(arms(run).values()) == {1}
+    assert {item.status for item in run.records} == {Status.OK, Status.UNSUPPORTED}
+    assert "--repetitions 2" in run.records[0].command
+    assert len(list((run.folder / "records").glob("*.parquet"))) == 1
+    assert said[0].startswith("2 heats") and {line.partition(":")[0] for line in said[1:]} == {
+        "gpt2/nano, repetition 1",
+        "gpt2/nano, repetition 2",
+    }
+    # The same again has nothing left to do.
+    again = leading.measure(engine, prepared, run.folder, say=said.append)
+    assert arms(again) == arms(run) and said[-1].startswith("0 heats")
+
+
+def test_a_killed_worker_costs_its_heat_alone(prepared: Prepared, cluster: Any, tmp_path: Path) -> None:
+    killed: list[psutil.Process] = []
+
+    def kill_the_first() -> None:
+        killed.append(wait_for_a_heat())
+        os.kill(killed[0].ppid(), signal.SIGKILL)
+
+    said: list[str] = []
+    killer = threading.Thread(target=kill_the_first)
+    killer.start()
+    run = leading.measure(partial(ray.over, cluster.address), prepared, tmp_path / "run", say=said.append)
+    killer.join()
+    assert not killed[0].is_running(), "what it measured in ends with it"
+    assert set(arms(run)) == every_arm(prepared) and set(arms(run).values()) == {1}
+    assert not any("is lost" in line for line in said)
+
+
+def wait_for_a_heat() -> psutil.Process:
+    """A process in which a heat is measured, as soon as there is one."""
+    while True:
+        for process in psutil.process_iter(["cmdline"]):
+            if heats.MODULE in (process.info["cmdline"] or []):
+                return process
+
+
+def test_what_fails_is_lost_with_its_reason_and_measured_when_it_goes_on(
+    prepared: Prepared, cluster: Any, tmp_path: Path
+) -> None:
+    def breaks_one(tasks: Sequence[Task]) -> Iterator[tuple[int, Measured | Lost]]:
+        broken = [*tasks]
+        workload = broken[0].plan["workloads"][0] | {"model": "no/model"}
+        broken[0] = Task(plan=broken[0].plan | {"workloads": [workload]}, repetition=0, run_id="run")
+        return ray.over(cluster.address, broken)
+
+    said: list[str] = []
+    run = leading.measure(breaks_one, prepared, tmp_path / "run", say=said.append)
+    assert any("is lost" in line and "'no/model'" in line for line in said), said
+    missing = every_arm(prepared) - set(arms(run))
+    assert missing and {repetition for _, _, repetition in missing} == {0}
+    whole = leading.measure(partial(ray.over, cluster.address), prepared, run.folder, say=said.append)
+    assert set(arms(whole)) == every_arm(prepared) and set(arms(whole).values()) == {1}
+
+
+def test_submitit_runs_the_same_tasks(prepared: Prepared, tmp_path: Path) -> None:
+    (task, *_) = tasks_of(prepared.plan, "run")
+    ((index, outcome),) = slurm.over(tmp_path, [task], cluster="local")
+    assert index == 0 and isinstance(outcome, Measured) and outcome.content[:4] == b"PAR1"
+
+
+def test_what_is_no_cluster_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"--on 'hadoop' is no cluster: give ray://HOST:PORT, auto"):
+        leading.engine("hadoop", tmp_path)
+
+
+def test_without_slurm_it_is_said(prepared: Prepared, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there is no Slurm here"):
+        list(slurm.over(tmp_path, tasks_of(prepared.plan, "run")))
+
+
+def test_a_task_is_plain_data(prepared: Prepared) -> None:
+    for task in tasks_of(prepared.plan, "run"):
+        assert json.loads(json.dumps(task.plan)) == task.plan
+        made = Plan.from_json(task.plan)
+        assert (len(made.workloads), made.repetitions) == (1, 1)
+        assert made.seed == prepared.plan.seed + task.repetition
