@@ -82,7 +82,7 @@ def _kept() -> Path:
     own = hashlib.sha256()
     for file in sorted(SOURCES.glob("*.py")):
         own.update(file.read_bytes())
-    return cache_folder() / "runs" / own.hexdigest()[:16]
+    return cache_folder() / "summaries" / own.hexdigest()[:16]
 
 
 def _identity(folder: Path) -> str:

@@ -6,13 +6,12 @@ import contextlib
 import dataclasses
 import itertools
 import random
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import catalogue, plugins
+from bench import catalogue, plugins, temporary
 from bench.api import ends
 from bench.api.ends import Ends
 from bench.api.judging import Job, Show, calibrate, decide, drawn_order
@@ -198,7 +197,7 @@ def new_folder(out: Path, kind: str) -> Path:
 def checkouts(refs: Sequence[str | None], setup: str | None) -> Iterator[list[Checkout]]:
     """The revisions in folders of their own; None is the working tree as it is."""
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trainpace-checkouts-")))
+        folder = stack.enter_context(temporary.folder("checkouts"))
         yield [
             here() if ref is None else stack.enter_context(worktree(ref, folder / str(index), setup))
             for index, ref in enumerate(refs)

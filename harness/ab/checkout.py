@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import temporary
 from bench.causes import one_line
 from harness.telemetry.surroundings import git_state
 
@@ -51,6 +52,7 @@ def worktree(ref: str, folder: Path, setup: str | None) -> Iterator[Checkout]:
     _git("rev-parse", "--show-toplevel", folder=Path.cwd())
     origin = here()
     commit = resolve(ref)
+    _forget_what_was_swept(origin.top)
     try:
         _git("worktree", "add", "--detach", "--force", str(folder), commit, folder=origin.top)
         if (folder / ".gitmodules").exists():
@@ -62,6 +64,14 @@ def worktree(ref: str, folder: Path, setup: str | None) -> Iterator[Checkout]:
         yield Checkout(top=folder.resolve(), inside=origin.inside, commit=commit, dirty=False)
     finally:
         _git("worktree", "remove", "--force", str(folder), folder=origin.top, check=False)
+
+
+def _forget_what_was_swept(top: Path) -> None:
+    """Git still lists the worktrees of a gate that was killed, whose folders are gone."""
+    for line in _git("worktree", "list", "--porcelain", folder=top, check=False).splitlines():
+        path = Path(line.removeprefix("worktree "))
+        if line.startswith("worktree ") and path.parent.name.startswith(temporary.PREFIX) and not path.exists():
+            _git("worktree", "remove", "--force", str(path), folder=top, check=False)
 
 
 def resolve(ref: str) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import random
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from bench import temporary
 from bench.spec import Protocol, WorkloadSpec
 from harness.ab.matching import SAME, Matched, match
 from harness.ab.pair import Pair, measure_pair
@@ -89,7 +89,7 @@ class Comparison:
         pairs: list[Pair] = []
         latest_s: dict[str, float] = {}
         gpus = Gpus(matched.host.device, matched.host.gpu_uuids)
-        with tempfile.TemporaryDirectory(prefix="trainpace-gate-") as caches:
+        with temporary.folder("gate") as caches:
             while wanted := self._fewest(matched, referee(pairs), pairs):
                 for name in wanted:
                     begun = time.monotonic()

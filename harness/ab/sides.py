@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import bench
+from bench import temporary
 from bench.spec import BASELINE
 from harness.ab.checkout import Checkout
 from harness.evidence.provenance import MEASURING, SOURCE_FOLDERS
@@ -76,8 +76,8 @@ def open_home(side: Side, elsewhere: Path, draw: random.Random, modules: Sequenc
 
     Raises ValueError if the side's interpreter cannot be run.
     """
-    with tempfile.TemporaryDirectory(prefix="trainpace-side-") as scratch:
-        folder = Path(scratch) / ("x" * draw.randint(1, PATH_LETTERS))
+    with temporary.folder("side") as scratch:
+        folder = scratch / ("x" * draw.randint(1, PATH_LETTERS))
         measuring, code = folder / "measuring", folder / "code"
         measuring.mkdir(parents=True)
         code.symlink_to(side.checkout.top)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
+from bench import temporary
 from bench.composition import allowance, compose
 from bench.corpus import cache_folder
 from bench.spec import BASELINE, Plan, Protocol, WorkloadSpec
@@ -154,14 +153,14 @@ def _measured(
         protocol=protocol,
     )
     records: list[Record] = []
-    with tempfile.TemporaryDirectory(prefix="trainpace-") as folder:
+    with temporary.folder("check") as folder:
         sweep = Sweep(
             prepare(plan, fork_server),
             run_id="check",
             keep=records.append,
             choose=lambda _: [],
             shared_cache=cache_folder() / "compiled",
-            log=Path(folder) / "arms.log",
+            log=folder / "arms.log",
         )
         sweep.run(fork_server)
     return records

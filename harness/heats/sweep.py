@@ -7,13 +7,13 @@ import itertools
 import math
 import random
 import shlex
-import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from bench import temporary
 from bench.composition import compose, declared
 from bench.plans import CUSTOM, plans
 from bench.registry import Change, techniques
@@ -113,8 +113,8 @@ class Sweep:
         opened = time.monotonic()
         started = opened - sum(record.measurement.active_s for record in self._records)
         self._record_unable()
-        with tempfile.TemporaryDirectory(prefix="trainpace-") as folder:
-            self._fork_server, self._caches = fork_server, Path(folder)
+        with temporary.folder("compiled") as folder:
+            self._fork_server, self._caches = fork_server, folder
             # A cache that is shared keeps what any compilation needs by itself.
             if self._prepared.compiles and self._shared_cache is None:
                 self._toolchain = toolchain.learn(self._prepared, fork_server)

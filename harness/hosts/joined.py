@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import socket
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from bench import __version__
+from bench import __version__, temporary
 from bench.corpus import open_corpus
 from bench.spec import WorkloadSpec
 from harness.hosts import wire
@@ -59,9 +58,9 @@ def join(leader: tuple[str, int], secret: bytes, *, log: Path, wait_s: float, sa
     say(f"joined {leader[0]}:{leader[1]} as {welcome['host']}")
     with (
         ForkServer(modules=welcome["modules"]) as fork_server,
-        tempfile.TemporaryDirectory(prefix="trainpace-joined-") as caches,
+        temporary.folder("joined") as caches,
     ):
-        served = _Served(leader, secret, fork_server, log.resolve(), Path(caches))
+        served = _Served(leader, secret, fork_server, log.resolve(), caches)
         while True:
             try:
                 channel.send(served.answer(channel.receive()))

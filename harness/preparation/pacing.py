@@ -11,12 +11,12 @@ import hashlib
 import itertools
 import json
 import math
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import temporary
 from bench.corpus import cache_folder, write_atomically
 from harness.message import Message
 from harness.prediction.calls import ANSWERED, ASKED, name, tensors
@@ -183,11 +183,11 @@ class Operators:
         """What the first of the calls take, as many as there was time for; and what else the machine had to do. One
         that ends its process, or takes longer than anyone waits for, cannot be timed."""
         gpus = Gpus("cpu", ())
-        with tempfile.TemporaryDirectory(prefix="trainpace-") as folder:
-            asked, answered = Path(folder) / ASKED, Path(folder) / ANSWERED
+        with temporary.folder("operators") as folder:
+            asked, answered = folder / ASKED, folder / ANSWERED
             asked.write_text(json.dumps(list(calls)), encoding="utf-8")
             before, failed = conditions.read(gpus), False
-            arguments = {"folder": folder, "seconds": min(left_s, WATCH_S)}
+            arguments = {"folder": str(folder), "seconds": min(left_s, WATCH_S)}
             try:
                 self._fork_server.run("harness.prediction.pace:time_operators", arguments, left_s + PATIENCE_S)
             except (ArmFailed, ValueError) as failure:

@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 
 from reports.charts import canvas
 from reports.charts.chart import Chart, Section
-from reports.charts.svg import Tip, inline, printable
+from reports.charts.svg import Tip, inline
 from reports.wording import quantity, view
 from reports.wording.columns import speedup
+from reports.wording.printable import printable
 from results.compare import SAME_WITHIN, Comparison, Verdict
 
 MARKS = {

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 from matplotlib.figure import Figure
 
 from reports.charts.canvas import VARIABLES
+from reports.wording.printable import printable
 
 _SVG = "http://www.w3.org/2000/svg"
 _LINK = "http://www.w3.org/1999/xlink"
@@ -26,11 +27,6 @@ class Tip:
 
     text: str
     arm: str | None = None
-
-
-def printable(text: str) -> str:
-    """The text without the control characters that XML cannot hold."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def inline(

@@ -25,6 +25,7 @@ from reports.charts.forest import FORESTS
 from reports.formats import export, rows
 from reports.text import machines as text
 from reports.wording import facts, matrix, quantity, sentences, view
+from reports.wording.printable import printable
 from results.compare import SAME_WITHIN, Comparison
 from results.crossover import crossovers
 from results.idle import ErrorRate
@@ -95,6 +96,11 @@ def _breakable(name: str) -> Markup:
     return Markup("<wbr>").join(re.split(r"(?<=[_+])", name))
 
 
+def _without_signs(value: object) -> object:
+    """Text of ours comes as Markup, and what has lines is to keep them."""
+    return printable(value, keep="\n\t") if type(value) is str else value
+
+
 def _policy(script: str = "") -> str:
     """What the browser lets the page do: run this script and no other, whatever got into it, and load nothing."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -108,7 +114,9 @@ def environment() -> Environment:
     """Templates by the names of their files."""
     # Indentation would be a fifth of the page.
     loader = FunctionLoader(lambda name: re.sub(r"\n\s+", "\n", asset(name)))
-    made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, loader=loader)
+    made = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, loader=loader, finalize=_without_signs
+    )
     made.filters["breakable"] = _breakable
     made.globals["policy"] = _policy
     return made

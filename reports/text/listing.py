@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from reports.wording.printable import printable
+
 
 def aligned(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows of the same keys as columns of text under their names."""
@@ -28,5 +30,5 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _text(value: object) -> str:
     if isinstance(value, list | tuple):
-        return ", ".join(str(item) for item in value) or "-"
-    return "-" if value is None else str(value)
+        return ", ".join(printable(str(item)) for item in value) or "-"
+    return "-" if value is None else printable(str(value))

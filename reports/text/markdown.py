@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from reports.wording import view
 from reports.wording.columns import COLUMNS, TITLES
+from reports.wording.printable import printable
 from results.compare import Comparison
 
 FIGURES = tuple(column.name for column in COLUMNS if column.markdown)
@@ -26,7 +27,7 @@ def render(comparisons: Sequence[Comparison]) -> str:
 
 def escaped(text: str) -> str:
     """The text as Markdown shows it literally, on one line."""
-    return " ".join(text.split()).translate(_ESCAPES)
+    return printable(" ".join(text.split())).translate(_ESCAPES)
 
 
 def _cells(row: view.Row) -> list[str]:

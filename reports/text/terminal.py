@@ -11,6 +11,7 @@ from rich.text import Text
 
 from reports.wording import view
 from reports.wording.columns import COLUMNS, TITLES
+from reports.wording.printable import printable
 from results.compare import Comparison
 
 FIGURES = tuple(column.name for column in COLUMNS if column.terminal)
@@ -21,7 +22,9 @@ _TEXT_COLUMNS = 3
 
 def table(comparisons: Sequence[Comparison]) -> Table:
     """One line an arm, a rule between workloads; methods and the reasons for what is not ranked are its caption."""
-    shown = Table(box=box.SIMPLE_HEAD, caption=Text("\n".join(view.remarks(comparisons))), caption_justify="left")
+    shown = Table(
+        box=box.SIMPLE_HEAD, caption=Text("\n".join(map(printable, view.remarks(comparisons)))), caption_justify="left"
+    )
     for index, title in enumerate(HEADER):
         # An interval broken over two lines is hard to read; names may be broken instead.
         interval = title == TITLES["speedup"]
@@ -43,7 +46,7 @@ def plain(comparisons: Sequence[Comparison]) -> str:
     lines = [HEADER, *(_line(row) for row in view.rows(comparisons))]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     aligned = ["  ".join(_aligned(line, widths)).rstrip() for line in lines]
-    return "\n".join([*aligned, *view.remarks(comparisons)])
+    return "\n".join([*aligned, *map(printable, view.remarks(comparisons))])
 
 
 def _aligned(line: Sequence[str], widths: Sequence[int]) -> list[str]:
@@ -55,4 +58,5 @@ def _aligned(line: Sequence[str], widths: Sequence[int]) -> list[str]:
 
 def _line(row: view.Row) -> tuple[str, ...]:
     figures = {cell.name: cell.text for cell in row.cells}
-    return (row.workload, row.techniques, row.qualified, *(figures[name] for name in FIGURES))
+    shown = (row.workload, row.techniques, row.qualified, *(figures[name] for name in FIGURES))
+    return tuple(map(printable, shown))

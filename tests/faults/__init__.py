@@ -65,6 +65,6 @@ def fault(
 
 def every_fault() -> list[Fault]:
     """All of them, group by group."""
-    for name in ("arms", "signals", "disk", "kept", "networks", "soak"):
+    for name in ("arms", "signals", "disk", "storage", "kept", "strangers", "gates", "networks", "soak"):
         importlib.import_module(f"tests.faults.{name}")
     return FAULTS

@@ -38,7 +38,7 @@ def test_what_is_kept_is_what_the_records_come_to(folder: Path, monkeypatch: pyt
 @pytest.mark.parametrize("kept", ["", "{", '{"comparisons": 3}'])
 def test_what_is_broken_in_the_cache_is_made_anew(folder: Path, kept: str) -> None:
     expected = summaries.told(folder)
-    files = list((cache_folder() / "runs").rglob("*.json"))
+    files = list((cache_folder() / "summaries").rglob("*.json"))
     assert files
     for file in files:
         file.write_text(kept, encoding="utf-8")

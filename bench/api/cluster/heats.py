@@ -8,12 +8,12 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench import temporary
 from bench.spec import Plan
 from harness.processes.worker import die_with_parent
 
@@ -84,8 +84,7 @@ def _plain(plan: Plan) -> dict[str, Any]:
 def measure_here(task: Task) -> Measured:
     """Measure a heat on this machine, in a process of its own, which ends with this one. Raises RuntimeError with its
     last words where it fails."""
-    with tempfile.TemporaryDirectory(prefix="trainpace-heat-") as name:
-        folder = Path(name)
+    with temporary.folder("heat") as folder:
         (folder / TASK).write_text(json.dumps(dataclasses.asdict(task)), encoding="utf-8")
         surroundings = {key: value for key, value in os.environ.items() if key != THREADS}
         if task.threads is not None:

@@ -1,0 +1,94 @@
+"""Object storage that fails: a server of S3 in this process, as tests/results/test_remote.py has it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from unittest import mock
+
+from moto.server import ThreadedMotoServer
+from pyarrow import fs
+
+from results import store
+from results.remote import Remote
+from tests.faults import Ground, fault
+from tests.faults.kept import write
+from tests.faults.runs import finished
+
+BUCKET = "bucket"
+URL = f"s3://{BUCKET}/run"
+
+
+@contextlib.contextmanager
+def stored(ground: Ground) -> Iterator[tuple[Remote, fs.FileSystem]]:
+    """A run of four records in a bucket, and on this machine nothing of it."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        own = {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "XDG_CACHE_HOME": str(ground.folder / "cache"),
+        }
+        with mock.patch.dict(os.environ, own):
+            bucket = fs.S3FileSystem(
+                endpoint_override=f"{host}:{port}", scheme="http", region="us-east-1", allow_bucket_creation=True
+            )
+            bucket.create_dir(BUCKET)
+            there = Remote(URL)
+            write(there.folder, 0, 1)
+            there.sync()
+            shutil.rmtree(there.folder)
+            yield there, bucket
+    finally:
+        server.stop()
+
+
+def in_one_line(done: subprocess.CompletedProcess[str]) -> None:
+    """That the command failed, and said so in one line that names what it could not have."""
+    assert done.returncode not in (0, -9), done.stdout
+    assert done.stderr.count("\n") == 1 and BUCKET in done.stderr, done.stderr
+
+
+@fault("storage", "a server that refuses every connection", quick=True)
+def refuses(ground: Ground) -> str:
+    with stored(ground) as (there, _):
+        with socket.create_server(("127.0.0.1", 0)) as closed:
+            nobody = closed.getsockname()[1]
+        with mock.patch.dict(os.environ, {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{nobody}"}):
+            in_one_line(finished("compare", URL))
+        assert len(store.read(there.pull())) == 4
+    return "one line and a code that is not 0; once it answers again, all four records are read"
+
+
+@fault("storage", "a server that says nothing")
+def silent(ground: Ground) -> str:
+    with stored(ground) as (there, _):
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            port = listening.getsockname()[1]
+            with mock.patch.dict(os.environ, {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}):
+                in_one_line(finished("compare", URL))
+        assert len(store.read(there.pull())) == 4
+    return "one line and a code that is not 0, once its time is up; later all four records are read"
+
+
+@fault("storage", "half an object comes back", quick=True)
+def half(ground: Ground) -> str:
+    with stored(ground) as (_, bucket):
+        objects = bucket.get_file_info(fs.FileSelector(f"{BUCKET}/run/records", recursive=True))
+        broken = min(item.path for item in objects if item.path.endswith(".parquet"))
+        with bucket.open_input_stream(broken) as stream:
+            content = stream.read()
+        with bucket.open_output_stream(broken) as stream:
+            stream.write(content[: len(content) // 2])
+        in_one_line(finished("compare", URL))
+        with bucket.open_output_stream(broken) as stream:
+            stream.write(content)
+        assert finished("compare", URL).returncode == 0
+    return "named as what came back damaged, and nothing is made of it; whole again, it is read"
