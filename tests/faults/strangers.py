@@ -67,6 +67,6 @@ def names(ground: Ground) -> str:
     assert not [attributes for _, attributes in elements if any(name.startswith("on") for name in attributes)]
     assert "Content-Security-Policy" in text and "{{ 7 * 7 }}" in text
     return (
-        f"{len(NAMES)} names, as workloads, techniques and reasons: kept as they are, in the run's folder; the page has "
+        f"{len(NAMES)} names, as workloads, techniques and reasons: kept as they are in the run's folder; the page has "
         "its own script alone, the terminal no sign that it would obey"
     )
