@@ -165,7 +165,7 @@ def lint(session: nox.Session) -> None:
 def typecheck(session: nox.Session) -> None:
     """Check types strictly."""
     install(session, "typecheck")
-    session.run("python", "-m", "mypy")
+    session.run("python", "-m", "mypy", "--num-workers", str(os.cpu_count() or 1))
 
 
 @nox.session

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 from bench.spec import BASELINE
-from results.runs import Summary
 from results.statistics import CONFIDENCE
+from results.summary import Summary
 
 PINNED = "gpt2/nano"
 """The reference unless the user names another: a workload of trainpace's own, which no change of the user's touches."""
@@ -29,7 +29,7 @@ LEAST_RUNS = 4
 
 NOMINATED_P = 0.05
 
-EXACT, SEEN_P = 20, 0.1
+EXACT, SEEN_P = 8, 0.1
 """A change is told by the exact test where there are at most so many runs before or after it, if the approximate one
 sees any: what that thinks usual is not rare enough in a series that has many places."""
 
@@ -146,7 +146,7 @@ def _welch(own: _Moments, reference: _Moments) -> tuple[Floats, Floats]:
     with np.errstate(divide="ignore", invalid="ignore"):
         variance = own.variance + reference.variance
         degrees = variance**2 / (own.variance**2 / own.degrees + reference.variance**2 / reference.degrees)
-        half = stats.t.ppf((1 + CONFIDENCE) / 2, degrees) * np.sqrt(variance)
+        half: Floats = special.stdtrit(degrees, (1 + CONFIDENCE) / 2) * np.sqrt(variance)
     return -half, half
 
 
@@ -186,15 +186,24 @@ def _rank_sum_ps(values: Floats, places: range) -> Floats:
     matter and one side has at most EXACT runs, else by the normal approximation, which says too much there, with the
     correction for continuity."""
     count, before = len(values), np.array(places)
-    ranks = np.cumsum(stats.rankdata(values))[before - 1]
+    ranks = np.cumsum(_ranks(values))[before - 1]
     middle = before * (count + 1) / 2
     deviation = np.sqrt(before * (count - before) * (count + 1) / 12)
-    chances: Floats = np.minimum(1.0, 2 * stats.norm.sf((np.abs(ranks - middle) - 0.5) / deviation))
+    chances: Floats = np.minimum(1.0, 2 * special.ndtr((0.5 - np.abs(ranks - middle)) / deviation))
     for index in np.flatnonzero((chances < SEEN_P) & (np.minimum(before, count - before) <= EXACT)):
+        from scipy import stats  # It takes half a second to import, and most series never need it.
+
         place = places[index]
         exact = stats.mannwhitneyu(values[:place], values[place:], alternative="two-sided", method="exact")
         chances[index] = exact.pvalue
     return chances
+
+
+def _ranks(values: Floats) -> Floats:
+    """From 1, ties sharing the mean of theirs."""
+    ordered = np.sort(values)
+    found: Floats = (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right") + 1) / 2
+    return found
 
 
 def _shift(values: Floats, place: int) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 CONFIDENCE = 0.95
 POWER = 0.80
@@ -57,7 +57,7 @@ def interval(values: Sequence[float]) -> Interval:
 
 
 def _t_half_width(data: np.ndarray) -> float:
-    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, data.size - 1)
+    quantile = special.stdtrit(data.size - 1, (1 + CONFIDENCE) / 2)
     return float(quantile * data.std(ddof=1) / math.sqrt(data.size))
 
 
@@ -66,7 +66,7 @@ def _smallest_effect(data: np.ndarray) -> float | None:
     if data.size < 2:
         return None
     degrees = data.size - 1
-    quantiles = stats.t.ppf((1 + CONFIDENCE) / 2, degrees) + stats.t.ppf(POWER, degrees)
+    quantiles = special.stdtrit(degrees, (1 + CONFIDENCE) / 2) + special.stdtrit(degrees, POWER)
     return float(quantiles * data.std(ddof=1) / math.sqrt(data.size))
 
 

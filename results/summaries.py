@@ -14,16 +14,17 @@ import json
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench import plain
 from bench.causes import DamagedRecords
 from bench.corpus import cache_folder, write_atomically
 from harness.record import Machine, Record
-from results import store
-from results.compare import Comparison, compare
-from results.runs import Conditions, Summary, Told
-from results.runs import summary as of
+from results.summary import Conditions, Summary
+from results.summary import summary as of
+
+if TYPE_CHECKING:
+    from results.runs import Told
 
 SOURCES = Path(__file__).parent
 
@@ -42,6 +43,9 @@ def summary(folder: Path) -> Summary:
 
 def told(folder: Path) -> Told:
     """The same with what its arms come to."""
+    from results.compare import Comparison, compare
+    from results.runs import Told
+
     comparisons = _known(
         folder,
         "arms",
@@ -57,6 +61,8 @@ def _known(
     """What is kept of a run, or else made of its records, and kept if it can be."""
     with contextlib.suppress(OSError, ValueError, TypeError, LookupError):
         return read(json.loads(_file(folder, kind).read_bytes()))
+    from results import store  # What is known takes no parquet.
+
     with warnings.catch_warnings(record=True) as damaged:
         warnings.simplefilter("always", DamagedRecords)
         text = json.dumps(make(store.read(folder), store.read_machine(folder)))

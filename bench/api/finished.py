@@ -18,7 +18,8 @@ from results.compare import Comparison
 from results.compare import compare as compared
 from results.idle import error_rate, load
 from results.pace import counted_steps
-from results.runs import compare_runs, conditions, incomparable, told
+from results.runs import compare_runs, told
+from results.summary import conditions, incomparable
 
 if TYPE_CHECKING:
     import pandas as pd

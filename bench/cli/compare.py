@@ -32,7 +32,8 @@ def compare(
     from reports.formats import export
     from reports.text import markdown
     from results import summaries
-    from results.runs import compare_runs, incomparable
+    from results.runs import compare_runs
+    from results.summary import incomparable
 
     with usage_errors():
         if len(runs) > 2:

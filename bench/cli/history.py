@@ -25,7 +25,7 @@ def history(
     from reports.page import history as page
     from results import store, summaries
     from results.history import history as paces
-    from results.runs import incomparable
+    from results.summary import incomparable
 
     with usage_errors():
         loaded = [summaries.summary(folder) for given in runs for folder in store.runs_in(given)]

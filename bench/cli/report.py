@@ -19,7 +19,7 @@ def report(
     """Render the HTML report of one run, or of several of one machine as if they were one."""
     from bench.api.finished import page_of
     from results import summaries
-    from results.runs import incomparable
+    from results.summary import incomparable
 
     with usage_errors():
         differences = incomparable([summaries.summary(folder).conditions for folder in runs], as_one=True)

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from harness.learning.course import Point
 from reports.charts import day as charts
-from reports.page.html import asset, environment
+from reports.page.templates import asset, environment
 from reports.wording import day as wording
 from results.day import Day
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from harness.preparation.fitting import Fit
-from reports.page.html import asset, environment
+from reports.page.templates import asset, environment
 from reports.wording import fits, quantity
 
 

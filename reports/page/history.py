@@ -13,7 +13,7 @@ from bench.spec import BASELINE
 from reports.charts import canvas
 from reports.charts.chart import Chart
 from reports.charts.svg import Tip, inline
-from reports.page.html import asset, environment
+from reports.page.templates import asset, environment
 from reports.wording import quantity
 from results.history import Nomination, Point, Series, runs_needed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from reports.charts import waterfall
-from reports.page.html import asset, environment
+from reports.page.templates import asset, environment
 from reports.wording import ladder as wording
 from results.ladder import Ladder
 

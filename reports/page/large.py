@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from bench.spec import Plan
 from harness.record import Machine
-from reports.page.html import asset, environment
+from reports.page.templates import asset, environment
 from reports.wording import sentences, view
 from reports.wording.columns import COLUMNS, Column, speedup, text, value
 from results.compare import Comparison

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from reports.page.html import asset, environment
+from reports.page.templates import asset, environment
 from reports.wording import matrix, sentences
 from results.compare import Comparison
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from reports.charts import worth as charts
-from reports.page.html import asset, environment
+from reports.page.templates import asset, environment
 from reports.wording import worth as wording
 from results.worth import Answer
 

@@ -12,7 +12,7 @@ from bench.spec import BASELINE, Phase
 from harness.record import Record, Status, why_unknown
 from reports.wording import quantity
 from results.compare import Comparison
-from results.runs import conditions, incomparable
+from results.summary import conditions, incomparable
 
 FOREIGN_CPU_PCT = 5.0
 """Mean use by other programs, of all cores, above which step times can be expected to suffer."""

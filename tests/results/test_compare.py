@@ -11,7 +11,8 @@ import pytest
 from harness.record import Record, Status
 from results.compare import Comparison, Verdict, compare, most_telling
 from results.pace import step_time_s
-from results.runs import compare_runs, conditions, incomparable, told
+from results.runs import compare_runs, told
+from results.summary import conditions, incomparable
 from tests.samples import MACHINE, record
 
 

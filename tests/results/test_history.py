@@ -15,7 +15,7 @@ from harness.record import Record
 from reports.page import history as page
 from results import store
 from results.history import history, nominate, runs_needed
-from results.runs import Summary, summary
+from results.summary import Summary, summary
 from tests.reports.synthetic import PLAN, Page, machine, record
 
 CHANGES_AT, RUNS = 7, 14

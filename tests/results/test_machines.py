@@ -14,7 +14,7 @@ from reports.text import machines as text
 from results import compaction, store
 from results.compare import compare
 from results.machines import side_by_side
-from results.runs import conditions, incomparable
+from results.summary import conditions, incomparable
 from tests.reports.synthetic import PLAN, machine, record
 
 SLOWER = 2.0

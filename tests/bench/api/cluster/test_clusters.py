@@ -62,10 +62,22 @@ def every_arm(prepared: Prepared) -> set[tuple[str, str, int]]:
     }
 
 
-def test_heats_are_spread_and_come_back_once(prepared: Prepared, cluster: Any, tmp_path: Path) -> None:
+def test_heats_are_spread_and_a_killed_worker_costs_its_own_alone(
+    prepared: Prepared, cluster: Any, tmp_path: Path
+) -> None:
+    killed: list[psutil.Process] = []
+
+    def kill_the_first() -> None:
+        killed.append(wait_for_a_heat())
+        os.kill(killed[0].ppid(), signal.SIGKILL)
+
     said: list[str] = []
     engine = partial(ray.over, cluster.address)
+    killer = threading.Thread(target=kill_the_first)
+    killer.start()
     run = leading.measure(engine, prepared, tmp_path / "run", say=said.append)
+    killer.join()
+    assert not killed[0].is_running(), "what it measured in ends with it"
     assert set(arms(run)) == every_arm(prepared) and set(arms(run).values()) == {1}
     assert {item.status for item in run.records} == {Status.OK, Status.UNSUPPORTED}
     assert "--repetitions 2" in run.records[0].command
@@ -77,23 +89,6 @@ def test_heats_are_spread_and_come_back_once(prepared: Prepared, cluster: Any, t
     # The same again has nothing left to do.
     again = leading.measure(engine, prepared, run.folder, say=said.append)
     assert arms(again) == arms(run) and said[-1].startswith("0 heats")
-
-
-def test_a_killed_worker_costs_its_heat_alone(prepared: Prepared, cluster: Any, tmp_path: Path) -> None:
-    killed: list[psutil.Process] = []
-
-    def kill_the_first() -> None:
-        killed.append(wait_for_a_heat())
-        os.kill(killed[0].ppid(), signal.SIGKILL)
-
-    said: list[str] = []
-    killer = threading.Thread(target=kill_the_first)
-    killer.start()
-    run = leading.measure(partial(ray.over, cluster.address), prepared, tmp_path / "run", say=said.append)
-    killer.join()
-    assert not killed[0].is_running(), "what it measured in ends with it"
-    assert set(arms(run)) == every_arm(prepared) and set(arms(run).values()) == {1}
-    assert not any("is lost" in line for line in said)
 
 
 def wait_for_a_heat() -> psutil.Process:
