@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench import catalogue, plugins
+from bench.api.cluster import leading
 from bench.api.finished import Run, Where
 from bench.api.keeping import Keeping, place
 from bench.composition import compose
@@ -49,11 +50,12 @@ def run(
     plugins: Sequence[Where] = (),
     out: Where = "runs",
     resume: Where | None = None,
+    on: str | None = None,
 ) -> Run:
     """Measure a plan, or `models` under `techniques`, each of one or several joined by +, as `trainpace run` does.
 
     `out` is the folder in which the run makes its own, or a URL of one; `resume` is that of an unfinished run, whose
-    plan is taken.
+    plan is taken. `on` is a cluster, each of whose machines takes heats: "ray://HOST:PORT", "auto" or "slurm".
     Raises ValueError for what cannot be measured, and Unfinished if it was interrupted or could not be kept.
     """
     overrides = Overrides(
@@ -74,6 +76,8 @@ def run(
     earlier = None if resume is None else here(str(resume))
     with prepared(plan, overrides, device=device, plugins=files, resume=earlier) as (fork_server, made):
         folder, there = place(out, made.plan.name, resume)
+        if on is not None:
+            return leading.measure(leading.engine(on, folder), made, folder, plugins=files, there=there)
         return measure(fork_server, made, folder, there=there)
 
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 import statistics
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.heats.arm import Arm
 from harness.heats.heat import Heat
 from harness.telemetry import conditions
+from harness.telemetry.conditions import Reading
 from harness.timing.turns import LONG_STEP_S, cold_steps, round_count, spread, turn_steps
 
 LEAD_STEPS = 2
@@ -74,7 +75,7 @@ def take_turns(heat: Heat, arms: Sequence[Arm], counts: Sequence[int], *, step_s
     gpus = heat.gpus.first(max(arm.world_size for arm in arms))
     found, waiting, watched = Rounds(), deque(range(total)), list[int]()
     spare, watches, undisturbed = int(protocol.spare * total), 0, 0
-    before = conditions.read(gpus)
+    before, others_before = conditions.read(gpus), heat.elsewhere()
     ranks = sum(arm.world_size for arm in arms if arm.alive)
     while waiting and any(arm.alive for arm in arms):
         slot = waiting.popleft()
@@ -85,7 +86,8 @@ def take_turns(heat: Heat, arms: Sequence[Arm], counts: Sequence[int], *, step_s
         after = conditions.read(gpus)
         if waiting and after.raw_s - before.raw_s < protocol.watch_s:
             continue
-        disturbances = conditions.disturbances(before, after, arms=ranks)
+        others_after = heat.elsewhere()
+        disturbances = conditions.disturbances(before, after, arms=ranks) + elsewhere(others_before, others_after)
         found.unseen = conditions.unseen(before, after, heat.host.device)
         if disturbances:
             found.dropped += range(found.taken - len(watched), found.taken)
@@ -95,10 +97,20 @@ def take_turns(heat: Heat, arms: Sequence[Arm], counts: Sequence[int], *, step_s
         watches, undisturbed = watches + 1, undisturbed + (not disturbances)
         if not undisturbed and watches >= HOPELESS_WATCHES:
             break
-        before, watched = after, []
+        before, others_before, watched = after, others_after, []
     if heat.lead_steps is None:
         _find_lead([arm for arm in arms if arm.lead_steps], found.dropped)
     return found
+
+
+def elsewhere(before: Mapping[str, Reading], after: Mapping[str, Reading]) -> list[str]:
+    """What went on on other hosts, in words that name them. What is not there any more has taken its arms along."""
+    return [
+        f"on {host}: {disturbance}"
+        for host, reading in after.items()
+        if host in before
+        for disturbance in conditions.disturbances(before[host], reading, arms=0)
+    ]
 
 
 def _find_lead(arms: Sequence[Arm], dropped: Collection[int]) -> None:

@@ -249,6 +249,7 @@ class Sweep:
             lead_steps=self._lead_steps(entry),
             draw=random.Random(f"{seed}"),
             show=lambda techniques, phase: self._progress(workload, phase, techniques, repetition),
+            elsewhere=self._fork_server.readings,
         )
         lineup = self._lineup(
             entry,

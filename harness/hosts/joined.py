@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import socket
 import time
@@ -19,7 +20,8 @@ from harness.message import Message
 from harness.processes.channel import Closed
 from harness.processes.failures import ArmFailed, ForkServerFailed
 from harness.processes.fork_server import ForkServer
-from harness.telemetry import cgroups
+from harness.telemetry import cgroups, conditions
+from harness.telemetry.gpus import Gpus
 from harness.telemetry.surroundings import software
 
 TASKS = (
@@ -118,6 +120,9 @@ class _Served:
                 return {"answer": self.fork_server.run(message["task"], message["arguments"], message["timeout_s"])}
             case "clock":
                 return {"time_s": time.time()}
+            case "reading":
+                # What its GPUs do is not looked at: which ones arms have, they say themselves.
+                return {"reading": dataclasses.asdict(conditions.read(Gpus("cpu", ())))}
         raise ValueError(f"a host that has joined does no {message['do']!r}")
 
     def _fork(self, message: Message) -> Message:

@@ -23,6 +23,7 @@ from harness.processes.channel import Channel
 from harness.processes.failures import ArmFailed
 from harness.processes.fork_server import ForkServer, Process
 from harness.record import Status
+from harness.telemetry.conditions import Reading
 
 ANYWHERE = ("0.0.0.0", "::")
 """To listen there is to listen on every network."""
@@ -68,6 +69,11 @@ class Leader(ForkServer):
     @property
     def hosts(self) -> list[str]:
         return [self.name, *(host.name for host in self.joined)]
+
+    def readings(self) -> dict[str, Reading]:
+        """The counters of the others."""
+        found = ((host.name, host.reading()) for host in self.joined if not host.is_lost)
+        return {name: reading for name, reading in found if reading is not None}
 
     def ranks_each(self, device: str) -> int:
         """What every host lends: a rank for each GPU that all of them have, or one."""

@@ -13,6 +13,7 @@ from harness.processes.failures import ArmFailed
 from harness.processes.fork_server import ForkServer, Process, failure, how_it_ended
 from harness.processes.worker import JOIN_S
 from harness.record import Status
+from harness.telemetry.conditions import Reading
 
 ANSWER_S = 20.0
 """In which a host forks, ends or says what time it is."""
@@ -55,6 +56,12 @@ class JoinedHost:
         with contextlib.suppress(ArmFailed):
             self.ask({"do": "clock"}, ALIVE_S)
         return not self.is_lost
+
+    def reading(self) -> Reading | None:
+        """Its counters now; None where it is gone, which the arms that it has will tell."""
+        with contextlib.suppress(ArmFailed):
+            return Reading(**self.ask({"do": "reading"}, ALIVE_S)["reading"])
+        return None
 
     def run(self, task: str, arguments: Message, timeout_s: float) -> Any:
         """As ForkServer.run, there."""

@@ -24,6 +24,7 @@ from harness.message import Message
 from harness.processes.channel import Channel, Closed, Garbled, arriving
 from harness.processes.failures import ArmFailed, ForkServerFailed
 from harness.record import Status
+from harness.telemetry.conditions import Reading
 
 MESSAGE_BYTES = 1 << 16
 """The largest request or answer on the control socket."""
@@ -179,6 +180,10 @@ class ForkServer:
     def hosts(self) -> list[str]:
         """By name, where arms are forked, if that is not here alone."""
         return []
+
+    def readings(self) -> Mapping[str, Reading]:
+        """By name of the other hosts that arms are forked on, what their counters are now."""
+        return {}
 
     def ranks_each(self, device: str) -> int:
         """How many ranks an arm may have on each of these hosts."""

@@ -48,7 +48,6 @@ def losses(corpus: Corpus, *names: str) -> list[float]:
     ("name", "asks_for_cuda_graphs"),
     [
         pytest.param("compile", False, marks=pytest.mark.long),
-        pytest.param("compile_dynamic", False, marks=pytest.mark.long),
         pytest.param("compile_max_autotune", True, marks=pytest.mark.long),
     ],
 )

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,7 @@ import pytest
 from bench.composition import hosts_for
 from bench.corpus import Corpus
 from bench.spec import WorkloadSpec
+from harness.heats import rounds
 from harness.hosts import wire
 from harness.hosts.leader import Leader, Listening
 from harness.message import Message
@@ -118,6 +120,20 @@ def test_a_joined_host_does_nothing_else(hosts: Leader) -> None:
         with pytest.raises(ArmFailed, match="does no"):
             hosts.joined[0].ask(message)
     assert hosts.joined[0].is_there()
+
+
+def test_what_goes_on_on_another_host_is_seen_there(hosts: Leader) -> None:
+    (name, before), *others = hosts.readings().items()
+    assert name == hosts.joined[0].name and not others
+    calm = replace(before, raw_s=before.raw_s + 1.0, monotonic_s=before.monotonic_s + 1.0)
+    busy = replace(calm, busy_s=calm.busy_s + 0.5 * calm.cores)
+    calm = replace(calm, boot_s=calm.boot_s + 1.0, calendar_s=calm.calendar_s + 1.0)
+    busy = replace(busy, boot_s=calm.boot_s, calendar_s=calm.calendar_s)
+    assert rounds.elsewhere({name: before}, {name: calm}) == []
+    assert rounds.elsewhere({name: before}, {name: busy}) == [f"on {name}: other processes took 50% of the cores"]
+    assert rounds.elsewhere({}, {name: busy}) == rounds.elsewhere({name: before}, {}) == []
+    later = hosts.readings()[name]
+    assert later.monotonic_s > before.monotonic_s and later.cores == before.cores
 
 
 def test_every_host_and_link_is_sniffed(hosts: Leader) -> None:
