@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,15 +25,20 @@ def folder(what: str) -> Iterator[Path]:
         made = Path(name)
         # Under another name until it is locked: whoever sweeps meanwhile sees none.
         with open(made / f"{OWNER}.new", "wb") as held:
-            fcntl.flock(held, fcntl.LOCK_EX)
-            os.rename(held.name, made / OWNER)
+            # Where files cannot be locked, nobody sweeps.
+            with contextlib.suppress(OSError):
+                fcntl.flock(held, fcntl.LOCK_EX)
+                os.rename(held.name, made / OWNER)
             yield made
 
 
 def sweep() -> None:
     """Remove the folders of owners that are no more."""
     for owner in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{OWNER}"):
-        # Others' folders cannot be opened, and some are being removed by themselves.
-        with contextlib.suppress(OSError), open(owner, "rb") as held:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(owner.parent, ignore_errors=True)
+        # Some are being removed by themselves.
+        with contextlib.suppress(OSError):
+            found = owner.lstat()
+            if found.st_uid == os.getuid() and stat.S_ISREG(found.st_mode):
+                with open(owner, "rb") as held:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(owner.parent, ignore_errors=True)

@@ -26,8 +26,7 @@ def compact(folder: Path) -> Path | None:
     """Put all records of a run into one file and remove the parts; None where there were none left to put there.
 
     Whatever ends it on the way, every record is there once for who reads by `store`, and the next time the rest is
-    done. Raises OSError if the file cannot be written, and then all
-    parts are left.
+    done. Raises OSError if the file cannot be written, and then all parts are left.
     """
     records = folder / "records"
     # What is damaged stands for nothing.

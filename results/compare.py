@@ -86,8 +86,9 @@ def compare(records: Sequence[Record], machine: Machine) -> list[Comparison]:
     baselines = {workload: found for (workload, label), found in groups.items() if label == BASELINE}
     of_workload = {workload: [item for item in records if item.workload == workload] for workload in baselines}
     found = {workload: contrasts(blocks(own), BASELINE) for workload, own in of_workload.items()}
+    several = len({record.machine_id for record in records}) > 1
     rows = [
-        _comparison(own, baselines.get(workload, []), found.get(workload, {}).get(label), machine)
+        _comparison(own, baselines.get(workload, []), found.get(workload, {}).get(label), machine, several=several)
         for (workload, label), own in groups.items()
     ]
     measured_first = {workload: found[0].started_at for workload, found in baselines.items()}
@@ -126,14 +127,16 @@ def _log_joules(record: Record) -> float | None:
     return math.log(joules) if joules else None
 
 
-def _comparison(records: list[Record], baselines: list[Record], found: Contrast | None, machine: Machine) -> Comparison:
+def _comparison(
+    records: list[Record], baselines: list[Record], found: Contrast | None, machine: Machine, *, several: bool
+) -> Comparison:
     first = records[0]
     # Unequal work is shown with its figures, but never ranked.
     shown = (Status.OK, Status.UNEQUAL_WORK)
     good = [record for record in records if record.status in shown and step_time_s(record) is not None]
     # Of several machines, ratios are of all: each is of a heat, which is of one. What is absolute is of this machine.
-    here = [record for record in good if _is_of(record, machine, records)]
-    baselines = [record for record in baselines if _is_of(record, machine, baselines)]
+    only = machine.machine_id if several else None
+    here, beside = ([item for item in own if only in (None, item.machine_id)] for own in (good, baselines))
     failed = next((record for record in records if record.status is not Status.OK), None)
     status = failed.status if failed else Status.OK
     is_baseline = first.techniques == BASELINE
@@ -142,8 +145,8 @@ def _comparison(records: list[Record], baselines: list[Record], found: Contrast 
     bounds = (None, None) if found is None else (_exp(found.claim_low), _exp(found.claim_high))
     said = None if found is None else verdict(*bounds)
     metrics = {name: item.median(here, machine) for name, item in METRICS.items()}
-    baseline_loss = _median(final_loss(record) for record in baselines)
-    paid = _payback(found, metrics["start_s"], baselines, machine)
+    baseline_loss = _median(final_loss(record) for record in beside)
+    paid = _payback(found, metrics["start_s"], beside, machine)
     return Comparison(
         workload=first.workload,
         techniques=first.techniques,
@@ -177,11 +180,6 @@ def _comparison(records: list[Record], baselines: list[Record], found: Contrast 
         command=first.command,
         **metrics,
     )
-
-
-def _is_of(record: Record, machine: Machine, records: Sequence[Record]) -> bool:
-    """Whether it was measured on the machine, or on no other than all of them."""
-    return record.machine_id == machine.machine_id or len({item.machine_id for item in records}) == 1
 
 
 def _payback(found: Contrast | None, start_s: float | None, baselines: list[Record], machine: Machine) -> Payback:

@@ -29,9 +29,8 @@ LEAST_RUNS = 4
 
 NOMINATED_P = 0.05
 
-EXACT, SEEN_P = 8, 0.1
-"""A change is told by the exact test where there are at most so many runs before or after it, if the approximate one
-sees any: what that thinks usual is not rare enough in a series that has many places."""
+MOST_ORDERS = 10_000
+"""Of runs before a change times those after it: so far the rank-sum test is exact."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -52,7 +51,7 @@ class Point:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nomination:
     """From the run at `index` on, the arm takes `factor` times the time that it took before, since the last nomination.
-    `p` is of the exact rank-sum test, times the number of places and series that were tried."""
+    `p` is of the rank-sum test, times the number of places and series that were tried."""
 
     index: int
     factor: float
@@ -154,17 +153,17 @@ def nominate(logs: Sequence[float] | Floats, offset: int = 0, *, series: int = 1
     """Where a series of logarithms changes its level: the place that divides it best, if by more than chance, and then
     the same within both parts.
 
-    By the rank-sum test at every place, corrected for their number and that of the `series` that are looked at together
-    (Bonferroni); values need no shape.
+    By the rank-sum test at that place, corrected for the number of places and that of the `series` that are looked at
+    together (Bonferroni); values need no shape.
     """
     values = np.asarray(logs, dtype=float)
     places = range(LEAST_RUNS, len(values) - LEAST_RUNS + 1)
     if not places:
         return []
-    chances = _rank_sum_ps(values, places)
-    best = np.flatnonzero(chances == chances.min())
+    unlike = _unlikeness(values, places)
+    best = np.flatnonzero(unlike == unlike.max())
     place = places[max(best, key=lambda index: abs(_shift(values, places[index])))]
-    corrected = min(1.0, float(chances.min()) * len(places) * series)
+    corrected = min(1.0, _rank_sum_p(values, place) * len(places) * series)
     if corrected > NOMINATED_P:
         return []
     found = Nomination(index=offset + place, factor=math.exp(_shift(values, place)), p=corrected)
@@ -181,22 +180,25 @@ def runs_needed(series: int) -> int:
     )
 
 
-def _rank_sum_ps(values: Floats, places: range) -> Floats:
-    """The two-sided chance of ranks as unlike before and after each place (Mann and Whitney 1947): exact where it could
-    matter and one side has at most EXACT runs, else by the normal approximation, which says too much there, with the
-    correction for continuity."""
+def _unlikeness(values: Floats, places: range) -> Floats:
+    """How unlike the ranks before and after each place are: the distance of their sum from what chance expects, in its
+    standard deviations, less the correction for continuity."""
     count, before = len(values), np.array(places)
     ranks = np.cumsum(_ranks(values))[before - 1]
-    middle = before * (count + 1) / 2
     deviation = np.sqrt(before * (count - before) * (count + 1) / 12)
-    chances: Floats = np.minimum(1.0, 2 * special.ndtr((0.5 - np.abs(ranks - middle)) / deviation))
-    for index in np.flatnonzero((chances < SEEN_P) & (np.minimum(before, count - before) <= EXACT)):
-        from scipy import stats  # It takes half a second to import, and most series never need it.
+    found: Floats = (np.abs(ranks - before * (count + 1) / 2) - 0.5) / deviation
+    return found
 
-        place = places[index]
-        exact = stats.mannwhitneyu(values[:place], values[place:], alternative="two-sided", method="exact")
-        chances[index] = exact.pvalue
-    return chances
+
+def _rank_sum_p(values: Floats, place: int) -> float:
+    """The two-sided chance of ranks as unlike before and after the place (Mann and Whitney 1947): exact, or where there
+    are too many orders to count by the normal approximation, which far out in the tail is too large."""
+    if place * (len(values) - place) > MOST_ORDERS:
+        return float(min(1.0, 2 * special.ndtr(-_unlikeness(values, range(place, place + 1))[0])))
+    from scipy import stats  # It takes half a second to import, and most series never need it.
+
+    exact = stats.mannwhitneyu(values[:place], values[place:], alternative="two-sided", method="exact")
+    return float(exact.pvalue)
 
 
 def _ranks(values: Floats) -> Floats:

@@ -8,17 +8,17 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy import stats
+from scipy import special
 
 from bench.spec import BASELINE
-from harness.record import Machine, Record, Status
-from results.pace import log_pace
+from harness.record import Machine, Record
 from results.statistics import CONFIDENCE
+from results.summary import paces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beside:
-    """A machine of a run beside the one that has most records: `speed` is that one's time a token over this one's, over
+    """A machine of a run beside the one that has most heats: `speed` is that one's time a token over this one's, over
     the `workloads` whose baselines both have measured, with its interval; None where there is none, or no spread."""
 
     machine: Machine
@@ -30,7 +30,7 @@ class Beside:
 
 
 def side_by_side(records: Sequence[Record], machines: Sequence[Machine]) -> list[Beside]:
-    """Each machine that has records, the one with most of them first."""
+    """Each machine that has records, the one with most heats first."""
     heats: dict[str, set[tuple[str, int, int]]] = defaultdict(set)
     for record in records:
         heats[record.machine_id].add((record.workload, record.repetition, record.heat_part))
@@ -45,17 +45,15 @@ def side_by_side(records: Sequence[Record], machines: Sequence[Machine]) -> list
     ]
 
 
-def _paces(records: Sequence[Record], machine_id: str) -> dict[str, list[float]]:
-    """By workload, the paces of the baseline's processes."""
-    found: dict[str, list[float]] = defaultdict(list)
-    for record in records:
-        is_baseline = (record.techniques, record.status) == (BASELINE, Status.OK)
-        if record.machine_id == machine_id and is_baseline and (pace := log_pace(record)) is not None:
-            found[record.workload].append(pace)
-    return found
+def _paces(records: Sequence[Record], machine_id: str) -> dict[str, Sequence[float]]:
+    """By workload, the paces of the baseline, one of each repetition."""
+    own = paces([record for record in records if record.machine_id == machine_id])
+    return {workload: found[BASELINE] for workload, found in own.items() if BASELINE in found}
 
 
-def _beside(machine: Machine, heats: int, reference: dict[str, list[float]], own: dict[str, list[float]]) -> Beside:
+def _beside(
+    machine: Machine, heats: int, reference: dict[str, Sequence[float]], own: dict[str, Sequence[float]]
+) -> Beside:
     """The mean over workloads; its spread is pooled, as all are of the same two machines."""
     shared = [workload for workload in own if workload in reference]
     if own is reference or not shared:
@@ -75,6 +73,6 @@ def _beside(machine: Machine, heats: int, reference: dict[str, list[float]], own
     if degrees:
         squares = sum((value - statistics.fmean(values)) ** 2 for values in samples for value in values)
         variance = squares / degrees * sum(1 / len(values) for values in samples) / len(shared) ** 2
-        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees)) * math.sqrt(variance)
+        half = float(special.stdtrit(degrees, (1 + CONFIDENCE) / 2)) * math.sqrt(variance)
         low, high = math.exp(speed - half), math.exp(speed + half)
     return Beside(machine=machine, heats=heats, speed=math.exp(speed), low=low, high=high, workloads=tuple(shared))

@@ -35,32 +35,40 @@ class Published:
     """What others may see of a run."""
 
     records: list[Record]
-    machine: Machine
+    machines: dict[str, Machine]
     plan: Plan
 
 
-def published(records: Sequence[Record], machine: Machine, plan: Plan) -> Published:
+def published(records: Sequence[Record], machines: Sequence[Machine], plan: Plan) -> Published:
     """The same run without anything that says whose it is."""
-    hosts = dict.fromkeys([*machine.hosts, *(name for record in records for name in record.measurement.rank_hosts)])
+    told = [name for machine in machines for name in machine.hosts]
+    hosts = dict.fromkeys([*told, *(name for record in records for name in record.measurement.rank_hosts)])
     names = {name: f"host {number}" for number, name in enumerate(hosts, 1)}
     clean = _cleaner(names)
-    machine_id = checksum(f"published {machine.machine_id}".encode())[: len(machine.machine_id)]
     return Published(
-        records=[_record(record, clean, names, machine_id) for record in records],
-        machine=dataclasses.replace(
-            machine,
-            machine_id=machine_id,
-            git_commit=None,
-            git_dirty=None,
-            hosts=[names[name] for name in machine.hosts],
-            unknown={name: clean(reason) for name, reason in machine.unknown.items()}
-            | {"git_commit": "it was left out of what is published"},
-        ),
+        records=[_record(record, clean, names) for record in records],
+        machines={made.machine_id: made for made in (_machine(machine, clean, names) for machine in machines)},
         plan=Plan.from_json(_everywhere(plan.to_json(), clean)),
     )
 
 
-def _record(record: Record, clean: Callable[[str], str], names: dict[str, str], machine_id: str) -> Record:
+def _another_id(machine_id: str) -> str:
+    return checksum(f"published {machine_id}".encode())[: len(machine_id)]
+
+
+def _machine(machine: Machine, clean: Callable[[str], str], names: dict[str, str]) -> Machine:
+    return dataclasses.replace(
+        machine,
+        machine_id=_another_id(machine.machine_id),
+        git_commit=None,
+        git_dirty=None,
+        hosts=[names[name] for name in machine.hosts],
+        unknown={name: clean(reason) for name, reason in machine.unknown.items()}
+        | {"git_commit": "it was left out of what is published"},
+    )
+
+
+def _record(record: Record, clean: Callable[[str], str], names: dict[str, str]) -> Record:
     measurement = dataclasses.replace(
         record.measurement,
         rank_hosts=[names[name] for name in record.measurement.rank_hosts],
@@ -71,7 +79,7 @@ def _record(record: Record, clean: Callable[[str], str], names: dict[str, str], 
         certificate = dataclasses.replace(certificate, losses_unknown=clean(certificate.losses_unknown))
     return dataclasses.replace(
         record,
-        machine_id=machine_id,
+        machine_id=_another_id(record.machine_id),
         workload=clean(record.workload),
         command=clean(record.command),
         reason=None if record.reason is None else clean(record.reason),

@@ -312,8 +312,8 @@ def read_file(file: Path) -> pa.Table:
 
 
 def parse(content: bytes, what: str) -> pa.Table:
-    """The records that are the content of a file. Raises ValueError, saying of `what`, for what somebody else or a
-    later schema version has written, and what pyarrow raises for what is no parquet."""
+    """The records that are the content of a file. Raises ValueError, which names it by `what`, for a file that somebody
+    else or a later schema version has written, and pyarrow's own errors for what is no parquet."""
     try:
         opened = pq.ParquetFile(pa.BufferReader(content))
         version = (opened.schema_arrow.metadata or {}).get(b"trainpace.schema_version", b"none").decode()
@@ -346,13 +346,13 @@ def _what_is_strange(opened: pq.ParquetFile) -> str | None:
 
 
 def read_machine(folder: Path) -> Machine:
-    """The machine that a run was measured on; of several the one that has most records."""
+    """The machine that a run was measured on; of several the one that has most heats."""
     found = read_machines(folder)
     if len(found) == 1:
         return found[0]
-    counted = Counter(
-        name for file in sound(folder) for name in pq.read_table(file, columns=["machine_id"])["machine_id"].to_pylist()
-    )
+    columns = ["machine_id", "workload", "repetition", "heat_part"]
+    heats = {tuple(row.values()) for file in sound(folder) for row in pq.read_table(file, columns=columns).to_pylist()}
+    counted = Counter(machine_id for machine_id, *_ in heats)
     return max(found, key=lambda machine: counted[machine.machine_id])
 
 

@@ -59,8 +59,10 @@ def _known(
     folder: Path, kind: str, make: Callable[[Sequence[Record], Machine], Any], read: Callable[[Any], Made]
 ) -> Made:
     """What is kept of a run, or else made of its records, and kept if it can be."""
+    # Named before anything is read: of what comes meanwhile it says nothing.
+    file = _file(folder, kind)
     with contextlib.suppress(OSError, ValueError, TypeError, LookupError):
-        return read(json.loads(_file(folder, kind).read_bytes()))
+        return read(json.loads(file.read_bytes()))
     from results import store  # What is known takes no parquet.
 
     with warnings.catch_warnings(record=True) as damaged:
@@ -70,7 +72,7 @@ def _known(
         warnings.warn(warning.message, warning.category, stacklevel=3)
     if not damaged:  # It is to be told of whenever it is met.
         with contextlib.suppress(OSError):
-            write_atomically(_file(folder, kind), functools.partial(_write, text))
+            write_atomically(file, functools.partial(_write, text))
     return read(json.loads(text))
 
 

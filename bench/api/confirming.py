@@ -47,12 +47,18 @@ def confirmed(
     stages: Stages, recipe: tuple[str, ...], rungs: list[Rung], told: Callable[[Rung], object]
 ) -> Confirmation:
     """The recipe on fresh repetitions. Where another is better there beyond doubt, or does as well with one technique
-    less, that is one more rung, and is confirmed on fresh ones in its turn while there is time."""
+    less, that is one more rung, and is confirmed on fresh ones in its turn while there is time; what seemed better and
+    is not confirmed is taken back."""
     attempt = 0
+    standing: Confirmation | None = None
     while True:
         begun_s = time.monotonic()
         found, better = _confirmation(stages, attempt, recipe, _runner_up(rungs, recipe))
         attempt += 1
+        if standing and not found.whole.helps:
+            rungs.pop()
+            return standing
+        standing = found if better and found.whole.helps else None
         following = better or _unproven(found)
         if following is None or not following.techniques or stages.left_s() < LEAST_S:
             return found

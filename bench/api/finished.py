@@ -118,8 +118,8 @@ def page_of(folders: Sequence[Path]) -> str:
     machine, plan = store.read_machine(first), store.read_plan(first)
     if len(folders) == 1 and len((known := summaries.told(first)).comparisons) > large.MANY:
         return large.render(known.comparisons, machine, plan, known.summary.run_id)
-    machines = [item for folder in folders for item in store.read_machines(folder)]
-    return page(store.join([store.read(folder) for folder in folders]), machine, plan, machines)
+    machines = {item.machine_id: item for folder in folders for item in store.read_machines(folder)}
+    return page(store.join([store.read(folder) for folder in folders]), machine, plan, list(machines.values()))
 
 
 def _steps(record: Record) -> Iterator[dict[str, object]]:
@@ -151,15 +151,16 @@ def published(folder: Where, out: Where) -> Path:
     run, target = Run(folder), Path(out)
     if target.exists():
         raise ValueError(f"{str(out)!r} is there already: give a folder that can be made")
-    made = publishing.published(run.records, run.machine, run.plan)
+    made = publishing.published(run.records, run.machines, run.plan)
     target.mkdir(parents=True)
     for record in made.records:
-        store.write(record, target, machine=made.machine, plan=made.plan)
+        store.write(record, target, machine=made.machines[record.machine_id], plan=made.plan)
     compact(target)
     # What it was made of says nothing more.
     (target / "records" / MANIFEST).unlink()
     (target / "plan.json").write_text(json.dumps(made.plan.to_json(), indent=2), encoding="utf-8")
-    (target / "machine.json").write_text(json.dumps(dataclasses.asdict(made.machine), indent=2), encoding="utf-8")
+    told = [dataclasses.asdict(machine) for machine in made.machines.values()]
+    (target / "machine.json").write_text(json.dumps(told[0] if len(told) == 1 else told, indent=2), encoding="utf-8")
     (target / "left-out.txt").write_text("\n".join(publishing.LEFT_OUT) + "\n", encoding="utf-8")
     Run(target).render()
     return target

@@ -53,12 +53,19 @@ def _fresh(folder: Path) -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keeping:
-    """The `folder` of a run, and where all of it is put `there` too."""
+    """The `folder` of a run, where all of it is put `there` too, and `on` which cluster it is measured, if on one."""
 
     folder: Path
     plan: Plan
     machine: Machine
     there: Remote | None = None
+    on: str | None = None
+
+    @property
+    def go_on(self) -> str:
+        """How it is gone on with."""
+        where = f" --on {self.on}" if self.on else ""
+        return f"go on with: trainpace run --resume {self.there.url if self.there else self.folder}{where}"
 
     def begin(self, **facts: Mapping[str, Any]) -> None:
         """Make the folder, with the plan in it and a JSON file for each of the `facts`. Raises OSError."""
@@ -100,11 +107,10 @@ class Keeping:
     @contextmanager
     def unfinished(self) -> Iterator[None]:
         """What ends a run before its time is an Unfinished that says what is kept, and how to go on."""
-        go_on = f"go on with: trainpace run --resume {self.there.url if self.there else self.folder}"
         try:
             yield
         except OSError as error:
-            kept = f"finished arms are kept in {self.folder}: make room or a way to write there, and {go_on}"
+            kept = f"finished arms are kept in {self.folder}: make room or a way to write there, and {self.go_on}"
             gone = f"{self.folder} is gone, and what was in it: start again"
             told = f"{unwritten(error)}; {kept if self.folder.exists() else gone}"
             raise Unfinished(told, self.folder, interrupted=False) from error
@@ -113,5 +119,5 @@ class Keeping:
             with contextlib.suppress(OSError):
                 if self.there:
                     self.there.sync()
-            told = f"interrupted; finished arms are kept{shown}; {go_on}"
+            told = f"interrupted; finished arms are kept{shown}; {self.go_on}"
             raise Unfinished(told, self.folder, interrupted=True) from None

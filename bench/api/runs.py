@@ -77,7 +77,7 @@ def run(
     with prepared(plan, overrides, device=device, plugins=files, resume=earlier) as (fork_server, made):
         folder, there = place(out, made.plan.name, resume)
         if on is not None:
-            return leading.measure(leading.engine(on, folder), made, folder, plugins=files, there=there)
+            return leading.measure(leading.engine(on, folder), made, folder, on=on, plugins=files, there=there)
         return measure(fork_server, made, folder, there=there)
 
 

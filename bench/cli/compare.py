@@ -31,6 +31,7 @@ def compare(
     from bench.cli import comparing
     from reports.formats import export
     from reports.text import markdown
+    from reports.wording.printable import printable
     from results import summaries
     from results.runs import compare_runs
     from results.summary import incomparable
@@ -43,7 +44,7 @@ def compare(
         if differences and not force:
             raise ValueError(f"{'; '.join(differences)}: use --force to compare them all the same")
         for difference in differences:
-            typer.echo(f"warning: {difference}", err=True)
+            typer.echo(f"warning: {printable(difference)}", err=True)
         comparisons = loaded[0].comparisons if len(runs) == 1 else compare_runs(loaded[0], loaded[1])
     match output:
         case Format.TABLE:

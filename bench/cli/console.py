@@ -10,6 +10,7 @@ import typer
 
 from bench.causes import Unfinished, unwritten
 from harness.processes.failures import ArmFailed, ForkServerFailed
+from reports.wording.printable import printable
 
 USAGE_ERROR = 2
 NOTHING_MEASURED = 1
@@ -18,7 +19,8 @@ INTERRUPTED = 130
 
 def fail(message: object, code: int = USAGE_ERROR) -> NoReturn:
     """One line on standard error, and out."""
-    typer.echo(f"trainpace: {message}", err=True)
+    # A stranger's names may be in it.
+    typer.echo(f"trainpace: {printable(str(message), keep=chr(10))}", err=True)
     raise typer.Exit(code)
 
 

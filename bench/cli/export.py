@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -34,7 +35,11 @@ def export(
 
         if out.exists():
             raise ValueError(f"{str(out)!r} is there already: give a folder that can be made")
-        found = arms(store.read(run), store.read_machine(run))
+        found = arms(store.read(run), store.read_machines(run), store.read_machine(run))
         out.mkdir(parents=True)
-        importlib.import_module(f"reports.exports.{to.value}").write(found, out)
+        try:
+            importlib.import_module(f"reports.exports.{to.value}").write(found, out)
+        except ValueError:
+            shutil.rmtree(out)
+            raise
     typer.echo(f"exported: {out}, {len(found)} arms for {to.value}")

@@ -23,6 +23,7 @@ def history(
 ) -> None:
     """Draw each workload's pace over time relative to a reference, and nominate changes."""
     from reports.page import history as page
+    from reports.wording.printable import printable
     from results import store, summaries
     from results.history import history as paces
     from results.summary import incomparable
@@ -35,5 +36,5 @@ def history(
         pinned, found = paces(loaded, reference)
         out.write_text(page.render(pinned, found), encoding="utf-8")
     for line in page.answer(found):
-        typer.echo(line)
+        typer.echo(printable(line))
     typer.echo(f"history: {out}")

@@ -87,7 +87,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """Where is trained, on what text, and with what else is brought along."""
+    """What every command that trains takes: the device, plugins, the batch and the text."""
 
     device: Annotated[Device | None, typer.Option(help="Default: cuda where torch sees a GPU.")] = None
     plugin: Plugins = None
@@ -120,7 +120,7 @@ class Text:
 
 @dataclass(frozen=True, kw_only=True)
 class Task(Text):
-    """The same, and for what."""
+    """The same with the phase, and the labels of a classifier."""
 
     phase: Annotated[Phase | None, typer.Option(help="Pretrain (the default), finetune or infer.")] = None
     label_column: Annotated[str | None, typer.Option(help="What a classifier is fine-tuned to tell.")] = None
@@ -138,7 +138,7 @@ class Task(Text):
 
 @dataclass(frozen=True, kw_only=True)
 class Workload(Task):
-    """The same, and in which shape."""
+    """The same with the length of a sample."""
 
     sequence: Tokens = None
 

@@ -94,6 +94,8 @@ def run(
             overrides = overrides.over(found.workload, found.techniques)
         if resume is not None and (plan or workload.device or overrides != Overrides()):
             raise ValueError("--resume takes its plan from the run: leave out the plan and all that shapes it")
+        if budget is not None and spread.on is not None:
+            raise ValueError("--on takes the plan's least repetitions: leave out --budget, and give --repetitions")
         if calibrate is not None and spread.on is not None:
             raise ValueError("--calibrate is of this machine: leave out --on")
         if calibrate is not None and (technique or resume is not None):
@@ -129,7 +131,7 @@ def run(
                 made = runs.measure(fork_server, prepared, folder, there=there)
             else:
                 engine = leading.engine(spread.on, folder)
-                made = leading.measure(engine, prepared, folder, plugins=workload.plugins, there=there)
+                made = leading.measure(engine, prepared, folder, on=spread.on, plugins=workload.plugins, there=there)
         _conclude(made, there)
 
 

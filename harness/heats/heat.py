@@ -11,7 +11,7 @@ import hashlib
 import random
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ class Heat:
 
     `request` lacks only what tells arms apart. `gpus` are all that the host has. `lead_steps` is how many steps of a
     turn are known not to count, None if that is not known yet. `draw` decides every order. `show` receives the label of
-    an arm, or nothing, and what is being done. `elsewhere` reads the counters of the other hosts that arms are on.
+    an arm, or nothing, and what is being done. `elsewhere` reads the counters of other hosts by name.
     """
 
     host: Host
@@ -45,7 +45,7 @@ class Heat:
     lead_steps: int | None
     draw: random.Random
     show: Callable[[str, str], object] = lambda label, phase: None
-    elsewhere: Callable[[], Mapping[str, Reading]] = dict
+    elsewhere: Callable[[Collection[str]], Mapping[str, Reading]] = lambda hosts: {}
 
     @property
     def certified_at_once(self) -> int:

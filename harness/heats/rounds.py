@@ -75,7 +75,8 @@ def take_turns(heat: Heat, arms: Sequence[Arm], counts: Sequence[int], *, step_s
     gpus = heat.gpus.first(max(arm.world_size for arm in arms))
     found, waiting, watched = Rounds(), deque(range(total)), list[int]()
     spare, watches, undisturbed = int(protocol.spare * total), 0, 0
-    before, others_before = conditions.read(gpus), heat.elsewhere()
+    hosts = {host for arm in arms for host in arm.measurement.rank_hosts}
+    before, others_before = conditions.read(gpus), heat.elsewhere(hosts)
     ranks = sum(arm.world_size for arm in arms if arm.alive)
     while waiting and any(arm.alive for arm in arms):
         slot = waiting.popleft()
@@ -86,7 +87,7 @@ def take_turns(heat: Heat, arms: Sequence[Arm], counts: Sequence[int], *, step_s
         after = conditions.read(gpus)
         if waiting and after.raw_s - before.raw_s < protocol.watch_s:
             continue
-        others_after = heat.elsewhere()
+        others_after = heat.elsewhere(hosts)
         disturbances = conditions.disturbances(before, after, arms=ranks) + elsewhere(others_before, others_after)
         found.unseen = conditions.unseen(before, after, heat.host.device)
         if disturbances:

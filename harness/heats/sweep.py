@@ -389,11 +389,20 @@ def check_resumable(prepared: Prepared, finished: Sequence[Record], before: Mach
         changed = sorted(set(before.packages.items()) ^ set(prepared.machine.packages.items()))
         shown = ", ".join(f"{name} {version}" for name, version in changed)
         raise ValueError(f"the run was begun with other versions of its packages ({shown}): start a new run")
+    for record in finished:
+        if record.machine_id != prepared.machine.machine_id:
+            raise ValueError(
+                f"run {record.run_id!r} was begun on another machine: start a new run here, or if it is of a "
+                "cluster go on with --on"
+            )
+    check_trains_alike(prepared, finished)
+
+
+def check_trains_alike(prepared: Prepared, finished: Sequence[Record]) -> None:
+    """Raises ValueError if the records are of other data, or another model, than would now be trained."""
     corpora = {entry.spec.name: entry.corpus.sha256 for entry in prepared.entries}
     workloads = {entry.spec.name: entry.sha256 for entry in prepared.entries}
     for record in finished:
-        if record.machine_id != prepared.machine.machine_id:
-            raise ValueError(f"run {record.run_id!r} was begun on another machine: start a new run here")
         if record.corpus_sha256 != corpora.get(record.workload):
             raise ValueError(f"run {record.run_id!r} was begun with another corpus for {record.workload}: start anew")
         if record.workload_sha256 != workloads.get(record.workload):

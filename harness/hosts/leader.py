@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,9 +70,9 @@ class Leader(ForkServer):
     def hosts(self) -> list[str]:
         return [self.name, *(host.name for host in self.joined)]
 
-    def readings(self) -> dict[str, Reading]:
-        """The counters of the others."""
-        found = ((host.name, host.reading()) for host in self.joined if not host.is_lost)
+    def readings(self, names: Collection[str]) -> dict[str, Reading]:
+        """The counters of those of the others that are named."""
+        found = ((host.name, host.reading()) for host in self.joined if host.name in names and not host.is_lost)
         return {name: reading for name, reading in found if reading is not None}
 
     def ranks_each(self, device: str) -> int:

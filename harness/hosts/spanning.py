@@ -60,7 +60,7 @@ class JoinedHost:
     def reading(self) -> Reading | None:
         """Its counters now; None where it is gone, which the arms that it has will tell."""
         with contextlib.suppress(ArmFailed):
-            return Reading(**self.ask({"do": "reading"}, ALIVE_S)["reading"])
+            return Reading(**self.ask({"do": "reading"})["reading"])
         return None
 
     def run(self, task: str, arguments: Message, timeout_s: float) -> Any:

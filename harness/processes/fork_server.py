@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
@@ -181,8 +181,8 @@ class ForkServer:
         """By name, where arms are forked, if that is not here alone."""
         return []
 
-    def readings(self) -> Mapping[str, Reading]:
-        """By name of the other hosts that arms are forked on, what their counters are now."""
+    def readings(self, names: Collection[str]) -> Mapping[str, Reading]:
+        """What the counters of other hosts are now, by the names under which arms are forked on them."""
         return {}
 
     def ranks_each(self, device: str) -> int:

@@ -27,8 +27,8 @@ chart, or to a wide one and a narrow one; None stands for nothing to draw."""
 class Section:
     """A kind of chart, one for each workload, and what the page says beside it: of marks with the verdicts' legend, of
     lines what each shows, by its style, which is one of `.line` in style.css. `nothing` stands where there is none to
-    draw; who is `optional` is left out then. Sections of a low `rank` come first, and those of a high one are left out
-    first where there is no room.
+    draw; an `optional` section is left out then. Sections of a low `rank` come first, and those of a high one are left
+    out first where there is no room.
     """
 
     name: str

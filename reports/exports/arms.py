@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,9 @@ from harness.record import Machine, Record
 from reports.formats import export
 from results.compare import Comparison, compare
 
+READABLE = 100
+"""Letters of a file's name that say which arm it is of."""
+
 DESCRIBES = ("workload", "techniques", "compute", "status", "verdict", "reason", "method", "command")
 """Fields of a comparison that say what an arm was, and what was found, in words."""
 
@@ -18,13 +22,14 @@ DESCRIBES = ("workload", "techniques", "compute", "status", "verdict", "reason",
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arm:
     """`config` is what was asked for, `metrics` what came of it by the names of results.compare.Comparison, each known
-    and finite. `step_times_s` has the timed steps of each repetition: the first, the warm-up, and the rounds'."""
+    and finite. `step_times_s` has the timed steps of each process by its name, `repetition_1` or
+    `repetition_1_copy_2`: the first, the warm-up, those of the window and of the rounds."""
 
     run_id: str
     started_at: str
     config: Mapping[str, str | int | float]
     metrics: Mapping[str, float]
-    step_times_s: Mapping[int, Sequence[float]]
+    step_times_s: Mapping[str, Sequence[float]]
 
     @property
     def name(self) -> str:
@@ -32,26 +37,30 @@ class Arm:
 
     @property
     def slug(self) -> str:
-        """The same as a file may be called."""
-        return re.sub(r"[^A-Za-z0-9_+.-]+", "_", self.name).strip(".")
+        """The same as a file may be called, and no other arm is."""
+        readable = re.sub(r"[^A-Za-z0-9_+.-]+", "_", self.name).strip(".")[:READABLE]
+        return f"{readable}-{hashlib.sha256(self.name.encode()).hexdigest()[:6]}"
 
 
-def arms(records: Sequence[Record], machine: Machine) -> list[Arm]:
-    """The arms of a run, baselines first."""
+def arms(records: Sequence[Record], machines: Sequence[Machine], machine: Machine) -> list[Arm]:
+    """The arms of a run, baselines first. Figures are of the one machine, if there are several."""
+    devices = {item.machine_id: item.device_name for item in machines}
     own: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in sorted(records, key=lambda item: (item.repetition, item.heat_part, item.copy)):
         own[record.workload, record.techniques].append(record)
-    return [_arm(row, own[row.workload, row.techniques], machine) for row in compare(records, machine)]
+    return [_arm(row, own[row.workload, row.techniques], devices) for row in compare(records, machine)]
 
 
-def _arm(row: Comparison, records: Sequence[Record], machine: Machine) -> Arm:
+def _arm(row: Comparison, records: Sequence[Record], devices: Mapping[str, str]) -> Arm:
     plain, first = export.plain(row), records[0]
     shape = {name: getattr(first, name) for name in ("batch", "sequence", "world_size", "device")}
-    config = shape | {"device_name": machine.device_name} | {name: plain.pop(name) for name in DESCRIBES}
-    steps: dict[int, list[float]] = defaultdict(list)
+    names = dict.fromkeys(devices[record.machine_id] for record in records if record.machine_id in devices)
+    config = shape | {"device_name": ", ".join(names)} | {name: plain.pop(name) for name in DESCRIBES}
+    steps: dict[str, list[float]] = {}
     for record in records:
         measured = record.measurement
-        steps[record.repetition] += [*measured.warmup_step_times_s, *measured.round_step_times_s]
+        taken = (measured.warmup_step_times_s, measured.sustained_step_times_s, measured.round_step_times_s)
+        steps[_process(record)] = [time_s for times_s in taken for time_s in times_s]
     return Arm(
         run_id=first.run_id,
         started_at=min(record.started_at for record in records),
@@ -61,5 +70,12 @@ def _arm(row: Comparison, records: Sequence[Record], machine: Machine) -> Arm:
             for name, value in plain.items()
             if isinstance(value, int | float) and not isinstance(value, bool)
         },
-        step_times_s={repetition: times for repetition, times in steps.items() if times},
+        step_times_s={name: times_s for name, times_s in steps.items() if times_s},
     )
+
+
+def _process(record: Record) -> str:
+    """Which of an arm's processes it is."""
+    part = f"_part_{record.heat_part}" if record.heat_part else ""
+    copy = f"_copy_{record.copy}" if record.copy else ""
+    return f"repetition_{record.repetition}{part}{copy}"

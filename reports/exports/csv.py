@@ -16,20 +16,20 @@ def write(arms: Sequence[Arm], folder: Path) -> None:
     names = list(dict.fromkeys(name for row in told for name in row))
     (folder / "arms.csv").write_text(rows.to_csv(names, [dict.fromkeys(names) | row for row in told]), encoding="utf-8")
     steps = [
-        _step(arm, repetition, index, time_s)
+        _step(arm, process, index, time_s)
         for arm in arms
-        for repetition, times_s in arm.step_times_s.items()
+        for process, times_s in arm.step_times_s.items()
         for index, time_s in enumerate(times_s)
     ]
-    columns = ("workload", "techniques", "repetition", "step", "step_time_s")
+    columns = ("workload", "techniques", "process", "step", "step_time_s")
     (folder / "steps.csv").write_text(rows.to_csv(columns, steps), encoding="utf-8")
 
 
-def _step(arm: Arm, repetition: int, index: int, time_s: float) -> dict[str, Any]:
+def _step(arm: Arm, process: str, index: int, time_s: float) -> dict[str, Any]:
     return {
         "workload": arm.config["workload"],
         "techniques": arm.config["techniques"],
-        "repetition": repetition,
+        "process": process,
         "step": index,
         "step_time_s": time_s,
     }

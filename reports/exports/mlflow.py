@@ -68,9 +68,9 @@ def _run(arm: Arm, experiment: Path) -> None:
     _files(run / "params", {name: str(value)[:LONGEST] for name, value in arm.config.items()})
     _files(run / "tags", {"mlflow.runName": arm.name[:LONGEST]})
     metrics = {name: f"{began} {value!r} 0\n" for name, value in arm.metrics.items()}
-    for repetition, times_s in arm.step_times_s.items():
+    for process, times_s in arm.step_times_s.items():
         lines = (f"{began} {time_s!r} {index}\n" for index, time_s in enumerate(times_s))
-        metrics[f"step_times_s/repetition_{repetition}"] = "".join(lines)
+        metrics[f"step_times_s/{process}"] = "".join(lines)
     _files(run / "metrics", metrics)
 
 

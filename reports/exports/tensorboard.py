@@ -18,9 +18,9 @@ def write(arms: Sequence[Arm], folder: Path) -> None:
     for arm in arms:
         began_s = datetime.fromisoformat(arm.started_at).timestamp()
         with SummaryWriter(str(folder / arm.slug)) as writer:
-            for repetition, times_s in arm.step_times_s.items():
+            for process, times_s in arm.step_times_s.items():
                 for index, time_s in enumerate(times_s):
-                    writer.add_scalar(f"step_time_s/repetition_{repetition}", time_s, index, walltime=began_s)
+                    writer.add_scalar(f"step_time_s/{process}", time_s, index, walltime=began_s)
             writer.add_hparams(
                 dict(arm.config), {f"figures/{name}": value for name, value in arm.metrics.items()}, run_name="."
             )

@@ -27,4 +27,4 @@ def write(arms: Sequence[Arm], folder: Path) -> None:
 
 
 def _series(arm: Arm) -> dict[str, Sequence[float]]:
-    return {f"step_time_s/repetition_{repetition}": times_s for repetition, times_s in arm.step_times_s.items()}
+    return {f"step_time_s/{process}": times_s for process, times_s in arm.step_times_s.items()}

@@ -50,18 +50,15 @@ def chart(series: Series, name: str) -> Chart:
     for nomination in series.nominations:
         area.axvline(nomination.index - 0.5, color=canvas.SLOWER if nomination.factor > 1 else canvas.FASTER)
     area.set_ylabel("time / reference's")
-    if len(points) > MOST_POINTS:
+    few = len(points) <= MOST_POINTS
+    if not few:
         places = range(len(points))
         low, high = zip(*((point.low or point.ratio, point.high or point.ratio) for point in points), strict=True)
         area.fill_between(places, low, high, color=canvas.MUTED, alpha=0.4, linewidth=0)
         area.plot(places, [point.ratio for point in points], color=canvas.INK, linewidth=0.8)
     else:
         _draw_points(area, points)
-    tips = (
-        {f"run-{index}": Tip(text=_tip(series, index)) for index in range(len(points))}
-        if (len(points) <= MOST_POINTS)
-        else {}
-    )
+    tips = {f"run-{index}": Tip(text=_tip(series, index)) for index in range(len(points))} if few else {}
     label = f"Time a token of {series.workload} {series.techniques} over the reference's, run by run"
     return Chart(svg=inline(figure, name, label, tips, focusable=True), note=" ".join(sentences(series)))
 

@@ -19,6 +19,7 @@ from harness.record import Machine
 from reports.page.templates import asset, environment
 from reports.wording import sentences, view
 from reports.wording.columns import COLUMNS, Column, speedup, text, value
+from reports.wording.printable import printable
 from results.compare import Comparison
 
 MANY = 1000
@@ -61,10 +62,10 @@ def render(comparisons: Sequence[Comparison], machine: Machine, plan: Plan, run:
 def _row(item: Comparison, shown: Sequence[Column]) -> dict[str, Any]:
     """What a browser is told of an arm: of each column the text, and what it is sorted by."""
     return {
-        "workload": item.workload,
-        "techniques": item.techniques,
+        "workload": printable(item.workload),
+        "techniques": printable(item.techniques),
         "outcome": view.outcome(item),
-        "note": "; ".join(filter(None, (view.differs(item), item.reason))),
+        "note": printable("; ".join(filter(None, (view.differs(item), item.reason)))),
         "texts": [text(column, item) for column in shown],
         "values": [_rounded(value(column, item)) for column in shown],
     }
@@ -79,7 +80,7 @@ def _workload(name: str, arms: Sequence[Comparison]) -> dict[str, Any]:
     counted = Counter(view.outcome(arm) for arm in arms)
     best = max((arm for arm in arms if arm.claim_low is not None), key=lambda arm: arm.claim_low or 0.0, default=None)
     return {
-        "name": name,
+        "name": printable(name),
         "arms": len(arms),
         "outcomes": [counted[outcome] for outcome in OUTCOMES],
         "others": sum(counted.values()) - sum(counted[outcome] for outcome in OUTCOMES) - counted["baseline"],

@@ -15,7 +15,7 @@ from reports.wording.printable import printable
 
 def _breakable(name: str) -> Markup:
     """The name of a composition, which may go on in the next line after a joint."""
-    return Markup("<wbr>").join(re.split(r"(?<=[_+])", name))
+    return Markup("<wbr>").join(re.split(r"(?<=[_+])", printable(name)))
 
 
 def _without_signs(value: object) -> object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -39,7 +39,10 @@ def warnings(comparisons: Sequence[Comparison], records: Sequence[Record]) -> li
 
 
 def _mixed(_: Sequence[Comparison], records: Sequence[Record]) -> Warning | None:
-    differences = incomparable([conditions(records)])
+    by_run: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        by_run[record.run_id].append(record)
+    differences = incomparable([conditions(own) for own in by_run.values()])
     if not differences:
         return None
     return Warning(

@@ -65,6 +65,7 @@ def names(ground: Ground) -> str:
     elements = _Elements(text).found
     assert sum(tag == "script" and "type" not in attributes for tag, attributes in elements) == 1
     assert not [attributes for _, attributes in elements if any(name.startswith("on") for name in attributes)]
+    assert not {sign for sign in text if unicodedata.category(sign) in ("Cc", "Cf")} - {"\n", "\t"}
     assert "Content-Security-Policy" in text and "{{ 7 * 7 }}" in text
     return (
         f"{len(NAMES)} names, as workloads, techniques and reasons: kept as they are in the run's folder; the page has "

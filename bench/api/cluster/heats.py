@@ -26,17 +26,20 @@ THREADS = "OMP_NUM_THREADS"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """`plan` has one workload and one repetition, and is plain data, as all of it is."""
+    """`plan` has the one workload and one repetition, and is plain data, as all of it is. It is measured in the
+    `folder`, from which models and data of one's own may be named."""
 
     plan: dict[str, Any]
+    workload: str
     repetition: int
     run_id: str
+    folder: str
     plugins: tuple[str, ...] = ()
     threads: str | None = None
 
     @property
     def name(self) -> str:
-        return f"{Plan.from_json(self.plan).workloads[0].name}, repetition {self.repetition + 1}"
+        return f"{self.workload}, repetition {self.repetition + 1}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +69,10 @@ def tasks_of(plan: Plan, run_id: str, plugins: Sequence[Path] = ()) -> list[Task
             plan=_plain(
                 dataclasses.replace(plan, workloads=(spec,), repetitions=1, budget_s=None, seed=plan.seed + repetition)
             ),
+            workload=spec.name,
             repetition=repetition,
             run_id=run_id,
+            folder=str(Path.cwd()),
             plugins=tuple(str(file.resolve()) for file in plugins),
             threads=os.environ.get(THREADS),
         )
@@ -92,6 +97,7 @@ def measure_here(task: Task) -> Measured:
         with open(folder / LOG, "wb") as log:
             done = subprocess.run(
                 [sys.executable, "-m", MODULE, str(folder)],
+                cwd=task.folder if Path(task.folder).is_dir() else None,
                 env=surroundings,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
+
+import pyarrow as pa
 
 from bench.api.cluster import ray, slurm
 from bench.api.cluster.heats import Engine, Lost, Measured, Task, tasks_of
 from bench.api.finished import Run
 from bench.api.keeping import Keeping
-from bench.spec import BASELINE, Plan
-from harness.heats.sweep import command
+from bench.causes import Unfinished, one_line
+from bench.spec import BASELINE
+from harness.heats.sweep import check_trains_alike, command
 from harness.preparation.prepared import Prepared
 from harness.record import Machine, Record, Status
 from results import store
@@ -20,11 +22,11 @@ from results.remote import Remote
 
 
 def engine(on: str, folder: Path) -> Engine:
-    """What carries out heats: Slurm, or Ray at an address. Raises ValueError for what is neither."""
+    """What carries out heats: Slurm, or Ray at an address. Raises ValueError for what is neither, or is not there."""
     if on == "slurm":
-        return partial(slurm.over, folder)
+        return slurm.engine(folder)
     if on == "auto" or on.startswith("ray://"):
-        return partial(ray.over, on)
+        return ray.engine(on)
     raise ValueError(
         f"--on {on!r} is no cluster: give ray://HOST:PORT, auto (the Ray cluster of this machine) or slurm"
     )
@@ -35,63 +37,85 @@ def measure(
     prepared: Prepared,
     folder: Path,
     *,
+    on: str,
     plugins: Sequence[Path] = (),
     there: Remote | None = None,
     say: Callable[[str], object] = print,
 ) -> Run:
     """Carry out the plan's least repetitions on the engine's machines into the folder, with what was measured there
-    before, and render the report. Raises Unfinished if it is interrupted, or if the folder cannot be written.
+    before, and render the report. `on` is what the engine is called, for who goes on.
+
+    Raises ValueError where what was measured before is another training, and Unfinished if it is interrupted, if heats
+    are lost, or if the folder cannot be written.
     """
     finished = store.read(folder) if store.has_records(folder) else []
-    keeping = Keeping(folder=folder, plan=prepared.plan, machine=prepared.machine, there=there)
+    if finished:
+        check_trains_alike(prepared, finished)
+        if differs := _other_packages(store.read_machine(folder), prepared.machine):
+            raise ValueError(f"the run was begun with other versions of its packages ({differs}): start a new run")
+    keeping = Keeping(folder=folder, plan=prepared.plan, machine=prepared.machine, there=there, on=on)
     keeping.begin()
-    done = {(record.workload, record.repetition) for record in finished if record.techniques == BASELINE}
-    tasks = [
-        task
-        for task in tasks_of(prepared.plan, folder.name, plugins)
-        if (Plan.from_json(task.plan).workloads[0].name, task.repetition) not in done
-    ]
+    tasks = [task for task in tasks_of(prepared.plan, folder.name, plugins) if _missing(task, prepared, finished)]
     say(f"{len(tasks)} heats, each on a machine that is idle")
-    lost = 0
+    lost: list[str] = []
     with keeping.unfinished():
         for index, outcome in engine(tasks):
             task = tasks[index]
             kept = outcome if isinstance(outcome, Lost) else _kept(outcome, task, prepared, folder, finished)
             if isinstance(kept, Lost):
-                lost += 1
+                lost.append(kept.reason)
                 say(f"{task.name} is lost: {kept.reason}")
                 continue
             finished += kept
             say(f"{task.name}: {len(kept)} arms on machine {kept[0].machine_id}")
             if there:
                 there.sync()
-        if lost:
-            say(f"{lost} of {len(tasks)} heats are lost; again with: trainpace run --resume {folder} and --on")
-        return keeping.end()
+        made = keeping.end() if finished else None
+    if lost:
+        shown = f"; the report of the others: {folder / 'report.html'}" if made else ""
+        told = f"{len(lost)} of {len(tasks)} heats are lost, the last because {lost[-1]}{shown}; {keeping.go_on}"
+        raise Unfinished(told, folder, interrupted=False)
+    return made or Run(folder)
+
+
+def _missing(task: Task, prepared: Prepared, finished: Sequence[Record]) -> set[str]:
+    """The arms of a heat that are not measured yet: what has failed once is not tried again."""
+    entry = next(entry for entry in prepared.entries if entry.spec.name == task.workload)
+    own = [record for record in finished if record.workload == task.workload]
+    known = {record.techniques for record in own if record.repetition == task.repetition or record.status != Status.OK}
+    return {trial.label for trial in prepared.trials(entry)} - known
 
 
 def _kept(
     outcome: Measured, task: Task, prepared: Prepared, folder: Path, finished: Sequence[Record]
 ) -> list[Record] | Lost:
     """The records of a heat, in one file that appears whole or not at all; or why they are none of this run."""
-    heat = store.parse(outcome.content, f"the records of {task.name}")
+    try:
+        heat = store.parse(outcome.content, f"what {outcome.host} has measured")
+    except (ValueError, pa.ArrowException) as error:
+        return Lost(reason=one_line(str(error)))
     machine = store.machines_of(heat)[0]
     if differs := _other_packages(machine, prepared.machine):
         return Lost(reason=f"{outcome.host} has other versions ({differs}): install the same everywhere")
-    known = {(record.workload, record.techniques) for record in finished if record.status is Status.UNSUPPORTED}
     plan = prepared.plan
+    earlier = [item for item in finished if (item.workload, item.repetition) == (task.workload, task.repetition)]
+    # What cannot run is told once, and what a run has measured that was then ended is there.
+    known = {item.techniques for item in earlier if item.techniques != BASELINE}
+    known |= {item.techniques for item in finished if item.status is Status.UNSUPPORTED}
+    part = len({item.heat_part for item in earlier if item.techniques == BASELINE})
     records = [
         dataclasses.replace(
             record,
-            # What cannot run is told once.
             repetition=0 if record.status is Status.UNSUPPORTED else task.repetition,
+            heat_part=record.heat_part + part,
             command=command(plan, record.workload, record.techniques),
         )
         for record in map(store.from_row, heat.to_pylist())
-        if (record.workload, record.techniques) not in known
+        if record.techniques not in known
     ]
-    corpora = {entry.spec.name: (entry.corpus.sha256, entry.sha256) for entry in prepared.entries}
-    if any((record.corpus_sha256, record.workload_sha256) != corpora[record.workload] for record in records):
+    try:
+        check_trains_alike(prepared, records)
+    except ValueError:
         return Lost(reason=f"{outcome.host} trains another model, or on other data: give --data that is the same there")
     store.write_whole(records, folder, machine=machine, plan=plan)
     with open(folder / "arms.log", "a", encoding="utf-8") as log:

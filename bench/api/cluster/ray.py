@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
-from bench.api.cluster.heats import Lost, Measured, Task, measure_here
+from bench.api.cluster.heats import Engine, Lost, Measured, Task, measure_here
 
 LOOK_S = 2.0
 """How long new machines may go unseen."""
@@ -16,9 +18,15 @@ ATTEMPTS = 3
 """Of a heat whose machine was lost."""
 
 
-def over(address: str, tasks: Sequence[Task]) -> Iterator[tuple[int, Measured | Lost]]:
-    """As bench.api.cluster.heats.Engine, on the cluster at an address as Ray writes it, or "auto". Raises ValueError
-    where there is none."""
+def engine(address: str) -> Engine:
+    """On the cluster at an address as Ray writes it, or "auto". Raises ValueError where there is none, or none that has
+    a machine to measure on."""
+    if not _idle(_connected(address), set()):
+        raise ValueError(f"the Ray cluster at {address!r} has no machine with a core: start workers with ray start")
+    return partial(_over, address)
+
+
+def _over(address: str, tasks: Sequence[Task]) -> Iterator[tuple[int, Measured | Lost]]:
     ray = _connected(address)
     waiting, attempts = deque(range(len(tasks))), Counter[int]()
     running: dict[Any, tuple[int, str]] = {}
@@ -29,7 +37,11 @@ def over(address: str, tasks: Sequence[Task]) -> Iterator[tuple[int, Measured | 
                     index = waiting.popleft()
                     attempts[index] += 1
                     running[_sent(ray, node, tasks[index])] = (index, node["NodeID"])
-            done, _ = ray.wait(list(running), timeout=LOOK_S) if running else ([], [])
+            if not running:
+                # All machines are gone, and others may come.
+                time.sleep(LOOK_S)
+                continue
+            done, _ = ray.wait(list(running), timeout=LOOK_S)
             for reference in done:
                 index, _ = running.pop(reference)
                 try:
@@ -54,7 +66,7 @@ def _connected(address: str) -> Any:
     except ModuleNotFoundError:
         raise ValueError("--on a Ray cluster needs ray: pip install trainpace[ray]") from None
     try:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, ignore_reinit_error=True)
     except (ConnectionError, RuntimeError, ValueError) as error:
         said = str(error).strip().splitlines()[0]
         raise ValueError(

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.api.cluster.heats import Lost, Measured, Task, measure_here
+from bench.api.cluster.heats import Engine, Lost, Measured, Task, measure_here
+from bench.causes import one_line
+
+MINUTES = 24 * 60
+"""That a heat may take. Accounts and partitions are those of the variables that sbatch reads, SBATCH_PARTITION say."""
 
 JOBS = "slurm"
 """The folder below the run's in which submitit keeps what it hands over; all nodes have to see it."""
 
 
-def over(
-    folder: Path, tasks: Sequence[Task], *, cluster: str = "slurm", options: Mapping[str, Any] | None = None
-) -> Iterator[tuple[int, Measured | Lost]]:
-    """As bench.api.cluster.heats.Engine. `options` are of sbatch, as in {"partition": "gpu"}. Raises ValueError where
-    there is no Slurm. `cluster` "local" starts the same jobs on this machine."""
+def engine(folder: Path, cluster: str = "slurm") -> Engine:
+    """Raises ValueError where there is no Slurm. `cluster` "local" starts the same jobs on this machine, one by one."""
     try:
         import submitit
     except ModuleNotFoundError:
@@ -25,19 +27,22 @@ def over(
         executor = submitit.AutoExecutor(folder=folder / JOBS, cluster=cluster)
     except RuntimeError as error:
         raise ValueError(f"there is no Slurm here ({error}): run it where sbatch is, or on a Ray cluster") from None
+    executor.update_parameters(timeout_min=MINUTES)
     if cluster == "slurm":
-        executor.update_parameters(slurm_exclusive=True, slurm_additional_parameters=dict(options or {}))
-    # What runs on this machine takes turns.
-    executor.update_parameters(slurm_array_parallelism=1 if cluster == "local" else len(tasks), timeout_min=24 * 60)
-    yield from _ended(executor, tasks, one_by_one=cluster == "local")
+        executor.update_parameters(slurm_exclusive=True)
+    return partial(_ended, executor, one_by_one=cluster == "local")
 
 
 def _ended(executor: Any, tasks: Sequence[Task], *, one_by_one: bool) -> Iterator[tuple[int, Measured | Lost]]:
+    from submitit.core.utils import FailedJobError
     from submitit.helpers import as_completed
 
     groups = [[index] for index in range(len(tasks))] if one_by_one else [list(range(len(tasks)))]
     for group in groups:
-        jobs = executor.map_array(measure_here, [tasks[index] for index in group])
+        try:
+            jobs = executor.map_array(measure_here, [tasks[index] for index in group])
+        except FailedJobError as error:
+            raise ValueError(f"Slurm does not take the jobs: {one_line(str(error))}") from None
         indices = {id(job): index for job, index in zip(jobs, group, strict=True)}
         try:
             for job in as_completed(jobs):

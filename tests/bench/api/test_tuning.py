@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import types
 from pathlib import Path
+from typing import cast
 
 import pytest
 from typer.testing import CliRunner
@@ -12,11 +14,13 @@ from typer.testing import CliRunner
 import tests.planted  # noqa: F401  candidates are composed in this process too
 from bench import api
 from bench.api import asking, climb, confirming
+from bench.api.stages import Stages
 from bench.cli.app import app
 from bench.facts import Objective
 from bench.recipe import read
 from bench.spec import WorkloadSpec
 from harness.heats import conformance
+from results.ladder import Confirmation, Gain, Rung, Tried
 from tests import ROOT
 from tests.judge_page import TRAIN
 
@@ -178,3 +182,22 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path) -> None:
     for command in ("run", "gate"):
         done = CliRunner().invoke(app, [command, "--recipe", str(tmp_path / "recipe.json")])
         assert done.exit_code == 2 and "is no recipe" in done.output
+
+
+def test_what_seemed_better_and_is_not_confirmed_leaves_what_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best of many on the way is tried once more; where there is no time to confirm it, what is confirmed stays."""
+    sound = Confirmation(techniques=("a",), whole=Gain(speedup=1.1, low=1.05, high=1.15, repetitions=6))
+    hasty = Confirmation(techniques=("a", "b"), whole=Gain(speedup=1.1, low=0.9, high=1.3, repetitions=1))
+    better = Tried(techniques=("a", "b"), gain=Gain(speedup=1.05, low=1.01, high=1.09, repetitions=3))
+    left_s = types.SimpleNamespace(left_s=lambda: 30.0)
+    first = Rung(before=(), after=("a",), tried=(better,), late=False, seconds=1.0, arm_s=1.0)
+    for outcomes, chosen in (
+        ([(sound, better), (hasty, None)], ("a",)),
+        ([(sound, better), (dataclasses.replace(hasty, whole=sound.whole), None)], ("a", "b")),
+        ([(hasty, None)], ("a", "b")),
+    ):
+        rungs, told = [first], list(outcomes)
+        monkeypatch.setattr(confirming, "_confirmation", lambda *_, told=told: told.pop(0))
+        found = confirming.confirmed(cast(Stages, left_s), outcomes[0][0].techniques, rungs, lambda rung: None)
+        assert found.techniques == chosen and not told
+        assert len(rungs) == (2 if len(outcomes) == 2 and chosen == ("a", "b") else 1)

@@ -123,8 +123,9 @@ def test_a_joined_host_does_nothing_else(hosts: Leader) -> None:
 
 
 def test_what_goes_on_on_another_host_is_seen_there(hosts: Leader) -> None:
-    (name, before), *others = hosts.readings().items()
-    assert name == hosts.joined[0].name and not others
+    name = hosts.joined[0].name
+    assert hosts.readings([]) == {}
+    before = hosts.readings(hosts.hosts)[name]
     calm = replace(before, raw_s=before.raw_s + 1.0, monotonic_s=before.monotonic_s + 1.0)
     busy = replace(calm, busy_s=calm.busy_s + 0.5 * calm.cores)
     calm = replace(calm, boot_s=calm.boot_s + 1.0, calendar_s=calm.calendar_s + 1.0)
@@ -132,7 +133,7 @@ def test_what_goes_on_on_another_host_is_seen_there(hosts: Leader) -> None:
     assert rounds.elsewhere({name: before}, {name: calm}) == []
     assert rounds.elsewhere({name: before}, {name: busy}) == [f"on {name}: other processes took 50% of the cores"]
     assert rounds.elsewhere({}, {name: busy}) == rounds.elsewhere({name: before}, {}) == []
-    later = hosts.readings()[name]
+    later = hosts.readings([name])[name]
     assert later.monotonic_s > before.monotonic_s and later.cores == before.cores
 
 

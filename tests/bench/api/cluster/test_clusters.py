@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from bench.api.cluster import heats, leading, ray, slurm
+from bench.api.cluster import heats, leading, ray
 from bench.api.cluster.heats import Lost, Measured, Task, tasks_of
 from bench.api.finished import Run
-from bench.spec import Plan, WorkloadSpec
-from harness.preparation.prepared import Prepared, prepare
+from bench.causes import Unfinished
+from bench.spec import BASELINE, Plan, WorkloadSpec
+from harness.preparation.prepared import Prepared, prepare, template
 from harness.processes.fork_server import ForkServer
 from harness.record import Status
+from results import store
 from tests.conftest import LEAST
 
 pytestmark = pytest.mark.long
@@ -72,10 +74,10 @@ def test_heats_are_spread_and_a_killed_worker_costs_its_own_alone(
         os.kill(killed[0].ppid(), signal.SIGKILL)
 
     said: list[str] = []
-    engine = partial(ray.over, cluster.address)
+    engine = ray.engine(cluster.address)
     killer = threading.Thread(target=kill_the_first)
     killer.start()
-    run = leading.measure(engine, prepared, tmp_path / "run", say=said.append)
+    run = leading.measure(engine, prepared, tmp_path / "run", on="auto", say=said.append)
     killer.join()
     assert not killed[0].is_running(), "what it measured in ends with it"
     assert set(arms(run)) == every_arm(prepared) and set(arms(run).values()) == {1}
@@ -87,7 +89,7 @@ def test_heats_are_spread_and_a_killed_worker_costs_its_own_alone(
         "gpt2/nano, repetition 2",
     }
     # The same again has nothing left to do.
-    again = leading.measure(engine, prepared, run.folder, say=said.append)
+    again = leading.measure(engine, prepared, run.folder, on="auto", say=said.append)
     assert arms(again) == arms(run) and said[-1].startswith("0 heats")
 
 
@@ -99,28 +101,49 @@ def wait_for_a_heat() -> psutil.Process:
                 return process
 
 
-def test_what_fails_is_lost_with_its_reason_and_measured_when_it_goes_on(
+def test_what_is_lost_is_told_with_its_reason_and_measured_when_it_goes_on(
     prepared: Prepared, cluster: Any, tmp_path: Path
 ) -> None:
     def breaks_one(tasks: Sequence[Task]) -> Iterator[tuple[int, Measured | Lost]]:
-        broken = [*tasks]
-        workload = broken[0].plan["workloads"][0] | {"model": "no/model"}
-        broken[0] = Task(plan=broken[0].plan | {"workloads": [workload]}, repetition=0, run_id="run")
-        return ray.over(cluster.address, broken)
+        workload = tasks[0].plan["workloads"][0] | {"model": "no/model"}
+        broken = dataclasses.replace(tasks[0], plan=tasks[0].plan | {"workloads": [workload]})
+        return ray.engine(cluster.address)([broken, *tasks[1:]])
+
+    with pytest.raises(Unfinished, match=r"1 of 2 heats are lost, .*'no/model'.*--resume .*/run --on auto"):
+        leading.measure(breaks_one, prepared, tmp_path / "run", on="auto", say=lambda line: None)
+    missing = every_arm(prepared) - set(arms(Run(tmp_path / "run")))
+    assert missing and {repetition for _, _, repetition in missing} == {0}
+    # A run that was ended in the middle of a heat has a part of it, as one on this machine has.
+    (machine,), records = store.read_machines(tmp_path / "run"), store.read(tmp_path / "run")
+    begun = next(item for item in records if item.techniques == BASELINE)
+    store.write(dataclasses.replace(begun, repetition=0), tmp_path / "run", machine=machine, plan=prepared.plan)
+    engine = ray.engine(cluster.address)
+    whole = leading.measure(engine, prepared, tmp_path / "run", on="auto", say=lambda line: None)
+    found = Counter({(item.workload, item.techniques, item.repetition, item.heat_part): 1 for item in whole.records})
+    assert set(arms(whole)) == every_arm(prepared) and set(found.values()) == {1}
+    assert {item.heat_part for item in whole.records if item.techniques == "adamw_fused"} == {0, 1}
+
+
+def test_what_others_have_measured_is_not_mixed_in(prepared: Prepared, tmp_path: Path) -> None:
+    """Another text there, or a later trainpace, costs the heats and not the run."""
+    (entry,) = prepared.entries
+    foreign = template(prepared.plan, prepared.machine, entry, "run")
+    other = store.write_whole(
+        [dataclasses.replace(foreign, corpus_sha256="0" * 64)],
+        tmp_path / "other",
+        machine=prepared.machine,
+        plan=prepared.plan,
+    )
+
+    def foreigners(tasks: Sequence[Task]) -> Iterator[tuple[int, Measured | Lost]]:
+        yield 0, Measured(host="far", content=other.read_bytes(), log="")
+        yield 1, Measured(host="far", content=b"PAR1 is not all of it", log="")
 
     said: list[str] = []
-    run = leading.measure(breaks_one, prepared, tmp_path / "run", say=said.append)
-    assert any("is lost" in line and "'no/model'" in line for line in said), said
-    missing = every_arm(prepared) - set(arms(run))
-    assert missing and {repetition for _, _, repetition in missing} == {0}
-    whole = leading.measure(partial(ray.over, cluster.address), prepared, run.folder, say=said.append)
-    assert set(arms(whole)) == every_arm(prepared) and set(arms(whole).values()) == {1}
-
-
-def test_submitit_runs_the_same_tasks(prepared: Prepared, tmp_path: Path) -> None:
-    (task, *_) = tasks_of(prepared.plan, "run")
-    ((index, outcome),) = slurm.over(tmp_path, [task], cluster="local")
-    assert index == 0 and isinstance(outcome, Measured) and outcome.content[:4] == b"PAR1"
+    with pytest.raises(Unfinished, match="2 of 2 heats are lost"):
+        leading.measure(foreigners, prepared, tmp_path / "run", on="auto", say=said.append)
+    assert "far trains another model, or on other data" in said[1]
+    assert not store.has_records(tmp_path / "run")
 
 
 def test_what_is_no_cluster_is_told(tmp_path: Path) -> None:
@@ -128,9 +151,9 @@ def test_what_is_no_cluster_is_told(tmp_path: Path) -> None:
         leading.engine("hadoop", tmp_path)
 
 
-def test_without_slurm_it_is_said(prepared: Prepared, tmp_path: Path) -> None:
+def test_without_slurm_it_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no Slurm here"):
-        list(slurm.over(tmp_path, tasks_of(prepared.plan, "run")))
+        leading.engine("slurm", tmp_path)
 
 
 def test_a_task_is_plain_data(prepared: Prepared) -> None:
