@@ -145,7 +145,7 @@ def _welch(own: _Moments, reference: _Moments) -> tuple[Floats, Floats]:
     with np.errstate(divide="ignore", invalid="ignore"):
         variance = own.variance + reference.variance
         degrees = variance**2 / (own.variance**2 / own.degrees + reference.variance**2 / reference.degrees)
-        half: Floats = special.stdtrit(degrees, (1 + CONFIDENCE) / 2) * np.sqrt(variance)
+        half = np.asarray(special.stdtrit(degrees, (1 + CONFIDENCE) / 2) * np.sqrt(variance), dtype=np.float64)
     return -half, half
 
 
