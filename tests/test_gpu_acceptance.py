@@ -60,6 +60,7 @@ def cells(table: str) -> list[Row]:
     return [Row(what=what, seen=seen, expected=due, verdict=Verdict(verdict)) for what, seen, due, verdict in split]
 
 
+@pytest.mark.long
 def test_without_a_gpu_that_can_be_used_it_says_why_in_one_line_and_exits_2(tmp_path: Path) -> None:
     built = torch.version.cuda is not None
     told = [(acceptance(CUDA_VISIBLE_DEVICES=""), "CUDA does not start" if built else "is built without CUDA")]

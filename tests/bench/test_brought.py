@@ -69,7 +69,7 @@ def test_a_wrapper_that_is_never_called_is_no_technique(sweep: Run, name: str) -
     assert "nothing was compiled" in str(found[name].reason) or "ranks' gradients differ" in str(found[name].reason)
 
 
-@pytest.mark.parametrize("name", ["draws_by_numpy", "draws_by_python"])
+@pytest.mark.parametrize("name", ["draws_by_numpy", pytest.param("draws_by_python", marks=pytest.mark.long)])
 def test_every_generator_is_seeded(sweep: Run, name: str) -> None:
     _, found = measured(sweep, name, "adamw_fused", "accumulate_2", "workers_2", "ddp_2")
     assert {record.status for record in found.values()} == {Status.OK}

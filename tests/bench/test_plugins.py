@@ -52,6 +52,7 @@ def test_a_technique_that_breaks_its_word_fails_the_check() -> None:
     assert "does not keep its word" in checked.stderr
 
 
+@pytest.mark.long
 def test_an_installed_package_is_found_by_its_entry_point(tmp_path: Path) -> None:
     """What pip would have put there: a module, and the metadata that names it."""
     (tmp_path / "own_techniques.py").write_text(EXAMPLE.read_text())

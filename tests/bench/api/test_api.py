@@ -88,6 +88,7 @@ def test_a_notebook_shows_the_answer_as_a_picture(tmp_path: Path) -> None:
     assert ".trainpace .matrix" in shown and "--faster" in shown
 
 
+@pytest.mark.long
 def test_the_page_about_python_shows_what_runs(lent: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")

@@ -206,6 +206,7 @@ def test_another_learning_rate_is_trained_at_and_its_own_checked(
     assert ran.returncode == 0 and "update 10: loss" in ran.stdout, ran.stdout + ran.stderr
 
 
+@pytest.mark.long
 def test_ranks_train_together(written: Written, fork_server: ForkServer) -> None:
     """Two ranks with micro-batches, by torch's own launcher, against one process with the whole batch."""
     script = written("gpt2/nano", ["ddp_2", "accumulate_2"], of=[])

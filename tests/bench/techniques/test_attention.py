@@ -99,6 +99,7 @@ def test_flex_attention_infers_what_the_model_did(corpus: Corpus) -> None:
     assert kernels == [] and compile_facts()["graph_breaks"] == 0
 
 
+@pytest.mark.long
 def test_flex_attention_says_what_it_cannot(corpus: Corpus) -> None:
     with pytest.raises(Unsupported, match="on a CPU has no backward pass"):
         build(corpus, "bert/nano", "flex_attention")

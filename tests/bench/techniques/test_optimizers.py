@@ -160,7 +160,7 @@ def test_what_needs_whole_tensors_refuses_shards(sharded: TrainingSetup, name: s
         # torchao compiles their steps.
         pytest.param("adamw_8bit", 1, marks=pytest.mark.long),
         pytest.param("adamw_4bit", 0.5, marks=pytest.mark.long),
-        ("adamw_fp8", 1),
+        pytest.param("adamw_fp8", 1, marks=pytest.mark.long),
     ],
 )
 def test_state_is_really_in_few_bits(name: str, bytes_an_element: float) -> None:

@@ -79,6 +79,7 @@ def test_what_is_no_revision_or_no_repository_is_refused(
         pass
 
 
+@pytest.mark.long
 def test_each_side_has_the_code_of_its_own_revision_and_surroundings_of_its_own(
     repository: Path, tmp_path: Path
 ) -> None:

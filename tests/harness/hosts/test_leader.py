@@ -137,6 +137,7 @@ def test_what_goes_on_on_another_host_is_seen_there(hosts: Leader) -> None:
     assert later.monotonic_s > before.monotonic_s and later.cores == before.cores
 
 
+@pytest.mark.long
 def test_every_host_and_link_is_sniffed(hosts: Leader) -> None:
     found = sniff(hosts, "cpu")
     assert [item.host for item in found.hosts] == hosts.hosts
@@ -184,6 +185,7 @@ def test_ranks_are_spread_over_as_few_hosts_as_share_them_equally(
     assert hosts_for(ranks, hosts, each) == spread
 
 
+@pytest.mark.long
 def test_a_killed_host_is_named_and_leaves_nothing(tmp_path: Path, request_: Message, own_cache: None) -> None:
     with two_hosts(tmp_path) as (leader, other):
         name = leader.joined[0].name

@@ -69,7 +69,11 @@ def losses(lasted: Lasted) -> list[tuple[int, float, float | None]]:
     return [(point.updates, point.held_out_loss, point.train_loss) for point in lasted.stand.points]
 
 
-@pytest.mark.parametrize("techniques", [(), ("adamw_fused",), ("amp_fp16",), ("muon",)], ids="+".join)
+@pytest.mark.parametrize(
+    "techniques",
+    [(), ("adamw_fused",), *(pytest.param((name,), marks=pytest.mark.long) for name in ("amp_fp16", "muon"))],
+    ids="+".join,
+)
 def test_it_goes_on_as_if_nothing_had_happened(
     train: Train, tmp_path: Path, techniques: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
+
 from bench.plans import crossover, customise, known_plan
 from bench.spec import Overrides, Plan, WorkloadSpec
 from harness.preparation.narrowing import Size, narrowed, telling
@@ -55,6 +57,7 @@ def family(fork_server: ForkServer, plan: Plan) -> Prepared:
     return prepare(dataclasses.replace(plan, workloads=specs), fork_server)
 
 
+@pytest.mark.long
 def test_a_plan_that_narrows_leaves_out_what_tells_nothing(fork_server: ForkServer) -> None:
     plan = Plan(name="mine", workloads=(WorkloadSpec(model="gpt2/nano"),), compositions=(("amp_bf16",),))
     steps_s = {"nano": (0.01, 0.03), "tiny": (0.03, 0.07), "mini": (0.1, 0.2), "small": (3.0, 1.0)}

@@ -52,6 +52,7 @@ def asked(undisturbed: None, fork_server: ForkServer, monkeypatch: pytest.Monkey
     return counts
 
 
+@pytest.mark.long
 def test_paces_are_told_and_operators_timed_once(
     prepared: Prepared, fork_server: ForkServer, asked: Counter[str]
 ) -> None:

@@ -182,6 +182,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.long
 def test_nothing_outlives_a_killed_owner(corpus: Corpus) -> None:
     command = [sys.executable, "-c", OWNER, str(corpus.path), corpus.sha256]
     owner = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)

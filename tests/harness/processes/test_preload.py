@@ -41,6 +41,7 @@ DEVICES = (None, *([SLICE] if torch.version.cuda else []))
 """A build for the CPU asks nobody about slices."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("devices", DEVICES)
 def test_imports_that_see_a_gpu_start_it(imported: Imported, devices: str | None) -> None:
     """Without this the other tests would prove nothing: there is something to hide the devices from."""

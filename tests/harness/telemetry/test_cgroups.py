@@ -195,6 +195,7 @@ with ForkServer(modules=["tests.planted"]) as fork_server:
 """
 
 
+@pytest.mark.long
 def test_every_arm_that_a_full_group_takes_has_run_out_of_memory(limited: Path, corpus: Corpus) -> None:
     """Two are killed before anyone looks, and the one beside them goes on."""
     request = {

@@ -34,6 +34,7 @@ def explained_by(error: Exception, built_for: str | None) -> str:
     return explained(error, built_for)
 
 
+@pytest.mark.long
 def test_a_driver_that_is_too_old_is_named_with_both_releases(old_driver: Path, driver: Path) -> None:
     old = nvml.ask(old_driver, explained_by, NO_GPU, "13.0")
     assert "too old (580.95.05, CUDA 12.8) for this torch" in old and "built for CUDA 13.0: update the driver" in old
