@@ -27,6 +27,7 @@ class Beside:
     low: float | None
     high: float | None
     workloads: tuple[str, ...]
+    is_reference: bool = False
 
 
 def side_by_side(records: Sequence[Record], machines: Sequence[Machine]) -> list[Beside]:
@@ -64,6 +65,7 @@ def _beside(
             low=None,
             high=None,
             workloads=tuple(shared),
+            is_reference=own is reference,
         )
     differences = [statistics.fmean(reference[name]) - statistics.fmean(own[name]) for name in shared]
     speed = statistics.fmean(differences)

@@ -58,7 +58,8 @@ def ranks(comparisons: Sequence[Comparison], records: Sequence[Record], machine:
         # Unseen, but it can be pointed at.
         area.barh(index + 0.5, rank.step_s, _BAR, color=canvas.PAPER, alpha=0)[0].set_gid(f"rank-{index}")
         tips[f"rank-{index}"] = Tip(text=rank.text, arm=view.arm_id(rank.arm))
-        label = shortened(f"{rank.number}  {named(rank.arm)}", _LABEL_CHARACTERS)
+        where = f" on {rank.host}" if rank.host else ""
+        label = shortened(f"{named(rank.arm)} {rank.number}{where}", _LABEL_CHARACTERS)
         canvas.write(figure, 0, _TOP + _ROW * (index + 0.5), label, size=canvas.SMALL)
     ticks = canvas.even_ticks(longest_s)
     area.set_xticks(ticks, [quantity.duration(tick, 2) for tick in ticks])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from reports.text import listing
 from reports.wording import quantity
+from reports.wording.columns import REFERENCE
 from results.machines import Beside
 
 
@@ -17,6 +18,7 @@ def render(found: Sequence[Beside]) -> str:
 def row(item: Beside) -> dict[str, str]:
     """What is told of a machine, by title."""
     speed = quantity.UNKNOWN if item.speed is None else quantity.ratio_interval(item.speed, item.low, item.high)
+    speed = REFERENCE if item.is_reference else speed
     return {
         "machine": item.machine.machine_id,
         "is": f"{item.machine.device_name}, {item.machine.cpu_cores} cores",
