@@ -6,6 +6,7 @@ seconds. `python -m bench.catalogue` writes that file anew, and a test holds it 
 
 from __future__ import annotations
 
+import difflib
 import functools
 import hashlib
 import json
@@ -47,14 +48,23 @@ def captions() -> dict[str, str]:
     return {row["name"]: row["caption"] for row in rows(Kind.TECHNIQUES)}
 
 
-def check(compositions: Iterable[tuple[str, ...]], plan: str | None = None) -> None:
-    """Raises ValueError for a technique or plan that is unknown, and for techniques that exclude each other."""
+def check(compositions: Iterable[tuple[str, ...]], plan: str | None = None, models: Iterable[str] = ()) -> None:
+    """Raises ValueError for a technique, a plan or a size of a known family that is unknown, and for techniques that
+    exclude each other."""
     known = {row["name"]: _facts(row) for row in rows(Kind.TECHNIQUES)}
     for names in compositions:
         arrange(names, known)
     plans = [row["name"] for row in rows(Kind.PLANS)]
     if plan is not None and plan not in plans:
         raise ValueError(f"plan {plan!r} is unknown: give one of {', '.join(plans)}")
+
+    sizes = [row["name"] for row in rows(Kind.MODELS)]
+    for model in models:
+        family, _, size = model.partition("/")
+        if size and model not in sizes and any(name.startswith(f"{family}/") for name in sizes):
+            near = difflib.get_close_matches(model, sizes, n=1)
+            hint = f"did you mean {near[0]}?" if near else "see `trainpace list models`"
+            raise ValueError(f"model {model!r} is unknown: {hint}")
 
 
 def _facts(row: dict[str, Any]) -> Facts:

@@ -108,17 +108,26 @@ def _series(workload: str, techniques: str, runs: Sequence[Summary], pinned: str
 
 
 def _pinned(runs: Sequence[Summary], reference: str | None) -> str:
-    measured = {run.run_id: {name for name, own in run.paces.items() if BASELINE in own} for run in runs}
-    everywhere = sorted(set.intersection(*measured.values())) if measured else []
+    measured = [{name for name, own in run.paces.items() if BASELINE in own} for run in runs]
+    everywhere = sorted(set.intersection(*measured)) if measured else []
     wanted = reference or PINNED
-    for run_id, workloads in measured.items():
-        if wanted not in workloads:
-            known = ", ".join(everywhere) or "none"
-            raise ValueError(
-                f"reference {wanted!r} was not measured in run {run_id!r}: give --reference with one that is in every "
-                f"run ({known}), and add it to each run with another --model"
-            )
+    lacking = next((run for run, workloads in zip(runs, measured, strict=True) if wanted not in workloads), None)
+    if lacking is not None:
+        raise ValueError(_why_not(wanted, lacking, everywhere))
     return wanted
+
+
+def _why_not(reference: str, run: Summary, everywhere: Sequence[str]) -> str:
+    if reference in run.conditions.workloads:
+        return (
+            f"nothing counts of the reference {reference!r} in run {run.run_id!r}, which was disturbed or failed: "
+            "leave that run out, or measure again"
+        )
+    others = f"give --reference with one that is in every run ({', '.join(everywhere)})"
+    return (
+        f"reference {reference!r} was not measured in run {run.run_id!r}: "
+        f"{others if everywhere else 'no workload is in every run'}, and add it to each run with another --model"
+    )
 
 
 @dataclass(frozen=True, slots=True)

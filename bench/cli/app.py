@@ -104,7 +104,8 @@ def main() -> None:
     try:
         sys.exit(app(standalone_mode=False))
     except typer.TyperException as error:
-        said = getattr(error, "format_message", error.__str__)()
+        # pydantic's words come through where typer checks by it.
+        said = getattr(error, "format_message", error.__str__)().replace("Value error, ", "")
         context: typer.Context | None = getattr(error, "ctx", None)
         more = f"; `{context.command_path} --help` lists what there is" if context else ""
         typer.echo(f"trainpace: {' '.join(said.split()).rstrip('.')}{more}", err=True)

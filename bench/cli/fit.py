@@ -42,7 +42,7 @@ def fit(
             known_cards.card(name)
         if memory is not None:
             known_cards.memory(memory)
-        task.check(parse_composition(text) for text in technique or ())
+        task.check((parse_composition(text) for text in technique or ()), *(model or ()))
         from bench import api
         from reports.text import predicted
 

@@ -63,7 +63,7 @@ def gate(
         techniques = parse_composition(base_technique or BASELINE), parse_composition(head_technique or BASELINE)
         if slowdown and not calibrate:
             raise ValueError("--slowdown goes with --calibrate: it says what is put in")
-        workload.check(techniques)
+        workload.check(techniques, *(model or ()))
         from bench.api.gates import Asked, judged, new_folder
         from reports.text import gate as gate_report
 

@@ -49,7 +49,7 @@ def judge(
             raise ValueError("no model is named: give --model, as in --model train.py:make_model")
         workload.learns()
         techniques = parse_composition(base_technique or BASELINE), parse_composition(head_technique or BASELINE)
-        workload.check(techniques)
+        workload.check(techniques, model)
         from bench.api.gates import Asked
         from bench.api.proposals import judge as judged
         from reports.text import proposal as text

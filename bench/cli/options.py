@@ -112,10 +112,10 @@ class Text:
     def plugins(self) -> tuple[Path, ...]:
         return tuple(self.plugin or ())
 
-    def check(self, compositions: Iterable[tuple[str, ...]], plan: str | None = None) -> None:
+    def check(self, compositions: Iterable[tuple[str, ...]], *models: str | None, plan: str | None = None) -> None:
         """Raises ValueError for unknown names, before anything that takes seconds to import; a plugin may have any."""
         if not self.plugin:
-            catalogue.check(compositions, plan)
+            catalogue.check(compositions, plan, filter(None, models))
 
 
 @dataclass(frozen=True, kw_only=True)

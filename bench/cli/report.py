@@ -22,9 +22,11 @@ def report(
     from results.summary import incomparable
 
     with usage_errors():
+        if len({folder.resolve() for folder in runs}) < len(runs):
+            raise ValueError("a run is named twice: its repetitions would be counted twice")
         differences = incomparable([summaries.summary(folder).conditions for folder in runs], as_one=True)
         if differences and not force:
             raise ValueError(f"{'; '.join(differences)}: use --force to put them together all the same")
         page = out or runs[0] / "report.html"
         page.write_text(page_of(runs), encoding="utf-8")
-    typer.echo(f"report: {page}")
+    typer.echo(f"report: {page}{f', of {len(runs)} runs as one' if len(runs) > 1 else ''}")

@@ -40,15 +40,22 @@ class Spread:
         int | None, typer.Option(min=1, help="Ranks on each host. Default: one for each GPU, else one.")
     ] = None
 
-    def listening(self) -> Listening | None:
-        """What to wait for; None on this machine alone. Raises ValueError for what does not go together."""
-        from harness.hosts import wire
-        from harness.hosts.leader import Listening
-
+    def check(self) -> None:
+        """Raises ValueError for what does not go together, before anything that takes seconds to import."""
         if self.hosts is None and self.ranks_per_host is not None:
             raise ValueError("--ranks-per-host is of a run on several machines: give --hosts too")
         if self.hosts is not None and self.on is not None:
             raise ValueError("--on gives whole heats to machines, --hosts spreads arms over them: give one of them")
+        if self.on is not None and self.on not in ("auto", "slurm") and not self.on.startswith("ray://"):
+            raise ValueError(
+                f"--on {self.on!r} is no cluster: give ray://HOST:PORT, auto (the Ray cluster of this machine) or slurm"
+            )
+
+    def listening(self) -> Listening | None:
+        """What to wait for; None on this machine alone."""
+        from harness.hosts import wire
+        from harness.hosts.leader import Listening
+
         if self.hosts is None:
             return None
         address = wire.address(self.listen)
@@ -104,7 +111,8 @@ def run(
             raise ValueError(
                 "--json prints what --dry-run would: give both, or for a finished run compare --format json"
             )
-        workload.check(overrides.compositions, plan)
+        spread.check()
+        workload.check(overrides.compositions, *overrides.models, plan=plan)
         from bench.api import keeping, runs
         from bench.api.cluster import leading
         from bench.cli import calibrating

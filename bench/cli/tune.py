@@ -41,7 +41,7 @@ def tune(
         # Before anything that takes seconds to import.
         if memory is not None:
             cards.memory(memory)
-        workload.check((name,) for name in technique or ())
+        workload.check(((name,) for name in technique or ()), model)
         from bench import api
 
         made = api.tune(

@@ -44,7 +44,7 @@ def worth(
             raise ValueError("--resume takes what was asked for from its folder: leave out --model and --technique")
         workload.learns()
         hourly = _price(price)
-        workload.check(parse_composition(text) for text in technique or ())
+        workload.check((parse_composition(text) for text in technique or ()), model)
         from bench import api
 
         with contextlib.redirect_stdout(sys.stderr) if output is Format.JSON else contextlib.nullcontext():

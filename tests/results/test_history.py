@@ -84,11 +84,14 @@ def test_chance_nominates_no_more_than_it_may() -> None:
 
 def test_a_reference_has_to_be_in_every_run() -> None:
     found = runs(1.0)
-    lacking = dataclasses.replace(
-        found[0], paces={name: own for name, own in found[0].paces.items() if name != "gpt2/nano"}
-    )
+    lacking = summary([item for item in measured(1.0)[0] if item.workload != "gpt2/nano"])
     with pytest.raises(ValueError, match=r"'gpt2/nano' was not measured in run 'run-00'.*\(train.py:model\)"):
         history([lacking, *found[1:]])
+    disturbed = summary(
+        [dataclasses.replace(item, disturbances=["a build"], disturbed=True) for item in measured(1.0)[0]]
+    )
+    with pytest.raises(ValueError, match="nothing counts of the reference 'gpt2/nano' in run 'run-00', which was dist"):
+        history([disturbed, *found[1:]])
     pinned, _ = history([lacking, *found[1:]], "train.py:model")
     assert pinned == "train.py:model"
 

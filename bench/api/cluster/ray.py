@@ -68,10 +68,12 @@ def _connected(address: str) -> Any:
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, ignore_reinit_error=True)
     except (ConnectionError, RuntimeError, ValueError) as error:
+        if address == "auto":
+            raise ValueError(
+                "no Ray cluster runs on this machine: start one with `ray start --head`, or give --on ray://HOST:PORT"
+            ) from None
         said = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"no Ray cluster answers at {address!r} ({said}): give --on ray://HOST:PORT, or auto"
-        ) from None
+        raise ValueError(f"no Ray cluster answers at {address!r} ({said}): give the ray://HOST:PORT of one") from None
     return ray
 
 
