@@ -45,7 +45,7 @@ PRELOAD = (
     "harness.preparation.machine",
     "harness.preparation.probing",
 )
-STACKS_SIGNAL, STACKS_S = signal.SIGUSR1, 0.5
+STACKS_SIGNAL, STACKS_S = signal.SIGUSR1, 2.0
 """What asks a process where it is, and the time that it has for its answer."""
 
 # Not torchao.prototype.quantized_training: its import chooses by whether there is a GPU, which arms alone may see.

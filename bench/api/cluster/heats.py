@@ -17,7 +17,7 @@ from bench import temporary
 from bench.spec import Plan
 from harness.processes.worker import die_with_parent
 
-TASK, RUN, LOG = "task.json", "run", "log"
+TASK, LOG, ARMS = "task.json", "log", "arms.log"
 MODULE = "bench.api.cluster.heats"
 
 THREADS = "OMP_NUM_THREADS"
@@ -105,10 +105,10 @@ def measure_here(task: Task) -> Measured:
                 check=False,
             )
         said = (folder / LOG).read_text(encoding="utf-8", errors="replace")
-        found = list((folder / RUN / "records").glob("run-*.parquet"))
+        found = list((folder / "records").glob("run-*.parquet"))
         if done.returncode or not found:
             raise RuntimeError(said.strip().splitlines()[-1] if said.strip() else f"it ended with {done.returncode}")
-        arms = folder / RUN / "arms.log"
+        arms = folder / ARMS
         log_text = arms.read_text(encoding="utf-8", errors="replace") if arms.exists() else ""
         return Measured(host=socket.gethostname(), content=found[0].read_bytes(), log=log_text)
 
@@ -116,11 +116,25 @@ def measure_here(task: Task) -> Measured:
 def _main(folder: Path) -> None:
     from bench.api import runs
     from bench.spec import Overrides
+    from harness.heats.sweep import Sweep
+    from harness.preparation.forecast import forecast, without_those_that_do_not_fit
+    from harness.record import Record
+    from results import store
 
     task = json.loads((folder / TASK).read_text(encoding="utf-8"))
     plugins = [Path(file) for file in task["plugins"]]
+    records: list[Record] = []
     with runs.prepared(Plan.from_json(task["plan"]), Overrides(), plugins=plugins) as (fork_server, prepared):
-        runs.measure(fork_server, prepared, folder / RUN, task["run_id"])
+        forecasts = forecast(prepared, fork_server)
+        Sweep(
+            without_those_that_do_not_fit(prepared, forecasts),
+            run_id=task["run_id"],
+            keep=records.append,
+            choose=lambda _: [],
+            forecasts=forecasts,
+            log=folder / ARMS,
+        ).run(fork_server)
+        store.write_whole(records, folder, machine=prepared.machine, plan=prepared.plan)
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ def test_what_learns_faster_joins_by_the_time_to_the_same_loss(tmp_path: Path, m
     said: list[str] = []
     made = api.tune(
         f"{tmp_path / 'digits.py'}:digits",
-        minutes=4,
+        minutes=3,
         objective="worth",
         techniques=["sgd", "schedule_constant"],
         device="cpu",

@@ -15,11 +15,11 @@ from typing import Any
 import psutil
 import pytest
 
-from bench.api.cluster import heats, leading, ray
+from bench.api.cluster import heats, leading, ray, slurm
 from bench.api.cluster.heats import Lost, Measured, Task, tasks_of
 from bench.api.finished import Run
 from bench.causes import Unfinished
-from bench.spec import BASELINE, Plan, WorkloadSpec
+from bench.spec import Plan, WorkloadSpec
 from harness.preparation.prepared import Prepared, prepare, template
 from harness.processes.fork_server import ForkServer
 from harness.record import Status
@@ -109,19 +109,23 @@ def test_what_is_lost_is_told_with_its_reason_and_measured_when_it_goes_on(
         broken = dataclasses.replace(tasks[0], plan=tasks[0].plan | {"workloads": [workload]})
         return ray.engine(cluster.address)([broken, *tasks[1:]])
 
-    with pytest.raises(Unfinished, match=r"1 of 2 heats are lost, .*'no/model'.*--resume .*/run --on auto"):
-        leading.measure(breaks_one, prepared, tmp_path / "run", on="auto", say=lambda line: None)
-    missing = every_arm(prepared) - set(arms(Run(tmp_path / "run")))
-    assert missing and {repetition for _, _, repetition in missing} == {0}
-    # A run that was ended in the middle of a heat has a part of it, as one on this machine has.
-    (machine,), records = store.read_machines(tmp_path / "run"), store.read(tmp_path / "run")
-    begun = next(item for item in records if item.techniques == BASELINE)
-    store.write(dataclasses.replace(begun, repetition=0), tmp_path / "run", machine=machine, plan=prepared.plan)
-    engine = ray.engine(cluster.address)
-    whole = leading.measure(engine, prepared, tmp_path / "run", on="auto", say=lambda line: None)
-    found = Counter({(item.workload, item.techniques, item.repetition, item.heat_part): 1 for item in whole.records})
-    assert set(arms(whole)) == every_arm(prepared) and set(found.values()) == {1}
-    assert {item.heat_part for item in whole.records if item.techniques == "adamw_fused"} == {0, 1}
+    once = dataclasses.replace(prepared, plan=dataclasses.replace(prepared.plan, repetitions=1))
+    with pytest.raises(Unfinished, match=r"1 of 1 heats are lost, .*'no/model'.*--resume .*/run --on auto"):
+        leading.measure(breaks_one, once, tmp_path / "run", on="auto", say=lambda line: None)
+    # A run on this machine that was ended in the middle of a heat has a part of it.
+    (entry,) = prepared.entries
+    begun = template(prepared.plan, prepared.machine, entry, "run")
+    store.write(begun, tmp_path / "run", machine=prepared.machine, plan=prepared.plan)
+    whole = leading.measure(ray.engine(cluster.address), once, tmp_path / "run", on="auto", say=lambda line: None)
+    found = Counter((item.workload, item.techniques, item.repetition, item.heat_part) for item in whole.records)
+    assert set(arms(whole)) == every_arm(once) and set(found.values()) == {1}
+    assert [item.heat_part for item in whole.records if item.techniques == "adamw_fused"] == [1]
+
+
+def test_submitit_runs_the_same_tasks(prepared: Prepared, tmp_path: Path) -> None:
+    (task, *_) = tasks_of(prepared.plan, "run")
+    ((index, outcome),) = slurm.engine(tmp_path, cluster="local")([task])
+    assert index == 0 and isinstance(outcome, Measured) and outcome.content[:4] == b"PAR1"
 
 
 def test_what_others_have_measured_is_not_mixed_in(prepared: Prepared, tmp_path: Path) -> None:
