@@ -46,10 +46,10 @@ class Spread:
             raise ValueError("--ranks-per-host is of a run on several machines: give --hosts too")
         if self.hosts is not None and self.on is not None:
             raise ValueError("--on gives whole heats to machines, --hosts spreads arms over them: give one of them")
-        if self.on is not None and self.on not in ("auto", "slurm") and not self.on.startswith("ray://"):
-            raise ValueError(
-                f"--on {self.on!r} is no cluster: give ray://HOST:PORT, auto (the Ray cluster of this machine) or slurm"
-            )
+        if self.on is not None:
+            from bench.api import cluster
+
+            cluster.check(self.on)
 
     def listening(self) -> Listening | None:
         """What to wait for; None on this machine alone."""

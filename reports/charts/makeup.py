@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.spec import BASELINE
 from harness.evidence.kinds import Kind
 from harness.record import Machine, Record
 from reports.charts import canvas, roofline
@@ -24,8 +23,7 @@ def makeup(comparisons: Sequence[Comparison], records: Sequence[Record], machine
     """The step of every ranked arm of which one was profiled, the fastest on top."""
     seen = {item.techniques: item for item in records if item.certificate and item.certificate.kinds}
     known = [item for item in comparisons if item.techniques in seen and item.step_time_s]
-    ranked = [item for item in known if view.is_ranked(item) or item.techniques == BASELINE]
-    shown = sorted(ranked, key=lambda item: item.step_time_s or 0.0)
+    shown = sorted(filter(view.is_drawn, known), key=lambda item: item.step_time_s or 0.0)
     if not shown:
         return None
     height = _ROW * len(shown)

@@ -56,25 +56,26 @@ def in_one_line(done: subprocess.CompletedProcess[str]) -> None:
     assert done.stderr.count("\n") == 1 and BUCKET in done.stderr, done.stderr
 
 
+def told_and_read_later(there: Remote, port: int) -> None:
+    """That who asks at the port is told in one line, and has all of it once the storage answers again."""
+    with mock.patch.dict(os.environ, {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}):
+        in_one_line(finished("compare", URL))
+    assert len(store.read(there.pull())) == 4
+
+
 @fault("storage", "a server that refuses every connection", quick=True)
 def refuses(ground: Ground) -> str:
     with stored(ground) as (there, _):
         with socket.create_server(("127.0.0.1", 0)) as closed:
             nobody = closed.getsockname()[1]
-        with mock.patch.dict(os.environ, {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{nobody}"}):
-            in_one_line(finished("compare", URL))
-        assert len(store.read(there.pull())) == 4
+        told_and_read_later(there, nobody)
     return "one line and a code that is not 0; once it answers again, all four records are read"
 
 
 @fault("storage", "a server that says nothing")
 def silent(ground: Ground) -> str:
-    with stored(ground) as (there, _):
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            port = listening.getsockname()[1]
-            with mock.patch.dict(os.environ, {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}):
-                in_one_line(finished("compare", URL))
-        assert len(store.read(there.pull())) == 4
+    with stored(ground) as (there, _), socket.create_server(("127.0.0.1", 0)) as listening:
+        told_and_read_later(there, listening.getsockname()[1])
     return "one line and a code that is not 0, once its time is up; later all four records are read"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from bench.api import cluster
 from bench.api.cluster import ray, slurm
 from bench.api.cluster.heats import Engine, Lost, Measured, Task, tasks_of
 from bench.api.finished import Run
@@ -23,13 +24,8 @@ from results.remote import Remote
 
 def engine(on: str, folder: Path) -> Engine:
     """What carries out heats: Slurm, or Ray at an address. Raises ValueError for what is neither, or is not there."""
-    if on == "slurm":
-        return slurm.engine(folder)
-    if on == "auto" or on.startswith("ray://"):
-        return ray.engine(on)
-    raise ValueError(
-        f"--on {on!r} is no cluster: give ray://HOST:PORT, auto (the Ray cluster of this machine) or slurm"
-    )
+    cluster.check(on)
+    return slurm.engine(folder) if on == "slurm" else ray.engine(on)
 
 
 def measure(
