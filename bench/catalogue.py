@@ -38,8 +38,7 @@ class Kind(StrEnum):
 
 def rows(kind: Kind) -> Rows:
     """One row for each technique, each size of a family, or each plan."""
-    # Whatever has been imported since may have registered more: a plugin, or a test.
-    kept = None if "bench.workload" in sys.modules else _kept()
+    kept = _valid()
     return kept[kind] if kept else _registered(kind)
 
 
@@ -58,13 +57,22 @@ def check(compositions: Iterable[tuple[str, ...]], plan: str | None = None, mode
     if plan is not None and plan not in plans:
         raise ValueError(f"plan {plan!r} is unknown: give one of {', '.join(plans)}")
 
-    sizes = [row["name"] for row in rows(Kind.MODELS)]
     for model in models:
         family, _, size = model.partition("/")
+        sizes = _sizes()
         if size and model not in sizes and any(name.startswith(f"{family}/") for name in sizes):
             near = difflib.get_close_matches(model, sizes, n=1)
             hint = f"did you mean {near[0]}?" if near else "see `trainpace list models`"
             raise ValueError(f"model {model!r} is unknown: {hint}")
+
+
+def _sizes() -> list[str]:
+    """FAMILY/SIZE of all. No model is built for it, as `rows` builds them to count their parameters."""
+    if kept := _valid():
+        return [row["name"] for row in kept[Kind.MODELS]]
+    from bench.workload import families
+
+    return [f"{family.name}/{name}" for family in families().values() for name in family.sizes]
 
 
 def _facts(row: dict[str, Any]) -> Facts:
@@ -74,6 +82,11 @@ def _facts(row: dict[str, Any]) -> Facts:
         excludes=frozenset(row["excludes"]),
         slot=row["slot"],
     )
+
+
+def _valid() -> dict[str, Rows] | None:
+    """What is kept, as long as nothing that has been imported since may have registered more: a plugin, or a test."""
+    return None if "bench.workload" in sys.modules else _kept()
 
 
 @functools.cache

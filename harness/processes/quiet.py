@@ -10,3 +10,5 @@ def quieten() -> None:
     # torchao tells of each of its kernels for GPUs that it cannot load, on machines that have no GPU too. What needs
     # such a kernel and does not find it fails in its own words.
     logging.getLogger("torchao").addFilter(lambda record: not record.getMessage().startswith("Failed to load"))
+    # torch tells the authors of torchao what they will have to change.
+    logging.getLogger("torch.utils._pytree").addFilter(lambda record: "is an Enum subclass" not in record.msg)

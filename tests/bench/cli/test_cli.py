@@ -86,7 +86,7 @@ def test_compare_in_every_format(smoke: Path) -> None:
 
 def test_report_is_rendered_where_asked(smoke: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    assert inside("report", smoke, smoke, "--out", page).exit_code == 0
+    assert inside("report", smoke, "--out", page).exit_code == 0
     assert "gpt2/nano" in page.read_text()
 
 
