@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -18,7 +18,9 @@ class Code:
     are, `optimized` comes once it is made. `contexts` are around the forward pass, `loss` comes after it. `gradients`
     comes before the update, `update` makes it and frees the gradients, `updated` comes after it. `loader` are options
     of the DataLoader, `feed` wraps the endless batches. `scaler`: the loss is scaled. `accumulate`: micro-batches of an
-    update. `number_format` is what floats of a batch become. `ddp` are options of DistributedDataParallel.
+    update. `number_format` is what floats of a batch become. `linear`: the model's Conv1D layers are nn.Linear before
+    anything else. `ranks` join the models of several, which have a share of the batch each; `part` comes before each
+    micro-batch of theirs, or around it. `apart` are techniques and families beside which this is not how it is done.
 
     `trainer` are the TrainingArguments of transformers and `lightning` the flags of Lightning's Trainer that mean the
     same; None: there are none. In any text `{value}` is the technique's value, `{blocks}` what goes over the layers.
@@ -41,7 +43,10 @@ class Code:
     scaler: bool = False
     accumulate: int | str = 1
     number_format: str = ""
-    ddp: Options | None = None
+    linear: bool = False
+    ranks: tuple[str, ...] = ()
+    part: tuple[str, ...] = ()
+    apart: Set[str] = frozenset()
     trainer: Options | None = None
     lightning: Options | None = None
 
@@ -65,7 +70,7 @@ class Code:
     def is_in_the_loop(self) -> bool:
         """Whether it says something that only a loop of one's own can."""
         told = (self.parameters, self.contexts, self.loss, self.gradients, self.updated, self.feed, self.scaler)
-        return any(told) or self.update is not None or self.accumulate != 1 or self.ddp is not None
+        return any(told) or self.update is not None or self.accumulate != 1 or bool(self.ranks)
 
 
 def _filled(item: Any, mark: str, value: Any) -> Any:
@@ -94,7 +99,10 @@ def together(codes: tuple[Code, ...]) -> Code:
     made = PLAIN
     for code in codes:
         joined: dict[str, Any] = {
-            name: (*getattr(made, name), *getattr(code, name))
+            # Two may need the same function.
+            name: tuple(dict.fromkeys((*getattr(made, name), *getattr(code, name))))
+            if name in ("imports", "functions")
+            else (*getattr(made, name), *getattr(code, name))
             for name in (
                 "imports",
                 "functions",
@@ -105,6 +113,8 @@ def together(codes: tuple[Code, ...]) -> Code:
                 "loss",
                 "gradients",
                 "updated",
+                "ranks",
+                "part",
             )
         }
         made = replace(
@@ -118,7 +128,7 @@ def together(codes: tuple[Code, ...]) -> Code:
             scaler=code.scaler or made.scaler,
             accumulate=made.accumulate if code.accumulate == 1 else code.accumulate,
             number_format=code.number_format or made.number_format,
-            ddp=made.ddp if code.ddp is None else code.ddp,
+            linear=made.linear or code.linear,
         )
     return made.filled("{parameters}", made.parameters)
 

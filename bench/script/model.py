@@ -13,9 +13,9 @@ from torch import nn
 
 from bench import pretrained
 from bench.models._architecture import Untrained
+from bench.script.layers import Layers, layers_of
 from bench.script.text import call, literal, named
 from bench.spec import WorkloadSpec
-from bench.techniques._blocks import stacks
 from bench.workload import Workload, output_loss
 
 
@@ -25,12 +25,11 @@ class Unwritten(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCode:
-    """`lines` make `model`, `blocks` is what goes over its layers, and `dropout` are the lines that switch dropout of
-    the module `module` off."""
+    """`lines` make `model`, and `dropout` are those that switch dropout of the module `module` off."""
 
     imports: tuple[str, ...]
     lines: tuple[str, ...]
-    blocks: str
+    layers: Layers
     dropout: tuple[str, ...]
 
 
@@ -51,7 +50,7 @@ def model_code(workload: Workload, spec: WorkloadSpec, device: str) -> ModelCode
     return ModelCode(
         imports=imports,
         lines=(*lines, *(f"model.{name} = {literal(value)}" for name, value in attributes.items())),
-        blocks=_blocks(model),
+        layers=layers_of(model),
         dropout=_dropout(model),
     )
 
@@ -92,18 +91,6 @@ def _of_a_folder(found: pretrained.Pretrained, kind: Any) -> tuple[tuple[str, ..
         return (f"from transformers import {kind.__name__}",), [" ".join(lines)] if len(lines) == 1 else lines
     lines = [f"config = AutoConfig.from_pretrained({folder})", f"model = {kind.__name__}.from_config(config)"]
     return (f"from transformers import AutoConfig, {kind.__name__}",), lines
-
-
-def layers(workload: Workload) -> str:
-    """What goes over the layers of a workload's `model`."""
-    with torch.device("meta"):
-        return _blocks(workload.model())
-
-
-def _blocks(model: nn.Module) -> str:
-    """Over all layers that are alike."""
-    paths = [f"model.{path}" for path in stacks(model)]
-    return paths[0] if len(paths) == 1 else f"({', '.join(f'*{path}' for path in paths)})"
 
 
 def _dropout(model: nn.Module) -> tuple[str, ...]:

@@ -13,7 +13,8 @@ from bench.composition import compose
 from bench.registry import Technique
 from bench.script.code import PLAIN, Code, Elsewhere, together
 from bench.script.data import data_code
-from bench.script.model import ModelCode, Unwritten, layers, model_code
+from bench.script.layers import layers
+from bench.script.model import ModelCode, Unwritten, model_code
 from bench.script.text import call, fitted, imports, named
 from bench.spec import Phase, WorkloadSpec
 from bench.workload import Workload
@@ -59,7 +60,11 @@ def script(
     if spec.phase is not Phase.PRETRAIN:
         raise Unwritten(f"there are scripts for pretraining alone, and this is {spec.phase}")
     model, data = model_code(workload, spec, device), data_code(workload)
-    code = together(tuple(item.code for item in found if item.code)).filled("{blocks}", model.blocks)
+    code = model.layers.written(together(tuple(item.code for item in found if item.code)))
+    for item in found:
+        beside = [other.name for other in found if item.code and {other.name, other.family} & item.code.apart]
+        if beside:
+            raise Unwritten(f"what {item.name} is beside {' and '.join(beside)} is not known here")
     if others := _at_the_update(code):
         own = next(item.name for item in found if item.code and item.code.update is not None)
         raise Unwritten(f"what {own} is beside {others} is not known here")
@@ -87,11 +92,10 @@ def script(
         code=code,
         copies=copies,
         first=(*_ranks_meet(code, device), *code.first),
-        wrapped=_wrapped(code),
         scaler=("scaler = torch.amp.GradScaler(DEVICE)",) if code.scaler else (),
         loader=call("loader = DataLoader(", ["samples", "batch_sampler=shuffled(len(samples))", *named(code.loader)]),
         batches=_batches(code, copies),
-        seen="loss.item()" if code.ddp is None else "over_ranks(loss)",
+        seen="over_ranks(loss)" if code.ranks else "loss.item()",
         step=_step(code),
     )
     return Script(text=fitted(text), files=data.files)
@@ -112,23 +116,16 @@ def _at_the_update(code: Code) -> str:
 
 
 def _imports(code: Code, model: ModelCode, of_data: Sequence[str]) -> list[str]:
-    needed = ["argparse", "itertools", "sys", "time"] + ["os"] * (code.ddp is not None)
-    needed += ["contextlib"] * (code.ddp is not None and code.accumulate != 1)
+    needed = ["argparse", "itertools", "sys", "time"] + ["os"] * bool(code.ranks)
+    needed += ["contextlib"] * (code.accumulate != 1 and "contextlib." in "".join(code.part))
     known = ["import torch", "import numpy as np", "from torch.utils.data import DataLoader"]
-    known += ["from torch.nn.parallel import DistributedDataParallel"] * (code.ddp is not None)
     return [*(f"import {name}" for name in needed), *known, *code.imports, *model.imports, *of_data]
 
 
 def _ranks_meet(code: Code, device: str) -> tuple[str, ...]:
-    if code.ddp is None:
+    if not code.ranks:
         return ()
     return ("torch.distributed.init_process_group()", *(["torch.cuda.set_device(RANK)"] if device != "cpu" else []))
-
-
-def _wrapped(code: Code) -> tuple[str, ...]:
-    if code.ddp is None:
-        return ()
-    return tuple(call("model = DistributedDataParallel(", ["model", *named(code.ddp)]))
 
 
 def _batches(code: Code, copies: bool) -> str:
@@ -142,9 +139,7 @@ def _step(code: Code) -> list[str]:
         lines = _pass("loss", "batch", "", code)
     else:
         within = _pass("part_loss", "part", " / PARTS", code)
-        if code.ddp is not None:
-            last = "contextlib.nullcontext() if part is parts[-1] else model.no_sync()"
-            within = [f"with {last}:", *_indented(within)]
+        within = [*code.part, *(_indented(within) if code.part and code.part[-1].endswith(":") else within)]
         lines = ["loss = 0.0", "parts = parts_of(batch)", "for part in parts:"]
         lines += _indented([*within, "loss += part_loss.detach()"])
     update = code.update or ()
@@ -214,7 +209,8 @@ def _elsewhere(workload: Workload, techniques: Sequence[str], plain: Mapping[str
 def _by_itself(code: Code, workload: Workload) -> Code:
     """The code with what the script would have around it written out."""
     filled = code.filled("{parameters}", PLAIN.parameters).filled("LEARNING_RATE", workload.learning_rate)
-    return filled.filled("{blocks}", layers(workload)) if any("{blocks}" in line for line in code.model) else filled
+    needs_layers = code.linear or any("{blocks}" in line for line in code.model)
+    return layers(workload).written(filled) if needs_layers else filled
 
 
 def _options(item: Technique, name: str) -> Mapping[str, object] | None:

@@ -1,11 +1,17 @@
 """Which layers of a model are linear, and transformers' Conv1D, a linear layer that libraries do not see as one.
 
-Registers nothing: the techniques that rewrite linear layers share it.
+LINEAR_LAYERS is how a script finds them once there is no Conv1D. Registers nothing: the techniques that rewrite linear
+layers share it.
 """
 
 from __future__ import annotations
 
 from torch import nn
+
+LINEAR_LAYERS = (
+    "layers = {layer for layer in model.modules() if type(layer) is torch.nn.Linear}",
+    "layers.remove(model.get_output_embeddings())",
+)
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Module]:

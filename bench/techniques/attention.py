@@ -148,6 +148,7 @@ def sdpa_cudnn(setup: TrainingSetup) -> TrainingSetup:
     needs=[compiler],
     phases=EVERY_PHASE,
     source="https://arxiv.org/abs/2412.05496",
+    code=Code(model=('model.set_attn_implementation("flex_attention")',)),
 )
 def flex_attention(setup: TrainingSetup) -> TrainingSetup:
     """Attention is a kernel that torch.compile writes for this model's mask; the rest of the model is not compiled."""

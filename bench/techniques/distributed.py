@@ -23,6 +23,15 @@ distribute = partial(technique, stage=Stage.DISTRIBUTE, slot="distribute")
 on_all_ranks = partial(distribute, ranks=ALL)
 
 
+def _written(*options: str, imports: tuple[str, ...] = (), then: tuple[str, ...] = (), **elsewhere: Any) -> Code:
+    return Code(
+        imports=("from torch.nn.parallel import DistributedDataParallel", *imports),
+        ranks=(f"model = DistributedDataParallel({', '.join(['model', *options])})", *then),
+        part=("with contextlib.nullcontext() if part is parts[-1] else model.no_sync():",),
+        **elsewhere,
+    )
+
+
 def data_parallel(setup: TrainingSetup, **options: Any) -> TrainingSetup:
     """The setup whose model is wrapped by DistributedDataParallel."""
     devices = [setup.device] if setup.device.type == "cuda" else None
@@ -35,7 +44,7 @@ def data_parallel(setup: TrainingSetup, **options: Any) -> TrainingSetup:
     values=(2, 4, 8),
     ranks=int,
     source="https://arxiv.org/abs/2006.15704",
-    code=Code(ddp={}, lightning={"strategy": "ddp", "devices": "{value}"}),
+    code=_written(lightning={"strategy": "ddp", "devices": "{value}"}),
 )
 def ddp(setup: TrainingSetup, ranks: int) -> TrainingSetup:
     """{value} processes with an equal share of the batch each; DistributedDataParallel averages their gradients."""
@@ -45,7 +54,7 @@ def ddp(setup: TrainingSetup, ranks: int) -> TrainingSetup:
 @on_all_ranks(
     values=(1, 100),
     source=DDP_DOCS,
-    code=Code(ddp={"bucket_cap_mb": "{value}"}, trainer={"ddp_bucket_cap_mb": "{value}"}),
+    code=_written("bucket_cap_mb={value}", trainer={"ddp_bucket_cap_mb": "{value}"}),
 )
 def ddp_bucket_mb(setup: TrainingSetup, megabytes: int) -> TrainingSetup:
     """DistributedDataParallel sends gradients once {value} MB of them are ready, where its default is 25 MB."""
@@ -54,7 +63,7 @@ def ddp_bucket_mb(setup: TrainingSetup, megabytes: int) -> TrainingSetup:
 
 @on_all_ranks(
     source=DDP_DOCS,
-    code=Code(ddp={"gradient_as_bucket_view": True}),
+    code=_written("gradient_as_bucket_view=True"),
 )
 def ddp_bucket_view(setup: TrainingSetup) -> TrainingSetup:
     """Gradients live in the buckets that DistributedDataParallel sends, which saves a copy of all of them."""
@@ -63,7 +72,7 @@ def ddp_bucket_view(setup: TrainingSetup) -> TrainingSetup:
 
 @on_all_ranks(
     source=DDP_DOCS,
-    code=Code(ddp={"static_graph": True}, trainer={"ddp_static_graph": True}),
+    code=_written("static_graph=True", trainer={"ddp_static_graph": True}),
 )
 def ddp_static_graph(setup: TrainingSetup) -> TrainingSetup:
     """DistributedDataParallel is told that every update uses the same parameters, and plans its buckets for that."""
@@ -75,6 +84,10 @@ def ddp_static_graph(setup: TrainingSetup) -> TrainingSetup:
     # torch refuses this hook without NCCL.
     needs=[gpu(what="GPUs, between which NCCL sends bfloat16")],
     source=HOOK_DOCS,
+    code=_written(
+        imports=("from torch.distributed.algorithms.ddp_comm_hooks import default_hooks",),
+        then=("model.register_comm_hook(None, default_hooks.bf16_compress_hook)",),
+    ),
 )
 def ddp_bf16_hook(setup: TrainingSetup) -> TrainingSetup:
     """Gradients travel between the ranks as bfloat16, half the bytes, and are float32 again for the update."""

@@ -6,14 +6,46 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bench.host import compiler, gpu, on_gpu, package
 from bench.registry import Change, Stage, technique
+from bench.script.code import Code
 from bench.setup import TrainingSetup, Unsupported
-from bench.techniques._conv1d import conv1d_to_linear, linear_layers
+from bench.techniques._conv1d import LINEAR_LAYERS, conv1d_to_linear, linear_layers
 
 TORCHAO = package("torchao", "torchao")
+
+QUANTIZE = "quantize_(model, config, lambda layer, _: layer in layers)"
+
+
+def _written(*lines: str, imports: tuple[str, ...], multiple: int = 1) -> Code:
+    """The `lines` convert the `layers` whose sizes divide by `multiple`."""
+    divides = f"layers = {{layer for layer in layers if not any(n % {multiple} for n in layer.weight.shape)}}"
+    chosen = (divides,) if multiple > 1 else ()
+    return Code(imports=imports, model=(*LINEAR_LAYERS, *chosen, *lines), linear=True)
+
+
+def _qat(weights: str, granularity: str, size: str, multiple: int = 1) -> Code:
+    return _written(
+        "config = Int8DynamicActivationIntxWeightConfig("
+        f"weight_dtype=torch.{weights}, weight_granularity={granularity}({size}))",
+        QUANTIZE.replace("config", 'QATConfig(config, step="prepare")'),
+        imports=(
+            f"from torchao.quantization import Int8DynamicActivationIntxWeightConfig, {granularity}, quantize_",
+            "from torchao.quantization.qat import QATConfig",
+        ),
+        multiple=multiple,
+    )
+
+
+def _fp8(recipe: str) -> Code:
+    return _written(
+        f'config = Float8LinearConfig.from_recipe_name("{recipe}")',
+        "convert_to_float8_training(model, config=config, module_filter_fn=lambda layer, _: layer in layers)",
+        imports=("from torchao.float8 import Float8LinearConfig, convert_to_float8_training",),
+        multiple=16,
+    )
 
 
 def _convertible(setup: TrainingSetup, name: str, multiple: int = 1) -> dict[str, nn.Module]:
@@ -42,6 +74,7 @@ def _convertible(setup: TrainingSetup, name: str, multiple: int = 1) -> dict[str
     slot="quantization",
     needs=[TORCHAO],
     source="https://arxiv.org/abs/1712.05877",
+    code=_qat("int8", "PerAxis", "0"),
 )
 def qat_int8(setup: TrainingSetup) -> TrainingSetup:
     """Weights and inputs of linear layers are rounded to int8 and back, so that the model learns to be served in int8.
@@ -61,6 +94,7 @@ def qat_int8(setup: TrainingSetup) -> TrainingSetup:
     needs=[TORCHAO],
     loss_tolerance=1e-2,
     source="https://arxiv.org/abs/1712.05877",
+    code=_qat("int4", "PerGroup", "32", multiple=32),
 )
 def qat_int4(setup: TrainingSetup) -> TrainingSetup:
     """Weights are rounded to int4 in groups of 32, inputs of linear layers to int8, and back: learning to be served so.
@@ -97,27 +131,11 @@ class _Int8Products(NamedTuple):
     grad_weight: bool = True
 
 
-class _RowMajorGradient(torch.autograd.Function):
-    """The identity, whose gradient arrives laid out row after row."""
-
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        return tensor.view_as(tensor)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient.contiguous()
-
-
-def _row_major_gradient(tensor: Tensor) -> Tensor:
-    same: Tensor = _RowMajorGradient.apply(tensor)  # type: ignore[no-untyped-call]  # torch has no types here
-    return same
-
-
 def _keep_row_major(layer: nn.Module) -> None:
     """torchao flattens with view(), which attention's transposed gradients refuse; nn.Linear takes any layout."""
     layer.register_forward_pre_hook(lambda _, inputs: inputs[0].contiguous())
-    layer.register_forward_hook(lambda _, inputs, output: _row_major_gradient(output))
+    # On its way back through both, a gradient is laid out row after row; autograd and torch.compile keep that.
+    layer.register_forward_hook(lambda _, inputs, output: output.flatten().view(output.shape))
 
 
 @technique(
@@ -129,6 +147,21 @@ def _keep_row_major(layer: nn.Module) -> None:
     # On a GPU the products are a Triton kernel, and Triton calls a compiler for what launches it.
     needs=[TORCHAO, on_gpu(compiler)],
     source="https://github.com/pytorch/ao/tree/main/torchao/prototype/quantized_training",
+    code=_written(
+        "config = Int8MixedPrecisionTrainingConfig(module_swap=True)",
+        QUANTIZE,
+        'Products = namedtuple("Products", ["output", "grad_input", "grad_weight"])',
+        "for layer in layers:",
+        "    layer.config = Products(True, True, True)  # as torch.compile can take it in",
+        "    # torchao flattens with view(), which attention's layouts refuse.",
+        "    layer.register_forward_pre_hook(lambda _, inputs: inputs[0].contiguous())",
+        "    layer.register_forward_hook(lambda _, __, out: out.flatten().view(out.shape))",
+        imports=(
+            "from collections import namedtuple",
+            "from torchao.prototype.quantized_training import Int8MixedPrecisionTrainingConfig",
+            "from torchao.quantization import quantize_",
+        ),
+    ),
 )
 def int8_mixed_precision(setup: TrainingSetup) -> TrainingSetup:
     """Linear layers round their inputs, weights and gradients to int8 and multiply those, forward and backward.
@@ -218,6 +251,7 @@ def _let_weights_decay() -> None:
     slot="quantization",
     needs=[TORCHAO, gpu((8, 9), "an Ada, Hopper or newer GPU")],
     source="https://arxiv.org/abs/2209.05433",
+    code=_fp8("tensorwise"),
 )
 def fp8_tensorwise(setup: TrainingSetup) -> TrainingSetup:
     """Linear layers scale inputs, weights and gradients to 8-bit floats, each tensor as a whole, and multiply those.
@@ -235,6 +269,7 @@ def fp8_tensorwise(setup: TrainingSetup) -> TrainingSetup:
     slot="quantization",
     needs=[TORCHAO, gpu((9, 0), "a Hopper or newer GPU")],
     source="https://arxiv.org/abs/2209.05433",
+    code=_fp8("rowwise"),
 )
 def fp8_rowwise(setup: TrainingSetup) -> TrainingSetup:
     """As fp8_tensorwise, with a scale for each row: more accurate, and more work for the casts."""

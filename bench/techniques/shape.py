@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.registry import TRAINING, Change, Stage, technique
+from bench.script.code import Code
 from bench.setup import TrainingSetup, Unsupported
 from bench.spec import Phase
 from bench.techniques._blocks import blocks, stacks
@@ -126,6 +127,7 @@ def _is_skipped() -> bool:
     stage=Stage.MODEL,
     changes={Change.ARCHITECTURE},
     source="https://docs.nvidia.com/deeplearning/performance/dl-performance-matrix-multiplication/index.html",
+    code=Code(model=(f"model.resize_token_embeddings(pad_to_multiple_of={PADDED_TO}, mean_resizing=False)",)),
 )
 def pad_vocabulary(setup: TrainingSetup) -> TrainingSetup:
     """Embedding and output head are padded to a multiple of 128 rows, an easier size for matrix products.

@@ -13,6 +13,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, Ro
 from torch.optim import Optimizer
 
 from bench.registry import ALL
+from bench.script.code import Code
 from bench.setup import TrainingSetup, Unsupported
 from bench.techniques._blocks import blocks
 from bench.techniques._conv1d import conv1d_to_linear
@@ -73,7 +74,25 @@ def zero_1(setup: TrainingSetup) -> TrainingSetup:
     return replace(data_parallel(setup), optimizer=sharded)
 
 
-@distribute(ranks=ALL, source="https://arxiv.org/abs/2304.11277")
+@distribute(
+    ranks=ALL,
+    source="https://arxiv.org/abs/2304.11277",
+    code=Code(
+        imports=(
+            "from torch.distributed.device_mesh import init_device_mesh",
+            "from torch.distributed.fsdp import fully_shard",
+        ),
+        ranks=(
+            "mesh = init_device_mesh(DEVICE, (RANKS,))",
+            "for block in {blocks}:",
+            "    fully_shard(block, mesh=mesh)",
+            "fully_shard(model, mesh=mesh)",
+        ),
+        part=("model.set_requires_gradient_sync(part is parts[-1])",),
+        # The ranks of a scaled loss have to agree on an overflow; a compiled model is sharded before it is compiled.
+        apart={"amp_fp16", "compile"},
+    ),
+)
 def fsdp2(setup: TrainingSetup) -> TrainingSetup:
     """Each rank keeps a shard of every parameter; a layer's are gathered when it runs and dropped after it."""
     mesh = init_device_mesh(setup.device.type, (setup.world_size,))

@@ -10,6 +10,7 @@ from torch import nn
 
 from bench.host import package
 from bench.registry import TRAINING, Change, Stage, technique
+from bench.script.code import Code
 from bench.setup import TrainingSetup, Unsupported
 from bench.techniques._blocks import blocks, stacks
 from bench.techniques._conv1d import conv1d_to_linear
@@ -19,6 +20,13 @@ RANK = 8
 NF4_BLOCK = 64
 """Weights that share one scale, as published; the scales are quantized in turn, up to 256 at a time."""
 
+FREEZE_EMBEDDINGS = '''def freeze_embeddings(model, layers):
+    """Those that are not inside the layers stay as they are."""
+    inside = {module for layer in layers for module in layer.modules()}
+    for module in model.modules():
+        if isinstance(module, torch.nn.Embedding) and module not in inside:
+            module.requires_grad_(False)'''
+
 # All techniques here are of stage MEMORY: what they freeze or adapt has its shape and its number format by then.
 
 
@@ -27,6 +35,15 @@ NF4_BLOCK = 64
     changes={Change.TRAINED_PARAMETERS},
     slot="trained",
     source="https://arxiv.org/abs/1911.03090",
+    code=Code(
+        imports=("import itertools", "import math"),
+        model=(
+            "layers = list({blocks})",
+            "first = next(layers[-math.ceil(len(layers) / 4)].parameters())",
+            "for parameter in itertools.takewhile(lambda item: item is not first, model.parameters()):",
+            "    parameter.requires_grad_(False)",
+        ),
+    ),
 )
 def train_last_layers(setup: TrainingSetup) -> TrainingSetup:
     """Only the last quarter of the layers and what follows them is trained; a head tied to the embeddings is not.
@@ -47,6 +64,10 @@ def train_last_layers(setup: TrainingSetup) -> TrainingSetup:
     changes={Change.TRAINED_PARAMETERS},
     slot="trained",
     source="https://arxiv.org/abs/1911.03090",
+    code=Code(
+        functions=(FREEZE_EMBEDDINGS,),
+        model=("freeze_embeddings(model, {blocks})",),
+    ),
 )
 def freeze_embeddings(setup: TrainingSetup) -> TrainingSetup:
     """The embeddings stay as they are, and with them a head that is tied to them; everything else is trained."""

@@ -51,11 +51,12 @@ def write_down(
     losses: Sequence[float] = (),
     *,
     rate: float = 1.0,
+    device: str = "cpu",
 ) -> Message:
     arguments = {
         "request": request,
         "techniques": names,
-        "device": "cpu",
+        "device": device,
         "seed": 0,
         "said": [f"Train {request['workload']['model']}."],
         "losses": losses,
@@ -95,6 +96,10 @@ def check(fork_server: ForkServer, script: Path) -> None:
 def check_text(script: Path) -> None:
     """It is short, and a linter has nothing to say."""
     assert length(script) < 120
+    check_style(script)
+
+
+def check_style(script: Path) -> None:
     assert "trainpace" not in script.read_text().partition('"""\n')[2]
     for command in (["check", "--select", "E4,E7,E9,F,I,B,UP,SIM"], ["format", "--check"]):
         ruff = [sys.executable, "-m", "ruff", command[0], "--isolated", *command[1:], str(script)]
@@ -120,8 +125,10 @@ def is_one_line(item: Technique) -> bool:
     return item.family == "optimizers" and item.name not in ("adamw_fused", "lamb")
 
 
-KNOWN_BY = {"chunked_loss": "llama/nano", "sdpa_flash": "llama/nano"}
-"""Models for techniques that GPT-2 does not know, or not with its dropout."""
+KNOWN_BY = dict.fromkeys(
+    ("chunked_loss", "sdpa_flash", "int8_mixed_precision", "fp8_rowwise", "fp8_tensorwise"), "llama/nano"
+)
+"""Models for techniques that GPT-2 does not know, or not with its dropout, or not in so few lines."""
 
 ALIKE = (
     "accumulate_8",
@@ -207,13 +214,28 @@ def test_another_learning_rate_is_trained_at_and_its_own_checked(
 
 
 @pytest.mark.long
-def test_ranks_train_together(written: Written, fork_server: ForkServer) -> None:
+@pytest.mark.parametrize("name", ["ddp_2", "fsdp2"])
+def test_ranks_train_together(written: Written, fork_server: ForkServer, name: str) -> None:
     """Two ranks with micro-batches, by torch's own launcher, against one process with the whole batch."""
-    script = written("gpt2/nano", ["ddp_2", "accumulate_2"], of=[])
+    script = written("gpt2/nano", [name, "accumulate_2"], of=[])
+    check_style(script)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     ran = subprocess.run([*launcher, str(script), "--check"], capture_output=True, text=True, check=False, timeout=120)
     assert ran.returncode == 0, ran.stderr
     assert "update 10: loss" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    "name", [item.name for item in techniques().values() if item.code and unmet([item], HOST, Phase.PRETRAIN)]
+)
+def test_what_needs_a_gpu_is_written_too(fork_server: ForkServer, corpus: Corpus, tmp_path: Path, name: str) -> None:
+    """Nothing here can run it. A linter says whether it knows every name."""
+    names = [] if name == "fp32" else [name]
+    request = request_of(KNOWN_BY.get(name, "gpt2/nano"), corpus)
+    answer = write_down(fork_server, request, names, tmp_path, [5.5] * UPDATES, device="cuda")
+    assert answer["no_script"] is None
+    # What ranks need of each other takes a few lines more.
+    (check_style if name.startswith("ddp") else check_text)(tmp_path / "recipe.py")
 
 
 def test_what_a_recipe_is_to_other_trainers(corpus: Corpus) -> None:
@@ -243,7 +265,8 @@ def test_what_a_recipe_is_to_other_trainers(corpus: Corpus) -> None:
 @pytest.mark.parametrize(
     ("model", "names", "reason"),
     [
-        ("gpt2/nano", ["qat_int8"], "qat_int8"),
+        ("gpt2/nano", ["distill"], "distill"),
+        ("gpt2/nano", ["fsdp2", "compile"], "fsdp2 is beside compile"),
         ("gpt2/nano", ["muon", "schedule_cosine"], "muon is beside a schedule"),
         ("gpt2/nano", ["muon", "weight_decay"], "muon is beside parameters in groups"),
         (f"{ROOT / 'tests' / 'brought.py'}:training_step", [], "a loss or a loop of its own"),
