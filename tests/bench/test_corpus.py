@@ -77,6 +77,7 @@ print(*counts, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.long
 def test_text_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
     file, size = tmp_path / "text.txt", 100 << 20
     with file.open("wb") as opened:

@@ -98,6 +98,7 @@ def test_whatever_ends_it_every_record_is_there_once(
     assert {item.name for item in file.parent.iterdir() if not item.name.startswith(".")} == {file.name, MANIFEST}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_compact", [True, False])
 def test_what_is_damaged_is_found_out_and_set_aside(tmp_path: Path, *, is_compact: bool) -> None:
     write(tmp_path, 0, 1)

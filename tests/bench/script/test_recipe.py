@@ -199,6 +199,7 @@ def test_a_loss_that_is_another_is_found_out(written: Written, fork_server: Fork
     assert "not the one that was measured" in output
 
 
+@pytest.mark.long
 def test_another_learning_rate_is_trained_at_and_its_own_checked(
     written: Written, fork_server: ForkServer, corpus: Corpus, tmp_path: Path
 ) -> None:

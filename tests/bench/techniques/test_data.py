@@ -19,6 +19,7 @@ from bench.setup import TrainingSetup, Unsupported, baseline
 from bench.techniques import data
 from bench.workload import Workload
 from harness.evidence.load import Load, load
+from harness.timing import largest
 from harness.timing.feed import Batches
 from harness.timing.largest import largest_batch
 from harness.timing.trainer import Trainer
@@ -133,7 +134,10 @@ def test_the_largest_batch_is_bounded_by_memory_and_by_the_samples(corpus: Corpu
     assert largest_batch(lambda batch: resized(few, batch), 8, seed=0) == 16
 
 
-def test_the_largest_batch_is_tried_second_where_memory_is_foretold(corpus: Corpus, one_thread: None) -> None:
+def test_the_largest_batch_is_tried_second_where_memory_is_foretold(
+    corpus: Corpus, one_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(largest, "LONGEST_STEP_S", math.inf)
     lacking, tried = 1 << 60, []
 
     def sized(batch: int) -> TrainingSetup:

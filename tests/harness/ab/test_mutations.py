@@ -28,9 +28,11 @@ SAME_WAY = (
     "half the sequence",
     "one batch for ever",
     "a smaller model",
+    "half the batch, later",
+    "missing in the base",
 )
 """Readings that go the way of "steal time" and "a clock that is set", told apart by tests of conditions, and work that
-goes the way of "half the batch" and "frozen parameters". The page of all mutants tries them whole."""
+goes the way of "half the batch", "frozen parameters" and "renamed workload". The page of all mutants tries them whole."""
 
 
 def lift(monkeypatch: pytest.MonkeyPatch, fault: str = "") -> None:

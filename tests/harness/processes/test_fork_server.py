@@ -160,6 +160,7 @@ def test_a_missing_gpu_is_bad_input(fork_server: ForkServer) -> None:
         fork_server.run("harness.preparation.machine:probe_device", {"device": "cuda"}, TIMEOUT_S)
 
 
+@pytest.mark.long
 def test_a_broken_preload_is_reported() -> None:
     with (
         ForkServer(modules=["tests.no_such_module"]) as broken,

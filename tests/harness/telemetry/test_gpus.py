@@ -279,6 +279,7 @@ def findings(code: int) -> dict[str, tuple[str, str]]:
     return {item.what: (item.verdict, item.detail) for item in gpu_findings(gpus)}
 
 
+@pytest.mark.long
 def test_a_doctor_names_what_is_unknown_and_shows_every_counter(driver: Path) -> None:
     found = ask(driver, findings, pynvml.NVML_SUCCESS)
     assert found["GPU figures"] == ("yes", "NVML answers")
