@@ -32,7 +32,8 @@ SAME_WAY = (
     "missing in the base",
 )
 """Readings that go the way of "steal time" and "a clock that is set", told apart by tests of conditions, and work that
-goes the way of "half the batch", "frozen parameters" and "renamed workload". The page of all mutants tries them whole."""
+goes the way of "half the batch", "frozen parameters" and "renamed workload". The page of all mutants tries them whole.
+"""
 
 
 def lift(monkeypatch: pytest.MonkeyPatch, fault: str = "") -> None:
