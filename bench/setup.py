@@ -43,6 +43,7 @@ class TrainingSetup:
     samples and a seed, None: shuffled; `feed` wraps the endless batches, which are on the device by then.
     `find_largest_batch` asks the harness to enlarge the batch until it no longer fits.
     `compute` names the number format of the large matrix products, for the peak that MFU is measured against.
+    `patience` ends a training to a loss once so many evaluations in a row have found no lower one.
     `replicas` is the number of equal shares of the global batch and `replica` this rank's: ranks that hold parts of
     one model see the same share.
     """
@@ -64,6 +65,7 @@ class TrainingSetup:
     feed: Feed = iter
     find_largest_batch: bool = False
     compute: str = "float32"
+    patience: int | None = None
     rank: int = 0
     world_size: int = 1
     replica: int = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bench.dropout import set_dropout
 from bench.registry import Change, Stage, technique
 from bench.script.code import Code
@@ -30,3 +32,17 @@ def dropout(setup: TrainingSetup, percent: int) -> TrainingSetup:
     if not set_dropout(setup.model, percent / 100):
         raise Unsupported(f"dropout_{percent} needs a model that has dropout layers; {setup.workload.name} has none")
     return setup
+
+
+@technique(
+    stage=Stage.STEP,
+    changes={Change.SCHEDULE},
+    values=(3,),
+    source="https://doi.org/10.1007/3-540-49430-8_3",
+)
+def early_stopping(setup: TrainingSetup, evaluations: int) -> TrainingSetup:
+    """Training ends once {value} evaluations in a row have found no lower held-out loss; its steps are the baseline's.
+
+    `trainpace worth` and `trainpace day` evaluate, and tell what that saves and what it costs.
+    """
+    return replace(setup, patience=evaluations)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,11 @@ from harness.record import Status
 
 FURTHER = 3
 """A training that goes on until it has reached a loss has at most so many times the updates that were asked for."""
+
+
+def is_over(losses: Sequence[float], patience: int | None) -> bool:
+    """Whether the last `patience` evaluations have all found no lower loss than there was before."""
+    return patience is not None and len(losses) - 1 - losses.index(min(losses)) >= patience
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +61,12 @@ class Training:
     scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
     updates_s: float = 0.0
     other_s: float = 0.0
+
+    @property
+    def stopped_after(self) -> int | None:
+        """The updates after which it ended by itself, before those that were asked for."""
+        is_short = self.status is Status.OK and self.updates and self.updates[-1] < self.asked.updates
+        return self.updates[-1] if is_short else None
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

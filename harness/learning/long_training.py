@@ -16,6 +16,7 @@ from pathlib import Path
 from bench.corpus import write_atomically
 from bench.host import Host
 from harness.learning.course import Course, Point, Stand
+from harness.learning.curve import is_over
 from harness.message import Message
 from harness.preparation.prepared import Entry
 from harness.processes.failures import ArmFailed
@@ -105,7 +106,9 @@ class LongTraining:
         begun_s = time.monotonic()
         process = self._fork_server.fork(self._request, 1)
         try:
-            self._call(process, "build")
+            built = self._call(process, "build")
+            if self._asked.patience is None:
+                self._asked = dataclasses.replace(self._asked, patience=built["patience"])
             if self.stand is None:
                 # What cannot be handed over is said before it is trained.
                 self._export(process)
@@ -248,9 +251,7 @@ class _Life:
         self._training._show(self.stand)
 
     def _gives_up(self) -> bool:
-        losses = [point.held_out_loss for point in self.stand.points]
-        patience = self._asked.patience
-        return patience is not None and len(losses) - 1 - losses.index(min(losses)) >= patience
+        return is_over([point.held_out_loss for point in self.stand.points], self._asked.patience)
 
     def _steer(self) -> None:
         """Lay the course anew where there is time for clearly more or fewer updates than it has."""

@@ -14,7 +14,7 @@ from bench.corpus import Part
 from bench.host import Host
 from bench.spec import Phase
 from harness.learning.course import Course
-from harness.learning.curve import Asked, Training
+from harness.learning.curve import Asked, Training, is_over
 from harness.message import Message
 from harness.preparation.prepared import TASK_TIMEOUT_S, Entry
 from harness.processes.failures import ArmFailed
@@ -74,15 +74,18 @@ class Trainings:
             shared = ranks(compose(asked.techniques), self._host)
             own = {"techniques": list(asked.techniques), "seed": asked.seed, "rate": asked.rate}
             process = self._fork_server.fork(self._request | own | {"replicas": shared.replicas}, shared.count)
-            process.call({"do": "build"}, TIMEOUT_S)
+            patience = process.call({"do": "build"}, TIMEOUT_S)[0]["patience"]
             curve.evaluate(process)
             course = Course(updates=asked.updates) if asked.on_course else None
             for until in _times(asked):
                 curve.take(process, until, shared.replicas, course)
                 if course is None or until == asked.updates:
                     curve.evaluate(process)
-                if until == asked.updates:
+                is_stopped = is_over(curve.held_out_losses, patience)
+                if until == asked.updates or (is_stopped and until < asked.updates):
                     scores = process.call({"do": "evaluate", "with": {"scores": True}}, TIMEOUT_S)[0]["scores"]
+                if is_stopped:
+                    break
                 if until >= asked.updates and (asked.until_loss is None or curve.least <= asked.until_loss):
                     break
         except ArmFailed as failure:

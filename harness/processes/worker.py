@@ -126,7 +126,8 @@ class Worker:
 
     def built(self) -> Message:
         setup = self._trainer.setup
-        return {"build_s": self._build_s, "compute": setup.compute, "batch": setup.workload.batch}
+        told = {"compute": setup.compute, "batch": setup.workload.batch, "patience": setup.patience}
+        return {"build_s": self._build_s, **told}
 
     def steps(self, count: int, rates: Sequence[float] = ()) -> Message:
         return self._trainer.steps(count, rates)

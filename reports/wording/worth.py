@@ -52,6 +52,15 @@ def headline(answer: Answer) -> str:
 
 def sentence(item: Found, answer: Answer) -> str:
     """What there is to say of one arm."""
+    said = _compared(item, answer)
+    if item.stopped_after is None:
+        return said
+    return (
+        f"{said} Trainings that ended by themselves did so after {item.stopped_after:g} updates, half of them before."
+    )
+
+
+def _compared(item: Found, answer: Answer) -> str:
     target = loss(answer.target)
     if item.verdict is Worth.INVALID:
         return f"{item.techniques} is not comparable: {item.reason}."

@@ -55,6 +55,13 @@ def test_a_loss_is_reached_between_two_evaluations() -> None:
     assert worth.loss_after(item, 75) == pytest.approx(5 * (1 + 75 / 20) ** -0.25, rel=0.02)
 
 
+def test_a_training_that_ended_by_itself_is_told_from_one_that_failed() -> None:
+    whole = training("early_stopping_3", 0)
+    ended = dataclasses.replace(whole, updates=whole.updates[:7], held_out_losses=whole.held_out_losses[:7])
+    assert (whole.stopped_after, ended.stopped_after) == (None, 300)
+    assert dataclasses.replace(ended, status=Status.DIVERGED).stopped_after is None
+
+
 def test_of_one_seed_the_training_that_went_on_counts() -> None:
     item = training(BASELINE, 0)
     longer = dataclasses.replace(item, asked=dataclasses.replace(item.asked, until_loss=1.9))

@@ -69,6 +69,15 @@ def test_a_training_goes_on_until_it_has_reached_the_loss(fork_server: ForkServe
     assert never.status is Status.OK and never.updates[-1] == never.asked.most_updates == 72
 
 
+def test_a_training_ends_by_itself_once_nothing_more_is_learnt(fork_server: ForkServer, tmp_path: Path) -> None:
+    ended, whole = trained(
+        fork_server, tmp_path, asked("early_stopping_3", rate=0.0), asked("early_stopping_3", updates=24)
+    )
+    assert ended.status is Status.OK and len(ended.updates) == 1 + 3 and len(set(ended.held_out_losses)) == 1
+    assert ended.stopped_after == ended.updates[-1] < 40
+    assert whole.stopped_after is None and whole.updates[-1] == 24
+
+
 def test_a_model_of_two_halves_is_scored_by_what_it_writes(fork_server: ForkServer, tmp_path: Path) -> None:
     spec = dataclasses.replace(SPEC, model="t5/nano", sequence=64)
     for training in trained(fork_server, tmp_path, asked(), asked("narrower"), spec=spec):
