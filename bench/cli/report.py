@@ -13,7 +13,10 @@ from bench.cli.options import KEPT, kept
 
 def report(
     runs: Annotated[list[Path], typer.Argument(parser=kept, metavar=KEPT, help="Finished runs.")],
-    out: Annotated[Path | None, typer.Option(help="The HTML file; default: report.html in the first run.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The HTML file; default: report.html in the run, of several report-of-N.html in the first."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Put runs of different machines or data together.")] = False,
 ) -> None:
     """Render the HTML report of one run, or of several of one machine as if they were one."""
@@ -27,6 +30,7 @@ def report(
         differences = incomparable([summaries.summary(folder).conditions for folder in runs], as_one=True)
         if differences and not force:
             raise ValueError(f"{'; '.join(differences)}: use --force to put them together all the same")
-        page = out or runs[0] / "report.html"
+        # The first run keeps its own page.
+        page = out or runs[0] / ("report.html" if len(runs) == 1 else f"report-of-{len(runs)}.html")
         page.write_text(page_of(runs), encoding="utf-8")
     typer.echo(f"report: {page}{f', of {len(runs)} runs as one' if len(runs) > 1 else ''}")
