@@ -54,6 +54,14 @@ class Progress:
     total: int
 
 
+def wanted(plan: Plan, records: Sequence[Record]) -> int:
+    """How many repetitions there are to be of a workload with these records: the least, and one for each that was
+    disturbed, up to as many again; but no more where all were disturbed."""
+    taken = {record.repetition for record in records if record.measurement.round_index}
+    disturbed = {record.repetition for record in records if record.disturbed}
+    return plan.repetitions + (0 if disturbed == taken else min(len(disturbed), plan.repetitions))
+
+
 class Sweep:
     """Carries out a prepared plan. `keep` receives each record as it is finished."""
 
@@ -120,7 +128,7 @@ class Sweep:
                 self._toolchain = toolchain.learn(self._prepared, fork_server)
             entries = self._prepared.entries
             for repetition in itertools.count():
-                wanting = [entry for entry in entries if repetition < self._wanted(entry)]
+                wanting = [entry for entry in entries if repetition < wanted(self._plan, self._of(entry.spec.name))]
                 if not wanting:
                     break
                 for index, entry in enumerate(wanting):
@@ -139,13 +147,6 @@ class Sweep:
                     return
                 entry, trials = chosen
                 self._heat(entry, trials, self._repetitions_of(entry), left_s)
-
-    def _wanted(self, entry: Entry) -> int:
-        """How many repetitions of a workload there are to be: the least, and one for each that was disturbed, up to
-        as many again; but no more where all were disturbed."""
-        taken = {record.repetition for record in self._of(entry.spec.name) if record.measurement.round_index}
-        disturbed = {record.repetition for record in self._of(entry.spec.name) if record.disturbed}
-        return self._plan.repetitions + (0 if disturbed == taken else min(len(disturbed), self._plan.repetitions))
 
     def _left_s(self, started: float) -> float:
         """Seconds of the budget that are left; infinite where there is none."""

@@ -62,8 +62,8 @@ Engine = Callable[[Sequence[Task]], Iterator[tuple[int, Measured | Lost]]]
 """Carries out tasks, one at a time on each machine, and gives back each by its index, in whatever order they end."""
 
 
-def tasks_of(plan: Plan, run_id: str, plugins: Sequence[Path] = ()) -> list[Task]:
-    """All heats of the least repetitions: the first repetition of every workload comes first."""
+def tasks_of(plan: Plan, run_id: str, plugins: Sequence[Path] = (), *, most: int) -> list[Task]:
+    """All heats of so many repetitions: the first of every workload comes first."""
     return [
         Task(
             plan=_plain(
@@ -76,7 +76,7 @@ def tasks_of(plan: Plan, run_id: str, plugins: Sequence[Path] = ()) -> list[Task
             plugins=tuple(str(file.resolve()) for file in plugins),
             threads=os.environ.get(THREADS),
         )
-        for repetition in range(plan.repetitions)
+        for repetition in range(most)
         for spec in plan.workloads
     ]
 

@@ -15,7 +15,7 @@ from bench.api.finished import Run
 from bench.api.keeping import Keeping
 from bench.causes import Unfinished, one_line
 from bench.spec import BASELINE
-from harness.heats.sweep import check_trains_alike, command
+from harness.heats.sweep import check_trains_alike, command, wanted
 from harness.preparation.prepared import Prepared
 from harness.record import Machine, Record, Status
 from results import store
@@ -39,7 +39,7 @@ def measure(
     say: Callable[[str], object] = print,
 ) -> Run:
     """Carry out the plan's least repetitions on the engine's machines into the folder, with what was measured there
-    before, and render the report. `on` is what the engine is called, for who goes on.
+    before, once more what was disturbed, and render the report. `on` is what the engine is called, for who goes on.
 
     Raises ValueError where what was measured before is another training, and Unfinished if it is interrupted, if heats
     are lost, or if the folder cannot be written.
@@ -51,33 +51,48 @@ def measure(
             raise ValueError(f"the run was begun with other versions of its packages ({differs}): start a new run")
     keeping = Keeping(folder=folder, plan=prepared.plan, machine=prepared.machine, there=there, on=on)
     keeping.begin()
-    tasks = [task for task in tasks_of(prepared.plan, folder.name, plugins) if _missing(task, prepared, finished)]
-    say(f"{len(tasks)} heats, each on a machine that is idle")
     lost: list[str] = []
+    handed_out: set[str] = set()
+
+    def due() -> list[Task]:
+        """What is lost is not tried again before somebody has looked."""
+        every = tasks_of(prepared.plan, folder.name, plugins, most=2 * prepared.plan.repetitions)
+        found = [task for task in every if task.name not in handed_out and _missing(task, prepared, finished)]
+        handed_out.update(task.name for task in found)
+        return found
+
     with keeping.unfinished():
-        for index, outcome in engine(tasks):
-            task = tasks[index]
-            kept = outcome if isinstance(outcome, Lost) else _kept(outcome, task, prepared, folder, finished)
-            if isinstance(kept, Lost):
-                lost.append(kept.reason)
-                say(f"{task.name} is lost: {kept.reason}")
-                continue
-            finished += kept
-            say(f"{task.name}: {len(kept)} arms on machine {kept[0].machine_id}")
-            if there:
-                there.sync()
+        tasks = due()
+        say(f"{len(tasks)} heats, each on a machine that is idle")
+        while tasks:
+            for index, outcome in engine(tasks):
+                task = tasks[index]
+                kept = outcome if isinstance(outcome, Lost) else _kept(outcome, task, prepared, folder, finished)
+                if isinstance(kept, Lost):
+                    lost.append(kept.reason)
+                    say(f"{task.name} is lost: {kept.reason}")
+                    continue
+                finished += kept
+                say(f"{task.name}: {len(kept)} arms on machine {kept[0].machine_id}")
+                if there:
+                    there.sync()
+            tasks = due()
+            if tasks:
+                say(f"measured once more, because it was disturbed: {', '.join(task.workload for task in tasks)}")
         made = keeping.end() if finished else None
     if lost:
         shown = f"; the report of the others: {folder / 'report.html'}" if made else ""
-        told = f"{len(lost)} of {len(tasks)} heats are lost, the last because {lost[-1]}{shown}; {keeping.go_on}"
+        told = f"{len(lost)} of {len(handed_out)} heats are lost, the last because {lost[-1]}{shown}; {keeping.go_on}"
         raise Unfinished(told, folder, interrupted=False)
     return made or Run(folder)
 
 
 def _missing(task: Task, prepared: Prepared, finished: Sequence[Record]) -> set[str]:
-    """The arms of a heat that are not measured yet: what has failed once is not tried again."""
+    """The arms of a heat that is to be and are not measured yet: what has failed once is not tried again."""
     entry = next(entry for entry in prepared.entries if entry.spec.name == task.workload)
     own = [record for record in finished if record.workload == task.workload]
+    if task.repetition >= wanted(prepared.plan, own):
+        return set()
     known = {record.techniques for record in own if record.repetition == task.repetition or record.status != Status.OK}
     return {trial.label for trial in prepared.trials(entry)} - known
 

@@ -123,7 +123,7 @@ def test_what_is_lost_is_told_with_its_reason_and_measured_when_it_goes_on(
 
 
 def test_submitit_runs_the_same_tasks(prepared: Prepared, tmp_path: Path) -> None:
-    (task, *_) = tasks_of(prepared.plan, "run")
+    (task,) = tasks_of(prepared.plan, "run", most=1)
     ((index, outcome),) = slurm.engine(tmp_path, cluster="local")([task])
     assert index == 0 and isinstance(outcome, Measured) and outcome.content[:4] == b"PAR1"
 
@@ -150,6 +150,33 @@ def test_what_others_have_measured_is_not_mixed_in(prepared: Prepared, tmp_path:
     assert not store.has_records(tmp_path / "run")
 
 
+def test_what_was_disturbed_is_measured_once_more(prepared: Prepared, tmp_path: Path) -> None:
+    (first, _) = tasks_of(prepared.plan, "run", most=2)
+    records = [store.from_row(row) for row in store.parse(heats.measure_here(first).content, "a heat").to_pylist()]
+
+    def measured(*, disturbed: bool) -> Measured:
+        """That heat, whatever else went on on this machine."""
+        told = [dataclasses.replace(item, disturbed=disturbed and item.status is Status.OK) for item in records]
+        folder = tmp_path / f"disturbed-{disturbed}"
+        file = store.write_whole(told, folder, machine=prepared.machine, plan=prepared.plan)
+        return Measured(host="there", content=file.read_bytes(), log="")
+
+    heat = {disturbed: measured(disturbed=disturbed) for disturbed in (True, False)}
+
+    def busy_at_first(tasks: Sequence[Task]) -> Iterator[tuple[int, Measured | Lost]]:
+        for index, task in enumerate(tasks):
+            yield index, heat[task.repetition == 0]
+
+    said: list[str] = []
+    run = leading.measure(busy_at_first, prepared, tmp_path / "run", on="auto", say=said.append)
+    found = {item.repetition: item.disturbed for item in run.records if item.status is Status.OK}
+    assert found == {0: True, 1: False, 2: False}
+    assert [line for line in said if "once more" in line] == ["measured once more, because it was disturbed: gpt2/nano"]
+    # Going on finds nothing left to do.
+    leading.measure(busy_at_first, prepared, run.folder, on="auto", say=said.append)
+    assert said[-1].startswith("0 heats")
+
+
 def test_what_is_no_cluster_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"--on 'hadoop' is no cluster: give ray://HOST:PORT, auto"):
         leading.engine("hadoop", tmp_path)
@@ -161,7 +188,7 @@ def test_without_slurm_it_is_said(tmp_path: Path) -> None:
 
 
 def test_a_task_is_plain_data(prepared: Prepared) -> None:
-    for task in tasks_of(prepared.plan, "run"):
+    for task in tasks_of(prepared.plan, "run", most=2):
         assert json.loads(json.dumps(task.plan)) == task.plan
         made = Plan.from_json(task.plan)
         assert (len(made.workloads), made.repetitions) == (1, 1)
