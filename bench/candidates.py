@@ -19,9 +19,17 @@ FIRST = ("compile", "ddp_2", "accumulate_2", "workers_2")
 
 
 FOR_OTHER_ENDS = frozenset(
-    {"checkpoint_activations", "checkpoint_selective", "qat_int4", "qat_int8", "schedule_constant"}
+    {
+        "checkpoint_activations",
+        "checkpoint_selective",
+        "early_stopping_3",
+        "qat_int4",
+        "qat_int8",
+        "schedule_constant",
+    }
 )
-"""They cost time, for memory or for accuracy once the model is served, or are nothing but a cost that is measured."""
+"""They cost time, for memory or for accuracy once the model is served, are nothing but a cost that is measured, or are
+the baseline until it ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

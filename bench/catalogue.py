@@ -59,7 +59,7 @@ def check(compositions: Iterable[tuple[str, ...]], plan: str | None = None, mode
 
     for model in models:
         family, _, size = model.partition("/")
-        sizes = _sizes()
+        sizes = _sizes() if size else []
         if size and model not in sizes and any(name.startswith(f"{family}/") for name in sizes):
             near = difflib.get_close_matches(model, sizes, n=1)
             hint = f"did you mean {near[0]}?" if near else "see `trainpace list models`"

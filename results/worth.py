@@ -72,7 +72,8 @@ class Found:
     """What came of one arm. `rate` is its learning rate over the workload's, the best of those `rates` that were tried;
     `at_edge`: a rate beyond those may be better. `learns_alike`: its certificate is the baseline's, so that only its
     pace was compared. `updates` is None where no training reached the loss; `final_loss` and `final_scores` are those
-    after as many updates as every training has, or where it ended by itself, half of them after `stopped_after`."""
+    after as many updates as every training has, or where it ended by itself: `stopped` trainings did, the median of
+    them after `stopped_after` updates."""
 
     techniques: str
     seeds: int
@@ -84,6 +85,7 @@ class Found:
     updates: float | None
     final_loss: float | None
     final_scores: Mapping[str, float]
+    stopped: int
     stopped_after: float | None
     updates_ratio: Ratio
     step_ratio: Ratio
@@ -256,7 +258,7 @@ def found(
     rate = best_rate(tuned, source)
     updates = statistics.median(reached) if reached else None
     stopped = [item.stopped_after for item in own if item.stopped_after]
-    ends = [loss_after(item, item.stopped_after or item.asked.updates) for item in own]
+    ends = [loss_after(item, min(item.stopped_after or item.asked.updates, item.asked.updates)) for item in own]
     losses = [loss for loss in ends if loss is not None]
     return Found(
         techniques=label,
@@ -269,6 +271,7 @@ def found(
         updates=updates,
         final_loss=statistics.median(losses) if losses else None,
         final_scores=_median_scores(own),
+        stopped=len(stopped),
         stopped_after=statistics.median(stopped) if stopped else None,
         updates_ratio=Ratio() if cheated else updates_ratio,
         step_ratio=step_ratio,

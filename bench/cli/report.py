@@ -15,7 +15,7 @@ def report(
     runs: Annotated[list[Path], typer.Argument(parser=kept, metavar=KEPT, help="Finished runs.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="The HTML file; default: report.html in the run, of several report-of-N.html in the first."),
+        typer.Option(help="The HTML file; default: report.html in the run, of several report-with-OTHERS.html there."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Put runs of different machines or data together.")] = False,
 ) -> None:
@@ -30,7 +30,14 @@ def report(
         differences = incomparable([summaries.summary(folder).conditions for folder in runs], as_one=True)
         if differences and not force:
             raise ValueError(f"{'; '.join(differences)}: use --force to put them together all the same")
-        # The first run keeps its own page.
-        page = out or runs[0] / ("report.html" if len(runs) == 1 else f"report-of-{len(runs)}.html")
+        page = out or _page(runs)
         page.write_text(page_of(runs), encoding="utf-8")
     typer.echo(f"report: {page}{f', of {len(runs)} runs as one' if len(runs) > 1 else ''}")
+
+
+def _page(runs: list[Path]) -> Path:
+    """In the first run, which keeps its own page."""
+    if len(runs) == 1:
+        return runs[0] / "report.html"
+    more = f"-and-{len(runs) - 2}-more" if len(runs) > 2 else ""
+    return runs[0] / f"report-with-{runs[1].name}{more}.html"

@@ -99,10 +99,7 @@ def together(codes: tuple[Code, ...]) -> Code:
     made = PLAIN
     for code in codes:
         joined: dict[str, Any] = {
-            # Two may need the same function.
-            name: tuple(dict.fromkeys((*getattr(made, name), *getattr(code, name))))
-            if name in ("imports", "functions")
-            else (*getattr(made, name), *getattr(code, name))
+            name: (*getattr(made, name), *getattr(code, name))
             for name in (
                 "imports",
                 "functions",

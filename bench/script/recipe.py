@@ -54,17 +54,17 @@ def script(
     import jinja2
 
     found = compose(techniques)
-    unknown = [item.name for item in found if item.code is None]
+    codes = [(item, item.code) for item in found if item.code]
+    unknown = [item.name for item in found if not item.code]
     if unknown:
         raise Unwritten(f"how {' and '.join(unknown)} is written by hand is not known here")
     if spec.phase is not Phase.PRETRAIN:
         raise Unwritten(f"there are scripts for pretraining alone, and this is {spec.phase}")
-    model, data = model_code(workload, spec, device), data_code(workload)
-    code = model.layers.written(together(tuple(item.code for item in found if item.code)))
-    for item in found:
-        beside = [other.name for other in found if item.code and {other.name, other.family} & item.code.apart]
-        if beside:
+    for item, parts in codes:
+        if beside := [other.name for other in found if {other.name, other.family} & parts.apart]:
             raise Unwritten(f"what {item.name} is beside {' and '.join(beside)} is not known here")
+    model, data = model_code(workload, spec, device), data_code(workload)
+    code = model.layers.written(together(tuple(parts for _, parts in codes)))
     if others := _at_the_update(code):
         own = next(item.name for item in found if item.code and item.code.update is not None)
         raise Unwritten(f"what {own} is beside {others} is not known here")
@@ -91,6 +91,8 @@ def script(
         data=data,
         code=code,
         copies=copies,
+        # Another thread than the one that chose the device may copy.
+        place='f"{DEVICE}:{RANK}"' if code.ranks and device != "cpu" else "DEVICE",
         first=(*_ranks_meet(code, device), *code.first),
         scaler=("scaler = torch.amp.GradScaler(DEVICE)",) if code.scaler else (),
         loader=call("loader = DataLoader(", ["samples", "batch_sampler=shuffled(len(samples))", *named(code.loader)]),
@@ -209,6 +211,7 @@ def _elsewhere(workload: Workload, techniques: Sequence[str], plain: Mapping[str
 def _by_itself(code: Code, workload: Workload) -> Code:
     """The code with what the script would have around it written out."""
     filled = code.filled("{parameters}", PLAIN.parameters).filled("LEARNING_RATE", workload.learning_rate)
+    filled = filled.filled("0.0 if check else ", "")
     needs_layers = code.linear or any("{blocks}" in line for line in code.model)
     return layers(workload).written(filled) if needs_layers else filled
 

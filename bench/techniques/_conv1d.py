@@ -10,7 +10,7 @@ from torch import nn
 
 LINEAR_LAYERS = (
     "layers = {layer for layer in model.modules() if type(layer) is torch.nn.Linear}",
-    "layers.remove(model.get_output_embeddings())",
+    "layers.discard(model.get_output_embeddings())",
 )
 
 

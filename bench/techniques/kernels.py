@@ -62,8 +62,8 @@ def chunked_loss(hidden, head, labels):
     \"""The mean loss of each next token, one chunk of tokens at a time.\"""
     following = torch.nn.functional.pad(labels, (0, 1), value=-100)[..., 1:].reshape(-1)
     tensors = [hidden.reshape(-1, hidden.shape[-1]), head.weight, head.bias]
-    if torch.is_autocast_enabled(DEVICE):
-        kind = torch.get_autocast_dtype(DEVICE)
+    if torch.is_autocast_enabled(hidden.device.type):
+        kind = torch.get_autocast_dtype(hidden.device.type)
         tensors = [None if item is None else item.to(kind) for item in tensors]
     flat, weight, bias = tensors
     options = torch.nn.LinearCrossEntropyOptions()

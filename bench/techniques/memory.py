@@ -138,8 +138,9 @@ def _update(part: Optimizer, parameter: Tensor) -> None:
         functions=(UPDATED_AT_ONCE,),
         optimizer=(
             "for parameter in {parameters}:",
-            "    own = torch.optim.AdamW([parameter], lr=LEARNING_RATE)",
-            "    parameter.register_post_accumulate_grad_hook(partial(update_at_once, own))",
+            "    if parameter.requires_grad:",
+            "        own = torch.optim.AdamW([parameter], lr=LEARNING_RATE)",
+            "        parameter.register_post_accumulate_grad_hook(partial(update_at_once, own))",
         ),
         imports=("from functools import partial",),
         update=(),

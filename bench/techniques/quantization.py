@@ -27,12 +27,14 @@ def _written(*lines: str, imports: tuple[str, ...], multiple: int = 1) -> Code:
 
 
 def _qat(weights: str, granularity: str, size: str, multiple: int = 1) -> Code:
+    served_as = f"weight_dtype=torch.{weights}, weight_granularity={granularity}({size})"
+    kinds = f"Int8DynamicActivationIntxWeightConfig, {granularity}"
     return _written(
-        "config = Int8DynamicActivationIntxWeightConfig("
-        f"weight_dtype=torch.{weights}, weight_granularity={granularity}({size}))",
-        QUANTIZE.replace("config", 'QATConfig(config, step="prepare")'),
+        f"served_as = Int8DynamicActivationIntxWeightConfig({served_as})",
+        'config = QATConfig(served_as, step="prepare")',
+        QUANTIZE,
         imports=(
-            f"from torchao.quantization import Int8DynamicActivationIntxWeightConfig, {granularity}, quantize_",
+            f"from torchao.quantization import {kinds}, quantize_",
             "from torchao.quantization.qat import QATConfig",
         ),
         multiple=multiple,

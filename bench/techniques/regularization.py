@@ -43,6 +43,6 @@ def dropout(setup: TrainingSetup, percent: int) -> TrainingSetup:
 def early_stopping(setup: TrainingSetup, evaluations: int) -> TrainingSetup:
     """Training ends once {value} evaluations in a row have found no lower held-out loss; its steps are the baseline's.
 
-    `trainpace worth` and `trainpace day` evaluate, and tell what that saves and what it costs.
+    `trainpace worth` evaluates, and tells what that saves and what it costs. A day has `--patience`.
     """
     return replace(setup, patience=evaluations)

@@ -84,7 +84,7 @@ def zero_1(setup: TrainingSetup) -> TrainingSetup:
         ),
         ranks=(
             "mesh = init_device_mesh(DEVICE, (RANKS,))",
-            "for block in {blocks}:",
+            "for block in dict.fromkeys({blocks}):",
             "    fully_shard(block, mesh=mesh)",
             "fully_shard(model, mesh=mesh)",
         ),

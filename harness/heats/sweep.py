@@ -54,7 +54,7 @@ class Progress:
     total: int
 
 
-def wanted(plan: Plan, records: Sequence[Record]) -> int:
+def repetitions_wanted(plan: Plan, records: Sequence[Record]) -> int:
     """How many repetitions there are to be of a workload with these records: the least, and one for each that was
     disturbed, up to as many again; but no more where all were disturbed."""
     taken = {record.repetition for record in records if record.measurement.round_index}
@@ -128,7 +128,7 @@ class Sweep:
                 self._toolchain = toolchain.learn(self._prepared, fork_server)
             entries = self._prepared.entries
             for repetition in itertools.count():
-                wanting = [entry for entry in entries if repetition < wanted(self._plan, self._of(entry.spec.name))]
+                wanting = [entry for entry in entries if repetition < self._wanted(entry)]
                 if not wanting:
                     break
                 for index, entry in enumerate(wanting):
@@ -147,6 +147,9 @@ class Sweep:
                     return
                 entry, trials = chosen
                 self._heat(entry, trials, self._repetitions_of(entry), left_s)
+
+    def _wanted(self, entry: Entry) -> int:
+        return repetitions_wanted(self._plan, self._of(entry.spec.name))
 
     def _left_s(self, started: float) -> float:
         """Seconds of the budget that are left; infinite where there is none."""

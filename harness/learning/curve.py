@@ -64,9 +64,12 @@ class Training:
 
     @property
     def stopped_after(self) -> int | None:
-        """The updates after which it ended by itself, before those that were asked for."""
-        is_short = self.status is Status.OK and self.updates and self.updates[-1] < self.asked.updates
-        return self.updates[-1] if is_short else None
+        """The updates after which it ended by itself, before it had all that it might take, or the loss."""
+        if self.status is not Status.OK or not self.updates or self.updates[-1] >= self.asked.most_updates:
+            return None
+        until = self.asked.until_loss
+        is_there = until is not None and self.held_out_losses[-1] <= until
+        return None if is_there and self.updates[-1] >= self.asked.updates else self.updates[-1]
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -106,9 +106,7 @@ class LongTraining:
         begun_s = time.monotonic()
         process = self._fork_server.fork(self._request, 1)
         try:
-            built = self._call(process, "build")
-            if self._asked.patience is None:
-                self._asked = dataclasses.replace(self._asked, patience=built["patience"])
+            self._call(process, "build")
             if self.stand is None:
                 # What cannot be handed over is said before it is trained.
                 self._export(process)

@@ -74,7 +74,8 @@ class Trainings:
             shared = ranks(compose(asked.techniques), self._host)
             own = {"techniques": list(asked.techniques), "seed": asked.seed, "rate": asked.rate}
             process = self._fork_server.fork(self._request | own | {"replicas": shared.replicas}, shared.count)
-            patience = process.call({"do": "build"}, TIMEOUT_S)[0]["patience"]
+            # A checkout of trainpace itself may be an older one, that does not tell.
+            patience = process.call({"do": "build"}, TIMEOUT_S)[0].get("patience")
             curve.evaluate(process)
             course = Course(updates=asked.updates) if asked.on_course else None
             for until in _times(asked):

@@ -11,4 +11,4 @@ def quieten() -> None:
     # such a kernel and does not find it fails in its own words.
     logging.getLogger("torchao").addFilter(lambda record: not record.getMessage().startswith("Failed to load"))
     # torch tells the authors of torchao what they will have to change.
-    logging.getLogger("torch.utils._pytree").addFilter(lambda record: "is an Enum subclass" not in record.msg)
+    logging.getLogger("torch.utils._pytree").addFilter(lambda record: "is an Enum subclass" not in record.getMessage())

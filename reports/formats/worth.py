@@ -40,6 +40,7 @@ def _plain(answer: Answer, item: Found) -> dict[str, Any]:
         if item.final_loss is None or per_token is None
         else item.final_loss / math.log(2) / per_token,
         "final_scores": dict(item.final_scores),
+        "stopped": item.stopped,
         "stopped_after_updates": item.stopped_after,
         "learning_rate": item.rate,
         "learning_rate_at_edge": item.at_edge,

@@ -55,9 +55,8 @@ def sentence(item: Found, answer: Answer) -> str:
     said = _compared(item, answer)
     if item.stopped_after is None:
         return said
-    return (
-        f"{said} Trainings that ended by themselves did so after {item.stopped_after:g} updates, half of them before."
-    )
+    share = f"{item.stopped} of its {item.seeds} trainings"
+    return f"{said} {share} ended by themselves, the median of them after {item.stopped_after:g} updates."
 
 
 def _compared(item: Found, answer: Answer) -> str:
@@ -67,9 +66,10 @@ def _compared(item: Found, answer: Answer) -> str:
     if item.reason and not item.reached:
         return f"{item.techniques} was not compared: {item.reason}."
     if item.verdict is Worth.NEVER:
+        then = "where it ended" if item.stopped else f"when {answer.base} is there"
         return (
             f"{item.techniques} does not reach {target} in any of {item.seeds} trainings; its steps are "
-            f"{ratio(item.step_ratio)}x as long, and it is at {loss(item.final_loss)} when {answer.base} is there."
+            f"{ratio(item.step_ratio)}x as long, and it is at {loss(item.final_loss)} {then}."
         )
     if item.learns_alike:
         return (
@@ -91,6 +91,7 @@ def rows(answer: Answer) -> list[dict[str, str]]:
 
 def _row(item: Found, answer: Answer) -> dict[str, str]:
     is_baseline = item.techniques == answer.base
+    any_ended = any(other.stopped for other in answer.found)
     row = {
         "techniques": item.techniques,
         "time to the loss": "1" if is_baseline else ratio(item.time_ratio),
@@ -98,7 +99,7 @@ def _row(item: Found, answer: Answer) -> dict[str, str]:
         "step": "1" if is_baseline else ratio(item.step_ratio),
         "seconds": quantity.UNKNOWN if item.time_s is None else quantity.duration(item.time_s),
         "reached": f"{item.reached:.0%} of {item.seeds}",
-        "loss at equal updates": loss(item.final_loss),
+        "loss at the end" if any_ended else "loss at equal updates": loss(item.final_loss),
         "learning rate": quantity.UNKNOWN if item.rate is None else f"{item.rate:.3g}x",
         "verdict": "" if is_baseline else item.verdict.value,
     }

@@ -60,6 +60,10 @@ def test_a_training_that_ended_by_itself_is_told_from_one_that_failed() -> None:
     ended = dataclasses.replace(whole, updates=whole.updates[:7], held_out_losses=whole.held_out_losses[:7])
     assert (whole.stopped_after, ended.stopped_after) == (None, 300)
     assert dataclasses.replace(ended, status=Status.DIVERGED).stopped_after is None
+    # One that goes on to a loss ends there, or once it has given up.
+    for until, after in ((whole.held_out_losses[-1], None), (1.0, UPDATES)):
+        asked = dataclasses.replace(whole.asked, until_loss=until)
+        assert dataclasses.replace(whole, asked=asked).stopped_after == after
 
 
 def test_of_one_seed_the_training_that_went_on_counts() -> None:

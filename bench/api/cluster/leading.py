@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,7 +15,7 @@ from bench.api.finished import Run
 from bench.api.keeping import Keeping
 from bench.causes import Unfinished, one_line
 from bench.spec import BASELINE
-from harness.heats.sweep import check_trains_alike, command, wanted
+from harness.heats.sweep import check_trains_alike, command, repetitions_wanted
 from harness.preparation.prepared import Prepared
 from harness.record import Machine, Record, Status
 from results import store
@@ -65,7 +65,7 @@ def measure(
         tasks = due()
         say(f"{len(tasks)} heats, each on a machine that is idle")
         while tasks:
-            for index, outcome in engine(tasks):
+            for index, outcome in _outcomes(engine, tasks, is_needed=len(handed_out) == len(tasks)):
                 task = tasks[index]
                 kept = outcome if isinstance(outcome, Lost) else _kept(outcome, task, prepared, folder, finished)
                 if isinstance(kept, Lost):
@@ -78,7 +78,9 @@ def measure(
                     there.sync()
             tasks = due()
             if tasks:
-                say(f"measured once more, because it was disturbed: {', '.join(task.workload for task in tasks)}")
+                say(f"measured once more, because others were disturbed: {', '.join(task.name for task in tasks)}")
+                # Whatever becomes of the machines, there is a report of what was to be.
+                keeping.render()
         made = keeping.end() if finished else None
     if lost:
         shown = f"; the report of the others: {folder / 'report.html'}" if made else ""
@@ -87,11 +89,22 @@ def measure(
     return made or Run(folder)
 
 
+def _outcomes(engine: Engine, tasks: Sequence[Task], *, is_needed: bool) -> Iterator[tuple[int, Measured | Lost]]:
+    """What the engine makes of them. An engine that takes no more tasks is no reason to lose what there is, where they
+    are not needed."""
+    try:
+        yield from engine(tasks)
+    except ValueError as error:
+        if is_needed:
+            raise
+        yield 0, Lost(reason=one_line(str(error)))
+
+
 def _missing(task: Task, prepared: Prepared, finished: Sequence[Record]) -> set[str]:
     """The arms of a heat that is to be and are not measured yet: what has failed once is not tried again."""
     entry = next(entry for entry in prepared.entries if entry.spec.name == task.workload)
     own = [record for record in finished if record.workload == task.workload]
-    if task.repetition >= wanted(prepared.plan, own):
+    if task.repetition >= repetitions_wanted(prepared.plan, own):
         return set()
     known = {record.techniques for record in own if record.repetition == task.repetition or record.status != Status.OK}
     return {trial.label for trial in prepared.trials(entry)} - known

@@ -171,7 +171,9 @@ def test_what_was_disturbed_is_measured_once_more(prepared: Prepared, tmp_path: 
     run = leading.measure(busy_at_first, prepared, tmp_path / "run", on="auto", say=said.append)
     found = {item.repetition: item.disturbed for item in run.records if item.status is Status.OK}
     assert found == {0: True, 1: False, 2: False}
-    assert [line for line in said if "once more" in line] == ["measured once more, because it was disturbed: gpt2/nano"]
+    assert [line for line in said if "once more" in line] == [
+        "measured once more, because others were disturbed: gpt2/nano, repetition 3"
+    ]
     # Going on finds nothing left to do.
     leading.measure(busy_at_first, prepared, run.folder, on="auto", say=said.append)
     assert said[-1].startswith("0 heats")
