@@ -156,7 +156,11 @@ def test_what_was_disturbed_is_measured_once_more(prepared: Prepared, tmp_path: 
 
     def measured(*, disturbed: bool) -> Measured:
         """That heat, whatever else went on on this machine."""
-        told = [dataclasses.replace(item, disturbed=disturbed and item.status is Status.OK) for item in records]
+        causes = ["other processes took 0.9 cores"] if disturbed else []
+        told = [
+            dataclasses.replace(item, disturbed=disturbed and item.status is Status.OK, disturbances=causes)
+            for item in records
+        ]
         folder = tmp_path / f"disturbed-{disturbed}"
         file = store.write_whole(told, folder, machine=prepared.machine, plan=prepared.plan)
         return Measured(host="there", content=file.read_bytes(), log="")
