@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from bench.corpus import write_atomically
-from results import store
+from results import folders, store
 
 MANIFEST = "_manifest.json"
 """Readers of the folder pass over names that begin with an underscore."""
@@ -32,11 +32,8 @@ def compact(folder: Path) -> Path | None:
     # What is damaged stands for nothing.
     read = store.tables(folder)
     found = [file for file, _ in read]
-    _remove(
-        records,
-        [file for kind in ("part-", store.WHOLE) for file in records.glob(f"{kind}*.parquet") if file not in found],
-    )
-    parts = [file for file in found if file.name.startswith("part-")]
+    _remove(records, [Path(file) for file in folders.record_files(folder) if Path(file) not in found])
+    parts = [file for file in found if file.name.startswith(folders.PART)]
     if not parts and len(found) == 1:
         return None
     known = _manifest(records)
@@ -50,7 +47,7 @@ def compact(folder: Path) -> Path | None:
     machines = list({machine.machine_id: machine for table in tables for machine in store.machines_of(table)}.values())
     if len(machines) > 1:
         metadata[store.MACHINES] = json.dumps([dataclasses.asdict(machine) for machine in machines]).encode()
-    target = store.write_file(table.replace_schema_metadata(metadata), records, store.WHOLE)
+    target = store.write_file(table.replace_schema_metadata(metadata), records, folders.WHOLE)
     text = json.dumps({"file": target.name, "records": len(names), "sha256": checksums}, indent=1)
     write_atomically(records / MANIFEST, lambda name: Path(name).write_text(text, encoding="utf-8"))
     _remove(records, [file for file in found if file != target])

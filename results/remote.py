@@ -30,16 +30,6 @@ CONNECT_S, REQUEST_S, ATTEMPTS = 10, 60, 3
 """Patience with an object storage that does not answer."""
 
 
-def is_url(text: str) -> bool:
-    return "://" in text
-
-
-def here(text: str) -> Path:
-    """The folder of what is named by a path, or by a URL, whose records are then fetched. Raises OSError where that
-    fails, and ValueError for a URL that nothing knows."""
-    return Remote(text).pull() if is_url(text) else Path(text)
-
-
 class Remote:
     """A run, or a folder of runs, by its URL: `folder` is where it is on this machine."""
 

@@ -31,6 +31,7 @@ from bench import __version__, plain
 from bench.causes import DamagedRecords, one_line
 from bench.spec import Plan
 from harness.record import SCHEMA_VERSION, Machine, Measurement, Record, Status, WorkCertificate
+from results.folders import PART, WHOLE
 
 UNITS = {"_s": "s", "_bytes": "B", "_pct": "%", "_j": "J", "_w": "W", "_hz": "Hz", "_c": "degC", "_flops": "FLOP"}
 """What the end of a column's name says about its unit; it is also in the field's metadata."""
@@ -39,7 +40,7 @@ _ARROW = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string
 READABLE = 180
 """Letters of a part's name that say what it is of."""
 
-WHOLE, DIGITS = "run-", 16
+DIGITS = 16
 """What the name of a file with all records of a run begins with; and so many digits of its own checksum end each."""
 
 READABLE_VERSIONS = frozenset(map(str, range(1, SCHEMA_VERSION + 1)))
@@ -205,21 +206,7 @@ def part_name(record: Record) -> str:
     readable = readable[:READABLE]
     digest = hashlib.sha256(identity.encode()).hexdigest()[:6]
     copy = f"-copy{record.copy}" if record.copy else ""
-    return f"part-{readable}-{digest}-{record.heat_part}-{record.repetition}{copy}"
-
-
-def has_records(folder: Path) -> bool:
-    return any(any((folder / "records").glob(f"{kind}*.parquet")) for kind in ("part-", WHOLE))
-
-
-def runs_in(folder: Path) -> list[Path]:
-    """The folder itself if it is a run, or else the runs that lie in it. Raises ValueError where there is none."""
-    if has_records(folder):
-        return [folder]
-    found = sorted(item for item in folder.iterdir() if has_records(item)) if folder.is_dir() else []
-    if not found:
-        raise ValueError(f"no run lies in {str(folder)!r}: give folders that `trainpace run` has made")
-    return found
+    return f"{PART}{readable}-{digest}-{record.heat_part}-{record.repetition}{copy}"
 
 
 def join(runs: Sequence[Sequence[Record]]) -> list[Record]:
@@ -242,7 +229,7 @@ def files(folder: Path, without: Collection[Path] = ()) -> list[Path]:
         if not whole[file] <= known:
             known |= whole[file]
             found.append(file)
-    parts = (part for part in (folder / "records").glob("part-*.parquet") if part not in without)
+    parts = (part for part in (folder / "records").glob(f"{PART}*.parquet") if part not in without)
     found += sorted(part for part in parts if unchecked(part.name) not in known)
     if not found:
         raise ValueError(

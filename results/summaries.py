@@ -20,6 +20,7 @@ from bench import plain
 from bench.causes import DamagedRecords
 from bench.corpus import cache_folder, write_atomically
 from harness.record import Machine, Record
+from results.folders import record_files
 from results.summary import Conditions, Summary
 from results.summary import summary as of
 
@@ -96,7 +97,7 @@ def _kept() -> Path:
 def _identity(folder: Path) -> str:
     """Of the files that hold a run's records."""
     found = []
-    for file in sorted((folder / "records").glob("*.parquet")):
+    for file in record_files(folder):
         status = file.stat()
         found.append((file.name, status.st_size, status.st_mtime_ns))
     return hashlib.sha256(json.dumps([str(folder.resolve()), found]).encode()).hexdigest()[:32]

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from bench import __version__
 from harness.record import SCHEMA_VERSION, Measurement, Record
 from reports.text import listing
-from results import store
+from results import folders, store
 from tests import ROOT
 from tests.reports import synthetic
 
@@ -119,7 +119,7 @@ class Maker:
         for name, values in others.items():
             place = table.schema.get_field_index(name)
             table = table.set_column(place, table.schema.field(place), values)
-        return store.write_file(table.replace_schema_metadata(self._metadata), records, store.WHOLE)
+        return store.write_file(table.replace_schema_metadata(self._metadata), records, folders.WHOLE)
 
 
 def write_wide(folder: Path) -> Path:
@@ -136,7 +136,7 @@ def write_wide(folder: Path) -> Path:
     (folder / "records").mkdir(parents=True)
     rows = [store.to_row(item) for item in records]
     table = pa.Table.from_pylist(rows, schema=store.schema().with_metadata(metadata(records)))
-    store.write_file(table, folder / "records", store.WHOLE)
+    store.write_file(table, folder / "records", folders.WHOLE)
     return folder
 
 

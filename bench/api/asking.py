@@ -177,10 +177,11 @@ class Asking:
         seeds = range(self.question.seed, self.question.seed + self.question.seeds)
         # The baseline first: what it reaches is what all go on to.
         self._train("compared", [dataclasses.replace(asked[base], seed=seed) for seed in seeds if base in asked])
-        target = self._target()
+        target, took_s = self._target(), 0.0
         for number, seed in enumerate(seeds):
-            if target is None or (number >= LEAST_SEEDS and self._left_s() < 0):
+            if target is None or (number >= LEAST_SEEDS and self._left_s() < took_s):
                 return
+            begun_s = time.monotonic()
             done = {
                 item.asked.label
                 for item in self._compared()
@@ -188,6 +189,7 @@ class Asking:
             }
             due = [item for item in asked.values() if item.label not in done]
             self._train("compared", [dataclasses.replace(item, seed=seed, until_loss=target) for item in due])
+            took_s = time.monotonic() - begun_s
 
     @property
     def _base(self) -> str:

@@ -13,7 +13,7 @@ from bench.spec import BASELINE
 from harness.ab.checkout import Checkout
 from harness.ab.sides import Side
 from harness.ab.stored import Stored
-from results import store
+from results import folders, store
 
 Pair = tuple[str | None, str | None]
 """What is said of the base and of the head."""
@@ -36,7 +36,7 @@ def read(revisions: Pair, pythons: Pair, techniques: Compositions) -> Ends:
     for names in techniques:
         compose(names)
     stored = None
-    if revisions[0] and store.has_records(Path(revisions[0])):
+    if revisions[0] and folders.has_records(Path(revisions[0])):
         folder = Path(revisions[0])
         stored = Stored(
             name=str(folder),

@@ -12,7 +12,7 @@ from harness.preparation.prepared import TASK_TIMEOUT_S, Prepared
 from harness.processes.failures import ArmFailed
 from harness.processes.fork_server import ForkServer
 from reports.wording import ladder as wording
-from results import store
+from results import folders, store
 from results.ladder import Ladder
 
 
@@ -42,7 +42,7 @@ def _losses(folder: Path, techniques: tuple[str, ...]) -> list[float]:
     """The first losses of the recipe, of the longest replay that there was."""
     found: list[float] = []
     for heat in sorted((folder / "records").iterdir()):
-        for record in store.read(heat) if store.has_records(heat) else []:
+        for record in store.read(heat) if folders.has_records(heat) else []:
             names = set() if record.techniques == BASELINE else set(record.techniques.split("+"))
             losses = record.certificate.first_losses if record.certificate else None
             if names == set(techniques) and losses and len(losses) > len(found):

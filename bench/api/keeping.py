@@ -19,7 +19,8 @@ from bench.spec import Plan
 from harness.record import Machine, Record
 from results import store
 from results.compaction import compact
-from results.remote import Remote, is_url
+from results.folders import has_records, is_url
+from results.remote import Remote
 
 PLAN = "plan.json"
 
@@ -115,7 +116,7 @@ class Keeping:
             told = f"{unwritten(error)}; {kept if self.folder.exists() else gone}"
             raise Unfinished(told, self.folder, interrupted=False) from error
         except KeyboardInterrupt:
-            shown = f"; their report: {Run(self.folder).render()}" if store.has_records(self.folder) else ""
+            shown = f"; their report: {Run(self.folder).render()}" if has_records(self.folder) else ""
             with contextlib.suppress(OSError):
                 if self.there:
                     self.there.sync()

@@ -28,9 +28,9 @@ from harness.record import Record
 from harness.telemetry.driver import overlooked
 from reports.text import dry_run, hosts, predicted
 from reports.text.live import Live
-from results import store
+from results import folders, store
 from results.compare import most_telling
-from results.remote import Remote, here
+from results.remote import Remote
 
 
 def run(
@@ -73,7 +73,7 @@ def run(
     if resume is not None and (plan != "quick" or device or overrides != Overrides()):
         raise ValueError("resume takes its plan from the run: leave out the plan and all that shapes it")
     files = [Path(file) for file in plugins]
-    earlier = None if resume is None else here(str(resume))
+    earlier = None if resume is None else folders.here(str(resume))
     with prepared(plan, overrides, device=device, plugins=files, resume=earlier) as (fork_server, made):
         folder, there = place(out, made.plan.name, resume)
         if on is not None:
@@ -156,7 +156,7 @@ def measure(
 
     Raises Unfinished if it is interrupted, or if the folder cannot be written.
     """
-    finished = store.read(folder) if store.has_records(folder) else []
+    finished = store.read(folder) if folders.has_records(folder) else []
     if finished:
         check_resumable(prepared, finished, store.read_machine(folder))
     keeping = Keeping(folder=folder, plan=prepared.plan, machine=prepared.machine, there=there)

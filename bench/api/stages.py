@@ -20,7 +20,7 @@ from harness.preparation.prepared import Prepared
 from harness.processes.fork_server import ForkServer
 from harness.record import Record
 from reports.text.live import Live
-from results import store
+from results import folders, store
 from results.compare import blocks
 from results.contrasts import Block
 
@@ -131,7 +131,7 @@ class Stages:
         long for the time that there is."""
         folder = self.folder / "records" / stage
         folder.mkdir(parents=True, exist_ok=True)
-        finished = store.read(folder) if store.has_records(folder) else []
+        finished = store.read(folder) if folders.has_records(folder) else []
         done = folder / "done.json"
         if done.exists():
             self.measured[stage] = finished

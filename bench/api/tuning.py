@@ -27,8 +27,8 @@ from harness.processes.fork_server import ForkServer
 from harness.telemetry.gpus import Gpus
 from reports.page import ladder as page
 from reports.text import ladder as text
+from results import folders
 from results import ladder as ladders
-from results import store
 from results.ladder import Ladder
 
 
@@ -180,7 +180,7 @@ class Tuned:
         ladders.write(self.ladder, self.folder / "recipe.json")
         (self.folder / "report.html").write_text(page.render(self.ladder), encoding="utf-8")
         for heat in sorted((self.folder / "records").iterdir()):
-            if store.has_records(heat):
+            if folders.has_records(heat):
                 Run(heat).render()
 
     def __repr__(self) -> str:

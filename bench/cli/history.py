@@ -24,12 +24,13 @@ def history(
     """Draw each workload's pace over time relative to a reference, and nominate changes."""
     from reports.page import history as page
     from reports.wording.printable import printable
-    from results import store, summaries
+    from results import summaries
+    from results.folders import runs_in
     from results.history import history as paces
     from results.summary import incomparable
 
     with usage_errors():
-        loaded = [summaries.summary(folder) for given in runs for folder in store.runs_in(given)]
+        loaded = [summaries.summary(folder) for given in runs for folder in runs_in(given)]
         differences = incomparable([run.conditions for run in loaded])
         if differences and not force:
             raise ValueError(f"{'; '.join(differences)}: use --force to put them together all the same")

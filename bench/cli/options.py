@@ -17,6 +17,7 @@ import typer
 from bench import catalogue
 from bench.cli.console import usage_errors
 from bench.spec import Overrides, Phase, WorkloadSpec
+from results import folders
 
 
 class Device(StrEnum):
@@ -33,10 +34,8 @@ class Format(StrEnum):
 
 def kept(text: str) -> Path:
     """The folder of a run, or of runs: a path, or a URL, from which records are fetched."""
-    from results import remote
-
     with usage_errors():
-        return remote.here(text)
+        return folders.here(text)
 
 
 KEPT = "RUN"

@@ -116,7 +116,7 @@ def run(
         from bench.api import keeping, runs
         from bench.api.cluster import leading
         from bench.cli import calibrating
-        from results import remote
+        from results.folders import here
 
         with runs.prepared(
             plan or "quick",
@@ -125,7 +125,7 @@ def run(
             plugins=workload.plugins,
             modules=calibrating.MODULES if calibrate else (),
             change=calibrating.rivals if calibrate else lambda plan: plan,
-            resume=None if resume is None else remote.here(resume),
+            resume=None if resume is None else here(resume),
             listening=spread.listening(),
         ) as (fork_server, prepared):
             if dry_run:

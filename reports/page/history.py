@@ -10,70 +10,17 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from bench.spec import BASELINE
-from reports.charts import canvas
-from reports.charts.chart import Chart
-from reports.charts.svg import Tip, inline
 from reports.page.templates import asset, environment
 from reports.wording import quantity
 from results.history import Nomination, Point, Series, runs_needed
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-_WIDTH, _LEFT, _TOP, _AREA_WIDTH, _AREA_HEIGHT, _BELOW = 560, 56, 12, 488, 150, 46
-_ROOM = 1.02
-_MOST_DATES = 6
-
-MOST_POINTS = 120
-"""Of runs that are points one by one, and can be pointed at; more are a line in a band."""
+    from reports.charts.chart import Chart
 
 MOST_CHARTS = 12
-"""Of arms that are drawn large: those of which a change is nominated come first. All are in the table."""
+"""Of arms that are drawn large. Of more arms only those are of which a change is nominated; all are in the table."""
 
 _SPARK_WIDTH, _SPARK_HEIGHT, _SPARK_POINTS = 160, 24, 160
-
-
-@canvas.styled
-def chart(series: Series, name: str) -> Chart:
-    """The time a token over the reference's, run by run, with a line before each run that is nominated."""
-    figure = canvas.sheet(_WIDTH, _TOP + _AREA_HEIGHT + _BELOW)
-    area = canvas.axes(figure, _LEFT, _TOP, _AREA_WIDTH, _AREA_HEIGHT)
-    area.grid(color=canvas.HAIR, linewidth=0.6, axis="y")
-    area.set_axisbelow(True)
-    points = series.points
-    bounds = [bound for point in points for bound in (point.ratio, point.low, point.high) if bound]
-    canvas.log_axis(area, "y", (min(bounds) / _ROOM, max(bounds) * _ROOM), lambda tick: f"{tick:g}x")
-    area.set_xlim(-0.5, len(points) - 0.5)
-    every = -(-len(points) // _MOST_DATES)
-    area.set_xticks(range(0, len(points), every))
-    area.set_xticklabels([point.started_at[:10] for point in points[::every]])
-    for nomination in series.nominations:
-        area.axvline(nomination.index - 0.5, color=canvas.SLOWER if nomination.factor > 1 else canvas.FASTER)
-    area.set_ylabel("time / reference's")
-    few = len(points) <= MOST_POINTS
-    if not few:
-        places = range(len(points))
-        low, high = zip(*((point.low or point.ratio, point.high or point.ratio) for point in points), strict=True)
-        area.fill_between(places, low, high, color=canvas.MUTED, alpha=0.4, linewidth=0)
-        area.plot(places, [point.ratio for point in points], color=canvas.INK, linewidth=0.8)
-    else:
-        _draw_points(area, points)
-    tips = {f"run-{index}": Tip(text=_tip(series, index)) for index in range(len(points))} if few else {}
-    label = f"Time a token of {series.workload} {series.techniques} over the reference's, run by run"
-    return Chart(svg=inline(figure, name, label, tips, focusable=True), note=" ".join(sentences(series)))
-
-
-def _draw_points(area: Axes, points: Sequence[Point]) -> None:
-    for index, point in enumerate(points):
-        if point.low is not None and point.high is not None:
-            area.plot([index, index], [point.low, point.high], color=canvas.MUTED, linewidth=1.4)
-        area.plot([index], [point.ratio], marker="o", markersize=5, color=canvas.INK)[0].set_gid(f"run-{index}")
-
-
-def _tip(series: Series, index: int) -> str:
-    point = series.points[index]
-    commit = f", commit {point.commit[:10]}" if point.commit else ""
-    return f"{point.run_id}{commit}: {quantity.ratio_interval(point.ratio, point.low, point.high)}"
 
 
 def answer(found: Sequence[Series]) -> list[str]:
@@ -116,7 +63,9 @@ def render(reference: str, found: Sequence[Series]) -> str:
     """The whole page."""
     template = environment().get_template("history.html.j2")
     drawn = sorted(found, key=lambda series: min((item.p for item in series.nominations), default=1.0))[:MOST_CHARTS]
-    charts = [(series, chart(series, f"history-{index}")) for index, series in enumerate(drawn)]
+    if len(found) > MOST_CHARTS:
+        drawn = [series for series in drawn if series.nominations]
+    charts = _charts(drawn) if drawn else []
     return template.render(
         style=Markup(asset("style.css")),
         reference=reference,
@@ -125,6 +74,14 @@ def render(reference: str, found: Sequence[Series]) -> str:
         rows=[_row(series) for series in found] if len(found) > MOST_CHARTS else [],
         figures=[(f"{series.workload}, {series.techniques}", Markup(made.svg), made.note) for series, made in charts],
     )
+
+
+def _charts(drawn: Sequence[Series]) -> list[tuple[Series, Chart]]:
+    from reports.charts.history import chart  # A page without charts is there before matplotlib is.
+
+    return [
+        (series, chart(series, f"history-{index}", " ".join(sentences(series)))) for index, series in enumerate(drawn)
+    ]
 
 
 def _row(series: Series) -> dict[str, object]:

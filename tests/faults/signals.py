@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from results import store
+from results import folders
 from tests.faults import Ground, fault
 from tests.faults.runs import GONE_S, command, finished, sound, started, whole
 
@@ -39,7 +39,7 @@ def ended_at_random(ground: Ground, number: signal.Signals) -> str:
                 assert not psutil.wait_procs(family, timeout=GONE_S)[1]
         made = sorted((ground.folder / "runs").glob("*/plan.json"))
         folder = made[-1].parent if made else None
-        if folder is not None and store.has_records(folder):
+        if folder is not None and folders.has_records(folder):
             sound(folder)
             if number is not signal.SIGKILL:
                 assert (folder / "report.html").exists()

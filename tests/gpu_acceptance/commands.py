@@ -13,6 +13,7 @@ from harness.record import Status
 from reports.wording.quantity import ratio_interval
 from results import calibration, store
 from results.decision import LOOKS, Verdict
+from results.folders import has_records
 from tests import ROOT
 from tests.gpu_acceptance.rows import failed, judged, not_run
 from tests.gpu_acceptance.stand import Stand
@@ -58,7 +59,7 @@ def smoke(stand: Stand) -> None:
     options = ("--device", stand.device, "--repetitions", "1", "--out", str(out))
     code, output = trainpace(stand, "run", "smoke", *options)
     folders = list(out.iterdir()) if out.exists() else []
-    if not folders or not store.has_records(folders[0]):
+    if not folders or not has_records(folders[0]):
         stand.tell(failed("smoke", _failure(code, output)))
         return
     records = store.read(folders[0])

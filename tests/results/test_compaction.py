@@ -14,7 +14,7 @@ import pytest
 from bench.causes import DamagedRecords
 from bench.spec import Plan, WorkloadSpec
 from harness.record import Record
-from results import store
+from results import folders, store
 from results.compaction import MANIFEST, compact
 from results.query import query
 from tests.samples import MACHINE, record
@@ -41,7 +41,7 @@ def test_a_run_in_one_file_is_the_run_in_its_parts(tmp_path: Path) -> None:
     assert (store.read_machine(tmp_path), store.read_plan(tmp_path)) == (MACHINE, PLAN)
     manifest = json.loads((tmp_path / "records" / MANIFEST).read_text())
     assert manifest == {"file": file.name, "records": 6, "sha256": checksums}
-    assert store.checksum(file.read_bytes()).startswith(file.stem.removeprefix(store.WHOLE))
+    assert store.checksum(file.read_bytes()).startswith(file.stem.removeprefix(folders.WHOLE))
     assert len(pd.read_parquet(tmp_path / "records")) == 6
     assert query("SELECT count(*) FROM arms", [tmp_path]).rows == [(6,)]
     # There is nothing left to do.
@@ -133,7 +133,7 @@ def test_parts_outlive_the_damage_of_what_they_were_put_into(tmp_path: Path, mon
         patch.setattr(Path, "unlink", killed)
         with pytest.raises(KeyboardInterrupt):
             compact(tmp_path)
-    (whole,) = (tmp_path / "records").glob(f"{store.WHOLE}*.parquet")
+    (whole,) = (tmp_path / "records").glob(f"{folders.WHOLE}*.parquet")
     content = whole.read_bytes()
     whole.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
     with pytest.warns(DamagedRecords):

@@ -18,7 +18,7 @@ from bench.spec import BASELINE
 from harness.heats.sweep import check_trains_alike, command, repetitions_wanted
 from harness.preparation.prepared import Prepared
 from harness.record import Machine, Record, Status
-from results import store
+from results import folders, store
 from results.remote import Remote
 
 
@@ -44,7 +44,7 @@ def measure(
     Raises ValueError where what was measured before is another training, and Unfinished if it is interrupted, if heats
     are lost, or if the folder cannot be written.
     """
-    finished = store.read(folder) if store.has_records(folder) else []
+    finished = store.read(folder) if folders.has_records(folder) else []
     if finished:
         check_trains_alike(prepared, finished)
         if differs := _other_packages(store.read_machine(folder), prepared.machine):

@@ -15,7 +15,7 @@ from bench.cli.app import app
 from bench.spec import WorkloadSpec
 from harness.ab import comparison
 from harness.heats import conformance
-from results import store
+from results import folders
 from results.online import Ledger
 from results.proposal import Proposal, Verdict
 from tests import ROOT
@@ -59,7 +59,7 @@ def test_a_change_is_judged_by_what_it_teaches_and_entered(judged: object, tmp_p
     assert slow.base_loss is not None and slow.head_loss is not None and slow.base_loss < slow.head_loss
     kept = json.loads((folder / "judge.json").read_text())
     assert kept["verdict"] == slow.verdict and kept["exit_code"] == slow.exit_code
-    assert all(store.has_records(folder / side) for side in ("base", "head"))
+    assert all(folders.has_records(folder / side) for side in ("base", "head"))
     assert len(list((folder / "head" / "trainings").glob("part-*.parquet"))) == 3
     ledger = Ledger.read(tmp_path / "ledger.json")
     assert [entry.kept for entry in ledger.entries] == [False] and ledger.next_seed == 3

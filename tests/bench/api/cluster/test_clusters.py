@@ -23,7 +23,7 @@ from bench.spec import Plan, WorkloadSpec
 from harness.preparation.prepared import Prepared, prepare, template
 from harness.processes.fork_server import ForkServer
 from harness.record import Status
-from results import store
+from results import folders, store
 from tests.conftest import LEAST
 
 pytestmark = pytest.mark.long
@@ -147,7 +147,7 @@ def test_what_others_have_measured_is_not_mixed_in(prepared: Prepared, tmp_path:
     with pytest.raises(Unfinished, match="2 of 2 heats are lost"):
         leading.measure(foreigners, prepared, tmp_path / "run", on="auto", say=said.append)
     assert "far trains another model, or on other data" in said[1]
-    assert not store.has_records(tmp_path / "run")
+    assert not folders.has_records(tmp_path / "run")
 
 
 def test_what_was_disturbed_is_measured_once_more(prepared: Prepared, tmp_path: Path) -> None:
