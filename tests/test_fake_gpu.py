@@ -203,6 +203,7 @@ def test_an_update_goes_as_far_as_torch_lets_it(corpus: Corpus, name: str, devic
     assert said in str(stopped.value.__cause__)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(BUILD != "cpu", reason="this build computes on fake GPUs")
 def test_a_build_for_the_cpu_ends_the_process_that_computes_on_a_fake_gpu() -> None:
     done = apart("", "cuda", Step.FORWARD)

@@ -216,6 +216,7 @@ def own_peek(setup):
 '''
 
 
+@pytest.mark.long
 def test_a_forecast_that_fails_is_the_row_of_its_arm(told: list[Row], tmp_path: Path) -> None:
     plugin = tmp_path / "peeks.py"
     plugin.write_text(PEEKS)

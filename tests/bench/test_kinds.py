@@ -48,7 +48,7 @@ def measured(sweep: Run, name: str, *techniques: str, phase: Phase = Phase.PRETR
         pytest.param("lightning_with_a_loader", ("compile",), marks=pytest.mark.long),
         ("lightning_with_a_data_module", ("accumulate_2",)),
         ("triple_of_torch", ("accumulate_2", "ddp_2")),
-        ("triple_of_ours", ("workers_2",)),
+        pytest.param("triple_of_ours", ("workers_2",), marks=pytest.mark.long),
         ("collated", ("accumulate_2", "ddp_2", "workers_2")),
         pytest.param("masking_collator", ("accumulate_2", "ddp_2", "workers_2"), marks=pytest.mark.long),
         ("weighted_sampler", ("accumulate_2", "ddp_2")),

@@ -164,7 +164,11 @@ def test_idle_techniques_make_an_empty_recipe(text_folder: Path, tmp_path: Path)
         (["--model", "gpt2/nano", "--technique", "amp_bf61"], "did you mean amp_bf16"),
         (["--model", "gpt2/nano", "--allow", "rule"], "allowed change 'rule' is unknown"),
         (["--model", "gpt2/nano", "--memory", "much"], "memory 'much'"),
-        (["--model", "gpt2/nano", "--objective", "energy"], "objective 'energy' is counted nowhere here"),
+        pytest.param(
+            ["--model", "gpt2/nano", "--objective", "energy"],
+            "objective 'energy' is counted nowhere here",
+            marks=pytest.mark.long,
+        ),
         (["--resume", "nowhere"], "has no tuning"),
         (["--resume", "nowhere", "--objective", "worth"], "leave out --model"),
         (["--resume", "nowhere", "--model", "gpt2/nano"], "leave out --model"),

@@ -150,7 +150,7 @@ def test_what_was_disturbed_is_kept_apart_and_is_no_base(tmp_path: Path) -> None
         ((*NANO, "--base", "no-such-ref"), "revision 'no-such-ref' is unknown"),
         ((*NANO, "--base-python", "/no/python"), "base python '/no/python' cannot be run"),
         ((*NANO, "--head-technique", "accumulat_4"), "did you mean accumulate_4"),
-        ((*NANO, "--head-technique", "largest_batch"), "has a batch of its own"),
+        pytest.param((*NANO, "--head-technique", "largest_batch"), "has a batch of its own", marks=pytest.mark.long),
         ((*NANO, "--head-technique", "tf32"), "head technique 'tf32' cannot run on gpt2/nano"),
         ((*NANO, "--head-technique", "fp32", "--tolerance", "0.5"), "tolerance 0.5 with harm 0.03"),
         ((*NANO, "--calibrate", "1", "--head-technique", "accumulate_4"), "leave out what is said of the head"),
@@ -166,6 +166,7 @@ def test_bad_input_is_one_line_and_exit_2(words: tuple[str, ...], says: str, tmp
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.long
 def test_environments_are_told_apart_by_the_packages_that_differ(tmp_path: Path) -> None:
     venv.create(tmp_path / "other")
     (packages,) = (tmp_path / "other").rglob("site-packages")

@@ -112,7 +112,7 @@ SCRIPTS = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.long) if name.startswith("trainer") else name for name in SCRIPTS]
+    "name", [name if name in ("loop", "lightning") else pytest.param(name, marks=pytest.mark.long) for name in SCRIPTS]
 )
 def test_what_it_writes_runs_at_once(name: str, sweep: Callable[..., tuple[Any, list[Record]]], tmp_path: Path) -> None:
     with contextlib.chdir(tmp_path):

@@ -110,6 +110,7 @@ def test_the_model_is_one_that_transformers_loads(train: Train, tmp_path: Path) 
     assert len(lasted.texts) == 3 and all(item.startswith("import os") for item in lasted.texts)
 
 
+@pytest.mark.long
 def test_it_ends_on_time(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever was thought at first: the course is laid anew for what there is time for, and ends at nothing."""
     monkeypatch.setattr(long_training, "POINTS", 12)

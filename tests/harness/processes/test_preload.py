@@ -69,6 +69,7 @@ def test_the_run_itself_stays_off_the_gpu(imported: Imported) -> None:
     assert seen["beyond_harmless"] == []
 
 
+@pytest.mark.long
 def test_a_plugin_sees_the_gpu_and_may_not_start_it(imported: Imported, tmp_path: Path) -> None:
     looks, starts = tmp_path / "looks.py", tmp_path / "starts.py"
     looks.write_text("import torch\nassert torch.cuda.is_available()\n")

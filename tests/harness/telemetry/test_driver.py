@@ -49,6 +49,7 @@ NAMES_NONE = (("run", "smoke"), ("gate", "--model", "gpt2/nano", "--head-techniq
 """Without CUDA torch passes over the driver, and whoever has a GPU is told."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", [NAMES_A_GPU, *(NAMES_NONE if is_built_for_cuda else ())])
 def test_every_run_says_so_in_one_line(old_driver: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
     done = trainpace(old_driver, *words, cwd=tmp_path)
