@@ -13,9 +13,9 @@ nox.options.sessions = ["tests", "lint", "typecheck"]
 
 CONSTRAINTS = ("--constraint", "constraints.txt")
 
-BESIDE = ("--numprocesses", str(min(4, 1 + (os.cpu_count() or 1))), "--dist", "loadfile", "--no-loadscope-reorder")
+BESIDE = ("--numprocesses", str(min(8, 2 + (os.cpu_count() or 1))), "--dist", "loadfile", "--no-loadscope-reorder")
 """Files of tests beside each other, in the order of tests/conftest.py and on one thread each: two processes that use
-every core wait for each other. There is one more than there are cores, because a test that starts others waits."""
+every core wait for each other. There are more than there are cores, because tests that start others wait for them."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 IN_BROWSER = "tests/reports/in_browser.py"
 

@@ -30,10 +30,11 @@ SAME_WAY = (
     "a smaller model",
     "half the batch, later",
     "missing in the base",
+    "NaN times",
 )
 """Readings that go the way of "steal time" and "a clock that is set", told apart by tests of conditions, and work that
-goes the way of "half the batch", "frozen parameters" and "renamed workload". The page of all mutants tries them whole.
-"""
+goes the way of "half the batch", "frozen parameters", "renamed workload" and "unequal counts". The page of all mutants
+tries them whole."""
 
 
 def lift(monkeypatch: pytest.MonkeyPatch, fault: str = "") -> None:

@@ -28,7 +28,7 @@ ANY_MODEL = {"optimizers", "low_bit_optimizers", "schedules", "accumulation", "b
 """Families that see parameters and batches alone: what one model shows of them, another does too."""
 
 ANY_GRAPH = {"compile_dynamic", "compile_max_autotune", "compile_reduce_overhead"}
-"""Ways of compiling that differ in what becomes of a graph: one model does again, and takes a minute for each."""
+"""Ways of compiling that differ in what becomes of a graph, of whatever model: a small one is compiled at once."""
 
 ANY_BUCKETS = {"ddp_bf16_hook", "ddp_bucket_mb_1", "ddp_bucket_mb_100", "ddp_bucket_view", "ddp_static_graph"}
 """Ways in which gradients travel, whatever model they are of."""
@@ -38,7 +38,6 @@ ANOTHER_VALUE = {"dropout_10", "dropout_20", "workers_4", "workers_2_prefetch_8"
 
 ONE_MODEL = {
     *(name for name in RUNNABLE if techniques()[name].family in ANY_MODEL),
-    *ANY_GRAPH,
     *ANY_BUCKETS,
     *ANOTHER_VALUE,
 }
@@ -47,13 +46,16 @@ ONE_MODEL = {
 EACH_SHAPE = {name for name in RUNNABLE if techniques()[name].family == "low_bit_optimizers"}
 """They compile their update for each shape of a parameter, a dozen in other models, and see nothing else of a model."""
 
+SMALL = EACH_SHAPE | (ANY_GRAPH & set(RUNNABLE))
+"""What is tried on a small model alone."""
+
 CASES = [
     (model, name)
     for model in conformance.MODELS
     for name in RUNNABLE
-    if name not in EACH_SHAPE and (model == conformance.MODELS[0] or name not in ONE_MODEL)
+    if name not in SMALL and (model == conformance.MODELS[0] or name not in ONE_MODEL)
 ]
-CASES += [(FEW_SHAPES, name) for name in sorted(EACH_SHAPE)]
+CASES += [(FEW_SHAPES, name) for name in sorted(SMALL)]
 
 REFUSED = {
     ("gpt2/nano", "flex_attention"): "has no backward pass",
@@ -91,7 +93,7 @@ def test_images_and_speech_are_trained_too_or_refused_with_a_reason(
 ) -> None:
     """Without what one model shows, and without compilation, which takes minutes here; what differs from text shows in
     the first updates."""
-    chosen = [name for name in RUNNABLE if name not in ONE_MODEL and techniques()[name].family != "compile"]
+    chosen = [name for name in RUNNABLE if name not in ONE_MODEL | SMALL and techniques()[name].family != "compile"]
     compositions = [composition(name) for name in chosen]
     found = conformance.run(compositions, fork_server, models=[model], batch=batch, sequence=None, protocol=LEAST)
     wrong = [finding for finding in found if not finding.passed]
