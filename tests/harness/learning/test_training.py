@@ -86,9 +86,7 @@ def test_a_model_of_two_halves_is_scored_by_what_it_writes(fork_server: ForkServ
         assert all(0 <= score <= 100 for score in training.scores.values())
 
 
-@pytest.mark.parametrize(
-    "names", [("accumulate_2",), ("ddp_2",), pytest.param(("compile",), marks=pytest.mark.long)], ids="+".join
-)
+@pytest.mark.parametrize("names", [("accumulate_2",), ("ddp_2",)], ids="+".join)
 def test_techniques_of_the_same_arithmetic_learn_the_same(
     fork_server: ForkServer, tmp_path: Path, names: tuple[str, ...]
 ) -> None:
