@@ -44,20 +44,14 @@ def losses(corpus: Corpus, *names: str) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize(
-    ("name", "asks_for_cuda_graphs"),
-    [
-        pytest.param("compile", False, marks=pytest.mark.long),
-        pytest.param("compile_max_autotune", True, marks=pytest.mark.long),
-    ],
-)
-def test_the_whole_model_is_one_graph(corpus: Corpus, name: str, asks_for_cuda_graphs: bool) -> None:
+@pytest.mark.long
+def test_the_whole_model_is_one_graph(corpus: Corpus) -> None:
     plain = losses(corpus)
-    assert losses(corpus, name) == pytest.approx(plain, rel=1e-4)
+    assert losses(corpus, "compile_max_autotune") == pytest.approx(plain, rel=1e-4)
     assert compilations() == 1
     facts = compile_facts()
-    # There are no such graphs on a CPU, and the compiler counts that it gave them up.
-    assert bool(facts.pop("cudagraph_skips")) == asks_for_cuda_graphs
+    # It asks for CUDA graphs. There are none on a CPU, and the compiler counts that it gave them up.
+    assert facts.pop("cudagraph_skips") > 0
     assert facts == {"graph_breaks": 0, "recompiles": 0}
 
 

@@ -22,19 +22,21 @@ SAME_WAY = (
     "a CPU quota",
     "a hot CPU",
     "a hot GPU",
+    "a clock that is set",
     "a clock that is slewed",
     "a machine that sleeps",
     "another clock",
     "half the sequence",
+    "half the batch, later",
     "one batch for ever",
     "a smaller model",
-    "half the batch, later",
-    "missing in the base",
+    "frozen parameters",
+    "NaN loss",
     "NaN times",
+    "missing in the base",
 )
-"""Readings that go the way of "steal time" and "a clock that is set", told apart by tests of conditions, and work that
-goes the way of "half the batch", "frozen parameters", "renamed workload" and "unequal counts". The page of all mutants
-tries them whole."""
+"""Readings that go the way of "steal time", told apart by tests of conditions, and work that goes the way of "half the
+batch", "unequal counts" and "renamed workload". The page of all mutants tries them whole."""
 
 
 def lift(monkeypatch: pytest.MonkeyPatch, fault: str = "") -> None:

@@ -30,8 +30,11 @@ ANY_MODEL = {
 }
 """Families that see parameters, gradients and batches alone: what one model shows of them, another does too."""
 
+ON_BOTH_BY_THEMSELVES = {"sharding", "pipeline"}
+"""Families that tests/bench/techniques/test_distributed.py tries on both models of text."""
+
 ANY_GRAPH = {"compile_dynamic", "compile_max_autotune", "compile_reduce_overhead"}
-"""Ways of compiling that differ in what becomes of a graph, of whatever model: a small one is compiled at once."""
+"""Ways of compiling that differ in what becomes of a graph. A small model is compiled at once."""
 
 ANOTHER_VALUE = {"dropout_10", "dropout_20"}
 """What is another technique with another number."""
@@ -52,7 +55,11 @@ CASES = [
     (model, name)
     for model in conformance.MODELS
     for name in RUNNABLE
-    if name not in SMALL and (model == conformance.MODELS[0] or name not in ONE_MODEL)
+    if name not in SMALL
+    and (
+        model == conformance.MODELS[0]
+        or (name not in ONE_MODEL and techniques()[name].family not in ON_BOTH_BY_THEMSELVES)
+    )
 ]
 CASES += [(FEW_SHAPES, name) for name in sorted(SMALL)]
 
