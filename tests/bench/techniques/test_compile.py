@@ -51,7 +51,7 @@ def test_the_whole_model_is_one_graph(corpus: Corpus) -> None:
     assert compilations() == 1
     facts = compile_facts()
     # It asks for CUDA graphs. There are none on a CPU, and the compiler counts that it gave them up.
-    assert facts.pop("cudagraph_skips") > 0
+    assert facts.pop("cudagraph_skips")
     assert facts == {"graph_breaks": 0, "recompiles": 0}
 
 
