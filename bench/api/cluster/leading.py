@@ -92,12 +92,15 @@ def measure(
 def _outcomes(engine: Engine, tasks: Sequence[Task], *, is_needed: bool) -> Iterator[tuple[int, Measured | Lost]]:
     """What the engine makes of them. An engine that takes no more tasks is no reason to lose what there is, where they
     are not needed."""
+    left = set(range(len(tasks)))
     try:
-        yield from engine(tasks)
+        for index, outcome in engine(tasks):
+            left.remove(index)
+            yield index, outcome
     except ValueError as error:
         if is_needed:
             raise
-        yield 0, Lost(reason=one_line(str(error)))
+        yield from ((index, Lost(reason=one_line(str(error)))) for index in sorted(left))
 
 
 def _missing(task: Task, prepared: Prepared, finished: Sequence[Record]) -> set[str]:

@@ -178,6 +178,14 @@ def test_what_was_disturbed_is_measured_once_more(prepared: Prepared, tmp_path: 
     assert [line for line in said if "once more" in line] == [
         "measured once more, because others were disturbed: gpt2/nano, repetition 3"
     ]
+
+    def takes_no_more(tasks: Sequence[Task]) -> Iterator[tuple[int, Measured | Lost]]:
+        if len(tasks) == 1:
+            raise ValueError("no machine is left")
+        yield from busy_at_first(tasks)
+
+    with pytest.raises(Unfinished, match=r"1 of 3 heats are lost, the last because no machine is left; the report"):
+        leading.measure(takes_no_more, prepared, tmp_path / "refused", on="auto", say=said.append)
     # Going on finds nothing left to do.
     leading.measure(busy_at_first, prepared, run.folder, on="auto", say=said.append)
     assert said[-1].startswith("0 heats")
