@@ -56,7 +56,7 @@ def planted_dear(setup: TrainingSetup) -> TrainingSetup:
     large = torch.ones(2000, 2000)
 
     def dear(model: nn.Module, batch: Batch) -> Tensor:
-        for _ in range(4):
+        for _ in range(8):
             large @ large
         return setup.loss(model, batch)
 
