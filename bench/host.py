@@ -24,6 +24,10 @@ def rival_bytes(device: str, known_bytes: float) -> float:
     return MEMORY_MARGIN[device] * (known_bytes + CONTEXT_BYTES[device])
 
 
+RANKS = (2, 4, 8, 16, 32, 64)
+"""How many there are where more and more of them are tried: up to eight hosts with eight GPUs each."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
     """What the machine offers to techniques and plans: `memory_bytes` is what is free of the device's memory.

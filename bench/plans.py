@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 
 from bench import plugins
-from bench.host import Host
+from bench.host import RANKS, Host
 from bench.registry import techniques
 from bench.spec import Overrides, Phase, Plan, Protocol, WorkloadSpec
 from bench.workload import families, parameter_count
@@ -39,6 +39,9 @@ CPU_PARAMETERS = 50_000_000
 
 PREDICTABLE_PARAMETERS = 200_000_000
 """Of larger ones it is not even predicted on a CPU how long a step takes: that takes seconds an operator."""
+
+SCALED_BATCH = 16
+"""Samples of an update over whose ranks is scaled, where those are not more."""
 
 
 COMMON = (
@@ -195,23 +198,29 @@ def crossover(host: Host) -> Plan:
 @plan
 def strong_scaling(host: Host) -> Plan:
     """The same global batch over 1, 2, 4 ... ranks: how much of each further device becomes speed."""
-    return _scaling(host, "strong_scaling", ())
+    counts = _counts(host)
+    # Each rank has a sample at the least.
+    return _scaling(host, "strong_scaling", [(f"ddp_{count}",) for count in counts], batch=max(SCALED_BATCH, *counts))
 
 
 @plan
 def weak_scaling(host: Host) -> Plan:
     """As many samples on every rank over 1, 2, 4 ... ranks: how much of each further device becomes throughput."""
-    return _scaling(host, "weak_scaling", ("batch_per_rank",))
+    compositions = [(f"ddp_{count}", "batch_per_rank") for count in _counts(host)]
+    return _scaling(host, "weak_scaling", compositions, batch=SCALED_BATCH)
 
 
-def _scaling(host: Host, name: str, beside: tuple[str, ...]) -> Plan:
-    counts = [count for count in (2, 4, 8) if count <= host.ranks]
+def _counts(host: Host) -> list[int]:
+    return [count for count in RANKS if count <= host.ranks]
+
+
+def _scaling(host: Host, name: str, compositions: Iterable[tuple[str, ...]], *, batch: int) -> Plan:
     sizes = ("mini",) if host.device == "cpu" else ("small", "mini")
-    models = _workloads(*(f"gpt2/{size}" for size in sizes), batch=16)
+    models = _workloads(*(f"gpt2/{size}" for size in sizes), batch=batch)
     return Plan(
         name=name,
         workloads=(host.fitting(models)[0],),
-        compositions=tuple((f"ddp_{count}", *beside) for count in counts),
+        compositions=tuple(compositions),
         device=host.device,
         repetitions=6,
         protocol=Protocol().on(host.device),

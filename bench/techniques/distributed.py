@@ -11,7 +11,7 @@ from typing import Any
 
 from torch.nn.parallel import DistributedDataParallel
 
-from bench.host import gpu
+from bench.host import RANKS, gpu
 from bench.registry import ALL, Change, Stage, technique
 from bench.script.code import Code
 from bench.setup import TrainingSetup
@@ -41,7 +41,7 @@ def data_parallel(setup: TrainingSetup, **options: Any) -> TrainingSetup:
 
 
 @distribute(
-    values=(2, 4, 8),
+    values=RANKS,
     ranks=int,
     source="https://arxiv.org/abs/2006.15704",
     code=_written(lightning={"strategy": "ddp", "devices": "{value}"}),

@@ -1,8 +1,10 @@
 """The named plans, and what a user may put in place of their parts."""
 
+import dataclasses
+
 import pytest
 
-from bench.composition import compose
+from bench.composition import compose, unmet
 from bench.host import Host
 from bench.plans import customise, known_plan, plans, sizes_of
 from bench.registry import techniques
@@ -63,3 +65,11 @@ def test_scaling_goes_up_to_the_devices_there_are() -> None:
     weak = known_plan("weak_scaling")(gpu_host(80 * GIB, gpus=4))
     assert strong.compositions == (("ddp_2",), ("ddp_4",))
     assert weak.compositions == (("ddp_2", "batch_per_rank"), ("ddp_4", "batch_per_rank"))
+    # Five hosts with eight GPUs each.
+    hosts = dataclasses.replace(gpu_host(80 * GIB, gpus=8), hosts=5, ranks_each=8)
+    strong, weak = (known_plan(name)(hosts) for name in ("strong_scaling", "weak_scaling"))
+    assert [names for (names,) in strong.compositions] == ["ddp_2", "ddp_4", "ddp_8", "ddp_16", "ddp_32"]
+    assert {unmet(compose(names), hosts) for names in (*strong.compositions, *weak.compositions)} == {None}
+    # A sample for each rank, where the batch is all ranks' together.
+    assert strong.workloads[0].batch == 32
+    assert weak.workloads[0].batch == 16

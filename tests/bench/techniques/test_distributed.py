@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor
 from bench.composition import compose, ranks, unmet
 from bench.corpus import Corpus
 from bench.dropout import set_dropout
-from bench.host import Host
+from bench.host import RANKS, Host
 from bench.resolve import resolve
 from bench.setup import TrainingSetup, baseline
 from bench.spec import Plan, WorkloadSpec
@@ -82,22 +82,22 @@ def test_four_ranks_do_the_same_work(sweep: Run, model: str) -> None:
     _assert_certified(records, ON_FOUR_RANKS, world_size=4)
 
 
-def test_eight_ranks_do_the_same_work(fork_server: ForkServer, text_folder: Path, tmp_path: Path) -> None:
-    spec = WorkloadSpec(model="gpt2/nano", batch=8, sequence=32, corpus=str(text_folder))
+def test_sixteen_ranks_do_the_same_work(fork_server: ForkServer, text_folder: Path, tmp_path: Path) -> None:
+    spec = WorkloadSpec(model="gpt2/nano", batch=16, sequence=32, corpus=str(text_folder))
     plan = Plan(
-        name="eight",
+        name="sixteen",
         workloads=(spec,),
-        compositions=(("ddp_8",),),
+        compositions=(("ddp_16",),),
         device="cpu",
         repetitions=1,
         protocol=conformance.PROTOCOL,
     )
     found = prepare(plan, fork_server)
     # A user's run with so few cores refuses them, because it would be slow; here nobody looks at the times.
-    ready = replace(found, host=replace(found.host, cores=4), unsupported={})
+    ready = replace(found, host=replace(found.host, cores=8), unsupported={})
     records: list[Record] = []
-    Sweep(ready, run_id="eight", keep=records.append, choose=lambda _: [], log=tmp_path / "log").run(fork_server)
-    _assert_certified(records, ("ddp_8",), world_size=8)
+    Sweep(ready, run_id="sixteen", keep=records.append, choose=lambda _: [], log=tmp_path / "log").run(fork_server)
+    _assert_certified(records, ("ddp_16",), world_size=16)
 
 
 @pytest.mark.long
@@ -111,7 +111,7 @@ def test_ranks_compose_with_what_changes_the_step(sweep: Run, name: str) -> None
 
 def test_ranks_are_as_many_as_the_name_says() -> None:
     here, large = Host(device="cpu", cores=2), Host(device="cuda", gpus=8, capability=(9, 0))
-    assert [ranks(compose([f"ddp_{count}"]), here).count for count in (2, 4, 8)] == [2, 4, 8]
+    assert [ranks(compose([f"ddp_{count}"]), here).count for count in RANKS] == list(RANKS)
     assert "needs 8 ranks" in str(unmet(compose(["ddp_8"]), here))
     assert ranks(compose(["fsdp2"]), large).count == 8
     assert ranks(compose(["pipeline_gpipe"]), large).replicas == 1
