@@ -75,19 +75,21 @@ def history(runs: Sequence[Summary], reference: str | None = None) -> tuple[str,
     """
     ordered = sorted(runs, key=lambda run: run.started_at)
     pinned = _pinned(ordered, reference)
-    found: dict[tuple[str, str], list[Summary]] = defaultdict(list)
-    for run in ordered:
+    pinned_moments = _Moments.of([run.paces[pinned][BASELINE] for run in ordered])
+    found: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for index, run in enumerate(ordered):
         for workload, techniques in ((workload, label) for workload, own in run.paces.items() for label in own):
             if (workload, techniques) != (pinned, BASELINE):
-                found[workload, techniques].append(run)
-    return pinned, [_series(*arm, own, pinned, arms=len(found)) for arm, own in found.items()]
+                found[workload, techniques].append(index)
+    return pinned, [
+        _series(*arm, [ordered[index] for index in own], pinned_moments.at(own), arms=len(found))
+        for arm, own in found.items()
+    ]
 
 
-def _series(workload: str, techniques: str, runs: Sequence[Summary], pinned: str, *, arms: int) -> Series:
-    own, reference = (
-        _Moments.of([run.paces[name][label] for run in runs])
-        for name, label in ((workload, techniques), (pinned, BASELINE))
-    )
+def _series(workload: str, techniques: str, runs: Sequence[Summary], reference: _Moments, *, arms: int) -> Series:
+    """One arm over the runs that have it; the reference's moments are of the same runs."""
+    own = _Moments.of([run.paces[workload][techniques] for run in runs])
     logs = own.mean - reference.mean
     low, high = _welch(own, reference)
     points = [
@@ -142,11 +144,15 @@ class _Moments:
     def of(cls, samples: Sequence[Sequence[float]]) -> _Moments:
         count = np.array([len(values) for values in samples], dtype=float)
         starts = np.concatenate(([0], np.cumsum(count[:-1]))).astype(int)
-        values = np.concatenate([np.asarray(values, dtype=float) for values in samples])
+        values = np.fromiter(itertools.chain.from_iterable(samples), dtype=float)
         mean = np.add.reduceat(values, starts) / count
         squares = np.add.reduceat((values - np.repeat(mean, count.astype(int))) ** 2, starts)
         with np.errstate(divide="ignore", invalid="ignore"):
             return cls(mean, squares / (count - 1) / count, count - 1)
+
+    def at(self, places: Sequence[int]) -> _Moments:
+        """Those of these samples alone."""
+        return _Moments(self.mean[places], self.variance[places], self.degrees[places])
 
 
 def _welch(own: _Moments, reference: _Moments) -> tuple[Floats, Floats]:
