@@ -150,7 +150,7 @@ def published(folder: Where, out: Where) -> Path:
     where there is something already."""
     run, target = Run(folder), Path(out)
     if target.exists():
-        raise ValueError(f"{str(out)!r} is there already: give a folder that can be made")
+        raise ValueError(f"{str(out)!r} already exists: give a new folder")
     made = publishing.published(run.records, run.machines, run.plan)
     target.mkdir(parents=True)
     for record in made.records:

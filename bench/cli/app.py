@@ -107,6 +107,6 @@ def main() -> None:
         # pydantic's words come through where typer checks by it.
         said = getattr(error, "format_message", error.__str__)().replace("Value error, ", "")
         context: typer.Context | None = getattr(error, "ctx", None)
-        more = f"; `{context.command_path} --help` lists what there is" if context else ""
+        more = f"; see `{context.command_path} --help`" if context else ""
         typer.echo(f"trainpace: {' '.join(said.split()).rstrip('.')}{more}", err=True)
         sys.exit(getattr(error, "exit_code", USAGE_ERROR))

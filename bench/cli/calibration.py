@@ -11,9 +11,9 @@ from bench.cli.console import usage_errors
 
 
 def calibration(
-    file: Annotated[Path | None, typer.Argument(help="A file of outcomes. Default: all that this user has.")] = None,
+    file: Annotated[Path | None, typer.Argument(help="A file of outcomes. Default: all of this user's files.")] = None,
 ) -> None:
-    """Print what calibrations have found out about the gate and about runs, as Markdown."""
+    """Print the results of calibrating the gate and runs, as Markdown."""
     from reports.text import calibrated
     from results import calibration, idle, kept
 
@@ -21,8 +21,8 @@ def calibration(
         files = [file] if file else sorted(kept.folder().glob("*.jsonl"))
         if not files:
             raise ValueError(
-                "nothing is calibrated yet: run `trainpace gate --calibrate 40` or `trainpace run --calibrate 10` "
-                "with your --model"
+                "nothing has been calibrated yet: run `trainpace gate --calibrate 40` or "
+                "`trainpace run --calibrate 10` with your --model"
             )
         for found in files:
             is_run = idle.is_in(found)

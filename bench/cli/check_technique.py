@@ -14,10 +14,10 @@ from reports.text import listing
 
 def check_technique(
     name: Annotated[str, typer.Argument(help="A technique; see `trainpace list techniques`.")],
-    model: Annotated[list[str] | None, typer.Option(help="Default: gpt2/nano and bert/nano. May repeat.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Default: gpt2/nano and bert/nano. Can be repeated.")] = None,
     plugin: Plugins = None,
 ) -> None:
-    """Run the conformance tests on a technique: it applies, trains, composes and changes only what it declares."""
+    """Check that a technique applies, trains, composes with others, and changes only what it declares."""
     from bench.api.runs import fork_server as started
     from harness.heats import conformance
 
@@ -25,4 +25,4 @@ def check_technique(
         findings = conformance.check(name, fork_server, models=tuple(model or conformance.MODELS))
     typer.echo(listing.aligned([dataclasses.asdict(finding) for finding in findings]))
     if not all(finding.passed for finding in findings):
-        fail(f"{name} does not keep its word: the reasons are above", NOTHING_MEASURED)
+        fail(f"{name} failed its checks: the reasons are above", NOTHING_MEASURED)

@@ -25,7 +25,7 @@ def compare(
         typer.Argument(parser=kept, metavar=KEPT, help="One run, or two: the second is compared with the first."),
     ],
     output: Annotated[Format, typer.Option("--format", help="table, json, csv or markdown.")] = Format.TABLE,
-    force: Annotated[bool, typer.Option("--force", help="Compare runs of different machines or data.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Compare runs from different machines or data.")] = False,
 ) -> None:
     """Print the comparisons of a run, or of one run with another."""
     from bench.cli import comparing
@@ -42,7 +42,7 @@ def compare(
         loaded = [summaries.told(folder) for folder in runs]
         differences = incomparable([run.summary.conditions for run in loaded])
         if differences and not force:
-            raise ValueError(f"{'; '.join(differences)}: use --force to compare them all the same")
+            raise ValueError(f"{'; '.join(differences)}: use --force to compare them anyway")
         for difference in differences:
             typer.echo(f"warning: {printable(difference)}", err=True)
         comparisons = loaded[0].comparisons if len(runs) == 1 else compare_runs(loaded[0], loaded[1])

@@ -21,42 +21,42 @@ def day(
     model: Annotated[
         str | None,
         typer.Option(
-            help="A family of language models, or FAMILY/SIZE for that size whatever the plan says. Default: gpt2."
+            help="A family of language models, or FAMILY/SIZE to fix the size instead of planning it. Default: gpt2."
         ),
     ] = None,
-    hours: Annotated[float | None, typer.Option(min=0.01, help="How long it is trained.")] = None,
-    minutes: Annotated[float | None, typer.Option(min=0.1, help="The same in minutes. Default: 60.")] = None,
+    hours: Annotated[float | None, typer.Option(min=0.01, help="How many hours to train.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.1, help="How many minutes to train. Default: 60.")] = None,
     technique: Annotated[
-        list[str] | None, typer.Option(help="What it is trained under: one, or several joined by +. May repeat.")
+        list[str] | None, typer.Option(help="A technique to train with, or several joined by +. Can be repeated.")
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="The recipe.json that `trainpace tune` made, in its place.")
+        Path | None, typer.Option(help="A recipe.json from `trainpace tune`, instead of --technique.")
     ] = None,
-    go: Annotated[bool, typer.Option("--go", help="Train it, once the plan is made.")] = False,
-    updates: Annotated[int | None, typer.Option(min=1, help="So many updates, in place of the time.")] = None,
+    go: Annotated[bool, typer.Option("--go", help="Train the model once the plan is made.")] = False,
+    updates: Annotated[int | None, typer.Option(min=1, help="Train for this many updates instead of a time.")] = None,
     patience: Annotated[
-        int | None, typer.Option(min=1, help="End it when the held-out loss has not fallen for so many evaluations.")
+        int | None, typer.Option(min=1, help="Stop when the held-out loss has not fallen for this many evaluations.")
     ] = None,
     text: Text,
     sequence: Tokens = None,
-    seed: Annotated[int, typer.Option(help="Of the weights and the order of the data.")] = 0,
-    out: Annotated[Path, typer.Option(help="Where its own folder is made.")] = Path("runs"),
+    seed: Annotated[int, typer.Option(help="Seed for the weights and the order of the data.")] = 0,
+    out: Annotated[Path, typer.Option(help="Where to create the folder for this plan.")] = Path("runs"),
     resume: Annotated[
-        Path | None, typer.Option(help="The folder of a plan, or of a training that was interrupted, to go on with.")
+        Path | None, typer.Option(help="The folder of a plan, or of an interrupted training, to continue.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print which sizes would be looked at, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print which sizes would be tried, and stop.")] = False,
     output: Annotated[Format, typer.Option("--format", help="table or json.")] = Format.TABLE,
 ) -> None:
-    """Plan the best language model that this machine can train in the time, and with --go train it."""
+    """Plan the best language model that this machine can train in the given time; with --go, also train it."""
     with usage_errors():
         if resume is not None and (
             model or hours or minutes or technique or recipe or updates or patience or text.data
         ):
-            raise ValueError("--resume takes what was asked for from its folder: leave out all that shapes it")
+            raise ValueError("--resume takes its settings from the folder: leave out --model and all other settings")
         if hours is not None and minutes is not None:
-            raise ValueError("--hours and --minutes are the same: give one of them")
+            raise ValueError("--hours and --minutes set the same thing: give only one of them")
         if recipe is not None and technique:
-            raise ValueError("--recipe has its techniques: leave out --technique")
+            raise ValueError("--recipe already names the techniques: leave out --technique")
         text.check(parse_composition(one) for one in technique or ())
         from bench import api
         from bench import recipe as recipes
@@ -84,7 +84,7 @@ def day(
                 )
             except ArmFailed as failure:
                 fail(
-                    f"it ended: {failure.reason}; what is kept goes on with: trainpace day --resume and its folder",
+                    f"stopped: {failure.reason}; to continue from what was kept: trainpace day --resume FOLDER",
                     NOTHING_MEASURED,
                 )
     if made is None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def doctor(
     machine: Annotated[
-        bool, typer.Option("--machine", help="Just the machine and what is installed, without starting torch.")
+        bool, typer.Option("--machine", help="Show only the machine and what is installed, without starting torch.")
     ] = False,
 ) -> None:
     """Say what this machine can and cannot measure, and why."""

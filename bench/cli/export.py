@@ -26,15 +26,15 @@ class Tracker(StrEnum):
 def export(
     run: Annotated[Path, typer.Argument(parser=kept, metavar=KEPT, help="A finished run.")],
     to: Annotated[Tracker, typer.Option(help="csv, mlflow, tensorboard or wandb.")],
-    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    out: Annotated[Path, typer.Option(help="The folder to create.")],
 ) -> None:
-    """Write the arms of a run, their figures and their steps, as an experiment tracker keeps them."""
+    """Write a run's arms, with their figures and steps, in the format of an experiment tracker."""
     with usage_errors():
         from reports.exports.arms import arms
         from results import store
 
         if out.exists():
-            raise ValueError(f"{str(out)!r} is there already: give a folder that can be made")
+            raise ValueError(f"{str(out)!r} already exists: give a new folder")
         found = arms(store.read(run), store.read_machines(run), store.read_machine(run))
         out.mkdir(parents=True)
         try:

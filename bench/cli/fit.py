@@ -20,22 +20,25 @@ def fit(
     model: Models = None,
     technique: Annotated[
         list[str] | None,
-        typer.Option(help="One, or several joined by +. May repeat. Default: what saves memory."),
+        typer.Option(help="A technique, or several joined by +. Can be repeated. Default: those that save memory."),
     ] = None,
     card: Annotated[
-        list[str] | None, typer.Option(help="A card that need not be here, as in L40S, or 24GB. May repeat.")
+        list[str] | None,
+        typer.Option(help="A GPU that need not be in this machine, such as L40S or 24GB. Can be repeated."),
     ] = None,
-    gpus: Annotated[int, typer.Option(min=1, help="With --card: how many of them.")] = 1,
-    memory: Annotated[str | None, typer.Option(help="No more of this machine's memory than that, as in 16GB.")] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="With --card: how many such cards.")] = 1,
+    memory: Annotated[
+        str | None, typer.Option(help="Use no more than this much of this machine's memory, such as 16GB.")
+    ] = None,
     task: Task,
-    sequence: Annotated[list[int] | None, typer.Option(min=1, help="Tokens of one sample. May repeat.")] = None,
+    sequence: Annotated[list[int] | None, typer.Option(min=1, help="Tokens per sample. Can be repeated.")] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Train on both sides of each edge, with that limit imposed (CPU).")
+        bool, typer.Option("--check", help="Check by training just below and just above each limit (CPU only).")
     ] = False,
-    html: Annotated[Path | None, typer.Option(help="Write it as a page, too.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write the result as an HTML page.")] = None,
     output: Annotated[Format, typer.Option("--format", help="table or json.")] = Format.TABLE,
 ) -> None:
-    """Tell what fits before anything runs: memory and the largest batch of models under techniques."""
+    """Predict what fits before anything runs: the memory and largest batch of models under techniques."""
     with usage_errors():
         # Before anything that takes seconds to import.
         for name in card or ():

@@ -30,30 +30,31 @@ if TYPE_CHECKING:
 def gate(
     *,
     model: Models = None,
-    base: Annotated[str | None, typer.Option(help="A git revision, or the folder of a run from before.")] = None,
+    base: Annotated[str | None, typer.Option(help="A git revision, or the folder of an earlier run.")] = None,
     head: Annotated[str | None, typer.Option(help="A git revision. Default: the working tree.")] = None,
-    base_python: Annotated[str | None, typer.Option(help="The interpreter of an environment.")] = None,
-    head_python: Annotated[str | None, typer.Option(help="The interpreter of an environment.")] = None,
+    base_python: Annotated[str | None, typer.Option(help="The Python interpreter to run the base with.")] = None,
+    head_python: Annotated[str | None, typer.Option(help="The Python interpreter to run the head with.")] = None,
     base_technique: Annotated[str | None, typer.Option(help="A technique, or several joined by +.")] = None,
     head_technique: Annotated[str | None, typer.Option(help="A technique, or several joined by +.")] = None,
     recipe: RecipeFile = None,
     tolerance: Annotated[float | None, typer.Option(help="Slower by more than this is a regression [0.01].")] = None,
-    harm: Annotated[float | None, typer.Option(help="A pass is a proof of less than this [0.03].")] = None,
-    memory: Annotated[float | None, typer.Option(help="By how much peak memory may grow [0.005].")] = None,
+    harm: Annotated[float | None, typer.Option(help="The slow-down that a pass rules out [0.03].")] = None,
+    memory: Annotated[float | None, typer.Option(help="How much peak memory may grow [0.005].")] = None,
     budget: Annotated[float | None, typer.Option(min=1, help="Seconds for each model [300].")] = None,
     calibrate: Annotated[
-        int | None, typer.Option(min=1, help="Compare the base with itself so often, and with slow-downs put in.")
+        int | None, typer.Option(min=1, help="Compare the base with itself this many times, with added slow-downs.")
     ] = None,
     slowdown: Annotated[
-        list[float] | None, typer.Option(min=0.0, help="With --calibrate: just these, such as 0.05. May repeat.")
+        list[float] | None,
+        typer.Option(min=0.0, help="With --calibrate: add only this slow-down, such as 0.05. Can be repeated."),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="A pass that only advises exits with 3.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if a pass is only advisory.")] = False,
     workload: Workload,
     setup: Annotated[str | None, typer.Option(help="A shell command to run first in each checkout.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of all that is drawn. Default: a new one.")] = None,
-    out: Annotated[Path, typer.Option(help="Where the folder of this gate is made.")] = Path("runs"),
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed for all random choices. Default: a new one.")] = None,
+    out: Annotated[Path, typer.Option(help="Where to create the folder for this gate.")] = Path("runs"),
 ) -> None:
-    """Base against head, side by side: exit 0 pass, 1 regression, 2 usage, 3 inconclusive, 4 invalid."""
+    """Compare base and head side by side: exit 0 pass, 1 regression, 2 usage, 3 inconclusive, 4 invalid."""
     with usage_errors(ExitCode.INVALID):
         shape = WorkloadSpec(model="")
         if recipe is not None:
@@ -62,7 +63,7 @@ def gate(
             base_technique, head_technique = base_technique or found.label, head_technique or found.label
         techniques = parse_composition(base_technique or BASELINE), parse_composition(head_technique or BASELINE)
         if slowdown and not calibrate:
-            raise ValueError("--slowdown goes with --calibrate: it says what is put in")
+            raise ValueError("--slowdown only works with --calibrate: give both")
         workload.check(techniques, *(model or ()))
         from bench.api.gates import Asked, judged, new_folder
         from reports.text import gate as gate_report
@@ -126,7 +127,7 @@ def _calibrate(asked: Asked, count: int, slowdowns: Sequence[float] | None, fold
         )
     for line in calibrated.totals(found):
         typer.echo(line)
-    typer.echo(f"kept in {kept}, the steps in {folder}")
+    typer.echo(f"results: {kept}, steps: {folder}")
 
 
 def _tell_actions(verdict: Judgement) -> None:
@@ -144,7 +145,7 @@ def _tell_actions(verdict: Judgement) -> None:
                 file.write(gate_report.markdown(verdict))
         except OSError as error:
             # The verdict is reached, and its exit code is what counts.
-            typer.echo(f"trainpace: the step summary is missing: {unwritten(error)}", err=True)
+            typer.echo(f"trainpace: could not write the step summary: {unwritten(error)}", err=True)
 
 
 def _show(text: str) -> None:

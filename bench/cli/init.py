@@ -20,8 +20,8 @@ USUAL = ("train.py", "main.py", "finetune.py", "run.py", "training.py")
 
 TABLE = """\
 [tool.trainpace.gate]
-# What `trainpace gate` compares. Slower by more than the tolerance is a regression, and a pass is a proof of less than
-# the harm: shares of the step time.
+# What `trainpace gate` compares. A slow-down of more than the tolerance is a regression, and a pass proves that any
+# slow-down is less than the harm. Both are shares of the step time.
 models = ["{model}"]
 tolerance = 0.01
 harm = 0.03
@@ -51,25 +51,25 @@ class Found:
 
 
 def init(
-    script: Annotated[Path | None, typer.Argument(help=f"Default: the first there is of {', '.join(USUAL)}.")] = None,
+    script: Annotated[Path | None, typer.Argument(help=f"Default: the first found of {', '.join(USUAL)}.")] = None,
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("workload.py"),
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Write a workload for a training script, the gate's table in pyproject.toml and a workflow that runs it."""
+    """Write a workload for a training script, the gate's table in pyproject.toml and a CI workflow for the gate."""
     with usage_errors():
         if script is None:
             script = next((Path(name) for name in USUAL if Path(name).is_file()), None)
         elif not script.is_file():
-            raise ValueError(f"script {str(script)!r} does not exist: give the .py file that trains")
+            raise ValueError(f"script {str(script)!r} does not exist: give the .py file of your training script")
         if out.exists() and not force:
-            raise ValueError(f"{str(out)!r} is there already: give --out another name, or --force to write over it")
+            raise ValueError(f"{str(out)!r} already exists: choose another --out, or give --force to overwrite it")
         found = read(script) if script else Found(kind=Kind.LOOP)
         out.write_text(render(found, script, out), encoding="utf-8")
-        said = [f"{out}: for {script or 'no script that was found'} ({found.kind})"]
+        said = [f"{out}: for {script or 'no script, as none was found'} ({found.kind})"]
         said += [_table(out), _workflow()]
     typer.echo("\n".join(said))
     if "CHANGE:" in out.read_text(encoding="utf-8"):
-        typer.echo(f"Lines with CHANGE: in {out} stand for what is yours; it runs as it is.")
+        typer.echo(f"Replace the lines marked CHANGE: in {out} with your own code; the file also runs as it is.")
     typer.echo(f"\nnext: trainpace run --model {out}:workload --technique amp_bf16")
 
 
@@ -97,7 +97,7 @@ def read(script: Path) -> Found:
     try:
         tree = ast.parse(script.read_text(encoding="utf-8"))
     except (SyntaxError, UnicodeDecodeError) as error:
-        raise ValueError(f"script {str(script)!r} is no Python: {error}") from error
+        raise ValueError(f"script {str(script)!r} is not valid Python: {error}") from error
     imported = set(_imported(tree))
     packages = {name.partition(".")[0] for name in imported}
     trainers = {name for name in imported if name.startswith(("transformers.", "trl.")) and name.endswith("Trainer")}
@@ -143,7 +143,7 @@ def _why_not_imported(tree: ast.Module, script: Path) -> str | None:
         runs = isinstance(node, ast.For | ast.While | ast.With)
         if runs or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
             return (
-                f"{script.name} runs when it is imported, see its line {node.lineno}: put that below "
+                f"{script.name} runs when it is imported, see its line {node.lineno}: move that code below "
                 '`if __name__ == "__main__":`, then import from it here'
             )
     return None
@@ -199,9 +199,9 @@ def _table(out: Path) -> str:
     try:
         known = tomllib.loads(text).get("tool", {}).get("trainpace", {})
     except tomllib.TOMLDecodeError as error:
-        fail(f"pyproject.toml cannot be read, and was left as it is: {error}")
+        fail(f"pyproject.toml cannot be read and was left unchanged: {error}")
     if "gate" in known:
-        return f"{file}: left as it is, it has [tool.trainpace.gate]"
+        return f"{file}: left unchanged, it already has [tool.trainpace.gate]"
     added = TABLE.format(model=f"{out}:workload")
     file.write_text(f"{text.rstrip()}\n\n{added}" if text.strip() else added, encoding="utf-8")
     return f"{file}: [tool.trainpace.gate]"
@@ -211,7 +211,7 @@ def _workflow() -> str:
     """A workflow of GitHub Actions that runs the gate on pull requests, unless there is one of that name."""
     file = Path(".github/workflows/trainpace.yml")
     if file.exists():
-        return f"{file}: left as it is"
+        return f"{file}: left unchanged"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text((TEMPLATES / "gate.yml").read_text(encoding="utf-8"), encoding="utf-8")
     return f"{file}: the gate on pull requests"

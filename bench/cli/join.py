@@ -12,8 +12,8 @@ from bench.cli.console import usage_errors
 
 def join(
     leader: Annotated[str, typer.Argument(metavar="HOST:PORT", help="Where the leading run listens.")],
-    token_file: Annotated[Path, typer.Option(help="The token that the leading run has too.")],
-    log: Annotated[Path, typer.Option(help="Where the output of the ranks here goes.")] = Path("trainpace-join.log"),
+    token_file: Annotated[Path, typer.Option(help="The file with the leading run's token.")],
+    log: Annotated[Path, typer.Option(help="Where to write this machine's output.")] = Path("trainpace-join.log"),
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the leading run to listen.")] = 300.0,
 ) -> None:
     """Lend this machine's cores or GPUs to a run that another machine leads, until it ends."""

@@ -29,21 +29,22 @@ def judge(
     base_technique: Annotated[str | None, typer.Option(help="A technique, or several joined by +.")] = None,
     head_technique: Annotated[str | None, typer.Option(help="A technique, or several joined by +.")] = None,
     minutes: Annotated[float, typer.Option(min=0.1, help="How long it may take.")] = 10.0,
-    seeds: Annotated[int, typer.Option(min=2, help="Trainings of each side, where they learn otherwise.")] = 8,
-    repetitions: Annotated[int, typer.Option(min=2, help="Pairs of processes that are timed.")] = 6,
+    seeds: Annotated[int, typer.Option(min=2, help="Trainings of each side, if the sides learn differently.")] = 8,
+    repetitions: Annotated[int, typer.Option(min=2, help="How many pairs of processes to time.")] = 6,
     updates: Annotated[
-        int | None, typer.Option(min=1, help="After how many the base's loss is the target. Default: by --minutes.")
+        int | None,
+        typer.Option(min=1, help="The target is the base's loss after this many. Default: chosen by --minutes."),
     ] = None,
-    ledger: Annotated[Path, typer.Option(help="Of all that was judged, for a level that holds for all of it.")] = Path(
-        "trainpace-judge.json"
-    ),
+    ledger: Annotated[
+        Path, typer.Option(help="The file that counts all judgements, so that false ones stay rare over all of them.")
+    ] = Path("trainpace-judge.json"),
     workload: Workload,
     setup: Annotated[str | None, typer.Option(help="A shell command to run first in each checkout.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the order of arms. Default: a new one.")] = None,
-    out: Annotated[Path, typer.Option(help="Where its own folder is made.")] = Path("runs"),
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed for the order of arms. Default: a new one.")] = None,
+    out: Annotated[Path, typer.Option(help="Where to create the folder for this judgement.")] = Path("runs"),
     output: Annotated[Format, typer.Option("--format", help="text or json.")] = Format.TEXT,
 ) -> None:
-    """Is a change worth keeping, by its time to the same loss: exit 0 keep, 1 discard, 3 not known, 4 invalid."""
+    """Judge a change by its time to the same loss: exit 0 keep, 1 discard, 3 not known, 4 invalid."""
     with usage_errors(ExitCode.INVALID):
         if model is None:
             raise ValueError("no model is named: give --model, as in --model train.py:make_model")

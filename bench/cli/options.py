@@ -43,14 +43,16 @@ KEPT = "RUN"
 
 Models = Annotated[
     list[str] | None,
-    typer.Option(help="FAMILY/SIZE, FILE.py:FUNCTION, a model folder or a Hugging Face id. May repeat."),
+    typer.Option(help="FAMILY/SIZE, FILE.py:FUNCTION, a model folder or a Hugging Face id. Can be repeated."),
 ]
 Model = Annotated[str | None, typer.Option(help="FAMILY/SIZE, FILE.py:FUNCTION, a model folder or a Hugging Face id.")]
-Plugins = Annotated[list[Path] | None, typer.Option(help="A Python file with techniques, models or plans. May repeat.")]
-RecipeFile = Annotated[
-    Path | None, typer.Option("--recipe", help="A recipe.json of `trainpace tune`: its workload under its techniques.")
+Plugins = Annotated[
+    list[Path] | None, typer.Option(help="A Python file with techniques, models or plans. Can be repeated.")
 ]
-Tokens = Annotated[int | None, typer.Option(min=1, help="Tokens of one sample.")]
+RecipeFile = Annotated[
+    Path | None, typer.Option("--recipe", help="A recipe.json from `trainpace tune`: use its workload and techniques.")
+]
+Tokens = Annotated[int | None, typer.Option(min=1, help="Tokens per sample.")]
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
@@ -88,19 +90,19 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 class Text:
     """What every command that trains takes: the device, plugins, the batch and the text."""
 
-    device: Annotated[Device | None, typer.Option(help="Default: cuda where torch sees a GPU.")] = None
+    device: Annotated[Device | None, typer.Option(help="Default: cuda if torch sees a GPU.")] = None
     plugin: Plugins = None
-    batch: Annotated[int | None, typer.Option(min=1, help="Samples of one update over all ranks.")] = None
+    batch: Annotated[int | None, typer.Option(min=1, help="Samples per update, over all ranks.")] = None
     data: Annotated[
         str | None,
         typer.Option(
             "--data",
             "--corpus",
-            help="Text: a file or folder, JSONL, CSV, parquet, a folder saved by datasets, or its hub id. "
+            help="Text: a file or folder, JSONL, CSV, parquet, a folder saved by datasets, or a data set's hub id. "
             "Default: Python's own sources.",
         ),
     ] = None
-    text_column: Annotated[str | None, typer.Option(help="Where a table has its text.")] = None
+    text_column: Annotated[str | None, typer.Option(help="The column that holds the text of a table.")] = None
 
     @property
     def place(self) -> str | None:
@@ -122,7 +124,7 @@ class Task(Text):
     """The same with the phase, and the labels of a classifier."""
 
     phase: Annotated[Phase | None, typer.Option(help="Pretrain (the default), finetune or infer.")] = None
-    label_column: Annotated[str | None, typer.Option(help="What a classifier is fine-tuned to tell.")] = None
+    label_column: Annotated[str | None, typer.Option(help="The column that a classifier learns to predict.")] = None
 
     def learns(self) -> None:
         """Raises ValueError where nothing is learned."""

@@ -13,11 +13,11 @@ from bench.cli.options import KEPT, kept
 
 def publish(
     run: Annotated[Path, typer.Argument(parser=kept, metavar=KEPT, help="A finished run.")],
-    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    out: Annotated[Path, typer.Option(help="The folder to create.")],
 ) -> None:
-    """Write a run without names, hosts and paths: parquet, report, machine, and a list of what was left out."""
+    """Write a copy of a run without names, hosts and paths: parquet, report, machine and a list of what is left out."""
     with usage_errors():
         from bench.api.finished import published
 
         published(run, out)
-    typer.echo(f"published: {out}; read it before you give it away")
+    typer.echo(f"published: {out}; read it before you share it")

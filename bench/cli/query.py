@@ -19,16 +19,16 @@ class Format(StrEnum):
 
 
 def query(
-    sql: Annotated[str, typer.Argument(help="Over the tables runs, arms, steps, comparisons and records.")],
+    sql: Annotated[str, typer.Argument(help="SQL over the tables runs, arms, steps, comparisons and records.")],
     runs: Annotated[
         list[Path] | None,
         typer.Argument(
-            parser=kept, metavar=KEPT, help="Runs, or folders with runs, or URLs. Default: runs.", show_default=False
+            parser=kept, metavar=KEPT, help="Runs, folders of runs, or URLs. Default: runs.", show_default=False
         ),
     ] = None,
     output: Annotated[Format, typer.Option("--format", help="table, json or csv.")] = Format.TABLE,
 ) -> None:
-    """Answer SQL over the records of runs, and what they come to."""
+    """Run SQL over the records of runs and their comparisons."""
     with usage_errors():
         from reports.formats import rows
         from reports.text import listing
@@ -37,7 +37,7 @@ def query(
         answer = answered(sql, runs or [Path("runs")])
     match output:
         case Format.TABLE:
-            typer.echo(listing.aligned(answer.plain()) or "no row")
+            typer.echo(listing.aligned(answer.plain()) or "no rows")
         case Format.JSON:
             typer.echo(rows.to_json(answer.plain()))
         case Format.CSV:

@@ -15,21 +15,21 @@ def report(
     runs: Annotated[list[Path], typer.Argument(parser=kept, metavar=KEPT, help="Finished runs.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="The HTML file; default: report.html in the run, of several report-with-OTHERS.html there."),
+        typer.Option(help="The HTML file. Default: report.html in the run, or for several report-with-OTHERS.html."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Put runs of different machines or data together.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Combine runs from different machines or data.")] = False,
 ) -> None:
-    """Render the HTML report of one run, or of several of one machine as if they were one."""
+    """Render the HTML report of one run, or of several runs from one machine as if they were one."""
     from bench.api.finished import page_of
     from results import summaries
     from results.summary import incomparable
 
     with usage_errors():
         if len({folder.resolve() for folder in runs}) < len(runs):
-            raise ValueError("a run is named twice: its repetitions would be counted twice")
+            raise ValueError("a run is named twice, so its repetitions would be counted twice: name each run once")
         differences = incomparable([summaries.summary(folder).conditions for folder in runs], as_one=True)
         if differences and not force:
-            raise ValueError(f"{'; '.join(differences)}: use --force to put them together all the same")
+            raise ValueError(f"{'; '.join(differences)}: use --force to combine them anyway")
         page = out or _page(runs)
         page.write_text(page_of(runs), encoding="utf-8")
     typer.echo(f"report: {page}{f', of {len(runs)} runs as one' if len(runs) > 1 else ''}")

@@ -27,25 +27,25 @@ class Spread:
     """Over which machines: arms over several that join this one, or heats over those of a cluster."""
 
     on: Annotated[
-        str | None, typer.Option(help="A cluster, each of whose machines takes heats: ray://HOST:PORT, auto or slurm.")
+        str | None, typer.Option(help="A cluster whose machines share the heats: ray://HOST:PORT, auto or slurm.")
     ] = None
     hosts: Annotated[
-        int | None, typer.Option(min=2, help="Machines, with this one, that arms of several ranks are spread over.")
+        int | None, typer.Option(min=2, help="Over how many machines to spread an arm's ranks, this one included.")
     ] = None
-    listen: Annotated[str, typer.Option(help="HOST:PORT where the others join.")] = "0.0.0.0:29500"
-    token_file: Annotated[Path, typer.Option(help="The token that the others show; made if it is not there.")] = Path(
-        "trainpace.token"
-    )
+    listen: Annotated[str, typer.Option(help="HOST:PORT where the other machines join.")] = "0.0.0.0:29500"
+    token_file: Annotated[
+        Path, typer.Option(help="The file with the token that the other machines show; created if missing.")
+    ] = Path("trainpace.token")
     ranks_per_host: Annotated[
-        int | None, typer.Option(min=1, help="Ranks on each host. Default: one for each GPU, else one.")
+        int | None, typer.Option(min=1, help="Ranks on each host. Default: one per GPU, or one without a GPU.")
     ] = None
 
     def check(self) -> None:
         """Raises ValueError for what does not go together, before anything that takes seconds to import."""
         if self.hosts is None and self.ranks_per_host is not None:
-            raise ValueError("--ranks-per-host is of a run on several machines: give --hosts too")
+            raise ValueError("--ranks-per-host only works on several machines: give --hosts too")
         if self.hosts is not None and self.on is not None:
-            raise ValueError("--on gives whole heats to machines, --hosts spreads arms over them: give one of them")
+            raise ValueError("--on gives whole heats to machines, --hosts spreads arms over them: give only one")
         if self.on is not None:
             from bench.api import cluster
 
@@ -70,21 +70,21 @@ def run(
     plan: Annotated[str | None, typer.Argument(help="A named plan: see `trainpace list plans`.")] = None,
     model: Models = None,
     technique: Annotated[
-        list[str] | None, typer.Option(help="A technique, or several joined by +. May repeat.")
+        list[str] | None, typer.Option(help="A technique, or several joined by +. Can be repeated.")
     ] = None,
     recipe: RecipeFile = None,
     workload: Workload,
-    repetitions: Annotated[int | None, typer.Option(min=1, help="Least number of fresh processes an arm.")] = None,
-    budget: Annotated[float | None, typer.Option(min=1, help="Seconds; more repetitions while they last.")] = None,
-    out: Annotated[str, typer.Option(help="Where the run's own folder is made: a path, or a URL as s3://...")] = "runs",
+    repetitions: Annotated[int | None, typer.Option(min=1, help="The least number of repetitions per arm.")] = None,
+    budget: Annotated[float | None, typer.Option(min=1, help="Seconds; repetitions are added while they last.")] = None,
+    out: Annotated[str, typer.Option(help="Where to create the run's folder: a path, or a URL (s3://...).")] = "runs",
     resume: Annotated[str | None, typer.Option(help="The folder, or URL, of an unfinished run to complete.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the arms, with the memory that each will take, and stop.")
+        bool, typer.Option("--dry-run", help="Print the arms and the memory that each will take, and stop.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: as JSON, an object an arm.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print JSON, one object per arm.")] = False,
     calibrate: Annotated[
         int | None,
-        typer.Option(min=1, help="Heats of idle copies of the baseline: how often is it wrong here?"),
+        typer.Option(min=1, help="Race idle copies of the baseline in this many heats: how often are verdicts wrong?"),
     ] = None,
     spread: Spread,
 ) -> None:
@@ -100,16 +100,16 @@ def run(
             found = read_recipe(recipe)
             overrides = overrides.over(found.workload, found.techniques)
         if resume is not None and (plan or workload.device or overrides != Overrides()):
-            raise ValueError("--resume takes its plan from the run: leave out the plan and all that shapes it")
+            raise ValueError("--resume takes its plan from the run: leave out the plan and the options that change it")
         if budget is not None and spread.on is not None:
-            raise ValueError("--on takes the plan's least repetitions: leave out --budget, and give --repetitions")
+            raise ValueError("--on measures a fixed number of repetitions: leave out --budget, and give --repetitions")
         if calibrate is not None and spread.on is not None:
-            raise ValueError("--calibrate is of this machine: leave out --on")
+            raise ValueError("--calibrate measures this machine: leave out --on")
         if calibrate is not None and (technique or resume is not None):
             raise ValueError("--calibrate races idle copies of the baseline: leave out --technique and --resume")
         if as_json and not dry_run:
             raise ValueError(
-                "--json prints what --dry-run would: give both, or for a finished run compare --format json"
+                "--json only works with --dry-run: give both; for a finished run use `trainpace compare --format json`"
             )
         spread.check()
         workload.check(overrides.compositions, *overrides.models, plan=plan)
@@ -176,6 +176,6 @@ def _conclude(made: Run, there: Remote | None) -> None:
     where = there.url if there else made.folder
     typer.echo(f"\nrun:    {where}\nreport: {made.folder / 'report.html'}")
     if any(row.status in (Status.CRASHED, Status.OOM, Status.DIVERGED, Status.TIMEOUT) for row in comparisons):
-        typer.echo(f"log:    {made.folder / 'arms.log'}, with the whole tracebacks")
+        typer.echo(f"log:    {made.folder / 'arms.log'}, with the full tracebacks")
     if not any(row.status is Status.OK for row in comparisons):
         fail("no arm finished: the report says why", NOTHING_MEASURED)

@@ -18,26 +18,28 @@ def tune(
     *,
     model: Model = None,
     minutes: Annotated[float, typer.Option(min=0.1, help="How long it may take.")] = 30.0,
-    memory: Annotated[str | None, typer.Option(help="The most that a recipe may take, as in 16GB.")] = None,
+    memory: Annotated[str | None, typer.Option(help="The most memory that a recipe may take, such as 16GB.")] = None,
     objective: Annotated[
-        Objective | None, typer.Option(help="The time of an update (the default), that to the same loss, or energy.")
+        Objective | None,
+        typer.Option(help="Reduce time per update (pace, the default), time to the same loss (worth), or energy."),
     ] = None,
     allow: Annotated[
-        list[str] | None, typer.Option(help='What may change beside rounding, as in "update rule". May repeat.')
+        list[str] | None,
+        typer.Option(help='What may change besides rounding, such as "update rule". Can be repeated.'),
     ] = None,
     technique: Annotated[
-        list[str] | None, typer.Option(help="Try this one. May repeat. Default: all that may join.")
+        list[str] | None, typer.Option(help="A technique to try. Can be repeated. Default: all that are allowed.")
     ] = None,
     workload: Workload,
-    seed: Annotated[int, typer.Option(help="Of the order of arms, and of what they train.")] = 0,
-    out: Annotated[Path, typer.Option(help="Where the tuning's own folder is made.")] = Path("runs"),
-    resume: Annotated[Path | None, typer.Option(help="The folder of an interrupted tuning to go on with.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed for the order of arms and for training.")] = 0,
+    out: Annotated[Path, typer.Option(help="Where to create the folder for this tuning.")] = Path("runs"),
+    resume: Annotated[Path | None, typer.Option(help="The folder of an interrupted tuning to continue.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be tried, and stop.")] = False,
 ) -> None:
-    """Find the fastest recipe that trains the same model, confirm it afresh, and say what each part of it adds."""
+    """Find the fastest recipe that trains the same model, confirm it with fresh runs, and show what each part adds."""
     with usage_errors():
         if resume is not None and (model or technique or allow or memory or objective):
-            raise ValueError("--resume takes what was asked for from the tuning: leave out --model and what shapes it")
+            raise ValueError("--resume takes its settings from the folder: leave out --model and all other settings")
         # Before anything that takes seconds to import.
         if memory is not None:
             cards.memory(memory)
@@ -65,4 +67,4 @@ def tune(
     files = (f"script: {script}", f"recipe: {made.folder / 'recipe.json'}", f"report: {made.folder / 'report.html'}")
     typer.echo("\n".join(("", made.text(), "", *files)))
     if made.ladder.interrupted:
-        fail(f"interrupted; go on with: trainpace tune --resume {made.folder}", INTERRUPTED)
+        fail(f"interrupted; continue with: trainpace tune --resume {made.folder}", INTERRUPTED)

@@ -21,27 +21,29 @@ def worth(
     *,
     model: Model = None,
     technique: Annotated[
-        list[str] | None, typer.Option(help="One, or several joined by +, against the baseline. May repeat.")
+        list[str] | None,
+        typer.Option(help="A technique to compare with the baseline, or several joined by +. Can be repeated."),
     ] = None,
     minutes: Annotated[float, typer.Option(min=0.1, help="How long it may take.")] = 30.0,
-    seeds: Annotated[int, typer.Option(min=2, help="Complete trainings of each arm.")] = 5,
-    rates: Annotated[int, typer.Option(min=1, help="Learning rates that each arm may choose from.")] = 5,
+    seeds: Annotated[int, typer.Option(min=2, help="How many complete trainings of each arm.")] = 5,
+    rates: Annotated[int, typer.Option(min=1, help="How many learning rates each arm may choose from.")] = 5,
     updates: Annotated[
-        int | None, typer.Option(min=1, help="After how many the baseline's loss is the target. Default: by --minutes.")
+        int | None,
+        typer.Option(min=1, help="The target is the baseline's loss after this many. Default: chosen by --minutes."),
     ] = None,
-    target: Annotated[float | None, typer.Option(help="The held-out loss to reach, in its place.")] = None,
-    price: Annotated[str | None, typer.Option(help="What an hour of this machine costs, as in 2.10/h.")] = None,
+    target: Annotated[float | None, typer.Option(help="The held-out loss to reach, instead of --updates.")] = None,
+    price: Annotated[str | None, typer.Option(help="What an hour of this machine costs, such as 2.10/h.")] = None,
     workload: Workload,
-    seed: Annotated[int, typer.Option(help="The first of the seeds.")] = 0,
-    out: Annotated[Path, typer.Option(help="Where its own folder is made.")] = Path("runs"),
-    resume: Annotated[Path | None, typer.Option(help="The folder of one that was interrupted, to go on with.")] = None,
+    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    out: Annotated[Path, typer.Option(help="Where to create the folder for this run.")] = Path("runs"),
+    resume: Annotated[Path | None, typer.Option(help="The folder of an interrupted run to continue.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, and stop.")] = False,
     output: Annotated[Format, typer.Option("--format", help="table or json.")] = Format.TABLE,
 ) -> None:
-    """Train until the same held-out loss is reached, and tell what each technique is worth: time, updates, money."""
+    """Train to the same held-out loss, and show what each technique saves: time, updates, money."""
     with usage_errors():
         if resume is not None and (model or technique):
-            raise ValueError("--resume takes what was asked for from its folder: leave out --model and --technique")
+            raise ValueError("--resume takes its settings from the folder: leave out --model and --technique")
         workload.learns()
         hourly = _price(price)
         workload.check((parse_composition(text) for text in technique or ()), model)
@@ -72,7 +74,7 @@ def worth(
     else:
         typer.echo(f"\n{made.text()}\n\nreport: {made.folder / 'report.html'}")
     if made.answer.interrupted:
-        fail(f"interrupted; go on with: trainpace worth --resume {made.folder}", INTERRUPTED)
+        fail(f"interrupted; continue with: trainpace worth --resume {made.folder}", INTERRUPTED)
 
 
 def _price(text: str | None) -> float | None:
@@ -81,5 +83,5 @@ def _price(text: str | None) -> float | None:
         return None
     found = re.fullmatch(r"([0-9]*\.?[0-9]+)(/h)?", text.strip())
     if not found:
-        raise ValueError(f"price {text!r} is no price of an hour: give a number, as in 2.10/h")
+        raise ValueError(f"price {text!r} is not a price per hour: give a number, such as 2.10/h")
     return float(found[1])

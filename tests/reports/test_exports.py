@@ -88,7 +88,7 @@ def test_a_summary_has_the_figures_and_the_history_the_steps(run: Path, compiled
 
 def test_nothing_is_written_over(run: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["export", str(run), "--to", "csv", "--out", str(tmp_path)])
-    assert done.exit_code == 2 and "is there already" in done.output
+    assert done.exit_code == 2 and "already exists" in done.output
     done = CliRunner().invoke(app, ["export", str(run), "--to", "excel", "--out", str(tmp_path / "x")])
     assert done.exit_code == 2 and not (tmp_path / "x").exists()
 

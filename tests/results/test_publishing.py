@@ -94,7 +94,7 @@ def test_runs_of_one_machine_can_be_compared_once_published(run: Path, tmp_path:
     shown = CliRunner().invoke(app, ["compare", str(tmp_path / "one"), str(tmp_path / "other"), "--format", "json"])
     assert shown.exit_code == 0, shown.output
     again = CliRunner().invoke(app, ["publish", str(run), "--out", str(tmp_path / "one")])
-    assert again.exit_code == 2 and "is there already" in again.output
+    assert again.exit_code == 2 and "already exists" in again.output
 
 
 def test_the_users_own_name_goes_too(run: Path) -> None:

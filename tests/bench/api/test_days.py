@@ -78,7 +78,7 @@ def test_a_day_is_planned_and_trained_and_goes_on(
         (["--model", "bert"], "model 'bert' writes no text: give a family of causal language models, gpt2, llama, moe"),
         (["--model", "gpt2/huge"], "gpt2 has no size 'huge': give one of nano, tiny"),
         (["--updates", "99"], "99 updates are too few to foretell what they come to: give 800 or more"),
-        (["--hours", "1", "--minutes", "1"], "--hours and --minutes are the same"),
+        (["--hours", "1", "--minutes", "1"], "--hours and --minutes set the same thing"),
         (["--technique", "muno"], "did you mean muon"),
         (["--technique", "ddp_2"], "ddp_2 trains with several processes"),
         (["--technique", "schedule_cosine"], "schedule_cosine changes the schedule, which a day decides itself"),

@@ -140,7 +140,7 @@ def test_a_finished_run_resumes_to_itself(smoke: Path, lent: None) -> None:
         (["run", "--model", "gpt2/nano", "--sequence", "4096", "--device", "cpu"], "longer than the 1024 positions"),
         (["run", "--resume", "/nowhere"], "no readable plan.json"),
         (["run", "quick", "--resume", "/nowhere"], "leave out the plan"),
-        (["run", *SMALL, "--json"], "--json prints what --dry-run would: give both"),
+        (["run", *SMALL, "--json"], "--json only works with --dry-run: give both"),
         (["compare", "/nowhere"], "holds no records"),
         (["report", "/nowhere"], "holds no records"),
     ],

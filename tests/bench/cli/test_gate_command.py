@@ -155,7 +155,7 @@ def test_what_was_disturbed_is_kept_apart_and_is_no_base(tmp_path: Path) -> None
         ((*NANO, "--head-technique", "fp32", "--tolerance", "0.5"), "tolerance 0.5 with harm 0.03"),
         ((*NANO, "--calibrate", "1", "--head-technique", "accumulate_4"), "leave out what is said of the head"),
         (("--model", "gpt2/none", *SHAPE, "--head-technique", "accumulate_4"), "model 'gpt2/none' is unknown"),
-        ((*NANO, "--slowdown", "0.1", "--head-technique", "accumulate_4"), "--slowdown goes with --calibrate"),
+        ((*NANO, "--slowdown", "0.1", "--head-technique", "accumulate_4"), "--slowdown only works with --calibrate"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(words: tuple[str, ...], says: str, tmp_path: Path) -> None:

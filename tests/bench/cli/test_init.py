@@ -134,7 +134,7 @@ def test_without_a_script_there_is_a_workload_to_fill_in(
 ) -> None:
     with contextlib.chdir(tmp_path):
         done = CliRunner().invoke(app, ["init", "--out", "mine.py"])
-    assert done.exit_code == 0 and "it runs as it is" in done.output
+    assert done.exit_code == 0 and "runs as it is" in done.output
     _, records = sweep(("accumulate_2",), models=(f"{tmp_path / 'mine.py'}:workload",), shape={}, protocol=LEAST)
     assert {record.status for record in records} == {Status.OK}
 
@@ -149,15 +149,15 @@ def test_the_gate_finds_its_table_and_nothing_is_lost(tmp_path: Path) -> None:
         assert settings["tool"]["trainpace"]["gate"]["models"] == ["workload.py:workload"]
         assert "trainpace gate" in (tmp_path / ".github/workflows/trainpace.yml").read_text()
         again = CliRunner().invoke(app, ["init"])
-        assert again.exit_code == 2 and "is there already" in again.output
+        assert again.exit_code == 2 and "already exists" in again.output
         forced = CliRunner().invoke(app, ["init", "--force"])
-        assert forced.exit_code == 0 and forced.output.count("left as it is") == 2
+        assert forced.exit_code == 0 and forced.output.count("left unchanged") == 2
 
 
 def test_a_script_that_is_none_is_told(tmp_path: Path) -> None:
     (tmp_path / "bad.py").write_text("def (")
     with contextlib.chdir(tmp_path):
-        for name, says in (("bad.py", "is no Python"), ("none.py", "does not exist")):
+        for name, says in (("bad.py", "is not valid Python"), ("none.py", "does not exist")):
             done = CliRunner().invoke(app, ["init", name])
             assert done.exit_code == 2 and says in done.output
     assert not (tmp_path / "workload.py").exists()

@@ -46,7 +46,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("--help",), 0, "Which training speed-up"),
         (("--version",), 0, "trainpace"),
         (("run", "--help"), 0, "Measure a plan"),
-        (("gate", "--help"), 0, "Base against head"),
+        (("gate", "--help"), 0, "Compare base and head"),
         (("list", "techniques"), 0, "amp_bf16"),
         (("list", "models"), 0, "gpt2/nano"),
         (("list", "plans"), 0, "quick"),
