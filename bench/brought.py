@@ -218,7 +218,7 @@ def _only_optimizer(module: Any) -> Optimizer:
             raise ValueError(f"{type(module).__name__} has {len(listed)} optimizers; one can be measured: {_INSTEAD}")
         found = listed[0]
     if not isinstance(found, Optimizer):
-        raise ValueError(f"{type(module).__name__}.configure_optimizers gives no optimizer: {_INSTEAD}")
+        raise ValueError(f"{type(module).__name__}.configure_optimizers returns no optimizer: {_INSTEAD}")
     return found
 
 

@@ -111,14 +111,14 @@ def _composes(names: Sequence[str]) -> bool:
 
 def _why_not(item: Technique, host: Host, phase: Phase, batch: int, allowed: Collection[Change]) -> str | None:
     if _more(item, allowed):
-        return f"changes the {_more(item, allowed)}; {_options(item, allowed)} lets it join"
+        return f"changes the {_more(item, allowed)}; {_options(item, allowed)} lets it take part"
     if item.alone:
-        return "takes all memory that there is, which only one arm can"
+        return "takes all the memory that is free, which only one arm can do"
     if reason := unmet([item], host, phase):
         return reason
     needed, devices = ranks([item], host), host.gpus if host.device == "cuda" else host.cores
     if needed.count > devices:
-        return f"trains with {needed.count} ranks, and there are {devices} devices or cores"
+        return f"trains with {needed.count} ranks, but there are only {devices} devices or cores"
     if batch % needed.replicas:
         return f"batch {batch} does not divide over its {needed.replicas} ranks"
     return None

@@ -67,7 +67,7 @@ def card(text: str) -> Card:
         unit = "gib" if size[2].lower() == "gb" else size[2].lower()
         return Card(name=text.strip(), memory_bytes=round(float(size[1]) * _UNITS[unit]), capability=ANY_CAPABILITY)
     near = [name for name in known if name.startswith(plain)] or difflib.get_close_matches(plain, known, n=3)
-    meant = f"do you mean {', '.join(known[name].name for name in near)}? " if near else ""
+    meant = f"did you mean {', '.join(known[name].name for name in near)}? " if near else ""
     raise ValueError(f"card {text!r} is unknown: {meant}Give a size, as in 24GB, or one of {', '.join(CARDS)}")
 
 

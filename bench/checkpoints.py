@@ -25,7 +25,7 @@ def path(workload: Workload) -> Path:
     Raises ValueError for a workload that is not of a family: its model is not known well enough to be found again.
     """
     if workload.family is None or workload.size is None or workload.text is None:
-        raise ValueError(f"model {workload.name!r} is of no family, so the suite cannot pre-train it: name FAMILY/SIZE")
+        raise ValueError(f"model {workload.name!r} is of no family, so it cannot be pre-trained here: give FAMILY/SIZE")
     facts = (
         workload.family.name,
         dataclasses.astuple(workload.size),

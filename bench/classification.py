@@ -105,11 +105,11 @@ def _rows(text: TextSource, tokens: Tokens, ends: np.ndarray) -> Split:
     names = sorted(set(sections))
     if len(names) < 2:
         raise ValueError(
-            f"--label-column {text.corpus.label_column!r} has {len(names)} labels: fine-tuning tells two or more apart"
+            f"--label-column {text.corpus.label_column!r} has {len(names)} labels: fine-tuning needs two or more"
         )
     rows = LineRows(tokens, text.sequence, ends=ends, pad=text.vocabulary.pad)
     if len(rows) != len(sections):
-        raise ValueError(f"data {text.corpus.path!r} has rows of no token, or that hold the end token in their text")
+        raise ValueError(f"data {text.corpus.path!r} has rows that are empty or contain the end token: leave them out")
     what = np.array([names.index(section) for section in sections], np.int64)
     indices = np.arange(len(rows))
     made = [Labelled(rows, indices[chosen], what[chosen]) for chosen in _training_and_held_out(len(rows))]

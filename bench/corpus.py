@@ -114,7 +114,7 @@ class Corpus:
         """The documents one by one, which have to be those that the hash is of. Raises ValueError before the first if
         they are others by now, or others here, as the standard library of another Python is."""
         if _sha256(self._read()) != self.sha256:
-            raise ValueError(f"corpus {self.path or 'of the standard library'!r} is another one here: give --data PATH")
+            raise ValueError(f"corpus {self.path or 'of the standard library'!r} is different here: give --data PATH")
         yield from _part(self._read, Part(self.part)) if self.part else self._read()
 
     def _read(self) -> Iterator[Document]:
@@ -173,9 +173,7 @@ def _part(read: Callable[[], Iterator[Document]], part: Part) -> Iterator[Docume
     digests = sorted(_digest(piece) for document in read() for piece in _pieces(document, size))
     last = digests[(len(digests) - 1) // HELD_OUT_EVERY]
     if digests[-1] <= last:
-        raise ValueError(
-            "the text says the same over and over, so that nothing of it can be held out: give more --data"
-        )
+        raise ValueError("the text repeats itself, so none of it can be held out: give more --data")
     held_out = part is Part.HELD_OUT
     pieces = (piece for document in read() for piece in _pieces(document, size))
     return (piece for piece in pieces if (_digest(piece) <= last) is held_out)
@@ -234,8 +232,8 @@ def read_documents(
     if text_column or label_column:
         name, value = ("--text-column", text_column) if text_column else ("--label-column", label_column)
         raise ValueError(
-            f"{name} {value!r} needs a table, and {path or 'the default text'!r} is none: give --data a .jsonl, .csv "
-            "or .parquet file, a folder saved by datasets, or a data set of the hub"
+            f"{name} {value!r} needs a table, but {path or 'the default text'!r} is not one: give --data a .jsonl, "
+            ".csv or .parquet file, a folder saved by datasets, or a data set from the hub"
         )
     if path is None:
         root = Path(sysconfig.get_path("stdlib"))
@@ -246,7 +244,7 @@ def read_documents(
         if not root.exists():
             raise ValueError(
                 f"data {path!r} does not exist: give a text file or folder, a .jsonl, .csv or .parquet file, a folder "
-                "saved by datasets, or OWNER/NAME of the Hugging Face hub"
+                "saved by datasets, or OWNER/NAME from the Hugging Face hub"
             )
         files = [root] if root.is_file() else sorted(file for file in root.rglob("*") if file.is_file())
     folder = root if root.is_dir() else root.parent

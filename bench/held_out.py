@@ -30,16 +30,16 @@ def with_held_out(spec: WorkloadSpec, corpus: Corpus) -> Workload:
     if spec.phase is Phase.FINETUNE:
         tuned = resolve(spec, corpus)
         if tuned.held_out is None:
-            raise ValueError(f"{spec.name} holds out nothing to score on: give a model that is fine-tuned on text")
+            raise ValueError(f"{spec.name} has no held-out samples to score: give a model that is fine-tuned on text")
         return tuned
     trained = resolve(spec, corpus.of(Part.TRAINED))
     if trained.is_stream:
-        raise ValueError(f"{spec.name} trains on a stream, of which nothing can be held out: give a map-style data set")
+        raise ValueError(f"{spec.name} trains on a stream, so nothing can be held out: give a map-style data set")
     data = trained.data()
     if isinstance(data, samples.Samples):
         return dataclasses.replace(trained, held_out=resolve(spec, corpus.of(Part.HELD_OUT)).data)
     if trained.order is not None:
-        raise ValueError(f"{spec.name} has a sampler of its own, which would draw what is held out: leave it out")
+        raise ValueError(f"{spec.name} has its own sampler, which would draw held-out samples too: leave it out")
     drawn = torch.randperm(len(cast(Sized, data)), generator=torch.Generator().manual_seed(0)).tolist()
     count = max(1, len(drawn) // HELD_OUT_EVERY)
     kept: Any = Subset(data, sorted(drawn[count:]))

@@ -43,11 +43,11 @@ def with_loader(workload: Workload, batch: int | None = None) -> Workload:
     is_stream = isinstance(loader.dataset, IterableDataset)
     own = not is_stream and loader.batch_sampler is not None and type(loader.batch_sampler) is not BatchSampler
     if own and batch is not None:
-        raise ValueError(f"batch {batch} does not apply: the DataLoader makes batches by a batch_sampler of its own")
+        raise ValueError(f"batch {batch} cannot be used: the DataLoader makes batches with its own batch_sampler")
     if loader.batch_size is None and loader.batch_sampler is None:
         raise ValueError(
-            "the DataLoader has batch_size=None, so that its data set makes whole batches, which cannot be shared out: "
-            "give one of samples, with a batch_size"
+            "the DataLoader has batch_size=None, so its data set makes whole batches, which cannot be shared out: "
+            "give a data set of samples, and a batch_size"
         )
     size = batch or workload.batch or loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
     if size is None:
@@ -82,8 +82,8 @@ def _order(loader: DataLoader[Any], own_batches: bool) -> Callable[[int, int], I
         return None
     if getattr(sampler, "num_replicas", 1) > 1:
         raise ValueError(
-            f"the DataLoader's {type(sampler).__name__} takes a share of the data for one of several ranks: leave it "
-            "out, trainpace gives each rank its own"
+            f"the DataLoader's {type(sampler).__name__} already splits the data over ranks: leave it out, trainpace "
+            "gives each rank its own share"
         )
     return lambda batch, seed: _cut(_epochs(sampler, loader, seed), batch)
 

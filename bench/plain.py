@@ -53,16 +53,16 @@ def _read(kind: Any, data: object, where: str) -> Any:
     is_flag = isinstance(data, bool) and kind is not bool
     if kind is Any or (kind in SCALARS and isinstance(data, SCALARS[kind]) and not is_flag):
         return data
-    raise ValueError(f"{where} is {_shown(data)}, which is no {getattr(kind, '__name__', kind)}")
+    raise ValueError(f"{where} is {_shown(data)}, which is not of type {getattr(kind, '__name__', kind)}")
 
 
 def _fields(kind: Any, data: object, where: str) -> Any:
     if not isinstance(data, dict):
-        raise ValueError(f"{where} is {_shown(data)}, which is no {kind.__name__}")
+        raise ValueError(f"{where} is {_shown(data)}, which is not of type {kind.__name__}")
     hints = _hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
     if unknown := sorted(map(str, set(data) - set(fields))):
-        raise ValueError(f"{where} has {unknown[0]!r}, which is none of {', '.join(fields)}")
+        raise ValueError(f"{where} has {unknown[0]!r}, which is not one of {', '.join(fields)}")
     for name, field in fields.items():
         if name not in data and field.default is field.default_factory is dataclasses.MISSING:
             raise ValueError(f"{where} has no {name!r}")

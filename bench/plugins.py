@@ -33,7 +33,7 @@ def load_installed() -> None:
                 package = point.dist.name if point.dist else "an installed package"
                 raise ValueError(
                     f"{package} declares {point.value!r} as {group}, which fails to import: "
-                    f"{type(error).__name__}: {error}; mend or uninstall it"
+                    f"{type(error).__name__}: {error}; fix or uninstall it"
                 ) from error
 
 
@@ -63,7 +63,7 @@ def load_file(path: str | Path, *, kind: str = "plugin") -> ModuleType:
     except SystemExit as error:
         del sys.modules[name]
         raise ValueError(
-            f"{kind} file {str(path)!r} ended the program while it was imported (exit code {error.code}): put what it "
+            f"{kind} file {str(path)!r} ended the program when it was imported (exit code {error.code}): put what it "
             'runs below `if __name__ == "__main__":`'
         ) from error
     except Exception as error:

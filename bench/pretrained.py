@@ -73,8 +73,8 @@ def _cached(model: str) -> Path:
         return Path(fetch())
     except (OSError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled) as error:
         raise ValueError(
-            f"model {model!r} is no folder, not in the cache of the Hugging Face hub, and could not be fetched "
-            f"({type(error).__name__}): where there is a network run `hf download {model}`, or give a folder"
+            f"model {model!r} is not a folder, is not in the Hugging Face cache, and could not be downloaded "
+            f"({type(error).__name__}): run `hf download {model}` with a network, or give a folder"
         ) from error
 
 
@@ -90,8 +90,8 @@ def language_model(found: Pretrained) -> tuple[Any, Objective | type[Masked]]:
     if kind in AutoModelForCausalLM._model_mapping:
         return AutoModelForCausalLM, causal
     raise ValueError(
-        f"model {found.name!r} is a {found.config.model_type}, which transformers knows as no causal, masked or "
-        "sequence-to-sequence language model: give FILE.py:FUNCTION that returns a Workload"
+        f"model {found.name!r} is a {found.config.model_type}, which transformers does not know as a causal, masked "
+        "or sequence-to-sequence language model: give FILE.py:FUNCTION that returns a Workload"
     )
 
 
@@ -111,7 +111,7 @@ def vocabulary(found: Pretrained) -> Vocabulary | None:
     most = getattr(found.config, "vocab_size", None)
     if most is not None and len(tokenizer) > most:
         raise ValueError(
-            f"model {found.name!r} knows {most} tokens, its tokenizer has {len(tokenizer)}: they do not belong together"
+            f"model {found.name!r} knows {most} tokens, but its tokenizer {len(tokenizer)}: they do not belong together"
         )
     first = (tokenizer.eos_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id, 0)
     end = next(number for number in first if number is not None)

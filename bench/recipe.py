@@ -29,7 +29,7 @@ def read(file: Path) -> Recipe:
         told = {"workload": data["ladder"]["workload"], "techniques": data["techniques"]}
         found = plain.read(Recipe, told, "the recipe")
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{str(file)!r} is no recipe: give the recipe.json that `trainpace tune` has made") from error
+        raise ValueError(f"{str(file)!r} is not a recipe: give a recipe.json that `trainpace tune` made") from error
     if not found.techniques:
-        raise ValueError(f"recipe {str(file)!r} is empty, because nothing was found to help: there is nothing to run")
+        raise ValueError(f"recipe {str(file)!r} is empty, because nothing helped: there is nothing to run")
     return found

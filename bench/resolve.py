@@ -48,7 +48,7 @@ def _from_family(spec: WorkloadSpec, corpus: Corpus) -> Workload:
         choices = ", ".join(f"{family.name}/{{{','.join(family.sizes)}}}" for family in known.values())
         raise ValueError(
             f"model {spec.model!r} is unknown: give one of {choices}, FILE.py:FUNCTION, a model folder or an id "
-            "of the Hugging Face hub"
+            "from the Hugging Face hub"
         )
     family = known[name]
     size = family.sizes[size_name]
@@ -80,11 +80,9 @@ def _without_text(spec: WorkloadSpec, family: Family, size: Dimensions) -> Workl
     """A family that makes its own samples. Raises ValueError for what only text has."""
     for option, value in (("--sequence", spec.sequence), ("--data", spec.corpus)):
         if value is not None:
-            raise ValueError(
-                f"{option} {value} does not apply: {spec.model} makes samples of its own, which are no text"
-            )
+            raise ValueError(f"{option} {value} does not apply: {spec.model} makes its own samples, which are not text")
     if spec.phase is Phase.FINETUNE:
-        raise ValueError(f"model {spec.model!r} is fine-tuned on no text: give a model that reads text, or FILE.py")
+        raise ValueError(f"model {spec.model!r} cannot be fine-tuned on text: give a model that reads text, or FILE.py")
     assert family.samples is not None
     return Workload(
         model=functools.partial(family.model, size),
@@ -108,7 +106,7 @@ def _from_file(spec: WorkloadSpec, corpus: Corpus) -> Workload:
         raise ValueError(f"model file {str(file)!r} does not exist: give FILE.py:FUNCTION")
     function = getattr(plugins.load_file(file, kind="model"), function_name, None)
     if isinstance(function, nn.Module):
-        raise ValueError(f"model {spec.model!r} is a module: give a function that makes one, a fresh one at each call")
+        raise ValueError(f"model {spec.model!r} is a module: give a function that makes a new one on each call")
     if not function_name or not callable(function):
         raise ValueError(f"model file {str(file)!r} has no function {function_name!r}: give FILE.py:FUNCTION")
     if spec.phase is Phase.FINETUNE and "num_labels" in inspect.signature(function).parameters:
@@ -124,7 +122,7 @@ def _from_file(spec: WorkloadSpec, corpus: Corpus) -> Workload:
     if workload is None:
         return _own_language_model(spec, corpus, function, made)
     if spec.sequence is not None:
-        raise ValueError(f"sequence {spec.sequence} does not apply: {spec.model!r} brings samples of its own")
+        raise ValueError(f"sequence {spec.sequence} does not apply: {spec.model!r} brings its own samples")
     return workload
 
 
@@ -133,8 +131,8 @@ def _own_language_model(spec: WorkloadSpec, corpus: Corpus, function: Callable[[
     loss = brought.takes_text(made)
     if loss is None:
         raise ValueError(
-            f"model {spec.model!r} is a {type(made).__name__}, whose forward{inspect.signature(made.forward)} takes no "
-            f"input_ids and labels, nor targets: say what its data and its loss are, as in\n\n{brought.TEMPLATE}"
+            f"model {spec.model!r} is a {type(made).__name__}, whose forward{inspect.signature(made.forward)} takes "
+            f"neither input_ids and labels nor targets: say what its data and its loss are, as in\n\n{brought.TEMPLATE}"
         )
     build = brought.Built(function, made).anew
     workload = _language_model(spec, corpus, build, getattr(made, "config", None))

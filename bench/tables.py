@@ -54,7 +54,7 @@ def rows(path: str, text_column: str | None, label_column: str | None) -> Iterat
 
 def _column(path: str, found: Any, option: str, name: str) -> str:
     if name not in found.column_names:
-        raise ValueError(f"{option} {name!r} is no column of {path!r}: it has {', '.join(found.column_names)}")
+        raise ValueError(f"{option} {name!r} is not a column of {path!r}: it has {', '.join(found.column_names)}")
     return name
 
 
@@ -92,12 +92,10 @@ def _load(path: str) -> Any:
             name, _, configuration = path.partition(":")
             found = datasets.load_dataset(name, configuration or None)
     except Exception as error:  # Each builder fails in its own way.
-        what = (
-            "could not be read" if there.exists() else "is no file or folder, and no data set of the hub or its cache"
-        )
+        what = "could not be read" if there.exists() else "is neither a file or folder nor a data set of the hub"
         raise ValueError(f"data {path!r} {what} ({type(error).__name__}: {one_line(str(error))})") from error
     if not isinstance(found, dict):
         return found
     if SPLIT not in found and len(found) > 1:
-        raise ValueError(f"data {path!r} has no split {SPLIT!r} but {', '.join(found)}: save the one to train on")
+        raise ValueError(f"data {path!r} has no split {SPLIT!r}, only {', '.join(found)}: save the one to train on")
     return found.get(SPLIT) or next(iter(found.values()))

@@ -52,7 +52,7 @@ def scalar_of(found: Any) -> Tensor:
     elif not isinstance(found, Tensor) and hasattr(found, "loss"):
         found = found.loss
     if not isinstance(found, Tensor):
-        raise AttributeError(f"a {type(found).__name__} was returned, in which there is no loss")
+        raise AttributeError(f"a {type(found).__name__} was returned, which has no loss")
     return found
 
 

@@ -19,7 +19,7 @@ def failure(own: Sequence[Record]) -> str | None:
     failed = next((item for item in own if item.status is not Status.OK), None)
     if failed:
         return failed.reason or failed.status.value
-    return None if own else "there was no time for its pace"
+    return None if own else "there was no time to measure its pace"
 
 
 def step_time_s(own: Sequence[Record]) -> float | None:

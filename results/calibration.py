@@ -173,7 +173,7 @@ def why_advisory(calibration: Calibration) -> str | None:
         return "this machine is not calibrated: run `trainpace gate --calibrate 150` on it"
     if bound > TOLERATED_BOUND:
         missing = needed(calibration.false_alarms)
-        more = f": {missing} more comparisons without one would do" if missing else ""
+        more = f": {missing} more comparisons without one would be enough" if missing else ""
         return f"false alarms may be as frequent as {bound:.1%} on this machine, more than {TOLERATED_BOUND:.0%}{more}"
     return None
 

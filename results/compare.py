@@ -201,7 +201,7 @@ def _why_disturbed(records: Sequence[Record]) -> str | None:
     """What disturbed an arm of whose repetitions none is left; None if one is."""
     if not all(record.disturbed for record in records):
         return None
-    return f"every repetition was disturbed, and none is counted: in the last one {records[-1].disturbances[-1]}"
+    return f"every repetition was disturbed, so none is counted; in the last one, {records[-1].disturbances[-1]}"
 
 
 def _step_times_s(records: Sequence[Record]) -> list[float]:

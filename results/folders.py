@@ -44,5 +44,5 @@ def runs_in(folder: Path) -> list[Path]:
         return [folder]
     found = sorted(item for item in folder.iterdir() if has_records(item)) if folder.is_dir() else []
     if not found:
-        raise ValueError(f"no run lies in {str(folder)!r}: give folders that `trainpace run` has made")
+        raise ValueError(f"there is no run in {str(folder)!r}: give folders that `trainpace run` made")
     return found

@@ -238,9 +238,9 @@ def _bad_numbers(measured: Measurement) -> list[str]:
     if not measured.round_step_times_s:
         problems.append("has no times")
     if any(not math.isfinite(time_s) or time_s <= 0 for time_s in measured.round_step_times_s):
-        problems.append("has times that are no numbers")
+        problems.append("has times that are not numbers")
     if not all(map(math.isfinite, measured.losses)):
-        problems.append("has losses that are no numbers")
+        problems.append("has losses that are not numbers")
     return problems
 
 

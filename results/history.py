@@ -122,13 +122,13 @@ def _pinned(runs: Sequence[Summary], reference: str | None) -> str:
 def _why_not(reference: str, run: Summary, everywhere: Sequence[str]) -> str:
     if reference in run.conditions.workloads:
         return (
-            f"nothing counts of the reference {reference!r} in run {run.run_id!r}, which was disturbed or failed: "
-            "leave that run out, or measure again"
+            f"the reference {reference!r} was disturbed or failed in run {run.run_id!r}: leave that run out, or "
+            "measure again"
         )
-    others = f"give --reference with one that is in every run ({', '.join(everywhere)})"
+    others = f"give a --reference that is in every run ({', '.join(everywhere)}), or"
     return (
         f"reference {reference!r} was not measured in run {run.run_id!r}: "
-        f"{others if everywhere else 'no workload is in every run'}, and add it to each run with another --model"
+        f"{others if everywhere else 'no workload is in every run, so'} add it to each run with another --model"
     )
 
 

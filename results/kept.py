@@ -20,7 +20,7 @@ def folder() -> Path:
     try:
         data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
     except RuntimeError as error:
-        raise ValueError("calibrations have no place to be kept in: set HOME or XDG_DATA_HOME") from error
+        raise ValueError("there is no folder to keep calibrations in: set HOME or XDG_DATA_HOME") from error
     return data / "trainpace" / "calibration"
 
 
@@ -62,4 +62,4 @@ def lines(file: Path) -> list[dict[str, Any]]:
 
 
 def _unreadable(file: Path, error: Exception) -> ValueError:
-    return ValueError(f"calibration {str(file)!r} cannot be read ({error}): mend it or calibrate anew")
+    return ValueError(f"calibration {str(file)!r} cannot be read ({error}): fix it or calibrate again")

@@ -135,7 +135,7 @@ def _start_s(record: Record) -> float | None:
     return measured.ready_s + sum(steps[1:]) - len(steps) * steady_s
 
 
-NOT_PROFILED = "a step is profiled in a replay on a CPU, and nowhere else yet"
+NOT_PROFILED = "so far a step is profiled only in a replay on a CPU"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,20 +155,20 @@ class Figures:
         lambda record, _: record.measurement.peak_memory_bytes,
         Form.MEMORY,
         "Peak memory",
-        "the allocator's on a GPU, growth of own memory on a CPU",
+        "the allocator's peak on a GPU, growth of the arm's own memory on a CPU",
     )
     allocated_peak_bytes: float | None = metric(
         lambda record, _: record.measurement.allocated_peak_bytes,
         Form.MEMORY,
         "Allocated",
-        "at most at once, in tensors; on a CPU in a replay",
-        unknown="only a replay tells it on a CPU, and not of what torch.compile makes",
+        "the most at once, in tensors; on a CPU in a replay",
+        unknown="on a CPU only a replay shows it, and not for compiled code",
     )
     predicted_peak_bytes: float | None = metric(
         lambda record, _: record.predicted_peak_bytes,
         Form.MEMORY,
         "Predicted",
-        "of what is allocated at most at once, before anything ran",
+        "of the most that is allocated at once, before anything ran",
         unknown="it could not be predicted",
     )
     first_step_s: float | None = metric(
@@ -178,13 +178,13 @@ class Figures:
         lambda record, _: record.measurement.ready_s,
         Form.DURATION,
         "Ready after",
-        "from asking for it to its first step's end",
+        "from starting the arm to the end of its first step",
     )
     start_s: float | None = metric(
         lambda record, _: _start_s(record),
         Form.DURATION,
         "Start",
-        "until it is warm, beyond what these steps take once it is",
+        "time until it is warm, less what the same steps take when warm",
         unknown="no pace was measured, or steps became slower later, or compiled code was found in a cache",
         # Where steps became slower after the warm-up, their pace says nothing of those before.
         least=0.0,
@@ -232,27 +232,27 @@ class Figures:
         "of batches to the device, share of the steps' time",
     )
     forward_share: float | None = metric(
-        _certified("forward_share"), Form.SHARE, "Forward", "of a step, in one that was profiled", unknown=NOT_PROFILED
+        _certified("forward_share"), Form.SHARE, "Forward", "share of one profiled step", unknown=NOT_PROFILED
     )
     backward_share: float | None = metric(
         _certified("backward_share"),
         Form.SHARE,
         "Backward",
-        "of a step, in one that was profiled",
+        "share of one profiled step",
         unknown=NOT_PROFILED,
     )
     optimizer_share: float | None = metric(
         _certified("optimizer_share"),
         Form.SHARE,
         "Optimizer",
-        "of a step, in one that was profiled",
+        "share of one profiled step",
         unknown=NOT_PROFILED,
     )
     exposed_communication_share: float | None = metric(
         _certified("exposed_communication_share"),
         Form.SHARE,
         "Exposed communication",
-        "of a step, hidden by no computation",
+        "share of a step that no computation hides",
     )
     slowest_rank: float | None = metric(
         _certified("slowest_rank"), Form.WHOLE, "Slowest rank", "the one that the others wait for"

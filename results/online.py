@@ -53,7 +53,7 @@ class Ledger:
             rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["judged"]
             return cls(tuple(Entry(**{**row, "seeds": tuple(row["seeds"])}) for row in rows))
         except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"ledger {str(file)!r} is none of trainpace judge: give another --ledger") from error
+            raise ValueError(f"ledger {str(file)!r} is not one of trainpace judge: give another --ledger") from error
 
     def write(self, file: Path) -> None:
         rows = [dataclasses.asdict(entry) for entry in self.entries]

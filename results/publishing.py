@@ -19,11 +19,11 @@ PATH = re.compile(r"(?<![\w.:/])~?(?:/[^\s/:'\"<>|,;()]+)+/?|(?<![\w/])[A-Za-z]:
 """An absolute path in a sentence."""
 
 LEFT_OUT = (
-    "folders of paths: of models, text, checkpoints and in messages; a file's own name stays",
-    "the names of hosts, which are numbered, and of the user",
-    "the machine's identity, in place of which stands a hash of it: runs of one machine can still be told to be",
-    "the git commit, and whether there were changes beside it",
-    "addresses in the network",
+    "the folders in paths of models, text and checkpoints, and in messages; file names stay",
+    "the names of hosts, which are numbered instead, and of the user",
+    "the machine's identity, replaced by a hash of it, so that runs of one machine can still be recognised",
+    "the git commit, and whether there were uncommitted changes",
+    "network addresses",
 )
 """What is not in a published run."""
 
@@ -64,7 +64,7 @@ def _machine(machine: Machine, clean: Callable[[str], str], names: dict[str, str
         git_dirty=None,
         hosts=[names[name] for name in machine.hosts],
         unknown={name: clean(reason) for name, reason in machine.unknown.items()}
-        | {"git_commit": "it was left out of what is published"},
+        | {"git_commit": "it was left out of the published run"},
     )
 
 

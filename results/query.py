@@ -71,7 +71,7 @@ def query(sql: str, folders: Sequence[Path]) -> Answer:
         raise ValueError("query needs duckdb: pip install trainpace[query]") from None
     found = sorted({file.parent.parent for folder in folders for file in _files(folder)})
     if not found:
-        raise ValueError(f"no run lies in {', '.join(map(str, folders))}: give folders that `trainpace run` has made")
+        raise ValueError(f"there is no run in {', '.join(map(str, folders))}: give folders that `trainpace run` made")
     connection = duckdb.connect(config={"threads": 2})
     try:
         _with_tables(connection, found, wants_comparisons=re.search(r"\bcomparisons\b", sql, re.IGNORECASE) is not None)

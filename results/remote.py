@@ -132,7 +132,7 @@ def _opened(url: str) -> tuple[fs.FileSystem, str]:
         return fs.PyFileSystem(fs.FSSpecHandler(fsspec.filesystem(scheme))), rest
     except (ImportError, ValueError) as error:
         raise ValueError(
-            f"{url!r} is of a kind that is not known here ({one_line(str(error))}): give a path, s3://, gs://, hdfs:// "
+            f"{url!r} is of an unknown kind ({one_line(str(error))}): give a path, s3://, gs://, hdfs:// "
             "or what fsspec knows"
         ) from error
 

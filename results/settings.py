@@ -84,7 +84,7 @@ def _table(file: Path) -> dict[str, Any] | None:
     try:
         found = tomllib.loads(file.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{str(file)!r} is no TOML: {error}") from error
+        raise ValueError(f"{str(file)!r} is not valid TOML: {error}") from error
     for name in ("tool", "trainpace", "gate"):
         if name not in found:
             return None
@@ -112,7 +112,7 @@ def parse(table: Mapping[str, Any], file: Path) -> Settings:
         acknowledged=read_acknowledged(file.parent / acknowledge) if acknowledge else (),
     )
     if not all(isinstance(model, str) for model in settings.models):
-        raise ValueError(f"models of {where} holds what is no text: give names as --model takes them")
+        raise ValueError(f"models of {where} holds something that is not text: give names as --model takes them")
     # Whatever does not go together is to be known before anything runs.
     for name in ("", *settings.workloads):
         settings.limits(name, {}, date.today())
@@ -137,7 +137,7 @@ def _acknowledged(table: Mapping[str, Any], where: str) -> Acknowledged:
         raise ValueError(f"{where} lacks {', '.join(missing)}: each needs {', '.join(_ACKNOWLEDGED)}")
     expires = table["expires"]
     if type(expires) is not date:
-        raise ValueError(f"expires {expires!r} in {where} is no day: write it without quotes, as in 2030-01-31")
+        raise ValueError(f"expires {expires!r} in {where} is not a date: write it without quotes, as in 2030-01-31")
     return Acknowledged(
         workload=_typed(table, "workload", str, where, ""),
         slowdown=_share(table, "slowdown", where),
@@ -170,21 +170,21 @@ def _shares(table: Mapping[str, Any], where: str) -> dict[str, float]:
 def _number(table: Mapping[str, Any], name: str, where: str) -> float:
     value = table[name]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise ValueError(f"{name} {value!r} in {where} is no number from 0 up: give one")
+        raise ValueError(f"{name} {value!r} in {where} is not a number from 0 up: give one")
     return float(value)
 
 
 def _share(table: Mapping[str, Any], name: str, where: str) -> float:
     value = _number(table, name, where)
     if value >= 1:
-        raise ValueError(f"{name} {value:g} in {where} is no share below 1: give one, as in 0.01 for 1 %")
+        raise ValueError(f"{name} {value:g} in {where} is not a share below 1: give one, such as 0.01 for 1 %")
     return value
 
 
 def _typed(table: Mapping[str, Any], name: str, kind: type, where: str, default: Any) -> Any:
     value = table.get(name, default)
     if value is not default and not isinstance(value, kind):
-        raise ValueError(f"{name} {value!r} in {where} is no {kind.__name__}")
+        raise ValueError(f"{name} {value!r} in {where} is not of type {kind.__name__}")
     return value
 
 

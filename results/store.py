@@ -234,7 +234,7 @@ def files(folder: Path, without: Collection[Path] = ()) -> list[Path]:
     if not found:
         raise ValueError(
             f"run {str(folder)!r} holds no records{' that can be read' if without else ''}: give a folder that "
-            "`trainpace run` has made"
+            "`trainpace run` made"
         )
     return found
 
@@ -306,11 +306,11 @@ def parse(content: bytes, what: str) -> pa.Table:
         version = (opened.schema_arrow.metadata or {}).get(b"trainpace.schema_version", b"none").decode()
         if version not in READABLE_VERSIONS:
             raise ValueError(
-                f"{what} has schema version {version}, this trainpace reads up to {SCHEMA_VERSION}: a later trainpace "
-                "reads it"
+                f"{what} has schema version {version}, this trainpace reads up to {SCHEMA_VERSION}: use a later "
+                "trainpace"
             )
         if strange := _what_is_strange(opened):
-            raise ValueError(f"{what} is none of trainpace's: {strange}; take it out of that folder")
+            raise ValueError(f"{what} is not one of trainpace's: {strange}; take it out of that folder")
         return opened.read()
     except MemoryError as error:
         raise ValueError(f"{what} takes more memory than there is") from error
@@ -323,7 +323,7 @@ def _what_is_strange(opened: pq.ParquetFile) -> str | None:
     if missing := sorted(REQUIRED - set(found)):
         return f"it has no column {missing[0]}"
     if other := [name for name, kind in found.items() if kind != columns[name]]:
-        return f"its column {other[0]} is of {found[other[0]]}, not {columns[other[0]]}"
+        return f"its column {other[0]} has type {found[other[0]]}, not {columns[other[0]]}"
     if opened.metadata.num_rows > MOST_ROWS:
         return f"it has {opened.metadata.num_rows:,} rows"
     sizes = [opened.metadata.row_group(index).total_byte_size for index in range(opened.num_row_groups)]

@@ -225,7 +225,7 @@ def invalid(own: Sequence[Training], baseline: Sequence[Training]) -> str | None
     seen = max((item.seen_share for item in own), default=0.0)
     usual = max((item.seen_share for item in baseline), default=0.0)
     if seen > 2 * usual + SEEN:
-        return f"{seen:.0%} of what it was trained on is held out from the others"
+        return f"{seen:.0%} of its training data is held out from the others"
     return None
 
 

@@ -202,12 +202,10 @@ def head_times(change: Callable[[list[float]], list[float]]) -> Callable[[], con
 
 
 MUTANTS = (
-    Mutant(name="half the batch", code=ExitCode.INVALID, words="losses differ by more", head=forward(HALF_BATCH)),
-    Mutant(
-        name="half the sequence", code=ExitCode.INVALID, words="losses differ by more", head=forward(SHORT_SEQUENCE)
-    ),
+    Mutant(name="half the batch", code=ExitCode.INVALID, words="losses differ from", head=forward(HALF_BATCH)),
+    Mutant(name="half the sequence", code=ExitCode.INVALID, words="losses differ from", head=forward(SHORT_SEQUENCE)),
     Mutant(name="half the batch, later", code=ExitCode.INVALID, words="losses differ", head=forward(LATER_HALF)),
-    Mutant(name="one batch for ever", code=ExitCode.INVALID, words="losses differ by more", head=forward(CACHED_LOSS)),
+    Mutant(name="one batch for ever", code=ExitCode.INVALID, words="losses differ from", head=forward(CACHED_LOSS)),
     Mutant(name="frozen parameters", code=ExitCode.INVALID, words="trained parameters", head=FROZEN),
     Mutant(name="a smaller model", code=ExitCode.INVALID, words="parameters is", head=SMALLER),
     Mutant(name="NaN loss", code=ExitCode.INVALID, words="the loss is nan", head=forward(NAN)),
@@ -249,7 +247,7 @@ MUTANTS = (
     Mutant(
         name="NaN times",
         code=ExitCode.INVALID,
-        words="no numbers",
+        words="not numbers",
         during=head_times(lambda times: [math.nan] * len(times)),
     ),
     Mutant(
@@ -262,9 +260,9 @@ MUTANTS = (
     Mutant(name="a hot CPU", code=ExitCode.INVALID, words="throttled for heat", during=machine(thermal_events=1)),
     Mutant(name="a hot GPU", code=ExitCode.INVALID, words="GPU was throttled", during=machine(gpu_throttled_s=0.5)),
     Mutant(
-        name="a clock that is set", code=ExitCode.INVALID, words="clock was set", during=machine(calendar_s=-3600.0)
+        name="a clock that is set", code=ExitCode.INVALID, words="clock was changed", during=machine(calendar_s=-3600.0)
     ),
-    Mutant(name="a clock that is slewed", code=ExitCode.INVALID, words="beside the", during=machine(raw_s=0.1)),
+    Mutant(name="a clock that is slewed", code=ExitCode.INVALID, words="off the hardware", during=machine(raw_s=0.1)),
     Mutant(name="a machine that sleeps", code=ExitCode.INVALID, words="slept for", during=machine(boot_s=60.0)),
     Mutant(name="another clock", code=ExitCode.INVALID, words="clock source", during=machine(clock_source="hpet")),
 )

@@ -78,7 +78,7 @@ class Question:
             return plain.read(cls, json.loads((folder / "asked.json").read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"{str(folder)!r} asks for no worth ({error}): give a folder that `trainpace worth` made"
+                f"{str(folder)!r} is not a folder of `trainpace worth` ({error}): give one that it made"
             ) from error
 
     def write(self, folder: Path) -> None:
@@ -160,8 +160,8 @@ class Asking:
             self.question.write(self._folder)
         updates = self.question.updates or 0
         self._say(
-            f"{updates} updates a training: {self.question.rates} learning rates for each of {len(trained)} arms, then "
-            f"{self.question.seeds} seeds, on until each has reached the loss"
+            f"{updates} updates per training: {self.question.rates} learning rates for each of {len(trained)} arms, "
+            f"then {self.question.seeds} seeds, each trained until it reaches the loss"
         )
         for _ in range(self.question.rates):
             rates = self._kept("tuning").next_rates(
@@ -260,8 +260,8 @@ class Asking:
         updates = math.floor(left_s / (update_s * longer * (rates + GOES_ON * seeds)))
         if updates < LEAST_UPDATES:
             raise ValueError(
-                f"{self.question.minutes:g} minutes are {max(0, updates)} updates a training, of {len(trained)} arms "
-                f"with {self.question.rates} rates and {self.question.seeds} seeds: give --minutes "
+                f"{self.question.minutes:g} minutes leave {max(0, updates)} updates per training of {len(trained)} "
+                f"arms with {self.question.rates} learning rates and {self.question.seeds} seeds: give --minutes "
                 f"{math.ceil(self.question.minutes * LEAST_UPDATES / max(updates, 1))} or more, or fewer --technique"
             )
         return updates

@@ -42,12 +42,12 @@ FOCUS_FROM, FOCUS = 2, 4
 """After so many repetitions of all that may help, only so many run again, those that seem to help most; the others are
 undecided, and come in the next heat if none of these joins."""
 
-TOO_SLOW = "its steps take too long to be timed beside those of others"
+TOO_SLOW = "its steps take too long to be timed beside the others"
 """What is known of an arm that was put off: it takes many times what others take, and will do so in the next heat."""
 
 NOTHING_MORE = "nothing more helps beyond doubt"
 NO_TIME = "the time was up"
-NOTHING_FITS = "nothing that was tried fits into the memory that it may take"
+NOTHING_FITS = "nothing that was tried fits into the allowed memory"
 
 Say = Callable[[str], object]
 
@@ -124,7 +124,7 @@ class Climb:
         recipe = confirmation.techniques if confirmation else rungs[-1].after if rungs else ()
         if confirmation and not confirmation.whole.helps and not self.fitting:
             recipe = ()
-            ended = f"{'+'.join(confirmation.techniques)} seemed to help, and fresh repetitions did not confirm it"
+            ended = f"{'+'.join(confirmation.techniques)} seemed to help, but fresh repetitions did not confirm it"
         asked, machine = self.stages.asked, self.stages.prepared.machine
         return Ladder(
             workload=dataclasses.asdict(asked.workload),
@@ -166,7 +166,7 @@ class Climb:
         if found.whole.helps:
             return found, ended
         rungs[heats:] = [dataclasses.replace(rung, before=fastest, after=fastest) for rung in rungs[heats:]]
-        return None, f"{'+'.join(found.techniques)} seemed to learn faster, and fresh seeds did not confirm it"
+        return None, f"{'+'.join(found.techniques)} seemed to learn faster, but fresh seeds did not confirm it"
 
     def outlook(self) -> str:
         """What would be tried, and what not."""

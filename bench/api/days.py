@@ -61,7 +61,7 @@ class Question:
             shape, techniques = WorkloadSpec.from_json(data.pop("shape")), tuple(data.pop("techniques"))
             return cls(shape=shape, techniques=techniques, **data)
         except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{str(folder)!r} is no day: give a folder that `trainpace day` has made") from error
+            raise ValueError(f"{str(folder)!r} is not a folder of `trainpace day`: give one that it made") from error
 
     def write(self, folder: Path) -> None:
         text = json.dumps(dataclasses.asdict(self), indent=2)
@@ -121,7 +121,7 @@ def day(
     interrupted.
     """
     if updates is not None and updates < LEAST_UPDATES:
-        raise ValueError(f"{updates} updates are too few to foretell what they come to: give {LEAST_UPDATES} or more")
+        raise ValueError(f"{updates} updates are too few to predict the loss from: give {LEAST_UPDATES} or more")
     with started([Path(file) for file in plugins]) as fork_server:
         planned: Day | None = None
         if resume is not None:
@@ -158,7 +158,7 @@ def day(
                 made = planning.trained(made)
         except KeyboardInterrupt:
             raise Unfinished(
-                f"interrupted; what was trained is kept; go on with: trainpace day{' --go' if go else ''} --resume "
+                f"interrupted; what was trained is kept; continue with: trainpace day{' --go' if go else ''} --resume "
                 f"{folder}",
                 folder,
                 interrupted=True,
@@ -172,7 +172,7 @@ def _smallest(family: str, size: str) -> str:
     known = families()
     able = [name for name, item in known.items() if _writes(item)]
     if family not in able:
-        raise ValueError(f"model {family!r} writes no text: give a family of causal language models, {', '.join(able)}")
+        raise ValueError(f"model {family!r} does not generate text: give a causal language model, {', '.join(able)}")
     if size and size not in known[family].sizes:
         raise ValueError(f"{family} has no size {size!r}: give one of {', '.join(known[family].sizes)}")
     return f"{family}/{next(iter(known[family].sizes))}"
@@ -309,12 +309,12 @@ def _check(techniques: Sequence[str], host: Host) -> None:
     if reason := unmet(chosen, host):
         raise ValueError(reason)
     if ranks(chosen, host).count > 1:
-        raise ValueError(f"{label} trains with several processes: a day is trained in one; leave it out")
+        raise ValueError(f"{label} trains with several processes, but a day is trained in one: leave it out")
     if apart := [item.name for item in chosen if item.name in APART]:
-        raise ValueError(f"{apart[0]} has copies of the weights that no checkpoint knows of: leave it out")
+        raise ValueError(f"{apart[0]} keeps copies of the weights that checkpoints do not contain: leave it out")
     others = [change.value for change in Change if change in allowance(chosen)[0] - ALLOWED]
     if others:
-        raise ValueError(f"{label} changes the {', '.join(others)}, which a day decides itself: leave it out")
+        raise ValueError(f"{label} changes the {', '.join(others)}, which `trainpace day` decides itself: leave it out")
 
 
 def _wanted(candidates: Sequence[Candidate], question: Question) -> str | None:

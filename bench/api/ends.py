@@ -52,7 +52,7 @@ def read(revisions: Pair, pythons: Pair, techniques: Compositions) -> Ends:
 def twins(ends: Ends) -> Ends:
     """The base twice. Raises ValueError if anything is said of the head, or the base is a run from before."""
     if ends.stored or ends.revisions[1] or ends.pythons[1] or ends.techniques[1]:
-        raise ValueError("--calibrate compares a base with itself: leave out what is said of the head, and stored runs")
+        raise ValueError("--calibrate compares a base with itself: leave out the options of the head, and stored runs")
     return Ends(
         revisions=(ends.revisions[0],) * 2,
         pythons=(ends.pythons[0],) * 2,

@@ -85,7 +85,7 @@ def compare(run: Where | Run, head: Where | Run | None = None, *, force: bool = 
     runs = [item if isinstance(item, Run) else Run(item) for item in (run, head) if item is not None]
     differences = incomparable([conditions(item.records) for item in runs])
     if differences and not force:
-        raise ValueError(f"{'; '.join(differences)}: use force=True to compare them all the same")
+        raise ValueError(f"{'; '.join(differences)}: use force=True to compare them anyway")
     if head is None:
         return runs[0].arms()
     base, other = (told(item.records, item.machine) for item in runs)

@@ -94,11 +94,11 @@ def fit(
     if not models:
         raise ValueError("no model is named: give one with --model, as in --model gpt2/small")
     if rooms and (check or memory or device):
-        raise ValueError("--card is of a card that is not here: leave out --check, --memory and --device")
+        raise ValueError("--card names a GPU that is not in this machine: leave out --check, --memory and --device")
     if check and limit_bytes is None:
-        raise ValueError("--check fills what it may take: say how much that is with --memory, as in --memory 2GB")
+        raise ValueError("--check fills all the memory that it may take: set a limit with --memory, as in --memory 2GB")
     if gpus > 1 and not rooms:
-        raise ValueError(f"--gpus {gpus} is of cards by name: give --card too")
+        raise ValueError(f"--gpus {gpus} only works with cards given by name: give --card too")
     compositions = tuple(dict.fromkeys(map(parse_composition, techniques)))
     if not plugins:
         catalogue.check(compositions)
@@ -108,7 +108,7 @@ def fit(
         if not rooms:
             rooms = [fitting.here(look(server, device), limit_bytes)]
             if check and rooms[0].host.device != "cpu":
-                raise ValueError("--check imposes its limit on a CPU only: give --device cpu, or leave it out")
+                raise ValueError("--check can limit memory on a CPU only: give --device cpu, or leave out --check")
         shape = WorkloadSpec(
             model="",
             phase=phase or Phase.PRETRAIN,

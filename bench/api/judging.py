@@ -35,7 +35,7 @@ SLOWDOWNS = (0.02, 0.03, 0.05)
 SLOWED_SHARE = 0.3
 """Comparisons with each slow-down, for each of a base with itself."""
 
-LONG_AGO = "the base was measured at another time: what has changed on the machine since then is part of the ratio"
+LONG_AGO = "the base was measured earlier: whatever has changed on the machine since then is part of the ratio"
 
 Show = Callable[[str], object]
 
@@ -113,7 +113,7 @@ def _comparison(job: Job, sides: tuple[Side, Side], seed: int, folder: Path, sho
 def _measure(
     job: Job, comparison: Comparison, matched: Matched, folder: Path, *, budget_s: float
 ) -> tuple[list[Pair], list[Finding]]:
-    absent = dict.fromkeys(job.limits, "it was not measured: it has limits of its own and no such model was named")
+    absent = dict.fromkeys(job.limits, "it was not measured: the settings have limits for it, but it was not named")
     missing = {name: reason for name, reason in absent.items() if name not in matched.entries} | dict(matched.missing)
     referee = Referee(job.limits, missing, needs_checkout=job.needs_checkout)
     pairs = comparison.run(matched, referee, budget_s=budget_s, keep=lambda pair: _keep(pair, matched, folder))

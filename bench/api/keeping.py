@@ -48,7 +48,7 @@ def _stamped(name: str) -> str:
 
 def _fresh(folder: Path) -> Path:
     if folder.exists():
-        raise ValueError(f"run {str(folder)!r} was begun in this very second: start again, or use another --out")
+        raise ValueError(f"run {str(folder)!r} was started in the same second: try again, or use another --out")
     return folder
 
 
@@ -66,7 +66,7 @@ class Keeping:
     def go_on(self) -> str:
         """How it is gone on with."""
         where = f" --on {self.on}" if self.on else ""
-        return f"go on with: trainpace run --resume {self.there.url if self.there else self.folder}{where}"
+        return f"continue with: trainpace run --resume {self.there.url if self.there else self.folder}{where}"
 
     def begin(self, **facts: Mapping[str, Any]) -> None:
         """Make the folder, with the plan in it and a JSON file for each of the `facts`. Raises OSError."""
@@ -111,8 +111,8 @@ class Keeping:
         try:
             yield
         except OSError as error:
-            kept = f"finished arms are kept in {self.folder}: make room or a way to write there, and {self.go_on}"
-            gone = f"{self.folder} is gone, and what was in it: start again"
+            kept = f"finished arms are kept in {self.folder}: free some space or make it writable, and {self.go_on}"
+            gone = f"{self.folder} is gone, with everything in it: start again"
             told = f"{unwritten(error)}; {kept if self.folder.exists() else gone}"
             raise Unfinished(told, self.folder, interrupted=False) from error
         except KeyboardInterrupt:

@@ -55,7 +55,7 @@ FRESH = 5000
 REPLAY_S = 30.0
 """For one repetition of the recipe, whose first losses its script is held against."""
 
-TOO_LATE = "it learns no faster in a first look"
+TOO_LATE = "it did not learn faster in a first look"
 NOT_AMONG_THE_BEST = "others did better in a first look"
 
 

@@ -60,7 +60,7 @@ def judge(
         if len(job.specs) != 1:
             raise ValueError(f"{len(job.specs)} models are named: give one --model to judge a change by")
         if job.stored is not None:
-            raise ValueError("a run from before has no code to train with: give a git revision as --base")
+            raise ValueError("a stored run has no code to train with: give a git revision as --base")
         judging = _Judging(job, sides, seed, folder=folder, ledger=known, show=show)
         made = judging.verdict(minutes=minutes, seeds=seeds, repetitions=repetitions, updates=updates)
         made = dataclasses.replace(made, seconds=time.monotonic() - begun_s)

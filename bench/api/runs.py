@@ -71,7 +71,7 @@ def run(
         budget_s=budget_s,
     )
     if resume is not None and (plan != "quick" or device or overrides != Overrides()):
-        raise ValueError("resume takes its plan from the run: leave out the plan and all that shapes it")
+        raise ValueError("resume takes its plan from the run: leave out the plan and the settings that change it")
     files = [Path(file) for file in plugins]
     earlier = None if resume is None else folders.here(str(resume))
     with prepared(plan, overrides, device=device, plugins=files, resume=earlier) as (fork_server, made):
@@ -139,7 +139,7 @@ def plan_of(folder: Path) -> Plan:
         return Plan.from_json(json.loads((folder / "plan.json").read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"run {str(folder)!r} has no readable plan.json ({error}): give a folder that run has made"
+            f"run {str(folder)!r} has no readable plan.json ({error}): give a folder that `trainpace run` made"
         ) from error
 
 

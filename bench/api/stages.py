@@ -48,7 +48,7 @@ class Asked:
             return plain.read(cls, json.loads((folder / "asked.json").read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"{str(folder)!r} has no tuning ({error}): give a folder that `trainpace tune` has made"
+                f"{str(folder)!r} is not a folder of `trainpace tune` ({error}): give one that it made"
             ) from error
 
     def write(self, folder: Path) -> None:

@@ -115,7 +115,7 @@ def _prepared(asked: Asked, fork_server: ForkServer, folder: Path, say: Say) -> 
     if asked.objective is Objective.ENERGY:
         energies_j = Gpus(asked.device, prepared.host.gpu_uuids).energies_j()
         if isinstance(energies_j, str):
-            raise ValueError(f"objective 'energy' is counted nowhere here ({energies_j}): give pace or worth")
+            raise ValueError(f"objective 'energy' cannot be measured here ({energies_j}): give pace or worth")
     learners: tuple[str, ...] = ()
     if asked.objective is Objective.WORTH:
         # Before anything is measured: whether something can be held out.
@@ -156,7 +156,7 @@ def _fitting(stages: Stages, options: Candidates) -> tuple[tuple[str, ...], ...]
     size, least = min((found.peak_bytes, label) for label, found in told.items() if found.peak_bytes is not None)
     raise ValueError(
         f"memory {(stages.asked.memory_bytes or 0) / 1e9:.3g} GB is less than {stages.workload} takes with one or two "
-        f"techniques; {least} takes least, {size / 1e9:.3g} GB: give more, or a smaller --batch"
+        f"techniques; {least} takes the least, {size / 1e9:.3g} GB: give more memory, or a smaller --batch"
     )
 
 

@@ -99,6 +99,6 @@ def _git(*words: str, folder: Path, check: bool = True) -> str:
 
 def _why(text: str) -> str:
     """What a program says of its failure: from where it says so, or else its last line."""
-    lines = text.strip().splitlines() or ["it says nothing"]
+    lines = text.strip().splitlines() or ["it printed no message"]
     fatal = [index for index, line in enumerate(lines) if line.startswith(("fatal: ", "error: "))]
     return one_line("\n".join(lines[fatal[0] :])) if fatal else lines[-1]

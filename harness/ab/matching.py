@@ -143,7 +143,7 @@ def _check(homes: Sequence[Home], entry: Entry, here: Host) -> None:
         if reason:
             raise ValueError(f"{named} cannot run on {entry.spec.name}: {reason}")
         if any(Change.BATCH_SIZE in item.changes for item in chosen):
-            raise ValueError(f"{named} has a batch of its own: use trainpace run for it")
+            raise ValueError(f"{named} chooses its own batch: use `trainpace run` for it")
         count = ranks(chosen, here).replicas
         if entry.batch % count:
             raise ValueError(f"batch {entry.batch} does not divide over {count} ranks: give a multiple of {count}")

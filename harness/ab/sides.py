@@ -96,7 +96,7 @@ def open_home(side: Side, elsewhere: Path, draw: random.Random, modules: Sequenc
         working = side.checkout.top / side.checkout.inside
         if not working.is_dir():
             raise ValueError(
-                f"{side.name} has no folder {str(side.checkout.inside)!r}: start from one that both sides have"
+                f"{side.name} has no folder {str(side.checkout.inside)!r}: start in a folder that both sides have"
             )
         is_ours = origin == side.checkout.top
         links = (str(code), *([str(measuring)] if is_ours else []))
@@ -124,5 +124,5 @@ def measuring_code(top: Path) -> Path:
     if not all((top / name).is_file() for name in ("bench/spec.py", "harness/record.py")):
         return Path(bench.__file__).resolve().parent.parent
     if not (top / SERVER).is_file():
-        raise ValueError(f"the trainpace in {top} has no {SERVER}: compare it by a trainpace of its own time")
+        raise ValueError(f"the trainpace in {top} has no {SERVER}: compare it with a trainpace of its own age")
     return top

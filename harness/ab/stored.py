@@ -44,15 +44,15 @@ class Stored:
         found = self.of(spec.name)
         if not found:
             known = sorted({f"{item.workload} {item.techniques}" for item in self.records})
-            return f"run {self.name!r} has no good repetition of {spec.name} {self.label}, but {', '.join(known)}"
+            return f"run {self.name!r} has no good repetition of {spec.name} {self.label}, only of {', '.join(known)}"
         first = found[0]
         if (self.plan.name, self.plan.protocol) != (COUNTED, protocol):
             return (
-                f"run {self.name!r} (plan {self.plan.name!r}) was not measured as a gate does: give a side of an "
-                "earlier gate, as runs/ID/head"
+                f"run {self.name!r} (plan {self.plan.name!r}) was not measured by a gate: give one side of an earlier "
+                "gate, such as runs/ID/head"
             )
         if first.corpus_sha256 != corpus.sha256:
-            return f"run {self.name!r} was on another corpus"
+            return f"run {self.name!r} used another corpus"
         return Entry(
             spec=spec,
             corpus=corpus,

@@ -56,7 +56,7 @@ def _counts(arm: WorkCertificate, reference: WorkCertificate, allowed: Collectio
     samples = (arm.samples_per_update, reference.samples_per_update)
     replayed = (arm.replayed_updates, reference.replayed_updates)
     return [
-        (arm.model_called is False, "the model was never called: the loss goes around what wraps it"),
+        (arm.model_called is False, "the model was never called: the loss bypasses what wraps it"),
         (bool(arm.compiled_nothing), "torch.compile was asked for, and nothing was compiled"),
         (
             (arm.gradient_spread or 0.0) > SAME_GRADIENTS,
@@ -111,15 +111,15 @@ def losses_unknown(
     """
     if _noise(reference) > tolerance:
         return (
-            f"the baseline's own losses differ by {_noise(reference):.2g} of themselves when it is replayed: it draws "
-            "from what no seed reaches"
+            f"the baseline's own losses differ by {_noise(reference):.2g} of their size when it is replayed: it "
+            "draws random numbers that no seed controls"
         )
     if not _unlike(arm, reference, allowed, tolerance):
         return None
     if reference.draws and not draws_alike:
-        return "the forward pass draws random numbers, other ones for the parts of a batch than for the whole"
+        return "the forward pass draws random numbers, and not the same ones for parts of a batch as for the whole"
     if reference.normalises_batch and (arm.samples_per_pass or math.inf) < (reference.samples_per_pass or 0.0):
-        return "the model normalises over the samples of each forward pass, of which a part of a batch has fewer"
+        return "the model normalises over the samples of each forward pass, and part of a batch has fewer of them"
     return None
 
 
@@ -174,8 +174,8 @@ def _unlike(
         return []
     shown = ", ".join(f"{loss:.4g} against {other:.4g}" for loss, other in unlike[:SHOWN])
     return [
-        f"{len(unlike)} of the first {len(pairs)} losses differ by more than {margin / _scale(others):.2g} of theirs: "
-        + shown
+        f"{len(unlike)} of the first {len(pairs)} losses differ from the baseline's by more than "
+        f"{margin / _scale(others):.2g} of their size: {shown}"
     ]
 
 

@@ -111,7 +111,7 @@ class Arm:
         cores = self._parked.cores()
         if cores > PARKED_CORES:
             self.status = Status.CRASHED
-            self._reason = f"parked, it kept {cores:.1f} cores busy: every other arm would have been timed too slow"
+            self._reason = f"while parked, it kept {cores:.1f} cores busy, which would have slowed down every other arm"
             self.end()
 
     def end(self) -> None:

@@ -92,7 +92,7 @@ def _as_alone(finding: Finding, record: Record, alone: Record, partner: tuple[st
     if not differences:
         return finding
     told = "; ".join(differences)
-    reason = f"beside {'+'.join(partner)} it trains otherwise than alone, which is called the baseline here: {told}"
+    reason = f"beside {'+'.join(partner)} it trains differently than alone, which is called the baseline here: {told}"
     return replace(finding, status=Status.UNEQUAL_WORK, reason=reason)
 
 

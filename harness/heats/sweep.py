@@ -392,12 +392,12 @@ def check_resumable(prepared: Prepared, finished: Sequence[Record], before: Mach
     if before.packages != prepared.machine.packages:
         changed = sorted(set(before.packages.items()) ^ set(prepared.machine.packages.items()))
         shown = ", ".join(f"{name} {version}" for name, version in changed)
-        raise ValueError(f"the run was begun with other versions of its packages ({shown}): start a new run")
+        raise ValueError(f"the run was started with other package versions ({shown}): start a new run")
     for record in finished:
         if record.machine_id != prepared.machine.machine_id:
             raise ValueError(
-                f"run {record.run_id!r} was begun on another machine: start a new run here, or if it is of a "
-                "cluster go on with --on"
+                f"run {record.run_id!r} was started on another machine: start a new run here, or continue a "
+                "cluster's run with --on"
             )
     check_trains_alike(prepared, finished)
 
@@ -408,11 +408,11 @@ def check_trains_alike(prepared: Prepared, finished: Sequence[Record]) -> None:
     workloads = {entry.spec.name: entry.sha256 for entry in prepared.entries}
     for record in finished:
         if record.corpus_sha256 != corpora.get(record.workload):
-            raise ValueError(f"run {record.run_id!r} was begun with another corpus for {record.workload}: start anew")
+            raise ValueError(f"run {record.run_id!r} used another corpus for {record.workload}: start a new run")
         if record.workload_sha256 != workloads.get(record.workload):
             raise ValueError(
-                f"the code of {record.workload}, or the model that it builds, is not that with which run "
-                f"{record.run_id!r} was begun: start a new run"
+                f"the code of {record.workload}, or the model that it builds, has changed since run "
+                f"{record.run_id!r} was started: start a new run"
             )
 
 

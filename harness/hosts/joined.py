@@ -81,7 +81,7 @@ def _reached(leader: tuple[str, int], wait_s: float) -> socket.socket:
             if time.monotonic() + RETRY_S > deadline:
                 raise ValueError(
                     f"nobody answers at {leader[0]}:{leader[1]} ({error}): start the leading run there with --hosts "
-                    f"and --listen, and let its port through"
+                    f"and --listen, and open its port in the firewall"
                 ) from None
             time.sleep(RETRY_S)
             continue
@@ -123,7 +123,7 @@ class _Served:
             case "reading":
                 # What its GPUs do is not looked at: which ones arms have, they say themselves.
                 return {"reading": dataclasses.asdict(conditions.read(Gpus("cpu", ())))}
-        raise ValueError(f"a host that has joined does no {message['do']!r}")
+        raise ValueError(f"a host that has joined cannot do {message['do']!r}")
 
     def _fork(self, message: Message) -> Message:
         """Fork the ranks of an arm here, each with a connection of its own to the leading host."""
@@ -154,14 +154,14 @@ class _Served:
         """The same text, as it lies here. Raises ValueError for another one."""
         found = open_corpus(*WorkloadSpec.from_json(request["workload"]).source)
         if found.sha256 != request["corpus"]["sha256"]:
-            raise ValueError(f"the text on {platform.node()} is another one than on the leading host: copy it there")
+            raise ValueError(f"the text on {platform.node()} differs from the text on the leading host: copy it there")
         own = found.as_message()
         return own | {name: value for name, value in request["corpus"].items() if name == "part"}
 
 
 def _check_task(name: str) -> None:
     if name not in TASKS:
-        raise ValueError(f"a host that has joined does no {name!r}")
+        raise ValueError(f"a host that has joined cannot do {name!r}")
 
 
 def interface(address: str) -> str:

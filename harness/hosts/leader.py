@@ -89,7 +89,7 @@ class Leader(ForkServer):
         host, port = listening.address
         shown = wire.shown(own["host"] if host in ANYWHERE else host, port)
         say(
-            f"waiting for {listening.others} more: on each, in a folder like this one: "
+            f"waiting for {listening.others} more; run on each, in a folder like this one: "
             f"trainpace join {shown} --token-file {listening.token_file}"
         )
         while len(self.joined) < listening.others:

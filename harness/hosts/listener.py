@@ -31,8 +31,8 @@ class Listener:
             self._socket = socket.create_server(address, family=family, backlog=256)
         except OSError as error:
             raise ValueError(
-                f"{address[0]}:{address[1]} cannot be listened on ({error.strerror or error}): give an address of this "
-                "machine with --listen, and a port that is free"
+                f"cannot listen on {address[0]}:{address[1]} ({error.strerror or error}): give --listen an address of "
+                "this machine and a free port"
             ) from None
         self._hosts: list[tuple[Channel, Message, str]] = []
         self._ranks: dict[str, list[Channel]] = defaultdict(list)

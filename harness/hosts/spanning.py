@@ -49,7 +49,7 @@ class JoinedHost:
         return answer
 
     def loss(self) -> ArmFailed:
-        return ArmFailed(Status.CRASHED, f"host {self.name} ({self.address}) answers no more")
+        return ArmFailed(Status.CRASHED, f"host {self.name} ({self.address}) no longer answers")
 
     def is_there(self) -> bool:
         """Whether it still answers."""

@@ -43,11 +43,11 @@ def token(file: Path, *, make: bool = False) -> bytes:
         found = file.read_bytes().strip()
     except OSError as error:
         raise ValueError(
-            f"token file {str(file)!r} cannot be read ({error.strerror}): give the file that the leading run has named"
+            f"token file {str(file)!r} cannot be read ({error.strerror}): give the file that the leading run named"
         ) from None
     if len(found) < TOKEN_LETTERS:
         raise ValueError(
-            f"token file {str(file)!r} has {len(found)} letters: give at least {TOKEN_LETTERS}, as from "
+            f"token file {str(file)!r} has {len(found)} letters: give at least {TOKEN_LETTERS}, such as from "
             "`openssl rand -hex 32`"
         )
     return found
@@ -57,7 +57,7 @@ def address(text: str) -> tuple[str, int]:
     """HOST:PORT, or [HOST]:PORT. Raises ValueError for anything else."""
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
-        raise ValueError(f"address {text!r} is not HOST:PORT: give one as in 10.0.0.1:29500")
+        raise ValueError(f"address {text!r} is not HOST:PORT: give one such as 10.0.0.1:29500")
     return host.strip("[]"), int(port)
 
 
@@ -87,12 +87,12 @@ def greet(connection: socket.socket, secret: bytes, about: Message) -> tuple[Cha
         channel.send({"nonce": own})
         theirs = channel.receive(HANDSHAKE_S)
         if not _is_proof(theirs.get("proof"), secret, "leader", theirs.get("nonce"), own):
-            raise Refused("who answers there does not know the token of this file")
+            raise Refused("the program that answers there does not know this token")
         channel.send({"proof": _proof(secret, "joiner", theirs["nonce"], own), "about": about})
         channel.line_bytes = None
         welcome = channel.receive(HANDSHAKE_S)
     except (Closed, TimeoutError):
-        raise Refused("who answers there is no trainpace that knows this token") from None
+        raise Refused("the program that answers there is not a trainpace that knows this token") from None
     if "refused" in welcome:
         raise Refused(str(welcome["refused"]))
     return channel, welcome
@@ -105,14 +105,14 @@ def admit(connection: socket.socket, secret: bytes) -> tuple[Channel, Message]:
     try:
         nonce = channel.receive(HANDSHAKE_S).get("nonce")
         if not isinstance(nonce, str):
-            raise Refused("no number was sent to be answered")
+            raise Refused("it sent no number to answer")
         channel.send({"nonce": own, "proof": _proof(secret, "leader", own, nonce)})
         shown = channel.receive(HANDSHAKE_S)
     except (Closed, TimeoutError):
-        raise Refused("no trainpace that knows this token") from None
+        raise Refused("it is not a trainpace that knows this token") from None
     about = shown.get("about")
     if not _is_proof(shown.get("proof"), secret, "joiner", own, nonce) or not isinstance(about, dict):
-        raise Refused("the token that was shown is another one")
+        raise Refused("it showed another token")
     channel.line_bytes = None
     return channel, about
 

@@ -42,7 +42,7 @@ def growth(
     """
     fewer, more = changes
     if len(fewer) != len(more) or any((few > 0) != (many > 0) for few, many in zip(fewer, more, strict=True)):
-        raise Unforeseen("it does not do the same on a larger batch")
+        raise Unforeseen("it works differently on a larger batch")
     lines: set[Line] = {(max(held_bytes, before_bytes), 0.0)}
     for few, many in zip(itertools.accumulate(fewer), itertools.accumulate(more), strict=True):
         each = (many - few) / (batches[1] - batches[0])

@@ -41,11 +41,11 @@ class Operators(TorchDispatchMode):
         if not isinstance(function, OpOverload):
             raise Unforeseen(f"{function} is not made of operators")
         if function.namespace in COLLECTIVES:
-            raise Unforeseen("how long ranks wait for each other, only running shows")
+            raise Unforeseen("how long ranks wait for each other is known only once they run")
         if function in CHOOSING or (function is aten.index.Tensor and any(map(_is_mask, args[1]))):
-            raise Unforeseen(f"how much {function} has to do, only data tells")
+            raise Unforeseen(f"how much work {function} does depends on the data")
         if function in NUMBERS and getattr(args[0], "is_drawn", False):
-            raise Unforeseen("what it does is drawn by lot")
+            raise Unforeseen("what it does is random")
         if function.namespace != "profiler":
             self.calls[json.dumps([str(function), _told(args), _told(kwargs or {})])] += 1
         result = function(*args, **(kwargs or {}))

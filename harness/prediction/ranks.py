@@ -27,9 +27,9 @@ def pretended(rank: int, count: int) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             plain = parallel.DistributedDataParallel
             stack.enter_context(replaced_everywhere("DistributedDataParallel", plain, DataParallel))
-            stack.enter_context(replaced(rpc, "init_rpc", _unforeseen("what other ranks send by calls")))
+            stack.enter_context(replaced(rpc, "init_rpc", _unforeseen("what other ranks send in calls")))
             for name in ("recv_object_list", "broadcast_object_list"):
-                stack.enter_context(replaced(distributed, name, _unforeseen("what other ranks tell of their shapes")))
+                stack.enter_context(replaced(distributed, name, _unforeseen("what other ranks say about their shapes")))
             yield
     finally:
         distributed.destroy_process_group()
@@ -37,7 +37,7 @@ def pretended(rank: int, count: int) -> Iterator[None]:
 
 def _unforeseen(what: str) -> Any:
     def raises(*_: Any, **__: Any) -> Any:
-        raise Unforeseen(f"{what} is not known before they run")
+        raise Unforeseen(f"{what} is not known until they run")
 
     return raises
 

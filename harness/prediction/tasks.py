@@ -74,7 +74,7 @@ def _patience() -> Iterator[None]:
     """Raise Unforeseen in this thread, wherever it is, if this takes too long."""
 
     def over(*_: object) -> None:
-        raise Unforeseen(f"it was not known after {PATIENCE_S} s")
+        raise Unforeseen(f"it was not found within {PATIENCE_S} s")
 
     before = signal.signal(signal.SIGALRM, over)
     signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
@@ -92,7 +92,7 @@ def _peak(workload: Workload, trials: Sequence[Trial]) -> Message:
 
 def _calls(workload: Workload, trials: Sequence[Trial]) -> Message:
     if len(trials) > 1:
-        raise Unforeseen("how long ranks wait for each other, only running shows")
+        raise Unforeseen("how long ranks wait for each other is known only once they run")
     return {"calls": trials[0].operators(workload)}
 
 

@@ -47,7 +47,7 @@ DOUBT = 1.02
 OUT_OF_PROPORTION = 0.01
 """From so much on that a third batch is off, two have not told how memory grows."""
 
-CONVOLUTIONS = "what convolutions take beside their results is the library's choice"
+CONVOLUTIONS = "how much extra memory convolutions take is up to their library"
 
 OF_A_PROCESS = ("num_workers", "prefetch_factor", "persistent_workers", "pin_memory")
 """Options of a DataLoader that change who makes batches, and not what is in them."""
@@ -274,7 +274,7 @@ def _compiled_functions(ledger: Ledger | None) -> Iterator[None]:
         if isinstance(function, nn.Module):
             _of_a_model(function)
         if ledger is None:
-            raise Unforeseen("what torch.compile makes of its functions is its own choice")
+            raise Unforeseen("what torch.compile makes of its functions cannot be predicted")
 
         @functools.wraps(function)
         def called(*args: Any, **kwargs: Any) -> Any:
@@ -290,4 +290,4 @@ def _compiled_functions(ledger: Ledger | None) -> Iterator[None]:
 
 
 def _of_a_model(*_: Any, **__: Any) -> None:
-    raise Unforeseen("what torch.compile makes of a model is its own choice")
+    raise Unforeseen("what torch.compile makes of a model cannot be predicted")

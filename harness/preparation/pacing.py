@@ -47,7 +47,7 @@ LOW, HIGH = 0.83, 1.3
 workload that was not (docs/before.md)."""
 
 BOUNDS = (
-    "Bounds of predicted step times are those that held nine of ten on two cores each of an AMD EPYC and an Intel Xeon "
+    "These bounds held nine in ten predicted step times on an AMD EPYC and an Intel Xeon, each with two cores "
     "(docs/before.md)."
 )
 
@@ -82,7 +82,7 @@ class Pace:
 
 NOT_ASKED = Pace(reason="it was not asked for")
 
-BESIDE_OPERATORS = Pace(reason="its operators are the baseline's: what it changes is beside them")
+BESIDE_OPERATORS = Pace(reason="its operators are the baseline's: it changes only what happens between them")
 
 
 class Pacing:
@@ -98,7 +98,7 @@ class Pacing:
         """The pace of each composition of a workload. Of one whose operators are the baseline's it is not known: what
         it changes is beside them."""
         if self._question.host.device != "cpu":
-            return [Pace(reason="step times are predicted on a CPU alone")] * len(compositions)
+            return [Pace(reason="step times are predicted only on a CPU")] * len(compositions)
         asked = list(dict.fromkeys([(), *compositions]))
         told = dict(zip(asked, predictions(self._question, entry, asked, self._fork_server), strict=True))
         plain, answers = told[()], [told[names] for names in compositions]
@@ -120,7 +120,7 @@ class Pacing:
         calls: Mapping[str, int] = answer["calls"]
         if missing := self._operators.missing(calls):
             late = f"{len(missing)} of its {len(calls)} operators were not timed within {PATIENCE_S:.0f} s"
-            return Pace(reason=self._operators.disturbed or f"{late}: ask once more, what was timed is kept")
+            return Pace(reason=self._operators.disturbed or f"{late}: ask again, what was timed is kept")
         times_s = {call: self._operators.times_s[call] for call in calls}
         untimed = sorted({name(call) for call, time_s in times_s.items() if time_s is None})
         if untimed:
@@ -170,7 +170,7 @@ class Operators:
         while missing and (left_s := deadline_s - time.monotonic()) > 0:
             found, disturbed = self._timed(missing, left_s)
             if disturbed:
-                self.disturbed = f"operators were timed while {disturbed}: leave the machine alone, and ask once more"
+                self.disturbed = f"operators were timed while {disturbed}: ask again when nothing else runs here"
                 return
             self.times_s |= dict(zip(missing, found, strict=False))
             missing = missing[len(found) :]

@@ -181,8 +181,8 @@ def _on_data(workload: Workload) -> _Seen:
             loss = setup.loss(setup.model, batch)
     except AttributeError as error:
         raise ValueError(
-            f"model {workload.name!r} gives no loss ({error}): its forward takes input_ids, labels and returns an "
-            f"object with .loss, or its function says what the loss is, as in\n\n{TEMPLATE}"
+            f"model {workload.name!r} gives no loss ({error}): let its forward take input_ids and labels and return "
+            f"an object with .loss, or say what the loss is, as in\n\n{TEMPLATE}"
         ) from error
     except Exception as error:
         raise ValueError(

@@ -37,7 +37,7 @@ def write_down(request: Message, techniques: Sequence[str], folder: str, rate: f
         },
     }
     if rate != 1 and workload.optimizer is not None:
-        return answer | {"no_script": f"its optimizer is its own, and wants {rate:.3g} times its learning rate"}
+        return answer | {"no_script": f"it brings its own optimizer, which needs {rate:.3g} times its learning rate"}
     try:
         made = script(workload, spec, techniques, measured_rate=usual_rate, **measured)
     except Unwritten as reason:

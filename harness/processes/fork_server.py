@@ -77,7 +77,7 @@ class Process:
                 answers[index] = answer
         except Garbled:
             self.kill()
-            raise ArmFailed(Status.CRASHED, f"what came as answer to {command['do']!r} is no message") from None
+            raise ArmFailed(Status.CRASHED, f"the answer to {command['do']!r} is not a message") from None
         except Closed:
             raise self._death(list(answers.values())) from None
         except TimeoutError:

@@ -39,8 +39,8 @@ def check_forkable(culprit: str) -> None:
 
     if torch.cuda.is_initialized() or _is_spoilt():
         raise RuntimeError(
-            f"{culprit} started CUDA when it was imported, which no forked arm could use: "
-            "move what asks for the GPU into a function"
+            f"{culprit} started CUDA when it was imported, so that no forked arm could use it: "
+            "move the code that asks for the GPU into a function"
         )
 
 

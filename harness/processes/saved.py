@@ -72,7 +72,7 @@ def exported(trainer: Trainer) -> Any:
             weights = {name: item.cpu() for name, item in plain(trainer.setup.model).state_dict().items()}
             model.load_state_dict(weights)
     except RuntimeError as error:
-        raise Unsupported("a technique has given the model other weights than transformers knows it by") from error
+        raise Unsupported("a technique changed the model's weights so that transformers cannot load them") from error
     return model.eval()
 
 

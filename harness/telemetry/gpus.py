@@ -34,7 +34,7 @@ POLICIES = {
     "base clocks": "NVML_PERF_POLICY_TOTAL_BASE_CLOCKS",
 }
 
-OF_THE_CHIP = "the run is on a MIG slice, and NVML tells it of the whole chip only"
+OF_THE_CHIP = "the run is on a MIG slice, and NVML tells this only of the whole chip"
 UNNAMED_SLICE = "the chip is split by MIG, and CUDA does not tell which slice the run is on"
 NOBODY = "NVML lists no processes, not even the arms' own, as in a container"
 
@@ -83,7 +83,7 @@ class Gpus:
     def reason(self) -> str | None:
         """Why nothing is known of the devices, or of one of them; None where NVML has found each."""
         if self._unopened is None and not self._devices:
-            return "torch has given no UUID to find a GPU by"
+            return "torch gave no UUID by which to find the GPU"
         return self._unopened or next((item.reason for item in self._devices if item.reason), None)
 
     def first(self, count: int) -> Gpus:

@@ -99,5 +99,5 @@ def published_peaks(device_name: str) -> Peaks | None:
 
 def why_no_peaks(device_name: str) -> str:
     """Why there are none, in words."""
-    whole = ": a MIG slice is a part of a chip, and the peaks are those of whole ones" if "MIG" in device_name else ""
+    whole = ": it is a MIG slice, and the peaks are those of whole chips" if "MIG" in device_name else ""
     return f"no published peak on file for {device_name}{whole}"

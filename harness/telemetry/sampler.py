@@ -76,7 +76,7 @@ class Samples:
         if is_seen or self.throttle_reasons:
             measurement.throttle_reasons = sorted(self.throttle_reasons)
         if not is_seen and self.throttle_reasons:
-            unknown["throttle_reasons"] += ", and what was seen is not all"
+            unknown["throttle_reasons"] += ", so what was seen is incomplete"
         measurement.sustained_energy_j = self.energy_j
         measurement.unknown = [note(name, reason) for name, reason in unknown.items()]
 
@@ -137,7 +137,7 @@ class Sampler:
             window_s = time.monotonic() - self._started.wall
             if window_s < self._energy_from_s:
                 self._energies_start_j = (
-                    f"the window of {window_s:.1f} s is too short for a counter that moves some ten times a second"
+                    f"the window of {window_s:.1f} s is too short for a counter that moves about ten times a second"
                 )
             self._samples.add_energy(self._energies_start_j, self._gpus.energies_j())
         else:

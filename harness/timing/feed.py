@@ -149,7 +149,7 @@ class _Shares(IterableDataset[list[Any]]):
             if not taken:
                 raise ValueError(
                     f"the stream gave {len(found)} samples in epoch {epoch}, fewer than one batch of {self._batch}: "
-                    "it has to begin anew whenever it is iterated over"
+                    "it must start again whenever it is iterated over"
                 )
 
 

@@ -80,7 +80,7 @@ def test_every_generator_is_seeded(sweep: Run, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "word"), [("draws_by_the_clock", "no seed reaches"), ("draws_in_forward", "forward pass draws")]
+    ("name", "word"), [("draws_by_the_clock", "no seed controls"), ("draws_in_forward", "forward pass draws")]
 )
 def test_what_cannot_be_seeded_is_told(sweep: Run, name: str, word: str) -> None:
     # Each rank draws from the seed for its own part of the batch.

@@ -16,7 +16,7 @@ def test_what_changes_the_training_is_left_out_with_the_option_that_lets_it_in()
     found = candidates(CPU, Phase.PRETRAIN, 16)
     assert {"compile", "adamw_fused", "amp_bf16"} <= set(found.names)
     assert all(techniques()[name].changes <= HONEST for name in found.names)
-    assert found.left_out["sgd"] == 'changes the update rule; --allow "update rule" lets it join'
+    assert found.left_out["sgd"] == 'changes the update rule; --allow "update rule" lets it take part'
     assert set(found.names) | set(found.left_out) == {
         name for name, item in techniques().items() if item.family not in {"planted", "idle"}
     }

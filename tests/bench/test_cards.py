@@ -28,7 +28,7 @@ def test_of_a_size_alone_the_least_is_taken() -> None:
 
 
 def test_an_unknown_card_is_refused_with_those_that_are_meant() -> None:
-    with pytest.raises(ValueError, match=r"card 'A100' is unknown: do you mean A100 40GB, A100 80GB"):
+    with pytest.raises(ValueError, match=r"card 'A100' is unknown: did you mean A100 40GB, A100 80GB"):
         card("A100")
     with pytest.raises(ValueError, match=r"card 'Voodoo' is unknown: .*as in 24GB, or one of T4, "):
         card("Voodoo")

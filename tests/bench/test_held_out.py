@@ -74,7 +74,7 @@ def test_a_data_set_of_ones_own_is_divided(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("a line of text\n" * 400, "over and over"),
+        ("a line of text\n" * 400, "the text repeats itself"),
         ("".join(f"line {number}\n" for number in range(200)), "fewer than one sequence"),
         ("".join(f"line {number}\n" for number in range(1000)), "fewer than one batch of 8"),
     ],

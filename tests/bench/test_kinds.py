@@ -203,8 +203,8 @@ def test_a_loader_gives_what_its_sampler_says(corpus: Corpus) -> None:
         ("by_hand", {}, "optimizes by hand"),
         ("nonsense", {}, "it returned (Sequential, str): return a torch module, a Workload"),
         ("cannot_be_guessed", {}, "return Workload("),
-        ("an_instance", {}, "give a function that makes one"),
-        ("own_batches", {"batch": 4}, "batch 4 does not apply"),
+        ("an_instance", {}, "give a function that makes a new one"),
+        ("own_batches", {"batch": 4}, "batch 4 cannot be used"),
         ("collated", {"sequence": 64}, "sequence 64 does not apply"),
     ],
 )

@@ -68,7 +68,7 @@ def test_work_of_what_reads_no_text_is_counted(corpus: Corpus, name: str) -> Non
     [
         ({"sequence": 64}, "--sequence 64 does not apply"),
         ({"corpus": "text"}, "--data text does not apply"),
-        ({"phase": Phase.FINETUNE}, "fine-tuned on no text"),
+        ({"phase": Phase.FINETUNE}, "cannot be fine-tuned on text"),
     ],
 )
 def test_what_reads_no_text_has_none_of_its_options(corpus: Corpus, shape: dict[str, Any], says: str) -> None:

@@ -93,7 +93,7 @@ def test_each_kind_of_language_model_trains_from_its_folder(
 
 def test_a_model_that_knows_no_text_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     ViTConfig().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="is a vit, which transformers knows as no causal, masked or"):
+    with pytest.raises(ValueError, match="is a vit, which transformers does not know as a causal, masked or"):
         resolve(WorkloadSpec(model=str(tmp_path)), corpus)
 
 
@@ -107,7 +107,7 @@ def test_pickled_weights_are_refused(corpus: Corpus, tmp_path: Path) -> None:
 def test_a_tokenizer_of_another_model_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     gpt2(300).save_pretrained(tmp_path)  # type: ignore[operator]
     tokenizer(corpus).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="knows 300 tokens, its tokenizer has 500"):
+    with pytest.raises(ValueError, match="knows 300 tokens, but its tokenizer 500"):
         resolve(WorkloadSpec(model=str(tmp_path)), corpus)
 
 
@@ -135,5 +135,5 @@ def test_an_id_is_found_in_the_standard_cache(corpus: Corpus, cache: Path) -> No
 
 
 def test_an_id_that_cannot_be_fetched_says_how(corpus: Corpus, cache: Path) -> None:
-    with pytest.raises(ValueError, match=r"could not be fetched .*run `hf download acme/tiny`"):
+    with pytest.raises(ValueError, match=r"could not be downloaded .*run `hf download acme/tiny`"):
         resolve(WorkloadSpec(model="acme/tiny"), corpus)

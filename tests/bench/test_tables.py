@@ -101,8 +101,8 @@ def test_a_table_is_fine_tuned_on(
 @pytest.mark.parametrize(
     ("columns", "says"),
     [
-        (("reviews", None), "--text-column 'reviews' is no column"),
-        (("review", "star"), "--label-column 'star' is no column of"),
+        (("reviews", None), "--text-column 'reviews' is not a column"),
+        (("review", "star"), "--label-column 'star' is not a column of"),
         ((None, "stars"), "it has"),
     ],
 )
@@ -165,4 +165,4 @@ def test_a_data_set_of_the_hub_comes_from_its_cache(table: datasets.Dataset, tmp
         text=True,
         check=False,
     )
-    assert "no data set of the hub or its cache" in missing.stderr
+    assert "nor a data set of the hub" in missing.stderr

@@ -137,7 +137,7 @@ def test_a_script_that_reads_its_arguments_at_the_top_has_its_defaults(
     assert sys.argv[0] == "trainpace"
     demanding = tmp_path / "demanding.py"
     demanding.write_text(SCRIPT.replace("default=8", "required=True"))
-    with pytest.raises(ValueError, match="ended the program while it was imported"):
+    with pytest.raises(ValueError, match="ended the program when it was imported"):
         plugins.load_file(demanding, kind="model")
 
 

@@ -209,7 +209,7 @@ def loud(ground: Ground) -> str:
 
 @fault("arms", "garbage on the channel", quick=True)
 def garbage(ground: Ground) -> str:
-    return ended(ground, "fault_garbage", Status.CRASHED, "is no message")
+    return ended(ground, "fault_garbage", Status.CRASHED, "is not a message")
 
 
 @fault("arms", "grandchildren left behind", quick=True)

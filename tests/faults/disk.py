@@ -108,7 +108,7 @@ def vanishes(ground: Ground) -> str:
         _, said = run.communicate(timeout=120)
     assert run.returncode == 1, said[-500:]
     line = last_line(said)
-    assert "is gone, and what was in it: start again" in line, line
+    assert "is gone, with everything in it: start again" in line, line
     assert not list(out.iterdir())
     return f"exit 1: {shown(line, out)}"
 

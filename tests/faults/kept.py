@@ -101,8 +101,8 @@ def versions(ground: Ground) -> str:
         store.read(ground.folder)
     except ValueError as error:
         said = str(error)
-    assert f"schema version {SCHEMA_VERSION + 1}" in said and "a later trainpace reads it" in said
-    return f"versions 1 to {SCHEMA_VERSION} are read; {SCHEMA_VERSION + 1} is refused: a later trainpace reads it"
+    assert f"schema version {SCHEMA_VERSION + 1}" in said and "use a later trainpace" in said
+    return f"versions 1 to {SCHEMA_VERSION} are read; {SCHEMA_VERSION + 1} is refused: use a later trainpace"
 
 
 @fault("records", f"{WRITERS} processes write {EACH} records each into one run, with random kills")
@@ -180,7 +180,7 @@ def strangers(ground: Ground) -> str:
         assert told.returncode == 2, (what, told.stdout[-500:], told.stderr[-1500:])
         said = told.stderr.splitlines()
         assert len(said) == 1 and said[0].startswith("trainpace: "), told.stderr[-1500:]
-        assert "is none of trainpace's" in said[0], said
+        assert "is not one of trainpace's" in said[0], said
         seen.append(what)
     return f"{'; '.join(seen)}: refused in a line, within {BOUND_BYTES >> 30} GiB of address space"
 

@@ -15,7 +15,7 @@ def lost(ground: Ground, broken: Broken) -> str:
         raise Impossible(reason)
     with Network(2) as network:
         found = measured(network, ground.folder, ground.text, broken)
-        name = f"host host2 ({network.address(2)}) answers no more"
+        name = f"host host2 ({network.address(2)}) no longer answers"
     for label in ("ddp_2+telling", "ddp_2"):
         assert found[label].status in (Status.CRASHED, Status.TIMEOUT), found[label]
         assert name in str(found[label].reason), found[label].reason

@@ -95,9 +95,9 @@ def test_too_many_disturbed_repetitions_are_invalid() -> None:
     [
         (lambda made: with_head(made, status=Status.DIVERGED, reason="the loss is nan at step 3"), "diverged"),
         (lambda made: with_head(made, status=Status.UNEQUAL_WORK, reason="half the tokens"), "half the tokens"),
-        (lambda made: dataclasses.replace(made, head=measured(made.head, losses=[math.nan] * 12)), "no numbers"),
-        (lambda made: with_times(made, math.nan), "no numbers"),
-        (lambda made: with_times(made, 0.0), "no numbers"),
+        (lambda made: dataclasses.replace(made, head=measured(made.head, losses=[math.nan] * 12)), "not numbers"),
+        (lambda made: with_times(made, math.nan), "not numbers"),
+        (lambda made: with_times(made, 0.0), "not numbers"),
         (
             lambda made: dataclasses.replace(
                 made,

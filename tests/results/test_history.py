@@ -90,7 +90,7 @@ def test_a_reference_has_to_be_in_every_run() -> None:
     disturbed = summary(
         [dataclasses.replace(item, disturbances=["a build"], disturbed=True) for item in measured(1.0)[0]]
     )
-    with pytest.raises(ValueError, match="nothing counts of the reference 'gpt2/nano' in run 'run-00', which was dist"):
+    with pytest.raises(ValueError, match="the reference 'gpt2/nano' was disturbed or failed in run 'run-00': leave"):
         history([disturbed, *found[1:]])
     pinned, _ = history([lacking, *found[1:]], "train.py:model")
     assert pinned == "train.py:model"

@@ -59,5 +59,5 @@ def test_a_ledger_is_kept_and_no_seed_is_counted_twice(tmp_path: Path) -> None:
     ledger.write(file)
     assert Ledger.read(file) == ledger and ledger.next_seed == 13
     file.write_text("[]")
-    with pytest.raises(ValueError, match="none of trainpace judge"):
+    with pytest.raises(ValueError, match="not one of trainpace judge"):
         Ledger.read(file)

@@ -98,7 +98,7 @@ def test_sql_that_cannot_be_answered_is_one_line(runs: Path, tmp_path: Path, sql
 
 
 def test_a_folder_without_runs_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no run lies in"):
+    with pytest.raises(ValueError, match="there is no run in"):
         query("SELECT 1", [tmp_path])
 
 

@@ -111,7 +111,7 @@ def test_a_storage_that_refuses_or_says_nothing_is_one_line(
 
 def test_a_url_that_nothing_knows_is_told() -> None:
     shown = CliRunner().invoke(app, ["compare", "nowhere://bucket/run"])
-    assert shown.exit_code == 2 and "of a kind that is not known here" in shown.output
+    assert shown.exit_code == 2 and "is of an unknown kind" in shown.output
 
 
 def test_what_fsspec_knows_is_known(own_cache: None) -> None:

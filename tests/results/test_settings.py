@@ -97,10 +97,10 @@ def test_an_acknowledged_slow_down_shifts_the_margins_until_it_expires(tmp_path:
         ("[tool.trainpace.gate]\nworkloads = 1", "workloads 1"),
         ("[tool.trainpace]\ngate = 1", "not a table"),
         ("[tool]\ntrainpace = 1", "not a table"),
-        ("[tool.trainpace.gate]\nharm = 4", "harm 4 .* no share below 1"),
+        ("[tool.trainpace.gate]\nharm = 4", "harm 4 .* not a share below 1"),
         ("[tool.trainpace.gate]\nharm = inf", "harm inf"),
         ("[tool.trainpace.gate]\nbudget = 0", "budget 0"),
-        ("[tool.trainpace.gate", "no TOML"),
+        ("[tool.trainpace.gate", "not valid TOML"),
     ],
 )
 def test_what_is_not_understood_is_named(tmp_path: Path, text: str, words: str) -> None:

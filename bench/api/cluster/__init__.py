@@ -10,5 +10,5 @@ def check(on: str) -> None:
     """Raises ValueError for what names no cluster. Whether it is there, only connecting tells."""
     if on not in ("auto", "slurm") and not on.startswith("ray://"):
         raise ValueError(
-            f"--on {on!r} is no cluster: give ray://HOST:PORT, auto (the Ray cluster of this machine) or slurm"
+            f"--on {on!r} is not a cluster: give ray://HOST:PORT, auto (the Ray cluster of this machine) or slurm"
         )

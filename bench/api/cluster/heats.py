@@ -107,7 +107,7 @@ def measure_here(task: Task) -> Measured:
         said = (folder / LOG).read_text(encoding="utf-8", errors="replace")
         found = list((folder / "records").glob("run-*.parquet"))
         if done.returncode or not found:
-            raise RuntimeError(said.strip().splitlines()[-1] if said.strip() else f"it ended with {done.returncode}")
+            raise RuntimeError(said.strip().splitlines()[-1] if said.strip() else f"exit code {done.returncode}")
         arms = folder / ARMS
         log_text = arms.read_text(encoding="utf-8", errors="replace") if arms.exists() else ""
         return Measured(host=socket.gethostname(), content=found[0].read_bytes(), log=log_text)

@@ -48,7 +48,7 @@ def measure(
     if finished:
         check_trains_alike(prepared, finished)
         if differs := _other_packages(store.read_machine(folder), prepared.machine):
-            raise ValueError(f"the run was begun with other versions of its packages ({differs}): start a new run")
+            raise ValueError(f"the run was started with other package versions ({differs}): start a new run")
     keeping = Keeping(folder=folder, plan=prepared.plan, machine=prepared.machine, there=there, on=on)
     keeping.begin()
     lost: list[str] = []
@@ -63,7 +63,7 @@ def measure(
 
     with keeping.unfinished():
         tasks = due()
-        say(f"{len(tasks)} heats, each on a machine that is idle")
+        say(f"{len(tasks)} heats, each on an idle machine")
         while tasks:
             for index, outcome in _outcomes(engine, tasks, is_needed=len(handed_out) == len(tasks)):
                 task = tasks[index]
@@ -78,13 +78,13 @@ def measure(
                     there.sync()
             tasks = due()
             if tasks:
-                say(f"measured once more, because others were disturbed: {', '.join(task.name for task in tasks)}")
+                say(f"measuring more, because some heats were disturbed: {', '.join(task.name for task in tasks)}")
                 # Whatever becomes of the machines, there is a report of what was to be.
                 keeping.render()
         made = keeping.end() if finished else None
     if lost:
         shown = f"; the report of the others: {folder / 'report.html'}" if made else ""
-        told = f"{len(lost)} of {len(handed_out)} heats are lost, the last because {lost[-1]}{shown}; {keeping.go_on}"
+        told = f"{len(lost)} of {len(handed_out)} heats were lost, the last because {lost[-1]}{shown}; {keeping.go_on}"
         raise Unfinished(told, folder, interrupted=False)
     return made or Run(folder)
 
@@ -118,12 +118,12 @@ def _kept(
 ) -> list[Record] | Lost:
     """The records of a heat, in one file that appears whole or not at all; or why they are none of this run."""
     try:
-        heat = store.parse(outcome.content, f"what {outcome.host} has measured")
+        heat = store.parse(outcome.content, f"the heat from {outcome.host}")
     except (ValueError, pa.ArrowException) as error:
         return Lost(reason=one_line(str(error)))
     machine = store.machines_of(heat)[0]
     if differs := _other_packages(machine, prepared.machine):
-        return Lost(reason=f"{outcome.host} has other versions ({differs}): install the same everywhere")
+        return Lost(reason=f"{outcome.host} has other versions ({differs}): install the same ones everywhere")
     plan = prepared.plan
     earlier = [item for item in finished if (item.workload, item.repetition) == (task.workload, task.repetition)]
     # What cannot run is told once, and what a run has measured that was then ended is there.
@@ -143,7 +143,7 @@ def _kept(
     try:
         check_trains_alike(prepared, records)
     except ValueError:
-        return Lost(reason=f"{outcome.host} trains another model, or on other data: give --data that is the same there")
+        return Lost(reason=f"{outcome.host} trains another model or other data: give the same --data on every machine")
     store.write_whole(records, folder, machine=machine, plan=plan)
     with open(folder / "arms.log", "a", encoding="utf-8") as log:
         log.write(f"{task.name}, on {outcome.host}\n{outcome.log}")

@@ -53,7 +53,7 @@ def _over(address: str, tasks: Sequence[Task]) -> Iterator[tuple[int, Measured |
                         waiting.append(index)
                     else:
                         said = str(error).strip().splitlines()[0]
-                        yield index, Lost(reason=f"its machine was lost {ATTEMPTS} times, in the end with: {said}")
+                        yield index, Lost(reason=f"its machine was lost {ATTEMPTS} times, the last time with: {said}")
     finally:
         for reference in running:
             ray.cancel(reference, force=True)

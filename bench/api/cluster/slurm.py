@@ -26,7 +26,7 @@ def engine(folder: Path, cluster: str = "slurm") -> Engine:
     try:
         executor = submitit.AutoExecutor(folder=folder / JOBS, cluster=cluster)
     except RuntimeError as error:
-        raise ValueError(f"there is no Slurm here ({error}): run it where sbatch is, or on a Ray cluster") from None
+        raise ValueError(f"Slurm was not found here ({error}): run this where sbatch is, or on a Ray cluster") from None
     executor.update_parameters(timeout_min=MINUTES)
     if cluster == "slurm":
         executor.update_parameters(slurm_exclusive=True)
@@ -42,7 +42,7 @@ def _ended(executor: Any, tasks: Sequence[Task], *, one_by_one: bool) -> Iterato
         try:
             jobs = executor.map_array(measure_here, [tasks[index] for index in group])
         except FailedJobError as error:
-            raise ValueError(f"Slurm does not take the jobs: {one_line(str(error))}") from None
+            raise ValueError(f"Slurm refused the jobs: {one_line(str(error))}") from None
         indices = {id(job): index for job, index in zip(jobs, group, strict=True)}
         try:
             for job in as_completed(jobs):

@@ -52,7 +52,7 @@ def test_a_day_is_planned_and_trained_and_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr("bench.api.days.LongTraining.run", interrupted)
-        with pytest.raises(Unfinished, match=r"go on with: trainpace day --go --resume"):
+        with pytest.raises(Unfinished, match=r"continue with: trainpace day --go --resume"):
             api.day(resume=made.folder, go=True, say=said.append)
     done = api.day(resume=made.folder, go=True, say=said.append)
     assert done is not None
@@ -75,15 +75,15 @@ def test_a_day_is_planned_and_trained_and_goes_on(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--model", "bert"], "model 'bert' writes no text: give a family of causal language models, gpt2, llama, moe"),
+        (["--model", "bert"], "model 'bert' does not generate text: give a causal language model, gpt2, llama, moe"),
         (["--model", "gpt2/huge"], "gpt2 has no size 'huge': give one of nano, tiny"),
-        (["--updates", "99"], "99 updates are too few to foretell what they come to: give 800 or more"),
+        (["--updates", "99"], "99 updates are too few to predict the loss from: give 800 or more"),
         (["--hours", "1", "--minutes", "1"], "--hours and --minutes set the same thing"),
         (["--technique", "muno"], "did you mean muon"),
         (["--technique", "ddp_2"], "ddp_2 trains with several processes"),
-        (["--technique", "schedule_cosine"], "schedule_cosine changes the schedule, which a day decides itself"),
-        (["--recipe", "none.json"], "'none.json' is no recipe"),
-        (["--resume", "nowhere"], "'nowhere' is no day"),
+        (["--technique", "schedule_cosine"], "schedule_cosine changes the schedule, which `trainpace day` decides"),
+        (["--recipe", "none.json"], "'none.json' is not a recipe"),
+        (["--resume", "nowhere"], "'nowhere' is not a folder of `trainpace day`"),
     ],
 )
 @pytest.mark.usefixtures("lent")

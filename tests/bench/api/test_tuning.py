@@ -166,10 +166,10 @@ def test_idle_techniques_make_an_empty_recipe(text_folder: Path, tmp_path: Path)
         (["--model", "gpt2/nano", "--memory", "much"], "memory 'much'"),
         pytest.param(
             ["--model", "gpt2/nano", "--objective", "energy"],
-            "objective 'energy' is counted nowhere here",
+            "objective 'energy' cannot be measured here",
             marks=pytest.mark.long,
         ),
-        (["--resume", "nowhere"], "has no tuning"),
+        (["--resume", "nowhere"], "is not a folder of `trainpace tune`"),
         (["--resume", "nowhere", "--objective", "worth"], "leave out --model"),
         (["--resume", "nowhere", "--model", "gpt2/nano"], "leave out --model"),
     ],
@@ -185,7 +185,7 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path) -> None:
     (tmp_path / "recipe.json").write_text("{}")
     for command in ("run", "gate"):
         done = CliRunner().invoke(app, [command, "--recipe", str(tmp_path / "recipe.json")])
-        assert done.exit_code == 2 and "is no recipe" in done.output
+        assert done.exit_code == 2 and "is not a recipe" in done.output
 
 
 def test_what_seemed_better_and_is_not_confirmed_leaves_what_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,7 +86,7 @@ def test_faster_steps_that_teach_less_are_worth_nothing(
         (["--model", "gpt2/nano", "--technique", "muno"], "did you mean muon"),
         (["--model", "gpt2/nano", "--technique", "muon", "--price", "much"], "price 'much'"),
         (["--model", "gpt2/nano", "--technique", "muon", "--phase", "infer"], "learns nothing"),
-        (["--resume", "nowhere"], "asks for no worth"),
+        (["--resume", "nowhere"], "is not a folder of `trainpace worth`"),
         (["--resume", "nowhere", "--model", "gpt2/nano"], "leave out --model"),
     ],
 )

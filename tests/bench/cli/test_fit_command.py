@@ -74,12 +74,12 @@ def test_from_python(text_folder: Path) -> None:
     ("arguments", "said"),
     [
         ((), "no model is named: give one with --model"),
-        (("--model", "gpt2/nano", "--card", "A100"), "card 'A100' is unknown: do you mean A100 40GB, A100 80GB?"),
+        (("--model", "gpt2/nano", "--card", "A100"), "card 'A100' is unknown: did you mean A100 40GB, A100 80GB?"),
         (("--model", "gpt2/nano", "--memory", "16"), "memory '16' is not a size"),
         (("--model", "gpt2/nano", "--technique", "adamm"), "adamm"),
         (("--model", "gpt2/nano", "--card", "L4", "--check"), "leave out --check"),
         (("--model", "gpt2/nano", "--gpus", "2"), "give --card too"),
-        (("--model", "gpt2/nano", "--check"), "say how much that is with --memory"),
+        (("--model", "gpt2/nano", "--check"), "set a limit with --memory"),
     ],
 )
 def test_bad_input_is_one_line(arguments: tuple[str, ...], said: str) -> None:

@@ -115,7 +115,7 @@ def test_a_stored_run_can_be_the_base_but_only_advises(regression: tuple[Result,
     done = gate(*NANO, *asked, "--budget", 80)
     # Repetitions as short as these, taken at another time, may spread too widely for a verdict.
     assert done.exit_code in (1, 3), done.output
-    assert "measured at another time" in done.output
+    assert "the base was measured earlier" in done.output
     assert json.loads((kept(tmp_path / "second") / "gate.json").read_text())["findings"][0]["repetitions"] >= 8
     assert not (kept(tmp_path / "second") / "base").exists()
     other = gate("--model", "gpt2/nano", "--batch", 8, "--base", base, "--device", "cpu", "--out", tmp_path / "third")
@@ -127,7 +127,7 @@ def test_a_stored_run_can_be_the_base_but_only_advises(regression: tuple[Result,
     assert run.exit_code == 0, run.output
     (plain,) = tmp_path.glob("*-custom")
     unwatched = gate(*NANO, "--base", plain, "--out", tmp_path / "fourth")
-    assert unwatched.exit_code == 4 and "not measured as a gate does" in unwatched.output
+    assert unwatched.exit_code == 4 and "not measured by a gate" in unwatched.output
 
 
 @pytest.mark.long
@@ -139,7 +139,7 @@ def test_what_was_disturbed_is_kept_apart_and_is_no_base(tmp_path: Path) -> None
     folder = kept(tmp_path / "runs")
     assert not (folder / "base").exists() and len(store.read(folder / "disturbed" / "base")) == 3
     apart = gate(*NANO, "--base", folder / "disturbed" / "base", "--out", tmp_path / "apart")
-    assert apart.exit_code == 4 and "(plan 'gate, disturbed') was not measured as a gate does" in apart.output
+    assert apart.exit_code == 4 and "(plan 'gate, disturbed') was not measured by a gate" in apart.output
 
 
 @pytest.mark.parametrize(
@@ -150,10 +150,10 @@ def test_what_was_disturbed_is_kept_apart_and_is_no_base(tmp_path: Path) -> None
         ((*NANO, "--base", "no-such-ref"), "revision 'no-such-ref' is unknown"),
         ((*NANO, "--base-python", "/no/python"), "base python '/no/python' cannot be run"),
         ((*NANO, "--head-technique", "accumulat_4"), "did you mean accumulate_4"),
-        pytest.param((*NANO, "--head-technique", "largest_batch"), "has a batch of its own", marks=pytest.mark.long),
+        pytest.param((*NANO, "--head-technique", "largest_batch"), "chooses its own batch", marks=pytest.mark.long),
         ((*NANO, "--head-technique", "tf32"), "head technique 'tf32' cannot run on gpt2/nano"),
         ((*NANO, "--head-technique", "fp32", "--tolerance", "0.5"), "tolerance 0.5 with harm 0.03"),
-        ((*NANO, "--calibrate", "1", "--head-technique", "accumulate_4"), "leave out what is said of the head"),
+        ((*NANO, "--calibrate", "1", "--head-technique", "accumulate_4"), "leave out the options of the head"),
         (("--model", "gpt2/none", *SHAPE, "--head-technique", "accumulate_4"), "model 'gpt2/none' is unknown"),
         ((*NANO, "--slowdown", "0.1", "--head-technique", "accumulate_4"), "--slowdown only works with --calibrate"),
     ],

@@ -55,7 +55,7 @@ def test_what_a_heat_came_to_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
     file.write_text(file.read_text().replace('"method": 1', '"method": 0', 1))
     assert idle.load("m1") == [found]
     file.write_text("not json\n")
-    with pytest.raises(ValueError, match="mend it or calibrate anew"):
+    with pytest.raises(ValueError, match="fix it or calibrate again"):
         idle.load("m1")
 
 

@@ -115,7 +115,7 @@ def test_beside_others_a_technique_does_what_it_does_alone(fork_server: ForkServ
     parts = found.pop("planted_divides_again+accumulate_2")
     assert [finding.status for finding in found.values()] == [Status.OK, Status.OK]
     assert parts.status is Status.UNEQUAL_WORK
-    assert "beside accumulate_2 it trains otherwise than alone" in str(parts.reason)
+    assert "beside accumulate_2 it trains differently than alone" in str(parts.reason)
 
 
 def test_only_a_reason_that_was_known_excuses_an_arm() -> None:

@@ -100,7 +100,7 @@ def test_a_host_that_is_lost_is_a_record_with_its_name(
     found = measured(network, tmp_path, text_folder, broken)
     for label in ("ddp_2+telling", "ddp_2"):
         assert found[label].status in (Status.CRASHED, Status.TIMEOUT)
-        assert f"host host2 ({network.address(2)}) answers no more" in str(found[label].reason)
+        assert f"host host2 ({network.address(2)}) no longer answers" in str(found[label].reason)
     for label in ("fp32", "adamw_foreach"):
         assert found[label].status is Status.OK
 

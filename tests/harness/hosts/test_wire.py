@@ -49,8 +49,8 @@ def test_another_token_is_refused_by_both_sides() -> None:
         refusals.append(str(refused.value))
         theirs.close()
 
-    assert admitted(other) == "no trainpace that knows this token"
-    assert refusals == ["who answers there does not know the token of this file"]
+    assert admitted(other) == "it is not a trainpace that knows this token"
+    assert refusals == ["the program that answers there does not know this token"]
 
 
 def test_what_was_overheard_opens_nothing() -> None:
@@ -61,7 +61,7 @@ def test_what_was_overheard_opens_nothing() -> None:
         channel.send({"nonce": "1"})
         channel.send({"proof": channel.receive(5)["proof"], "about": {}})
 
-    assert admitted(echo) == "the token that was shown is another one"
+    assert admitted(echo) == "it showed another token"
     heard: list[str] = []
 
     def listened_to(theirs: socket.socket) -> None:
@@ -79,7 +79,7 @@ def test_what_was_overheard_opens_nothing() -> None:
         channel.receive(5)
         channel.send({"proof": heard[0], "about": {}})
 
-    assert admitted(replay) == "the token that was shown is another one"
+    assert admitted(replay) == "it showed another token"
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_the_peak_of_every_batch_is_that_of_the_same_program(seed: int) -> None:
 
 
 def test_another_program_is_not_known() -> None:
-    with pytest.raises(Unforeseen, match="not do the same on a larger batch"):
+    with pytest.raises(Unforeseen, match="works differently on a larger batch"):
         growth(([8, -8, 4], [16, 4, -16]), (1, 2))
 
 

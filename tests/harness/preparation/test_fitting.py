@@ -39,7 +39,7 @@ def test_the_largest_batch_is_the_last_that_fits(found: dict[str, Fit]) -> None:
 
 
 def test_what_is_unknown_says_why(found: dict[str, Fit]) -> None:
-    for label, why in (("compile", "its own choice"), ("tf32", "this run is on cpu")):
+    for label, why in (("compile", "cannot be predicted"), ("tf32", "this run is on cpu")):
         item = found[label]
         assert why in str(item.reason)
         assert item.largest_batch() is item.fits(8) is item.peak_bytes(8) is None

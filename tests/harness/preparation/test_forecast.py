@@ -174,4 +174,4 @@ def test_an_arm_that_waits_for_ever_or_ends_the_process_is_alone_in_being_unknow
     found = {label: forecast.reason for (_, label), forecast in forecast(prepared, fork_server).arms.items()}
     assert found["sgd"] is found["adam"] is found["fp32"] is None
     assert "SIGKILL" in str(found["planted_kills_itself"])
-    assert found["planted_hangs"] == "it was not known after 60 s"
+    assert found["planted_hangs"] == "it was not found within 60 s"

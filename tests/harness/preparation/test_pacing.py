@@ -61,9 +61,10 @@ def test_paces_are_told_and_operators_timed_once(
     plain, checkpoints = first[WORKLOAD, "fp32"].step_time_s, first[WORKLOAD, "checkpoint_activations"].step_time_s
     assert plain and checkpoints
     assert first[WORKLOAD, "fp32"].interval_s == (LOW * plain, HIGH * plain)
-    assert first[WORKLOAD, "ddp_2"].reason == "how long ranks wait for each other, only running shows"
-    assert first[WORKLOAD, "compile"].reason == "what torch.compile makes of a model is its own choice"
-    assert first[WORKLOAD, "workers_2"].reason == "its operators are the baseline's: what it changes is beside them"
+    assert first[WORKLOAD, "ddp_2"].reason == "how long ranks wait for each other is known only once they run"
+    assert first[WORKLOAD, "compile"].reason == "what torch.compile makes of a model cannot be predicted"
+    between = "its operators are the baseline's: it changes only what happens between them"
+    assert first[WORKLOAD, "workers_2"].reason == between
     timed = asked["timed"]
     assert timed == shown[0] > 100
     assert paces_of(prepared, fork_server, shown.append) == first
@@ -126,7 +127,7 @@ def test_what_is_not_timed_in_time_is_asked_for_once_more(
 ) -> None:
     monkeypatch.setattr(pacing, "PATIENCE_S", 0.0)
     found = paces_of(prepared, fork_server)[WORKLOAD, "fp32"]
-    assert "operators were not timed within 0 s: ask once more" in str(found.reason)
+    assert "operators were not timed within 0 s: ask again" in str(found.reason)
     assert found.step_time_s is None and not asked
 
 

@@ -175,7 +175,7 @@ def test_a_lost_chip_leaves_the_others_known(driver: Path) -> None:
     stranger = "00000000-0000-0000-0000-000000000000"
     assert set(ask(driver, told_of, [FIRST, stranger]).values()) == {"NVML says Not Found"}
     assert known(ask(driver, told_of_the_first, [FIRST, stranger])) == OF_DEVICES
-    assert set(ask(driver, told_of, []).values()) == {"torch has given no UUID to find a GPU by"}
+    assert set(ask(driver, told_of, []).values()) == {"torch gave no UUID by which to find the GPU"}
 
 
 @pytest.mark.parametrize("call", [*CALLS, "nvmlDeviceGetMigMode"])

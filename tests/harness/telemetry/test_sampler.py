@@ -127,7 +127,7 @@ def throttled_and_lost() -> Measurement:
 def test_what_was_seen_to_hold_a_gpu_back_is_kept(driver: Path) -> None:
     found = ask(driver, throttled_and_lost)
     assert found.throttle_reasons == ["software thermal slowdown"]
-    assert "throttle_reasons is unknown: NVML says GPU is lost, and what was seen is not all" in found.unknown
+    assert "throttle_reasons is unknown: NVML says GPU is lost, so what was seen is incomplete" in found.unknown
 
 
 def test_without_nvml_a_window_has_one_reason(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_what_is_lost_is_told_with_its_reason_and_measured_when_it_goes_on(
         return ray.engine(cluster.address)([broken, *tasks[1:]])
 
     once = dataclasses.replace(prepared, plan=dataclasses.replace(prepared.plan, repetitions=1))
-    with pytest.raises(Unfinished, match=r"1 of 1 heats are lost, .*'no/model'.*--resume .*/run --on auto"):
+    with pytest.raises(Unfinished, match=r"1 of 1 heats were lost, .*'no/model'.*--resume .*/run --on auto"):
         leading.measure(breaks_one, once, tmp_path / "run", on="auto", say=lambda line: None)
     # A run on this machine that was ended in the middle of a heat has a part of it.
     (entry,) = prepared.entries
@@ -144,9 +144,9 @@ def test_what_others_have_measured_is_not_mixed_in(prepared: Prepared, tmp_path:
         yield 1, Measured(host="far", content=b"PAR1 is not all of it", log="")
 
     said: list[str] = []
-    with pytest.raises(Unfinished, match="2 of 2 heats are lost"):
+    with pytest.raises(Unfinished, match="2 of 2 heats were lost"):
         leading.measure(foreigners, prepared, tmp_path / "run", on="auto", say=said.append)
-    assert "far trains another model, or on other data" in said[1]
+    assert "far trains another model or other data" in said[1]
     assert not folders.has_records(tmp_path / "run")
 
 
@@ -175,8 +175,8 @@ def test_what_was_disturbed_is_measured_once_more(prepared: Prepared, tmp_path: 
     run = leading.measure(busy_at_first, prepared, tmp_path / "run", on="auto", say=said.append)
     found = {item.repetition: item.disturbed for item in run.records if item.status is Status.OK}
     assert found == {0: True, 1: False, 2: False}
-    assert [line for line in said if "once more" in line] == [
-        "measured once more, because others were disturbed: gpt2/nano, repetition 3"
+    assert [line for line in said if "measuring more" in line] == [
+        "measuring more, because some heats were disturbed: gpt2/nano, repetition 3"
     ]
 
     def takes_no_more(tasks: Sequence[Task]) -> Iterator[tuple[int, Measured | Lost]]:
@@ -184,7 +184,7 @@ def test_what_was_disturbed_is_measured_once_more(prepared: Prepared, tmp_path: 
             raise ValueError("no machine is left")
         yield from busy_at_first(tasks)
 
-    with pytest.raises(Unfinished, match=r"1 of 3 heats are lost, the last because no machine is left; the report"):
+    with pytest.raises(Unfinished, match=r"1 of 3 heats were lost, the last because no machine is left; the report"):
         leading.measure(takes_no_more, prepared, tmp_path / "refused", on="auto", say=said.append)
     # Going on finds nothing left to do.
     leading.measure(busy_at_first, prepared, run.folder, on="auto", say=said.append)
@@ -192,12 +192,12 @@ def test_what_was_disturbed_is_measured_once_more(prepared: Prepared, tmp_path: 
 
 
 def test_what_is_no_cluster_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"--on 'hadoop' is no cluster: give ray://HOST:PORT, auto"):
+    with pytest.raises(ValueError, match=r"--on 'hadoop' is not a cluster: give ray://HOST:PORT, auto"):
         leading.engine("hadoop", tmp_path)
 
 
 def test_without_slurm_it_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there is no Slurm here"):
+    with pytest.raises(ValueError, match="Slurm was not found here"):
         leading.engine("slurm", tmp_path)
 
 
