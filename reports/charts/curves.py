@@ -50,7 +50,7 @@ def total_time(comparisons: Sequence[Comparison], name: str) -> Chart | None:
     canvas.log_axis(area, "x", (_UPDATES[0], _UPDATES[-1] * 1.001), lambda tick: quantity.count(tick, 1), most=5)
     canvas.log_axis(area, "y", (lowest / 1.05, highest * 1.05), lambda tick: f"{tick:g}x")
     area.set_xlabel("updates, log scale")
-    area.set_ylabel("time in all, over the baseline's")
+    area.set_ylabel("total time over the baseline's")
     area.axhline(1, color=canvas.INK, linewidth=1)
     for index, curve in enumerate(curves):
         verdict = curve.comparison.verdict
@@ -64,7 +64,7 @@ def total_time(comparisons: Sequence[Comparison], name: str) -> Chart | None:
         label = shortened(named(curve.comparison), _LABEL_CHARACTERS)
         canvas.write(figure, _LABEL_X, label_y, label, size=canvas.SMALL)
     tips = {f"arm-{index}": tip(curve.comparison) for index, curve in enumerate(curves)}
-    few = f"Named are the {_MOST_LABELS} farthest from the baseline." if len(curves) > _MOST_LABELS else ""
+    few = f"Only the {_MOST_LABELS} farthest from the baseline are named." if len(curves) > _MOST_LABELS else ""
     label = f"Total time over updates on {comparisons[0].workload}"
     return Chart(svg=inline(figure, name, label, tips), note=" ".join(filter(None, (few, missing))))
 
@@ -84,7 +84,7 @@ def _curves(comparisons: Sequence[Comparison]) -> tuple[list[_Curve], str]:
             continue
         total_s = item.start_s + _UPDATES * baseline.step_time_s / item.speedup
         curves.append(_Curve(comparison=item, ratios=total_s / reference_s))
-    return curves, f"Not drawn, for its start is unknown: {quantity.several(missing, 99)}." if missing else ""
+    return curves, f"Not drawn, because the start is unknown: {quantity.several(missing, 99)}." if missing else ""
 
 
 SECTIONS = (
@@ -93,9 +93,9 @@ SECTIONS = (
         rank=50,
         draw=lambda comparisons, _, __, name: [total_time(comparisons, name)],
         title="When it pays",
-        words="Time in all, from asking for an arm until so many updates of the baseline's tokens, over the "
-        "baseline's. Where a curve crosses 1, what the arm took longer to start is earned back; dashed ones are not "
-        "yet known to be faster or slower. Imports are in no arm's start.",
+        words="Total time from starting an arm until it has trained on the tokens of so many updates of the baseline, "
+        "over the baseline's time. Where a curve crosses 1, the arm's longer start is earned back. Dashed curves are "
+        "not yet known to be faster or slower. Imports are not counted.",
         nothing="no ranked arm has a known start.",
     ),
 )

@@ -47,11 +47,11 @@ def _curve(day: Day, points: Sequence[Point], name: str) -> str:
     area.set_ylabel("loss")
     tips = {
         "held-out": Tip(text=f"on held-out text: ends at {losses[-1]:.4g}"),
-        "train": Tip(text="on what it is trained on"),
+        "train": Tip(text="on training text"),
     }
     if expected:
         tips["expected"] = Tip(text=f"expected: {wording.interval(expected)}")
-    return inline(figure, name, "Loss over the time, with what was expected of its end as a band", tips)
+    return inline(figure, name, "Loss over time, with the expected final loss as a band", tips)
 
 
 def sizes(day: Day, name: str) -> str | None:
@@ -78,4 +78,4 @@ def _sizes(day: Day, name: str) -> str:
         if day.reached and item.model == day.chosen:
             area.plot([index], [day.reached.loss], "D", color=canvas.INK, markersize=6, gid="reached")
             tips["reached"] = Tip(text=f"{item.model} reached {day.reached.loss:.4g}")
-    return inline(figure, name, "The loss that each size is expected to reach, and what was reached", tips)
+    return inline(figure, name, "The loss that each size is expected to reach, and the loss that was reached", tips)

@@ -48,7 +48,7 @@ def chart(series: Series, name: str, note: str) -> Chart:
     else:
         _draw_points(area, points)
     tips = {f"run-{index}": Tip(text=_tip(series, index)) for index in range(len(points))} if few else {}
-    label = f"Time a token of {series.workload} {series.techniques} over the reference's, run by run"
+    label = f"Time per token of {series.workload} {series.techniques} over the reference's, run by run"
     return Chart(svg=inline(figure, name, label, tips, focusable=True), note=note)
 
 

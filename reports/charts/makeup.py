@@ -49,7 +49,7 @@ def makeup(comparisons: Sequence[Comparison], records: Sequence[Record], machine
     ticks = canvas.even_ticks(longest_s)
     area.set_xticks(ticks, [quantity.duration(tick, 2) for tick in ticks])
     area.set_xlabel("step time", labelpad=5)
-    label = f"What a step is made of on {shown[0].workload}, one bar an arm"
+    label = f"What a step is made of on {shown[0].workload}, one bar per arm"
     whole = {gid: tip.arm or "" for gid, tip in tips.items()}
     return Chart(svg=inline(figure, name, label, tips, panels=whole, focusable=True))
 
@@ -79,10 +79,10 @@ SECTIONS = (
         rank=30,
         draw=lambda comparisons, records, machine, name: [makeup(comparisons, records, machine, name)],
         title="What a step is made of",
-        words="Each bar is as long as the arm's step and cut by the kind of operator, as one profiled step of the "
-        "replay shows it: profiling makes small operators longer, so read it for what matters, not to the per cent. "
-        "What an optimizer calls is its own; between operators lie Python, autograd and waiting.",
+        words="Each bar is as long as the arm's step and is divided by kind of operator, as in one profiled step of "
+        "the replay. Profiling makes small operators longer, so the shares are rough. What an optimizer calls counts "
+        "as the optimizer; the time between operators is Python, autograd and waiting.",
         lines={f"kind-{index}": kind.value for index, kind in enumerate(Kind)},
-        nothing="no step was profiled. That is done in a replay on a CPU, and nowhere else yet.",
+        nothing="no step was profiled. So far that is done only in a replay on a CPU.",
     ),
 )

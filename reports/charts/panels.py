@@ -72,7 +72,7 @@ def traces(records: Sequence[Record], name: str) -> Chart | None:
             draw=lambda area: _draw_trace(area, record.measurement, low, high),
         )
 
-    label = f"Step times on {records[0].workload}, one panel an arm"
+    label = f"Step times on {records[0].workload}, one panel per arm"
     return _grid([panel(record) for record in shown], name, label)
 
 
@@ -148,7 +148,7 @@ def utilisation(records: Sequence[Record], name: str) -> Chart | None:
             draw=lambda area: _draw_utilisation(area, record.measurement),
         )
 
-    label = f"Utilisation on {records[0].workload}, one panel an arm"
+    label = f"Utilisation on {records[0].workload}, one panel per arm"
     return _grid([panel(record) for record in shown], name, label)
 
 
@@ -198,7 +198,7 @@ SECTIONS = (
         draw=lambda _, records, __, name: [traces(records, name)],
         title="Every step of one repetition",
         words="The repetition with the median step time of each arm, on one logarithmic scale for the workload. A "
-        "first step that lies above the scale is named below its panel.",
+        "first step above the scale is written below its panel.",
         lines={"band": "warm-up", "ink": "sustained window", "accent": "interleaved rounds"},
         nothing="no step was recorded.",
     ),

@@ -97,8 +97,8 @@ SECTIONS = (
         rank=45,
         draw=lambda comparisons, records, machine, name: [ranks(comparisons, records, machine, name)],
         title="The ranks of an arm",
-        words="A bar for each rank, as long as the median of its own steps in one repetition. What it waits for the "
-        "others is seen in the replay.",
+        words="One bar per rank, as long as its median step in one repetition. How long it waits for other ranks is "
+        "taken from the replay.",
         lines={f"kind-{_WORK}": "at work", f"kind-{_WAIT}": "waiting for other ranks"},
         optional=True,
     ),

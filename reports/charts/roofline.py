@@ -53,7 +53,7 @@ def roofline(comparisons: Sequence[Comparison], records: Sequence[Record], machi
     canvas.log_axis(area, "x", across, lambda tick: quantity.significant(tick, 1))
     up = (min(rates) / _ROOM, max(*rates, *formats.values()) * _ROOM)
     canvas.log_axis(area, "y", up, lambda tick: quantity.flops(tick, 1))
-    area.set_xlabel("FLOP a byte that is read or written, log scale")
+    area.set_xlabel("FLOP per byte read or written, log scale")
     _draw_roofs(area, machine, formats, across)
     tips = {}
     for index, point in enumerate(points):
@@ -114,7 +114,7 @@ def _name(area: Axes, text: str, at: tuple[float, float], offset: tuple[float, f
 
 def _told(point: _Point) -> str:
     seen = point.seen
-    pace = f"{quantity.flops(seen.flops_per_s)} at {quantity.significant(seen.flops_per_byte)} FLOP a byte"
+    pace = f"{quantity.flops(seen.flops_per_s)} at {quantity.significant(seen.flops_per_byte)} FLOP per byte"
     took = f"{quantity.duration(seen.seconds)} of a step"
     return f"{point.comparison.techniques}, {seen.kind.value}: {took}, {pace}, {reached(point.roof, seen)}"
 
@@ -137,13 +137,13 @@ SECTIONS = (
         rank=40,
         draw=lambda comparisons, records, machine, name: [roofline(comparisons, records, machine, name)],
         title="Why it is as fast as it is",
-        words="Each mark is a kind of operator in a step, the large ones in the baseline's, the small ones in those of "
-        "the three fastest arms; of others the bars above tell. What lies near a line is as fast as the machine can "
-        "be: the level ones are what products of large matrices reach here, the rising ones what memory and the caches "
-        "deliver. What lies far below them waits, or does too little at a time. Attention counts as if nothing were "
-        "masked, and what is no product as one FLOP for each element that it writes.",
+        words="Each mark is a kind of operator in a step: large marks are the baseline's, small ones those of the "
+        "three fastest arms. A mark near a line is as fast as the machine can be: level lines show what products of "
+        "large matrices reach here, rising lines what memory and the caches deliver. A mark far below the lines waits, "
+        "or does too little at a time. Attention counts as if nothing were masked; operators other than products count "
+        "one FLOP per element that they write.",
         lines={f"kind-{index}": kind.value for index, kind in enumerate(Kind) if kind not in HIDDEN},
-        nothing="of no step is it known what its operators did. That is counted in a replay on a CPU, of one rank, and "
-        "not of compiled code.",
+        nothing="what the operators of a step did was not counted. That is done only in a replay on a CPU, with one "
+        "rank and without compiled code.",
     ),
 )

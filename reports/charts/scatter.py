@@ -72,7 +72,7 @@ def first_step(comparisons: Sequence[Comparison], name: str) -> Chart | None:
 
 
 def _note(points: Sequence[_Point], missing: str) -> str:
-    few = f"Named are the {_MOST_LABELS} farthest from the baseline; the list below has all."
+    few = f"Only the {_MOST_LABELS} farthest from the baseline are named; the list below has all."
     return " ".join(filter(None, (few if len(points) > _MOST_LABELS + 1 else "", missing)))
 
 
@@ -96,7 +96,7 @@ def _points(comparisons: Sequence[Comparison], x: str, y: str) -> tuple[list[_Po
             missing.append(item.techniques)
         else:
             points.append(_Point(x=across, y=up, comparison=item))
-    return points, f"Not drawn, for a figure is unknown: {quantity.several(missing, 99)}." if missing else ""
+    return points, f"Not drawn, because a figure is unknown: {quantity.several(missing, 99)}." if missing else ""
 
 
 def _sheet(points: Sequence[_Point]) -> tuple[Figure, Axes]:
@@ -184,8 +184,8 @@ SECTIONS = (
         rank=20,
         draw=lambda comparisons, _, __, name: [first_step(comparisons, name)],
         title="What the first step costs",
-        words="The first step holds any compilation. Low on the axis a technique costs nothing to start; high up, "
-        "a short run never earns it back.",
+        words="The first step includes any compilation. A technique low on the axis costs nothing to start; one high "
+        "up is never earned back in a short run.",
         nothing="no ranked arm has both figures.",
     ),
 )

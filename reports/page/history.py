@@ -30,7 +30,7 @@ def answer(found: Sequence[Series]) -> list[str]:
     if nominated:
         return nominated
     if most < needed:
-        return [f"No change can be told from chance in {most} runs of {len(found)} arms: that takes {needed}."]
+        return [f"{most} runs of {len(found)} arms are too few to tell a change from chance: that takes {needed}."]
     return [f"No change of level in {most} runs is more than chance would explain."]
 
 

@@ -42,7 +42,7 @@ def _run_row(workload: str, heats: Sequence[IdleHeat]) -> dict[str, Any]:
         "dropped": sum(heat.dropped for heat in heats),
         "single intervals that hold 1": known.held.describe(),
         "heats with a false direction": known.false_heats.describe(),
-        "half-width of a bound, median and most": _shares([heat.claim_width for heat in heats]),
+        "half-width of a bound, median and largest": _shares([heat.claim_width for heat in heats]),
         "step over a bare loop's, median": None if known.step_bias is None else f"{known.step_bias:.3f}x",
         "seconds, median": f"{statistics.median(heat.seconds for heat in heats):.0f}",
     }
@@ -59,8 +59,8 @@ def _row(workload: str, share: float, found: Sequence[Outcome]) -> dict[str, Any
     bounded = [outcome for outcome in found if outcome.ratio_low is not None and outcome.ratio_high is not None]
     return {
         "workload": workload,
-        "slow-down put in": f"{share:.1%}",
-        "as measured": f"{statistics.fmean(outcome.held_share for outcome in found):.2%}",
+        "added slow-down": f"{share:.1%}",
+        "measured slow-down": f"{statistics.fmean(outcome.held_share for outcome in found):.2%}",
         "gates": len(found),
         **{verdict.value: verdicts.count(verdict) for verdict in Verdict},
         "estimate, median": _ratio([outcome.ratio for outcome in found if outcome.ratio is not None]),
@@ -68,7 +68,7 @@ def _row(workload: str, share: float, found: Sequence[Outcome]) -> dict[str, Any
         "repetitions, median": f"{statistics.median(outcome.repetitions for outcome in found):g}",
         "dropped": sum(outcome.dropped for outcome in found),
         "spread of a repetition": f"{statistics.median(spreads):.1%}" if spreads else None,
-        "seconds, median and most": f"{statistics.median(times_s):.0f}, {max(times_s):.0f}",
+        "seconds, median and largest": f"{statistics.median(times_s):.0f}, {max(times_s):.0f}",
     }
 
 
@@ -92,12 +92,12 @@ def totals(outcomes: Sequence[Outcome]) -> list[str]:
     lines.append(f"95 % intervals that hold the truth: {covered.describe()}{share}")
     if known.above_p is not None:
         lines.append(
-            f"repetitions of a base with itself whose head was the slower: {known.above.describe()} "
+            f"repetitions of a base with itself in which the head was slower: {known.above.describe()} "
             f"(binomial p {known.above_p:.2f})"
         )
     if known.alike_p is not None:
         lines.append(
-            f"of two that follow each other, the same side was the slower: {known.alike.describe()} "
+            f"consecutive repetitions in which the same side was slower: {known.alike.describe()} "
             f"(binomial p {known.alike_p:.2f})"
         )
     return lines

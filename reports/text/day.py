@@ -35,9 +35,9 @@ def outlook(
     named = ", ".join(f"{model} ({quantity.count(parameters or 0)} parameters)" for model, parameters in sizes)
     parts, longer = (", ".join(f"1/{round(1 / share)}" for share in shares) for shares in (looks, near))
     return (
-        f"{named} would be timed under {label}, and trained over {parts} of the updates that "
-        f"{quantity.duration(60 * minutes)} have room for, the one that seems best and those beside it also over "
-        f"{longer}; the best is then trained for so long, with --go"
+        f"{named} would be timed with {label}, and trained for {parts} of the updates that fit into "
+        f"{quantity.duration(60 * minutes)}; the size that seems best and its neighbours would also be trained for "
+        f"{longer}. With --go the best is then trained for the whole time"
     )
 
 

@@ -16,7 +16,7 @@ from harness.preparation.prepared import Prepared
 from reports.text import predicted
 from reports.wording import quantity
 
-NOT_SURE = "it takes about as much as is free: whether it fits, only trying tells"
+NOT_SURE = "it takes about as much as is free: only trying it will tell whether it fits"
 
 
 Paces = Mapping[tuple[str, str], Pace]
@@ -49,13 +49,13 @@ def dry_run(
     if _starts_from_checkpoints(prepared):
         lines += [
             "",
-            "first of all, checkpoints are trained that no earlier run has left: the estimate is without them",
+            "missing checkpoints are trained first; the estimate does not include them",
         ]
     if any(pace.step_time_s for pace in paces.values()):
         lines += ["", BOUNDS]
-    budget = f", and further repetitions until {plan.budget_s:.0f} s" if plan.budget_s else ""
+    budget = f", and more of them until {plan.budget_s:.0f} s" if plan.budget_s else ""
     known = {key: pace.step_time_s for key, pace in paces.items() if pace.step_time_s}
-    lines += ["", f"estimated time: {prepared.estimated_s(known):.0f} s for the least repetitions{budget}"]
+    lines += ["", f"estimated time: {prepared.estimated_s(known):.0f} s for the least number of repetitions{budget}"]
     return "\n".join(lines)
 
 
@@ -131,7 +131,7 @@ def unmeasured(
         names[trial.workload.name].append(trial.label + slow)
     missing = "; ".join(f"{workload}: {', '.join(labels)}" for workload, labels in names.items())
     return (
-        f"\nThe budget of {plan.budget_s:.0f} s left no time for {missing}. They are measured by: "
+        f"\nThe budget of {plan.budget_s:.0f} s left no time for {missing}. To measure them: "
         f"trainpace run --resume {folder}"
     )
 

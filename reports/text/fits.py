@@ -17,7 +17,7 @@ def render(found: Sequence[Fit]) -> str:
     parts = [_room(room, each) for room, each in fits.groups(found)]
     checks = fits.checked(found)
     if checks:
-        parts.append("\n".join(["Trained with no more memory than that:", *(f"  {line}" for line in checks)]))
+        parts.append("\n".join(["Checked by training within that memory:", *(f"  {line}" for line in checks)]))
     return "\n\n".join(parts)
 
 
@@ -27,12 +27,12 @@ def _room(room: Room, each: Sequence[Sequence[Fit]]) -> str:
     if any(cell.state is State.DOES_NOT_FIT for line in shown.lines for cell in line.cells):
         lines.append("x: does not fit" + ("" if len(each) == 1 else " at its own batch"))
     if any(cell.state is State.MAY_FIT for line in shown.lines for cell in line.cells):
-        lines.append("?: only trying tells; predictions for a GPU have not been held against one yet")
+        lines.append("?: only trying it will tell; predictions for GPUs have not been checked on one yet")
     lines += ["", *(fits.answer(group) for group in each)]
     races = [command for group in each if (command := fits.race(group))]
     lines += [line for group in each for line in fits.pace(group)]
     if races:
-        lines += ["Which of them is fastest, measuring tells:", *(f"  {command}" for command in races)]
+        lines += ["To find out which of them is fastest:", *(f"  {command}" for command in races)]
     lines += _unknown(each)
     return "\n".join(lines)
 
@@ -45,7 +45,7 @@ def _unknown(each: Sequence[Sequence[Fit]]) -> list[str]:
             if item.reason:
                 found.setdefault((item.label, item.reason), []).append(fits.name(item))
     return [
-        f"{label} is unknown{'' if len(names) == len(each) else f' of {quantity.several(names)}'}: {reason}"
+        f"{label} is unknown{'' if len(names) == len(each) else f' for {quantity.several(names)}'}: {reason}"
         for (label, reason), names in found.items()
     ]
 

@@ -15,8 +15,8 @@ from results.gate import WORST_FIRST, Finding
 from results.judgement import Judgement
 
 TITLES = {
-    Verdict.PASS: "pass: proven to be less than the harm slower",
-    Verdict.REGRESSION: "regression: proven to be worse than is tolerated",
+    Verdict.PASS: "pass: any slow-down is proven to be less than the harm",
+    Verdict.REGRESSION: "regression: proven to be worse than tolerated",
     Verdict.INCONCLUSIVE: "inconclusive: neither harm nor its absence is proven",
     Verdict.INVALID: "invalid: what was measured cannot be compared",
 }
@@ -103,8 +103,8 @@ def _row(finding: Finding) -> dict[str, Any]:
         "workload": finding.workload,
         "verdict": finding.verdict.value,
         "time, head / base": interval(time.ratio, time.ratio_low, time.ratio_high) if time else None,
-        "could have seen": f"{time.least_seen:.3f}x" if time and time.least_seen else None,
-        "tolerated, harm": f"{1 + limits.tolerance:.4g}x, {1 + limits.harm:.4g}x",
+        "detectable change": f"{time.least_seen:.3f}x" if time and time.least_seen else None,
+        "tolerance, harm": f"{1 + limits.tolerance:.4g}x, {1 + limits.harm:.4g}x",
         "repetitions": f"{finding.repetitions}{dropped}",
         "base step": _time(finding.base_step_time_s),
         "head step": _time(finding.head_step_time_s),
@@ -147,7 +147,7 @@ def _between(finding: Finding) -> list[str]:
     time, limits = finding.time, finding.limits.time
     if finding.verdict is not Verdict.PASS or time is None or not (time.ratio_low or 0.0) > 1 + limits.tolerance:
         return []
-    return [f"{finding.workload}: the head seems to be slower than is tolerated, though by less than the harm"]
+    return [f"{finding.workload}: the head seems to be slower than tolerated, though by less than the harm"]
 
 
 def _dropped(finding: Finding) -> list[str]:
@@ -165,9 +165,9 @@ def _dropped(finding: Finding) -> list[str]:
 def calibration(known: Calibration) -> list[str]:
     """What the gate is known to do here, in words."""
     if known.false_alarm_bound is None:
-        return ["known of this machine: nothing yet"]
+        return ["known about this machine: nothing yet"]
     lines = [
-        f"known of this machine: {known.false_alarms.describe()} comparisons of a base with itself were called a "
+        f"known about this machine: {known.false_alarms.describe()} comparisons of a base with itself were called a "
         f"regression (at most {known.false_alarm_bound:.1%}, with 95 % confidence), {known.passed.describe()} passed"
     ]
     caught = [f"{share:.0%}: {rate.describe()}" for share, rate in known.caught.items()]

@@ -40,8 +40,8 @@ def outlook(workload: str, first: Sequence[str], options: Candidates, learners: 
         f"  {', '.join(first)}",
     ]
     if later:
-        lines += ["then, where one of their kind helps, or nothing else does:", f"  {', '.join(later)}"]
+        lines += ["then, if one of their kind helps or nothing else does:", f"  {', '.join(later)}"]
     if learners:
-        lines += ["and what learns otherwise, by the time to the same loss:", f"  {', '.join(learners)}"]
+        lines += ["and techniques that learn differently, by the time to the same loss:", f"  {', '.join(learners)}"]
     lines += ["left out:", *(f"  {name}: {reason}" for name, reason in options.left_out.items())]
     return "\n".join(lines)

@@ -21,8 +21,8 @@ def row(item: Beside) -> dict[str, str]:
     speed = REFERENCE if item.is_reference else speed
     return {
         "machine": item.machine.machine_id,
-        "is": f"{item.machine.device_name}, {item.machine.cpu_cores} cores",
+        "hardware": f"{item.machine.device_name}, {item.machine.cpu_cores} cores",
         "heats": str(item.heats),
         "speed": speed,
-        "by": ", ".join(item.workloads) or "no workload that both have measured",
+        "measured by": ", ".join(item.workloads) or "no workload that both have measured",
     }

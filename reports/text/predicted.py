@@ -21,9 +21,9 @@ def memory(prepared: Prepared, forecasts: Forecasts) -> str:
         sizes = forecasts.device_bytes(workload)
         unknown = [label for label in labels if label not in sizes]
         parts = [_range(sizes)] if sizes else []
-        parts += [f"of {len(unknown)} not known ({quantity.several(unknown, 3)})"] if unknown else []
+        parts += [f"not known for {len(unknown)} ({quantity.several(unknown, 3)})"] if unknown else []
         parts += [f"{quantity.memory(forecasts.free_bytes)} free"]
-        lines.append(f"{workload}: memory of tensors, predicted: {'; '.join(parts)}")
+        lines.append(f"{workload}: predicted memory of tensors: {'; '.join(parts)}")
         lines += [
             f"  {label} {does_not_fit(forecasts, workload, label)}"
             for label in labels
@@ -39,7 +39,7 @@ def _range(sizes: dict[str, int]) -> str:
 
 def tell_timing(count: int) -> None:
     """Why it takes a while, and that it does so once, on standard error."""
-    print(f"timing {count} operators, once for this machine; leave it alone meanwhile ..", file=sys.stderr)
+    print(f"timing {count} operators, once for this machine; run nothing else meanwhile ..", file=sys.stderr)
 
 
 def left_out(sizes: Mapping[str, Size]) -> str:
@@ -52,8 +52,8 @@ def _told(size: Size) -> str:
         f"{label} {'not known' if value is None else quantity.ratio(value)}" for label, value in size.speedups.items()
     )
     if not size.bearable:
-        return f"its steps take too long here; predicted are {speedups}. Name it with --model to measure it"
-    return f"predicted are {speedups}, and nothing begins to pay there"
+        return f"its steps take too long here; predicted: {speedups}. Name it with --model to measure it"
+    return f"predicted: {speedups}, and nothing begins to pay there"
 
 
 WITHIN = 0.005
@@ -74,4 +74,4 @@ def errors(comparisons: Sequence[Comparison]) -> str | None:
     farther = [f"{item.techniques} on {item.workload} by {quantity.signed(100 * error)} %" for error, item in off]
     near = f"{len(known) - len(off)} of {len(known)} arms are within {quantity.percent(100 * WITHIN)}"
     rest = f"; farther off: {quantity.several(farther, 6)}" if farther else ""
-    return f"Memory was predicted, and then counted: {near}{rest}."
+    return f"Predicted memory against counted memory: {near}{rest}."

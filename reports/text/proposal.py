@@ -13,17 +13,17 @@ def render(found: Proposal) -> str:
     if found.p is not None:
         lines += ["", f"time to the loss  {ratio(found.time_ratio)} of the base's"]
         if found.learns_alike:
-            lines.append("updates           as many: its losses and gradients are the base's")
+            lines.append("updates           the same: its losses and gradients are the base's")
         else:
             lines.append(f"updates           {ratio(found.updates_ratio)}, over {found.seeds} seeds")
         lines.append(f"step              {ratio(found.step_ratio)}, over {found.repetitions} repetitions")
     if found.target_loss is not None:
         lines.append(
-            f"held-out loss     base {loss(found.base_loss)}, head {loss(found.head_loss)} after as many updates"
+            f"held-out loss     base {loss(found.base_loss)}, head {loss(found.head_loss)} after equally many updates"
         )
     lines += [
         "",
         f"{found.judged_before} proposals were judged before; the level of this test is {found.level:.2g}. "
-        f"All took {quantity.duration(found.seconds)}.",
+        f"It took {quantity.duration(found.seconds)} in all.",
     ]
     return "\n".join(lines)

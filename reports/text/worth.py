@@ -37,7 +37,7 @@ def outlook(
         f"{workload}: {quantity.several(list(trained), 99)} would be trained, each at {rates} learning rates and then "
         f"over {seeds} seeds, in at most {minutes:g} minutes; {held_out} samples are held out"
     ]
-    lines += [f"{label} changes rounding alone: its pace would be compared" for label in paced]
+    lines += [f"{label} changes only rounding: only its pace would be compared" for label in paced]
     return "\n".join([*lines, *(f"{label} cannot run here: {reason}" for label, reason in unable.items())])
 
 

@@ -46,8 +46,8 @@ def _mixed(_: Sequence[Comparison], records: Sequence[Record]) -> Warning | None
     if not differences:
         return None
     return Warning(
-        text=f"Records that should not be compared stand side by side: {'; '.join(differences)}.",
-        advice="Trust no difference between the runs; measure again on one machine with one corpus.",
+        text=f"Records that should not be compared are shown together: {'; '.join(differences)}.",
+        advice="Do not trust any difference between the runs; measure again on one machine with one corpus.",
     )
 
 
@@ -128,7 +128,7 @@ def _few(comparisons: Sequence[Comparison], _: Sequence[Record]) -> Warning | No
     single = [item for item in rivals if item.repetitions == 1 and item.speedup_low is None]
     if single:
         return Warning(
-            text=f"There is only one repetition, hence no interval and no verdict, for {_arms(single)}.",
+            text=f"There is only one repetition, so there is no interval and no verdict, for {_arms(single)}.",
             advice="Repeat with --repetitions 3 or more.",
         )
     return None
@@ -141,9 +141,9 @@ def _wide(comparisons: Sequence[Comparison], _: Sequence[Record]) -> Warning | N
     worst = max(wide, key=lambda item: item.smallest_effect or 0)
     worst_effect = quantity.share(worst.smallest_effect or 0)
     return Warning(
-        text=f"Intervals are wide: {len(wide)} arms could not have seen a change of {quantity.share(WIDE_EFFECT)}; "
-        f"for {worst.techniques} on {worst.workload} it takes {worst_effect}.",
-        advice="Repeat more often, or on a quieter machine; unclear does not mean the same there.",
+        text=f"Intervals are wide: {len(wide)} arms could not have shown a change of {quantity.share(WIDE_EFFECT)}; "
+        f"for {worst.techniques} on {worst.workload} it would take {worst_effect}.",
+        advice="Repeat more often, or on a quieter machine. Here, unclear does not mean the same.",
     )
 
 
@@ -154,9 +154,9 @@ def _uncertified(_: Sequence[Comparison], records: Sequence[Record]) -> Warning 
         return None
     reasons = [record.certificate.losses_unknown for record in found if record.certificate]
     return Warning(
-        text=f"Whether they learn what the baseline learns could not be seen for {_arms(found)}: {reasons[0]}.",
-        advice="Draw from random, numpy.random or torch, which are seeded, and outside the model's forward pass. Where "
-        "layers normalise over a batch, parts of one train otherwise than the whole: look at what is learnt.",
+        text=f"Losses could not be compared with the baseline's for {_arms(found)}: {reasons[0]}.",
+        advice="Draw random numbers with random, numpy.random or torch, which are seeded, outside the model's forward "
+        "pass. If layers normalise over a batch, its parts train differently than the whole: check what is learned.",
     )
 
 
@@ -173,9 +173,9 @@ def _disturbed(_: Sequence[Comparison], records: Sequence[Record]) -> Warning | 
         *([f"some rounds of {len(partly)} {'others' if whole else 'repetitions'}"] if partly else []),
     ]
     return Warning(
-        text=f"Something disturbed the measuring, and left out are {quantity.several(left_out)}: {causes[-1]}"
-        f"{', for one' if len(set(causes)) > 1 else ''}.",
-        advice="End what else runs here, or measure when it is quiet: what is left out is time lost.",
+        text=f"Something disturbed the measurements, so {quantity.several(left_out)} were left out: {causes[-1]}"
+        f"{', for example' if len(set(causes)) > 1 else ''}.",
+        advice="Stop whatever else runs here, or measure when the machine is quiet: what is left out is lost time.",
     )
 
 
@@ -198,8 +198,8 @@ def _otherwise(comparisons: Sequence[Comparison], _: Sequence[Record]) -> Warnin
     own = [item.techniques for item in found if item.workload == found[0].workload][:MOST_ASKED]
     asked = "".join([f" --phase {phase}" if phase else "", *(f" --technique {label}" for label in own)])
     return Warning(
-        text=f"How fast steps are that teach otherwise does not tell what they save: {_arms(found)}.",
-        advice=f"The time to the same loss does: trainpace worth --model {model}{asked}",
+        text=f"These arms learn differently, so their step time does not show what they save: {_arms(found)}.",
+        advice=f"Compare the time to the same loss: trainpace worth --model {model}{asked}",
     )
 
 
@@ -210,7 +210,7 @@ CHECKS: tuple[Check, ...] = (
         "foreign_cpu_pct",
         FOREIGN_CPU_PCT,
         "Other programs used the CPU",
-        "End them and run again: they do not slow down all arms alike.",
+        "Stop them and run again: they do not slow down all arms equally.",
     ),
     _noisy(
         "steal_pct",

@@ -112,14 +112,14 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         name="speedup",
         title="Speed-up",
-        caption="time a token of fp32 over the arm's",
+        caption="fp32's time per token over the arm's",
         show=speedup,
         terminal=True,
         markdown=True,
     ),
     Column(
         name="claim_low",
-        title="Bounds for all",
+        title="Joint bounds",
         caption="of the speed-up, for all arms of the workload together: verdicts follow them",
         show=claim,
         main=False,
@@ -149,8 +149,8 @@ COLUMNS: tuple[Column, ...] = (
     _column("parameters", "Parameters", "of the model as it was trained", quantity.count, main=False),
     _column(
         "smallest_effect",
-        "Could have seen",
-        "least change seen with 80 % chance",
+        "Detectable change",
+        "smallest change found with 80 % probability",
         quantity.share,
         main=False,
         terminal=True,
@@ -159,11 +159,17 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         name="pays_after_updates",
         title="Pays after",
-        caption="until what it takes longer to start is earned back",
+        caption="updates until its longer start is earned back",
         show=pays_after,
         main=False,
     ),
-    _column("seconds_to_know", "To know", "more repetitions of an open arm, about", quantity.duration, main=False),
+    _column(
+        "seconds_to_know",
+        "Time to a verdict",
+        "about how long more repetitions of an unclear arm would take",
+        quantity.duration,
+        main=False,
+    ),
     _column(
         "repetitions",
         "Repetitions",
@@ -232,7 +238,7 @@ def _why_not_seen(name: str, comparison: Comparison, records: Sequence[Record], 
 def _why_no_payback(comparison: Comparison) -> str:
     if comparison.pays is Pays.NEVER:
         return "it is slower, so never"
-    return "what it takes to start was not seen" if comparison.verdict is Verdict.FASTER else "not known to be faster"
+    return "its start was not timed" if comparison.verdict is Verdict.FASTER else "not known to be faster"
 
 
 def _why_not_read(name: str, records: Sequence[Record]) -> str | None:

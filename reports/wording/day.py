@@ -17,8 +17,8 @@ def headline(day: Day) -> str:
     expected = day.candidate.expected
     told = interval(expected) if expected else quantity.UNKNOWN
     if day.reached is None:
-        return f"{where}: {day.chosen} is the size to train, and its held-out loss is expected at {told}"
-    return f"{where}: {day.chosen} reached a held-out loss of {day.reached.loss:.4g}; expected was {told}"
+        return f"{where}: {day.chosen} is the size to train; its expected held-out loss is {told}"
+    return f"{where}: {day.chosen} reached a held-out loss of {day.reached.loss:.4g}; {told} was expected"
 
 
 def interval(expected: Expected) -> str:
@@ -40,14 +40,14 @@ def _row(item: Candidate, is_chosen: bool) -> dict[str, str]:
     return {
         "size": f"{item.model} *" if is_chosen else item.model,
         "parameters": quantity.count(item.parameters) if item.parameters else unknown,
-        "an update": quantity.duration(item.update_s) if item.update_s else unknown,
+        "time per update": quantity.duration(item.update_s) if item.update_s else unknown,
         "updates": f"{item.updates:,}" if item.updates else unknown,
         "tokens": quantity.count(item.tokens) if item.tokens else unknown,
         "memory": quantity.memory(item.peak_memory_bytes) if item.peak_memory_bytes else unknown,
         "energy": quantity.energy(item.joules) if item.joules else unknown,
         "learning rate": f"{item.rate:.3g}x" if item.rate else unknown,
         "expected loss": interval(item.expected) if item.expected else item.reason or unknown,
-        "bits a byte": f"{_bits(item.expected.loss, item):.4g}" if item.expected else unknown,
+        "bits per byte": f"{_bits(item.expected.loss, item):.4g}" if item.expected else unknown,
     }
 
 
@@ -60,22 +60,22 @@ def notes(day: Day) -> list[str]:
     """What else there is to say."""
     counted = any(item.joules for item in day.candidates)
     said = [
-        f"Trained under {'+'.join(day.techniques) or BASELINE}. What each size reaches is read from a law of size and "
-        "text that was fitted to short trainings of all of them on this machine; memory is that of tensors, predicted. "
-        f"Planning took {quantity.duration(day.planning_s)}." + ("" if counted else " This machine counts no energy.")
+        f"Trained with {'+'.join(day.techniques) or BASELINE}. The expected losses come from a scaling law that was "
+        "fitted to short trainings of all sizes on this machine. Memory is predicted, and counts tensors only. "
+        f"Planning took {quantity.duration(day.planning_s)}." + ("" if counted else " Energy is not measured here.")
     ]
     reached, expected = day.reached, day.candidate.expected
     if reached is None:
         return said
-    off = f", {quantity.signed(100 * (reached.loss / expected.loss - 1))} % from what was expected" if expected else ""
+    off = f", {quantity.signed(100 * (reached.loss / expected.loss - 1))} % from the expected loss" if expected else ""
     said.append(
-        f"It ended because {reached.ended}, after {reached.updates:,} updates on {quantity.count(reached.tokens)} "
-        f"tokens in {quantity.duration(reached.elapsed_s)}{off}. Perplexity {math.exp(reached.loss):.4g} a token, "
-        f"{_bits(reached.loss, day.candidate):.4g} bits a byte."
+        f"Training ended because {reached.ended}, after {reached.updates:,} updates on "
+        f"{quantity.count(reached.tokens)} tokens in {quantity.duration(reached.elapsed_s)}{off}. Perplexity: "
+        f"{math.exp(reached.loss):.4g} per token, {_bits(reached.loss, day.candidate):.4g} bits per byte."
     )
     return said
 
 
 def written(day: Day) -> list[str]:
     """What the model writes."""
-    return [f"It writes: {text!r}" for text in day.reached.texts] if day.reached else []
+    return [f"Sample text: {text!r}" for text in day.reached.texts] if day.reached else []

@@ -75,7 +75,7 @@ def by_batch(group: Sequence[Fit]) -> Map:
         for item in group
     )
     columns = (*(f"batch {batch}" for batch in shown), "largest batch")
-    return Map(name(group[0]), (*columns, f"a step of {group[0].batch}") if timed else columns, lines)
+    return Map(name(group[0]), (*columns, f"step, batch {group[0].batch}") if timed else columns, lines)
 
 
 def by_workload(each: Sequence[Sequence[Fit]]) -> Map:
@@ -101,11 +101,11 @@ def answer(group: Sequence[Fit]) -> str:
     if helping:
         return f"{said}. It fits under {quantity.several([f'{item.label} ({_changes(item)})' for item in helping], 3)}."
     if state is State.MAY_FIT:
-        return f"{said}: only trying tells.{_smaller(group)}"
+        return f"{said}: only trying it will tell.{_smaller(group)}"
     perhaps = [item.label for item in group[1:] if _state(item, batch) is State.MAY_FIT]
     if perhaps:
         return f"{said}. It may fit under {quantity.several(perhaps)}.{_smaller(group)}"
-    return f"{said}, nor under anything of which it is known.{_smaller(group)}"
+    return f"{said}, nor under any technique whose memory is known.{_smaller(group)}"
 
 
 def race(group: Sequence[Fit]) -> str | None:
@@ -153,10 +153,10 @@ def _outcome(item: Fit) -> str:
     parts = []
     if item.checked.ran:
         batch, came = item.checked.ran
-        parts.append(f"batch {batch} {'trained' if came else 'did NOT train, though it was to fit'}")
+        parts.append(f"batch {batch} {'trained' if came else 'did NOT train, though it should fit'}")
     if item.checked.refused:
         batch, came = item.checked.refused
-        parts.append(f"batch {batch} {'did not' if came else 'trained TOO, though it was not to fit'}")
+        parts.append(f"batch {batch} {'did not' if came else 'trained TOO, though it should not fit'}")
     return ", ".join(parts)
 
 
@@ -166,7 +166,7 @@ def _smaller(group: Sequence[Fit]) -> str:
 
 
 def _changes(item: Fit) -> str:
-    return f"changes {', '.join(item.changes)}" if item.changes else "changes nothing that is learnt"
+    return f"changes {', '.join(item.changes)}" if item.changes else "does not change what is learned"
 
 
 def batches(group: Sequence[Fit]) -> list[int]:

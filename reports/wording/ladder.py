@@ -24,7 +24,7 @@ def factor(gain: Gain) -> str:
 def step(rung: Rung) -> str:
     """What a rung did, as in "+ compile" or "+ compile, - compile_blocks"."""
     if rung.chosen is None:
-        return "nobody joined"
+        return "nothing joined"
     return ", ".join([*(f"+ {item}" for item in rung.added), *(f"- {item}" for item in rung.removed)])
 
 
@@ -35,10 +35,10 @@ def answer(ladder: Ladder) -> str:
         return f"{where}: the recipe is empty, because {_why_empty(ladder)}"
     recipe, found = name(ladder.techniques), ladder.confirmation
     if found is None or found.whole.speedup is None:
-        return f"{where}: {recipe} is the best so far, and not confirmed: {ladder.ended}"
+        return f"{where}: {recipe} is the best so far, but not confirmed: {ladder.ended}"
     if learns_otherwise(ladder):
         return (
-            f"{where}: {recipe} comes to the loss of {BASELINE} {factor(found.whole)} as soon, confirmed over "
+            f"{where}: {recipe} reaches the loss of {BASELINE} at {factor(found.whole)} the speed, confirmed over "
             f"{found.whole.repetitions} fresh seeds"
         )
     return (
@@ -102,8 +102,8 @@ def sentences(ladder: Ladder) -> list[str]:
     said = []
     if ladder.memory_bytes is not None and ladder.techniques:
         said.append(
-            f"{BASELINE} takes more than the {_memory(ladder.memory_bytes)} that are allowed: the recipe is the "
-            "fastest that was found to take no more."
+            f"{BASELINE} takes more than the allowed {_memory(ladder.memory_bytes)}: the recipe is the fastest one "
+            "found that takes no more."
         )
     found, product = ladder.confirmation, ladder.product
     if product is not None and found and found.whole.speedup is not None and found.techniques:
@@ -111,7 +111,7 @@ def sentences(ladder: Ladder) -> list[str]:
             f"The rungs multiply to {quantity.ratio(product)}; measured end to end, the whole is {factor(found.whole)}."
         )
     if found and found.runner_up:
-        said.append(f"The runner-up, {found.runner_up.label}, trains {_more(found.runner_up.gain, ladder)} it.")
+        said.append(f"The runner-up, {found.runner_up.label}, trains {_more(found.runner_up.gain, ladder)} the recipe.")
     if found and found.peak_memory_bytes and all(size is not None for size in found.peak_memory_bytes.values()):
         labels = (BASELINE, name(ladder.techniques or found.techniques))
         told = (
@@ -121,12 +121,12 @@ def sentences(ladder: Ladder) -> list[str]:
         said.append(f"Memory: {', '.join(told)}.")
     if learns_otherwise(ladder):
         said.append(
-            f"Factors are of how soon the loss is reached, at {ladder.learning_rate:.3g} times the learning rate of "
-            "the workload. The trainings lie beside this, in learning-N and confirmation."
+            f"Factors compare how soon the loss is reached, at {ladder.learning_rate:.3g} times the workload's "
+            "learning rate. The trainings are in the folders learning-N and confirmation."
         )
-    said.append(f"It climbed no further because {ladder.ended}; all took {quantity.duration(ladder.seconds)}.")
+    said.append(f"It climbed no further because {ladder.ended}; it took {quantity.duration(ladder.seconds)} in all.")
     if ladder.allowed:
-        said.append(f"By your leave it may change the {', '.join(ladder.allowed)}.")
+        said.append(f"As you allowed, it may change the {', '.join(ladder.allowed)}.")
     return said
 
 
@@ -190,7 +190,7 @@ def outcome(item: Tried, rung: Rung) -> str:
         return item.reason
     beside = name(rung.before)
     worse, better = (
-        ("later at the loss than", "sooner at the loss than")
+        ("reaches the loss later than", "reaches the loss sooner than")
         if rung.objective is Objective.WORTH
         else ("slower than", "faster than")
     )

@@ -55,7 +55,7 @@ FIGURES = (
     Figure(
         name="speedup",
         title="Speed-up",
-        caption="the baseline's time a token over the arm's: above 1 is faster",
+        caption="the baseline's time per token over the arm's: above 1 is faster",
         of=_speedup,
         show=lambda arm, _: quantity.ratio(arm.speedup or math.nan),
     ),
@@ -76,7 +76,7 @@ FIGURES = (
     Figure(
         name="start",
         title="First step",
-        caption="with any compilation in it: what an arm costs to start",
+        caption="including any compilation: what an arm costs to start",
         of=_fewer("first_step_s"),
         show=lambda arm, _: quantity.duration(arm.first_step_s or math.nan, 2),
     ),

@@ -49,9 +49,9 @@ def headline(comparisons: Sequence[Comparison]) -> str:
             alike.setdefault(item.techniques, []).append(item)
     ranked = [item for item in comparisons if is_ranked(item)]
     unclear = sum(item.verdict is Verdict.UNCLEAR for item in ranked)
-    rest = f" {unclear} of {len(ranked)} ranked arms are not yet known." if unclear else ""
+    rest = f" {unclear} of {len(ranked)} ranked arms have no clear verdict yet." if unclear else ""
     if not alike:
-        return f"Nothing that trains alike is shown to be faster than {BASELINE} on any workload.{rest}"
+        return f"Nothing with the same training is shown to be faster than {BASELINE} on any workload.{rest}"
     best = sorted(alike.items(), key=lambda entry: (-len(entry[1]), -max(item.speedup or 0 for item in entry[1])))
     told = [f"{techniques} on {len(found)} of {len(groups)} workloads ({_span(found)})" for techniques, found in best]
     return f"Shown to be faster, with the same training: {quantity.several(told, 4)}.{rest}"
@@ -77,7 +77,7 @@ def _fastest(workload: str, arms: Sequence[Comparison]) -> str:
     sentences = [f"On {workload}, {_best(faster, alike, _name(baseline))}."]
     if alike and differs(faster[0]):
         other = faster[0]
-        sentences.append(f"Faster still, at {speedup(other)}, is {other.techniques}, with {differs(other)}.")
+        sentences.append(f"{other.techniques} is faster still, at {speedup(other)}, with {differs(other)}.")
     return " ".join(sentences)
 
 
@@ -102,13 +102,13 @@ def _why_nothing(baseline: Comparison | None, arms: Sequence[Comparison]) -> str
         reason = f" ({baseline.reason})" if baseline.reason else ""
         return f"the baseline {_name(baseline)} ended as {OUTCOME_WORDS[baseline.status]}{reason}"
     if baseline.dropped and not baseline.repetitions:
-        return f"{baseline.reason}. End what else runs here, or wait until it ends, and measure again"
+        return f"{baseline.reason}. Stop whatever else runs here, or wait until it ends, and measure again"
     return "no other arm ended ok" if len(arms) > 1 else "only the baseline was run"
 
 
 def _slowest(arms: Sequence[Comparison]) -> str:
     slower = [item for item in fastest_first(arms) if item.verdict is Verdict.SLOWER]
-    return f"Slower by most is {slower[-1].techniques}, at {speedup(slower[-1])}." if slower else ""
+    return f"{slower[-1].techniques} is slowest, at {speedup(slower[-1])}." if slower else ""
 
 
 def _tally(arms: Sequence[Comparison]) -> str:
@@ -123,7 +123,7 @@ def _tally(arms: Sequence[Comparison]) -> str:
     ranked = f"{quantity.several(counted, 9)}" if counted else "none ranked"
     rest = f"; not ranked: {quantity.several(left_out, 9)}" if left_out else ""
     more = "repetition" if dropped == 1 else "repetitions"
-    disturbed = f" {dropped} more {more} had to be left out." if dropped else ""
+    disturbed = f" {dropped} disturbed {more} had to be left out." if dropped else ""
     return f"Of {len(rivals)} tried: {ranked}{_to_know(arms)}{rest}.{disturbed}"
 
 
@@ -133,7 +133,7 @@ def _to_know(arms: Sequence[Comparison]) -> str:
     if not open_s:
         return ""
     span = list(dict.fromkeys(quantity.duration(seconds, 2) for seconds in (open_s[0], open_s[-1])))
-    return f" (about {' to '.join(span)} of repetitions each would tell)"
+    return f" (about {' to '.join(span)} more of measuring would settle each)"
 
 
 def over_sizes(comparisons: Sequence[Comparison]) -> list[str]:
@@ -148,12 +148,13 @@ def over_family(found: Crossover) -> str:
     span = f"the {len(found.sizes)} sizes of {found.family} tried"
     start = found.pays_from
     if start == 0:
-        return f"{name} pays on all of {span}, {speedup(found.sizes[0])} on the smallest to {speedup(found.sizes[-1])}."
+        ends = f"from {speedup(found.sizes[0])} on the smallest to {speedup(found.sizes[-1])} on the largest"
+        return f"{name} pays on all of {span}, {ends}."
     if start is not None:
         size, before = found.sizes[start], found.sizes[start - 1]
         large, small = count(found.parameters[start]), count(found.parameters[start - 1])
         return (
-            f"{name} pays from {size.workload} ({large} parameters, {speedup(size)}) on; "
+            f"{name} pays from {size.workload} on ({large} parameters, {speedup(size)}); "
             f"on {before.workload} ({small}) it is {outcome(before)}, at {speedup(before)}."
         )
     faster = [item.workload for item in found.sizes if item.verdict is Verdict.FASTER]
@@ -167,7 +168,7 @@ def idle_heat(found: IdleHeat) -> str:
     dropped = f", {found.dropped} dropped" if found.dropped else ""
     return (
         f"{found.held} of {found.intervals} intervals hold the truth, {found.false_directions} false directions, "
-        f"bounds of {quantity.share(found.claim_width)} to either side from {found.repetitions} repetitions{dropped}"
+        f"bounds of {quantity.share(found.claim_width)} on either side from {found.repetitions} repetitions{dropped}"
         f"{bias} ({quantity.duration(found.seconds, 2)})"
     )
 
@@ -180,7 +181,7 @@ def error_rate(found: ErrorRate | None) -> str:
     heats = "heat" if false.tries == 1 else "heats"
     bias = "" if found.step_bias is None else f", and a step took {quantity.ratio(found.step_bias)} a bare loop's"
     return (
-        f"On this machine {false.tries} {heats} of idle copies of the baseline had {false.seen} with a false direction "
+        f"On this machine {false.seen} of {false.tries} {heats} of idle copies of the baseline had a false direction "
         f"(at most {quantity.share(found.false_bound)} of all, with 95 % confidence); {held.seen} of {held.tries} "
         f"single intervals ({quantity.share(held.seen / held.tries)}) held the truth{bias}."
     )

@@ -19,7 +19,7 @@ from results.compare import Comparison, Verdict
 __all__ = ["Cell", "Excluded", "Row", "Warning", "excluded", "outcome", "rows", "warnings"]
 
 
-NO_TIME = "the run's time was over before: `trainpace run --resume` with its folder measures it"
+NO_TIME = "the run had no time left for it: measure it with `trainpace run --resume` and the run's folder"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ def arm_name(item: Comparison | Record) -> str:
     """What an arm is called: the baseline by its own number format, if that is not the usual one."""
     if item.techniques != BASELINE or item.compute in (None, "float32"):
         return item.techniques
-    return f"{item.compute}, as it comes"
+    return f"unmodified {item.compute}"
 
 
 def arm_id(item: Comparison | Record) -> str:
@@ -191,7 +191,7 @@ def notes(comparison: Comparison, baseline: Comparison | None) -> tuple[str, ...
         return ()
     effect = comparison.smallest_effect
     seen = (
-        f"could have seen a change of {quantity.share(effect)}" if quantity.known(effect) and effect is not None else ""
+        f"could detect a change of {quantity.share(effect)}" if quantity.known(effect) and effect is not None else ""
     )
     alone = "measured by itself, with no other arm in memory, and not interleaved" if comparison.alone else ""
     payback = payback_steps(comparison, baseline) if baseline else None

@@ -45,7 +45,7 @@ def headline(answer: Answer) -> str:
     target = f"held-out loss {loss(answer.target)}"
     gains = [item for item in ordered(answer) if item.verdict is Worth.GAIN]
     if not gains:
-        return f"{where}: nothing that was tried reaches {target} in less time than {answer.base} beyond doubt"
+        return f"{where}: nothing that was tried is shown to reach {target} in less time than {answer.base}"
     best = gains[0]
     return f"{where}: {best.techniques} reaches {target} in {ratio(best.time_ratio)} of {answer.base}'s time"
 
@@ -56,7 +56,7 @@ def sentence(item: Found, answer: Answer) -> str:
     if item.stopped_after is None:
         return said
     share = f"{item.stopped} of its {item.seeds} trainings"
-    return f"{said} {share} ended by themselves, the median of them after {item.stopped_after:g} updates."
+    return f"{said} {share} ended by themselves, after a median of {item.stopped_after:g} updates."
 
 
 def _compared(item: Found, answer: Answer) -> str:
@@ -66,14 +66,14 @@ def _compared(item: Found, answer: Answer) -> str:
     if item.reason and not item.reached:
         return f"{item.techniques} was not compared: {item.reason}."
     if item.verdict is Worth.NEVER:
-        then = "where it ended" if item.stopped else f"when {answer.base} is there"
+        then = "where it ended" if item.stopped else f"when {answer.base} reaches it"
         return (
             f"{item.techniques} does not reach {target} in any of {item.seeds} trainings; its steps are "
-            f"{ratio(item.step_ratio)}x as long, and it is at {loss(item.final_loss)} {then}."
+            f"{ratio(item.step_ratio)}x as long, and its loss is {loss(item.final_loss)} {then}."
         )
     if item.learns_alike:
         return (
-            f"{item.techniques} changes rounding alone, and its losses and gradients are those of {answer.base}: "
+            f"{item.techniques} changes only rounding, and its losses and gradients are those of {answer.base}: "
             f"only its pace was compared. It reaches {target} in {ratio(item.time_ratio)} of the time."
         )
     often = "" if item.reached == 1 else f" (reached in {item.reached:.0%} of {item.seeds} trainings)"
@@ -139,18 +139,18 @@ def notes(answer: Answer) -> list[str]:
     if answer.updates is not None and answer.target is not None:
         said.append(
             f"The loss to reach, {loss(answer.target)}, is what the median seed of {answer.base} has after "
-            f"{answer.updates} updates, on text that no training has seen. Who was not there after as many went on, "
-            f"for up to {FURTHER} times as many."
+            f"{answer.updates} updates, on text that no training has seen. Trainings that had not reached it by then "
+            f"went on for up to {FURTHER} times as many updates."
         )
     said.append(
-        "Every arm had as many learning rates to choose from, on other seeds than those that are compared. Bounds hold "
-        "for all arms together with 95 %. Time is that of updates: without the start and evaluations."
+        "Every arm chose from the same number of learning rates, on other seeds than those that are compared. Bounds "
+        "hold for all arms together with 95 % confidence. Time is that of updates, without the start and evaluations."
     )
     if any(item.at_edge for item in (answer.baseline, *answer.found) if item):
         said.append(
             "Where the best learning rate is at the edge of those that were tried, a better one may lie beyond."
         )
     if answer.interrupted:
-        said.append("It was interrupted: this is what there was so far.")
-    said.append(f"All took {quantity.duration(answer.seconds)}.")
+        said.append("It was interrupted: these are the results so far.")
+    said.append(f"It took {quantity.duration(answer.seconds)} in all.")
     return said

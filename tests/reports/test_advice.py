@@ -86,9 +86,9 @@ def test_what_teaches_otherwise_says_how_to_ask_what_it_is_worth(comparisons: li
     assert view.warnings(alike, []) == []
     arm = find(alike, "prune_heads_50")
     (told,) = view.warnings([replace(arm, changes=["update rule"]), *alike], [])
-    assert "does not tell what they save: prune_heads_50 on bert/mini" in told.text
+    assert "does not show what they save: prune_heads_50 on bert/mini" in told.text
     named = f"--model {arm.workload} --technique {arm.techniques}"
-    assert told.advice == f"The time to the same loss does: trainpace worth {named}"
+    assert told.advice == f"Compare the time to the same loss: trainpace worth {named}"
     inferred = replace(arm, changes=["architecture"], workload="gpt2/nano infer")
     assert view.warnings([inferred], []) == []
     tuned = replace(arm, changes=["architecture"], workload="bert/nano finetune")

@@ -54,7 +54,7 @@ def test_arm_with_an_unknown_figure_is_named_beside_the_chart(comparisons: list[
     lacking = [replace(item, peak_memory_bytes=None) if item.techniques == "compile" else item for item in arms]
     chart = scatter.throughput(lacking, "s")
     assert chart is not None
-    assert chart.note.endswith("Not drawn, for a figure is unknown: compile.")
+    assert chart.note.endswith("Not drawn, because a figure is unknown: compile.")
     assert scatter.throughput([replace(item, peak_memory_bytes=None) for item in arms], "s") is None
 
 
@@ -76,7 +76,7 @@ def test_a_curve_without_a_known_start_is_named_beside_the_chart(comparisons: li
     chart = curves.total_time(
         [replace(item, start_s=None) if item.techniques == "compile" else item for item in arms], "c"
     )
-    assert chart is not None and chart.note.endswith("Not drawn, for its start is unknown: compile.")
+    assert chart is not None and chart.note.endswith("Not drawn, because the start is unknown: compile.")
     assert curves.total_time([replace(item, start_s=None) for item in arms], "c") is None
 
 

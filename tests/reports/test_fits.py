@@ -30,7 +30,7 @@ def test_what_does_not_names_the_ways_by_what_they_change() -> None:
     group = fitted.fits(CPU, "m", 1000, 600)
     assert fits.answer(group) == (
         "m at 512 tokens, batch 8 does not fit as it is (5.66 GiB, 3.91 GiB free). It fits under "
-        "checkpoint_activations (changes nothing that is learnt) and amp_bf16+checkpoint_activations (changes "
+        "checkpoint_activations (does not change what is learned) and amp_bf16+checkpoint_activations (changes "
         "rounding)."
     )
     assert fits.race(group) == (
@@ -42,10 +42,10 @@ def test_what_does_not_names_the_ways_by_what_they_change() -> None:
 def test_where_nothing_helps_the_largest_batch_that_does_is_named() -> None:
     group = fitted.fits(CPU, "m", 1000, 2000)
     assert fits.answer(group).endswith(
-        "nor under anything of which it is known. The largest batch is 6, under amp_bf16+checkpoint_activations."
+        "nor under any technique whose memory is known. The largest batch is 6, under amp_bf16+checkpoint_activations."
     )
     assert fits.race(group) is None
-    assert fits.answer(fitted.fits(CPU, "m", 5000, 1)).endswith("anything of which it is known.")
+    assert fits.answer(fitted.fits(CPU, "m", 5000, 1)).endswith("any technique whose memory is known.")
 
 
 def test_on_a_gpu_there_is_a_range_in_which_only_trying_tells() -> None:
@@ -109,8 +109,8 @@ def test_the_page_shows_what_the_text_shows() -> None:
             fitted.CHECKS,
             (
                 "batch 30 trained, batch 33 did not",
-                "batch 30 did NOT train, though it was to fit, batch 33 did not",
-                "batch 4 trained TOO, though it was not to fit",
+                "batch 30 did NOT train, though it should fit, batch 33 did not",
+                "batch 4 trained TOO, though it should not fit",
                 "not checked: it took too long",
             ),
             strict=True,

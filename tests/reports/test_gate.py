@@ -69,14 +69,14 @@ def test_nothing_but_a_pass_exits_with_0(verdict: Verdict, code: ExitCode) -> No
 def test_the_text_has_the_interval_and_what_could_have_been_seen() -> None:
     finding = found(1.08)
     text = gate.text(made(finding))
-    assert text.startswith("regression: proven to be worse than is tolerated (advisory)")
+    assert text.startswith("regression: proven to be worse than tolerated (advisory)")
     assert finding.time is not None and finding.time.least_seen is not None
     assert f"{finding.time.ratio:.3f}x [" in text and f"{finding.time.least_seen:.3f}x" in text
     assert "seed 7" in text and "81 s" in text and "this machine does not show: CPU heat" in text
 
 
 def test_a_pass_between_the_margins_says_that_the_head_seems_slower() -> None:
-    words = "seems to be slower than is tolerated"
+    words = "seems to be slower than tolerated"
     between = dataclasses.replace(found(1.02), verdict=Verdict.PASS)
     assert words in gate.text(made(between))
     assert words not in gate.text(made(found(1.0)))

@@ -71,7 +71,7 @@ def test_too_few_runs_to_tell_anything_are_said_to_be(series: int) -> None:
         levels = [float(index + (count if index >= count // 2 else 0)) for index in range(count)]
         assert bool(nominate(levels, series=series)) == (count == needed)
     _, (few,) = history(runs(1.0)[:7])
-    assert page.answer([few]) == ["No change can be told from chance in 7 runs of 1 arms: that takes 8."]
+    assert page.answer([few]) == ["7 runs of 1 arms are too few to tell a change from chance: that takes 8."]
 
 
 def test_chance_nominates_no_more_than_it_may() -> None:

@@ -77,7 +77,7 @@ def test_what_starts_as_fast_pays_at_once_and_what_is_slower_never(
 def test_what_was_found_in_a_cache_says_nothing_of_what_starting_takes() -> None:
     found = row(0.5, 0.2, compile_cache="warm")
     assert found.verdict is Verdict.FASTER and (found.start_s, found.pays) == (None, None)
-    assert why_unknown(COLUMN, found, [], MACHINE) == "what it takes to start was not seen"
+    assert why_unknown(COLUMN, found, [], MACHINE) == "its start was not timed"
 
 
 def test_bounds_that_hold_1_leave_it_open() -> None:

@@ -68,8 +68,8 @@ def test_a_day_is_planned_and_trained_and_goes_on(
     assert [event.step for event in events.Scalars("loss/held_out")] == list(curve["updates"])
     assert (made.folder / "model" / "model.safetensors").exists()
     page = (made.folder / "report.html").read_text()
-    assert "The way" in page and page.count("<pre>") == 3
-    assert "It ended because it has taken all its updates" in done.text()
+    assert "The training" in page and page.count("<pre>") == 3
+    assert "Training ended because it has taken all its updates" in done.text()
 
 
 @pytest.mark.parametrize(

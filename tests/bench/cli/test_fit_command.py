@@ -52,7 +52,7 @@ def test_a_family_means_all_its_sizes_and_what_makes_one_fit_is_named(
     said = done.stdout
     assert "this machine's CPU, 38.1 MiB free: Largest batch" in said
     assert "gpt2/tiny at 64 tokens, batch 8 does not fit as it is" in said
-    assert "It fits under accumulate_4 (changes nothing that is learnt)" in said
+    assert "It fits under accumulate_4 (does not change what is learned)" in said
     assert f"trainpace run --model gpt2/tiny --batch 8 --data {text_folder} --technique" in said
 
 

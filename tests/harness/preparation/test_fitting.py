@@ -98,4 +98,4 @@ def test_a_card_is_not_needed_to_ask_about_it(fork_server: ForkServer, text_fold
         assert 0 < sure < most
         assert item.fits(sure) is True and item.fits(2 * most) is False
         between = (sure + most) // 2 // item.divisor * item.divisor
-        assert item.fits(between) is None, "only trying tells"
+        assert item.fits(between) is None, "only trying it will tell"

@@ -118,7 +118,7 @@ def test_what_does_not_fit_is_not_started(fork_server: ForkServer, text_folder: 
     made = runs.measure(fork_server, here, tmp_path / "run")
     rows = {item.techniques: item for item in made.comparisons}
     assert rows["soap"].status is Status.UNSUPPORTED and str(rows["soap"].reason).startswith("does not fit: needs")
-    said = "Memory was predicted, and then counted:"
+    said = "Predicted memory against counted memory:"
     assert predicted.errors(made.comparisons) == f"{said} 2 of 2 arms are within 0.5 %."
     first = rows["fp32"]
     wrong = dataclasses.replace(first, predicted_peak_bytes=1.12 * (first.allocated_peak_bytes or 0))
@@ -159,8 +159,8 @@ def test_words_and_plain_data_say_the_same(fork_server: ForkServer, text_folder:
     text = dry_run.dry_run(prepared, known)
     assert "on the first of 2 ranks" in text and "memory not known: what torch.compile" in text
     line, *too_large = predicted.memory(prepared, known).splitlines()
-    assert line.startswith("gpt2/nano: memory of tensors, predicted: ") and not too_large
-    assert "of 1 not known (compile)" in line and "free" in line
+    assert line.startswith("gpt2/nano: predicted memory of tensors: ") and not too_large
+    assert "not known for 1 (compile)" in line and "free" in line
     _, *too_large = predicted.memory(prepared, dataclasses.replace(known, free_bytes=1)).splitlines()
     assert [words.split()[0] for words in too_large] == ["fp32", "soap", "ddp_2"]
 
