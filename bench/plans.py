@@ -129,7 +129,7 @@ def smoke(host: Host) -> Plan:
 
 @plan
 def quick(host: Host) -> Plan:
-    """Ten minutes: small sizes of GPT-2 and BERT, on a GPU their published base sizes, under common techniques."""
+    """Ten minutes: small sizes of GPT-2 and BERT (on a GPU, their published base sizes) under common techniques."""
     if host.device == "cuda":
         models = _workloads("gpt2/small", "bert/base")
         protocol = Protocol(warmup_s=1.0, rounds_s=0.8, timeout_s=120).on(host.device)
@@ -150,7 +150,7 @@ def quick(host: Host) -> Plan:
 
 @plan
 def full(host: Host) -> Plan:
-    """The published sizes, up to GPT-2 xl (1558M) as the memory allows, under the common techniques: hours."""
+    """Hours: the published sizes, up to GPT-2 xl (1558M) as far as memory allows, under common techniques."""
     models = _workloads("gpt2/small", "gpt2/medium", "gpt2/large", "gpt2/xl", "bert/base", "bert/large")
     return Plan(
         name="full",
@@ -164,7 +164,7 @@ def full(host: Host) -> Plan:
 
 @plan
 def each(host: Host) -> Plan:
-    """Every technique there is on one model, in a quarter of an hour: what works here, and what it brings."""
+    """A quarter of an hour: every technique on one model, to see what works here and what it brings."""
     sizes = ("nano",) if host.device == "cpu" else ("small", "mini", "tiny")
     # A batch that divides by every number of micro-batches.
     models = _workloads(*(f"gpt2/{size}" for size in sizes), batch=16)
@@ -182,7 +182,7 @@ def each(host: Host) -> Plan:
 
 @plan
 def crossover(host: Host) -> Plan:
-    """One technique over the sizes of a family at one batch and sequence: from which size on it pays."""
+    """One technique over the sizes of a family at one batch and sequence, to find the size from which it pays."""
     (shape,) = _workloads("gpt2/nano", batch=8, sequence=64 if host.device == "cpu" else 512)
     return Plan(
         name="crossover",
@@ -197,7 +197,7 @@ def crossover(host: Host) -> Plan:
 
 @plan
 def strong_scaling(host: Host) -> Plan:
-    """The same global batch over 1, 2, 4 ... ranks: how much of each further device becomes speed."""
+    """The same global batch over 1, 2, 4 ... ranks: how much speed each further device adds."""
     counts = _counts(host)
     # Each rank has a sample at the least.
     return _scaling(host, "strong_scaling", [(f"ddp_{count}",) for count in counts], batch=max(SCALED_BATCH, *counts))
@@ -205,7 +205,7 @@ def strong_scaling(host: Host) -> Plan:
 
 @plan
 def weak_scaling(host: Host) -> Plan:
-    """As many samples on every rank over 1, 2, 4 ... ranks: how much of each further device becomes throughput."""
+    """The same number of samples per rank over 1, 2, 4 ... ranks: how much throughput each further device adds."""
     compositions = [(f"ddp_{count}", "batch_per_rank") for count in _counts(host)]
     return _scaling(host, "weak_scaling", compositions, batch=SCALED_BATCH)
 

@@ -38,7 +38,7 @@ def by_other_means(setup: TrainingSetup, name: str, *, foreach: bool = False, fu
         if type(optimizer) is not torch.optim.AdamW:
             raise Unsupported(f"{name} computes AdamW; this workload trains with {type(optimizer).__name__}")
         if all(bool(group[key]) is value for group in optimizer.param_groups for key, value in options.items()):
-            raise Unsupported(f"{name} is how this workload computes its AdamW already")
+            raise Unsupported(f"{name} is how this workload already computes its AdamW")
         for group in (optimizer.defaults, *optimizer.param_groups):
             group.update(options)
         # As its constructor has it of a fused one.

@@ -96,7 +96,7 @@ def keep_stage(setup: TrainingSetup, model: nn.Module, entrance: Entrance) -> Ti
             users[parameter].add(stage)
     trained = set().union(*(ranks for parameter, ranks in users.items() if parameter.requires_grad))
     if len(trained) < setup.world_size:
-        raise Unsupported("a pipeline needs something to train on every rank; the layers of one are all frozen")
+        raise Unsupported("a pipeline needs something to train on every rank; one rank has only frozen layers")
     kept = {parameter for parameter, ranks in users.items() if rank in ranks}
     for index, layer in enumerate(layers):
         if stage_of[layer] != rank:
@@ -143,7 +143,7 @@ def _called_before(setup: TrainingSetup, model: nn.Module, first: nn.Module) -> 
             setup.loss(model, tree_map_only(Tensor, lambda item: item.to(setup.device), sample))
         except Left as left:
             if not isinstance(left.hidden, Tensor):
-                raise Unsupported("a pipeline needs layers that give one tensor to the next") from None
+                raise Unsupported("a pipeline needs layers that pass one tensor to the next") from None
     for handle in handles:
         handle.remove()
     inside = set(first.modules())

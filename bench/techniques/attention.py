@@ -35,7 +35,7 @@ def _use(setup: TrainingSetup, name: str, implementation: str) -> TrainingSetup:
     """
     choose = getattr(setup.model, "set_attn_implementation", None)
     if choose is None:
-        raise Unsupported(f"{name} needs a model of transformers; it is a {type(setup.model).__name__}")
+        raise Unsupported(f"{name} needs a transformers model; it is a {type(setup.model).__name__}")
     try:
         choose(implementation)
     except ValueError as error:
@@ -96,7 +96,7 @@ def attention_eager(setup: TrainingSetup) -> TrainingSetup:
     code=_only("math"),
 )
 def sdpa_math(setup: TrainingSetup) -> TrainingSetup:
-    """Attention always runs PyTorch's unfused fallback, whichever fused kernel would fit."""
+    """Attention always runs PyTorch's unfused fallback, even if a fused kernel would fit."""
     return _use_kernel(setup, "sdpa_math", SDPBackend.MATH)
 
 

@@ -38,7 +38,7 @@ def largest_batch(setup: TrainingSetup) -> TrainingSetup:
     source="https://arxiv.org/abs/1711.00489",
 )
 def batch_ramp(setup: TrainingSetup) -> TrainingSetup:
-    """The batch starts at a quarter of its size and grows to a half and to the whole, eight updates each."""
+    """The batch starts at a quarter of its size and grows to half and then to the whole, after eight updates each."""
     _check_free(setup, "batch_ramp")
     full = setup.workload.batch
     if full % RAMP[0][0]:
@@ -71,5 +71,5 @@ def _ramped(samples: int, full: int, seed: int) -> Order:
 def batch_per_rank(setup: TrainingSetup) -> TrainingSetup:
     """Every rank trains on a whole batch, so that the batch grows with the ranks: weak scaling."""
     if setup.replicas == 1:
-        raise Unsupported("batch_per_rank grows the batch with the ranks and needs a technique with several, as ddp_2")
+        raise Unsupported("batch_per_rank grows the batch with the ranks: add a technique with several, such as ddp_2")
     return replace(setup, workload=replace(setup.workload, batch=setup.workload.batch * setup.replicas))

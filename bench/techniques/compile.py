@@ -60,7 +60,7 @@ def compile(setup: TrainingSetup) -> TrainingSetup:
     code=Code(model=("model = torch.compile(model, dynamic=True)",)),
 )
 def compile_dynamic(setup: TrainingSetup) -> TrainingSetup:
-    """torch.compile for any batch and length at once: no shape is compiled in, so no other shape compiles again."""
+    """torch.compile for all batch sizes and lengths at once, so that a new shape is not compiled again."""
     return _compiled(setup, dynamic=True)
 
 
@@ -73,7 +73,7 @@ def compile_dynamic(setup: TrainingSetup) -> TrainingSetup:
     code=Code(model=("for block in {blocks}:", "    block.compile()")),
 )
 def compile_blocks(setup: TrainingSetup) -> TrainingSetup:
-    """Each layer is compiled by itself: alike layers share one compilation; what is around them runs as it was."""
+    """Each layer is compiled by itself; identical layers share one compilation, and nothing around them is compiled."""
     # One that is called twice is compiled once.
     found = dict.fromkeys(blocks(setup.model))
     if not found:
@@ -113,7 +113,7 @@ def compile_reduce_overhead(setup: TrainingSetup) -> TrainingSetup:
     ),
 )
 def compile_max_autotune(setup: TrainingSetup) -> TrainingSetup:
-    """torch.compile that times several kernels for each matrix product and keeps the fastest; on a GPU in CUDA graphs.
+    """torch.compile that times several kernels per matrix product and keeps the fastest; on a GPU with CUDA graphs.
 
     Compiling takes far longer.
     """

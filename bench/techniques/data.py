@@ -51,7 +51,7 @@ def ahead(batches):
     code=Code(loader={"num_workers": "{value}"}, trainer={"dataloader_num_workers": "{value}"}),
 )
 def workers(setup: TrainingSetup, count: int) -> TrainingSetup:
-    """{value} processes make the batches beside the training process; the baseline makes them itself."""
+    """{value} processes make the batches alongside the training process; in the baseline that process makes them."""
     return _loaded_by(setup, f"workers_{count}", num_workers=count)
 
 
@@ -131,7 +131,7 @@ def _text(setup: TrainingSetup, name: str) -> TextSource:
     """Where the workload's text comes from. Raises Unsupported where its samples are of another kind."""
     text = setup.workload.text
     if text is None or setup.workload.phase is Phase.FINETUNE:
-        raise Unsupported(f"{name} cuts the corpus into samples of its own; this workload brings its samples ready")
+        raise Unsupported(f"{name} cuts the corpus into its own samples; this workload brings ready-made samples")
     return text
 
 
@@ -187,7 +187,7 @@ def pad_lines(setup: TrainingSetup) -> TrainingSetup:
     source="https://arxiv.org/abs/2107.02027",
 )
 def bucket_lengths(setup: TrainingSetup) -> TrainingSetup:
-    """Lines of like length share a batch, which is padded to its longest line only; the baseline packs the text."""
+    """Lines of similar length share a batch, which is padded only to its longest line; the baseline packs the text."""
     text, rows = _text(setup, "bucket_lengths"), _lines(setup, "bucket_lengths")
     lengths = rows.lengths()
 

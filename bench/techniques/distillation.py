@@ -25,11 +25,11 @@ def larger(workload: Workload) -> Workload:
     A student that was made smaller has the teacher of its full size.
     """
     if workload.family is not None and workload.text is None:
-        raise Unsupported(f"distill has a teacher that learnt from text; {workload.name} reads none")
+        raise Unsupported(f"distill has a teacher that learned from text; {workload.name} reads none")
     family = workload.family
     size = family.sizes.get(workload.name.partition("/")[2]) if family else None
     if family is None or size is None:
-        raise Unsupported(f"distill needs a model of a family, FAMILY/SIZE; {workload.name} is of none")
+        raise Unsupported(f"distill needs a model from a family, FAMILY/SIZE; {workload.name} is from none")
     size = dataclasses.replace(size, layers=2 * size.layers, width=2 * size.width, heads=2 * size.heads)
     return dataclasses.replace(workload, model=partial(family.model, size), size=size)
 
@@ -44,7 +44,7 @@ def larger(workload: Workload) -> Workload:
     source="https://arxiv.org/abs/1503.02531",
 )
 def distill(setup: TrainingSetup) -> TrainingSetup:
-    """Half of the loss is the distance to the softened predictions of a frozen teacher, twice as deep and wide."""
+    """Half of the loss is the distance to the softened predictions of a frozen teacher twice as deep and wide."""
     frozen = teacher(setup)
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:

@@ -57,7 +57,7 @@ def ddp(setup: TrainingSetup, ranks: int) -> TrainingSetup:
     code=_written("bucket_cap_mb={value}", trainer={"ddp_bucket_cap_mb": "{value}"}),
 )
 def ddp_bucket_mb(setup: TrainingSetup, megabytes: int) -> TrainingSetup:
-    """DistributedDataParallel sends gradients once {value} MB of them are ready, where its default is 25 MB."""
+    """DistributedDataParallel sends gradients once {value} MB of them are ready, instead of its default of 25 MB."""
     return data_parallel(setup, bucket_cap_mb=megabytes)
 
 
@@ -90,7 +90,7 @@ def ddp_static_graph(setup: TrainingSetup) -> TrainingSetup:
     ),
 )
 def ddp_bf16_hook(setup: TrainingSetup) -> TrainingSetup:
-    """Gradients travel between the ranks as bfloat16, half the bytes, and are float32 again for the update."""
+    """Gradients travel between the ranks as bfloat16, which is half the bytes, and are float32 again for the update."""
     from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
     setup = data_parallel(setup)

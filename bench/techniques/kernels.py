@@ -88,7 +88,7 @@ def chunked_loss(hidden, head, labels):
     ),
 )
 def chunked_loss(setup: TrainingSetup) -> TrainingSetup:
-    """Output head and loss run on one chunk of tokens at a time, so that not all scores are in memory at once."""
+    """Output head and loss run on one chunk of tokens at a time, so the scores are never all in memory at once."""
     from transformers.loss.loss_utils import ForCausalLMLoss
 
     model: Any = setup.model
@@ -133,9 +133,9 @@ def _chunked(hidden: Tensor, head: nn.Linear, labels: Tensor) -> Tensor:
     code=Code(first=("torch.set_flush_denormal(True)",)),
 )
 def flush_denormals(setup: TrainingSetup) -> TrainingSetup:
-    """The processor takes numbers too small for full precision for 0: computing with them can be very slow."""
+    """The processor treats numbers too small for full precision as 0, because they can be very slow to compute with."""
     if not torch.set_flush_denormal(True) or not _every_thread_flushes():
-        raise Unsupported("flush_denormals needs a processor and threads that can; these cannot")
+        raise Unsupported("flush_denormals needs a processor and threads that can do it; these cannot")
     return setup
 
 

@@ -12,7 +12,7 @@ from bench.techniques.distributed import distribute
 
 @distribute(ranks=ALL, values=(4,), changes={Change.UPDATE_RULE}, source="https://arxiv.org/abs/1805.09767")
 def local_sgd(setup: TrainingSetup, period: int) -> TrainingSetup:
-    """Each rank updates a model of its own, and every {value} updates all take the mean of their parameters."""
+    """Each rank updates its own model, and every {value} updates all ranks take the mean of their parameters."""
     averager = PeriodicModelAverager(period)
     averaged = with_hooks(setup, after=lambda optimizer: averager.average_parameters(optimizer.param_groups))
     # A rank that skipped an update alone would leave the others waiting for its parameters.

@@ -43,7 +43,7 @@ def _checkpoint(setup: TrainingSetup, name: str, **options: Any) -> TrainingSetu
         model, "gradient_checkpointing_enable", None
     )
     if enable is None:
-        raise Unsupported(f"{name} needs a model with gradient_checkpointing_enable(), as transformers' have")
+        raise Unsupported(f"{name} needs a model with gradient_checkpointing_enable(), as transformers models have")
     if not getattr(model, "supports_gradient_checkpointing", True):
         raise Unsupported(f"{name} needs a model that supports checkpointing; {type(model).__name__} does not")
     enable({"use_reentrant": False, **options})
@@ -95,7 +95,7 @@ def checkpoint_selective(setup: TrainingSetup) -> TrainingSetup:
     code=Code(imports=("from torch.autograd.graph import save_on_cpu",), contexts=("save_on_cpu(pin_memory=True)",)),
 )
 def offload_activations(setup: TrainingSetup) -> TrainingSetup:
-    """What the forward pass keeps for the backward pass waits in pinned host memory and is copied back when needed."""
+    """Tensors kept for the backward pass are moved to pinned host memory and copied back when needed."""
 
     def offloaded(model: nn.Module, batch: Batch) -> Tensor:
         with save_on_cpu(pin_memory=True):
@@ -147,7 +147,7 @@ def _update(part: Optimizer, parameter: Tensor) -> None:
     ),
 )
 def optimizer_in_backward(setup: TrainingSetup) -> TrainingSetup:
-    """AdamW updates each parameter as soon as its gradient is there and frees it: gradients are never all in memory."""
+    """AdamW updates a parameter once its gradient is ready, then frees the gradient: they are never all in memory."""
     make = setup.optimizer
 
     def in_backward(parameters: Iterable[Tensor] | Iterable[Group]) -> Optimizer:

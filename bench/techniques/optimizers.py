@@ -67,7 +67,7 @@ def sgd(setup: TrainingSetup) -> TrainingSetup:
     code=_written("torch.optim.SGD", "momentum=0.9"),
 )
 def sgd_momentum(setup: TrainingSetup) -> TrainingSetup:
-    """SGD with momentum 0.9: one state tensor a parameter."""
+    """SGD with momentum 0.9: one state tensor per parameter."""
     return _optimizer(setup, torch.optim.SGD, momentum=0.9)
 
 
@@ -76,7 +76,7 @@ def sgd_momentum(setup: TrainingSetup) -> TrainingSetup:
     code=_written("torch.optim.SGD", "momentum=0.9, nesterov=True"),
 )
 def sgd_nesterov(setup: TrainingSetup) -> TrainingSetup:
-    """SGD with Nesterov's momentum 0.9: the gradient is followed from where the momentum leads."""
+    """SGD with Nesterov's momentum 0.9: the gradient's step starts from where the momentum leads."""
     return _optimizer(setup, torch.optim.SGD, momentum=0.9, nesterov=True)
 
 
@@ -97,7 +97,7 @@ def adam(setup: TrainingSetup) -> TrainingSetup:
     code=_written("torch.optim.AdamW", "foreach=False"),
 )
 def adamw_loop(setup: TrainingSetup) -> TrainingSetup:
-    """AdamW with its update in a Python loop, one parameter after the other."""
+    """AdamW with its update in a Python loop, one parameter at a time."""
     return by_other_means(setup, "adamw_loop")
 
 
@@ -145,7 +145,7 @@ def nadam(setup: TrainingSetup) -> TrainingSetup:
     code=_written("torch.optim.RAdam"),
 )
 def radam(setup: TrainingSetup) -> TrainingSetup:
-    """RAdam: Adam that adapts its rates only once their variance is known; the first updates are momentum alone."""
+    """RAdam: Adam that adapts its rates only once their variance is known; the first updates use only momentum."""
     return _optimizer(setup, torch.optim.RAdam)
 
 
@@ -154,7 +154,7 @@ def radam(setup: TrainingSetup) -> TrainingSetup:
     code=_written("torch.optim.Adafactor"),
 )
 def adafactor(setup: TrainingSetup) -> TrainingSetup:
-    """Adafactor: the second moment factored into rows and columns, for less memory."""
+    """Adafactor: the second moment is factored into rows and columns to save memory."""
     return _of_whole_tensors("adafactor", _optimizer(setup, torch.optim.Adafactor))
 
 
@@ -175,7 +175,7 @@ def lamb(setup: TrainingSetup) -> TrainingSetup:
     code=_written("pytorch_optimizer.Lion", f"weight_decay={DECAY}"),
 )
 def lion(setup: TrainingSetup) -> TrainingSetup:
-    """Lion: the sign of a momentum is the update; one state tensor a parameter where AdamW has two."""
+    """Lion: the update is the sign of a momentum; one state tensor per parameter, where AdamW has two."""
     from pytorch_optimizer import Lion
 
     return _optimizer(setup, Lion, weight_decay=DECAY)

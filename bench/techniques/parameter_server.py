@@ -116,7 +116,7 @@ def _start_rpc(rank: int, world_size: int) -> None:
     source="https://www.usenix.org/conference/osdi14/technical-sessions/presentation/li_mu",
 )
 def parameter_server(setup: TrainingSetup) -> TrainingSetup:
-    """Ranks send their gradients to the first, which alone holds the optimizer, and fetch its parameters by RPC."""
+    """Ranks send gradients to the first rank, which alone holds the optimizer, and fetch its parameters by RPC."""
     _start_rpc(setup.rank, setup.world_size)
     server = _Server(workers=setup.world_size - 1)
     _servers.append(server)

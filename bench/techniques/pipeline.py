@@ -28,7 +28,7 @@ stages = partial(distribute, ranks=ALL, replicas=1, phases={Phase.PRETRAIN})
 
 @stages(source="https://arxiv.org/abs/1811.06965")
 def pipeline_gpipe(setup: TrainingSetup) -> TrainingSetup:
-    """Each rank holds a run of layers; four or more micro-batches go forward through all ranks, then all go back."""
+    """Each rank holds consecutive layers; four or more micro-batches go forward through all ranks, then all go back."""
     from torch.distributed.pipelining import ScheduleGPipe
 
     return _pipelined(setup, ScheduleGPipe, max(MICRO_BATCHES, setup.world_size))
@@ -36,7 +36,7 @@ def pipeline_gpipe(setup: TrainingSetup) -> TrainingSetup:
 
 @stages(source="https://arxiv.org/abs/1806.03377")
 def pipeline_1f1b(setup: TrainingSetup) -> TrainingSetup:
-    """Each rank holds a run of layers and turns to a micro-batch's backward as soon as it can, to free its memory."""
+    """Each rank holds consecutive layers and runs a micro-batch's backward pass as early as it can, to free memory."""
     from torch.distributed.pipelining import Schedule1F1B
 
     return _pipelined(setup, Schedule1F1B, max(MICRO_BATCHES, setup.world_size))
@@ -44,7 +44,7 @@ def pipeline_1f1b(setup: TrainingSetup) -> TrainingSetup:
 
 @stages(source="https://docs.pytorch.org/tutorials/intermediate/model_parallel_tutorial.html")
 def model_split(setup: TrainingSetup) -> TrainingSetup:
-    """Each rank holds a run of layers and the whole batch goes through them, so that one rank works at a time."""
+    """Each rank holds consecutive layers; the whole batch goes through the ranks, so only one works at a time."""
     from torch.distributed.pipelining import ScheduleGPipe
 
     return _pipelined(setup, ScheduleGPipe, 1)

@@ -159,7 +159,7 @@ def _check_changes(setup: TrainingSetup, name: str, *formats: str) -> None:
     """Raises Unsupported if every weight of the model has one of these formats already."""
     found = {str(item.dtype).removeprefix("torch.") for item in setup.model.parameters() if item.is_floating_point()}
     if found and found <= set(formats):
-        raise Unsupported(f"{name} changes nothing: the model's weights are {' and '.join(sorted(found))} as they come")
+        raise Unsupported(f"{name} changes nothing: the model's weights are {' and '.join(sorted(found))} already")
 
 
 def unless_narrower(setup: TrainingSetup, compute: str) -> str:

@@ -99,7 +99,7 @@ def qat_int8(setup: TrainingSetup) -> TrainingSetup:
     code=_qat("int4", "PerGroup", "32", multiple=32),
 )
 def qat_int4(setup: TrainingSetup) -> TrainingSetup:
-    """Weights are rounded to int4 in groups of 32, inputs of linear layers to int8, and back: learning to be served so.
+    """Weights are rounded to int4 in groups of 32, inputs to int8, and back: the model learns to be served that way.
 
     As qat_int8: it costs time here for accuracy later, and weights stay float32.
     """
@@ -176,7 +176,7 @@ def int8_mixed_precision(setup: TrainingSetup) -> TrainingSetup:
 
     if setup.device.type == "cpu" and has_triton():
         # torchao chooses when it is imported, by what the machine has and not by where the model is.
-        raise Unsupported("int8_mixed_precision runs a Triton kernel on a machine with a GPU, and that has no CPU form")
+        raise Unsupported("int8_mixed_precision uses a Triton kernel where there is a GPU, which has no CPU form")
     layers = _convertible(setup, "int8_mixed_precision")
     # The default, a weight subclass, multiplies in float32 without a word: torchao 0.18 registers its F.linear in the
     # table of ATen operators, where nothing looks it up.
@@ -214,7 +214,7 @@ def int8_mixed_precision(setup: TrainingSetup) -> TrainingSetup:
     source="https://github.com/pytorch/ao/tree/main/torchao/prototype/quantized_training",
 )
 def int8_weights(setup: TrainingSetup) -> TrainingSetup:
-    """Weights of linear layers are stored in int8 alone; each update rounds them up or down at random.
+    """Weights of linear layers are stored only in int8; each update rounds them up or down at random.
 
     The rounding is right on average, so that small updates are not lost. Products run in the format of the inputs.
     """
@@ -256,7 +256,7 @@ def _let_weights_decay() -> None:
     code=_fp8("tensorwise"),
 )
 def fp8_tensorwise(setup: TrainingSetup) -> TrainingSetup:
-    """Linear layers scale inputs, weights and gradients to 8-bit floats, each tensor as a whole, and multiply those.
+    """Linear layers multiply inputs, weights and gradients as 8-bit floats, with one scale for each tensor.
 
     Weights stay float32; the output head is left alone. Without `compile` the casts are kernels of their own and can
     cost more than the products save (https://github.com/pytorch/ao/issues/685).
@@ -274,7 +274,7 @@ def fp8_tensorwise(setup: TrainingSetup) -> TrainingSetup:
     code=_fp8("rowwise"),
 )
 def fp8_rowwise(setup: TrainingSetup) -> TrainingSetup:
-    """As fp8_tensorwise, with a scale for each row: more accurate, and more work for the casts."""
+    """Like fp8_tensorwise, but with a scale for each row: more accurate, and more work to cast."""
     return _float8(setup, "rowwise")
 
 

@@ -28,7 +28,7 @@ def set_dropout(model, probability):
     code=Code(functions=(SET_DROPOUT,), model=("set_dropout(model, 0.0 if check else {value} / 100)",)),
 )
 def dropout(setup: TrainingSetup, percent: int) -> TrainingSetup:
-    """{value} % of what passes a dropout layer of the model is set to 0 while it trains."""
+    """The model's dropout layers set {value} % of their inputs to 0 in training."""
     if not set_dropout(setup.model, percent / 100):
         raise Unsupported(f"dropout_{percent} needs a model that has dropout layers; {setup.workload.name} has none")
     return setup

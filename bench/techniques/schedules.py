@@ -78,7 +78,7 @@ def _scheduled(setup: TrainingSetup, kind: Callable[[Optimizer], LRScheduler]) -
     code=_written("torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: 1.0)"),
 )
 def schedule_constant(setup: TrainingSetup) -> TrainingSetup:
-    """A scheduler sets the learning rate after every update, always to the same: what scheduling costs by itself."""
+    """A scheduler sets the same learning rate after every update: it shows what scheduling costs by itself."""
     return _scheduled(setup, lambda optimizer: LambdaLR(optimizer, lambda update: 1.0))
 
 
@@ -143,5 +143,5 @@ def weight_decay(setup: TrainingSetup) -> TrainingSetup:
     ),
 )
 def clip_gradients(setup: TrainingSetup) -> TrainingSetup:
-    """Before each update the gradients are scaled down, all alike, to a total norm of at most 1."""
+    """Before each update all gradients are scaled down by the same factor, to a total norm of at most 1."""
     return with_hooks(setup, before=partial(clip, largest_norm=LARGEST_NORM))

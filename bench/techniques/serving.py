@@ -24,7 +24,7 @@ INFERENCE_DOCS = "https://docs.pytorch.org/ao/stable/workflows/inference.html"
     source=INFERENCE_DOCS,
 )
 def serve_int8(setup: TrainingSetup) -> TrainingSetup:
-    """Linear layers multiply int8 weights with inputs that are rounded to int8 as they come."""
+    """Linear layers multiply int8 weights with inputs that are rounded to int8 on the fly."""
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig
 
     return replace(_quantized(setup, "serve_int8", Int8DynamicActivationInt8WeightConfig()), compute="int8")
@@ -40,7 +40,7 @@ def serve_int8(setup: TrainingSetup) -> TrainingSetup:
     source=INFERENCE_DOCS,
 )
 def serve_int8_weights(setup: TrainingSetup) -> TrainingSetup:
-    """Linear layers keep their weights in int8, a quarter of the memory, and multiply in float32."""
+    """Linear layers keep their weights in int8, which takes a quarter of the memory, and multiply in float32."""
     from torchao.quantization import Int8WeightOnlyConfig
 
     return _quantized(setup, "serve_int8_weights", Int8WeightOnlyConfig())

@@ -36,7 +36,7 @@ def fewer_layers(setup: TrainingSetup) -> TrainingSetup:
 
 @technique(stage=Stage.SHAPE, changes={Change.ARCHITECTURE}, source="https://arxiv.org/abs/2001.08361")
 def narrower(setup: TrainingSetup) -> TrainingSetup:
-    """A freshly initialised model of half the width; its attention heads are as many, each half as wide."""
+    """A freshly initialised model of half the width, with as many attention heads, each half as wide."""
     size = _size(setup, "narrower")
     if size.width % (2 * size.heads):
         raise Unsupported(f"narrower needs a width that divides by twice its {size.heads} heads; it is {size.width}")
@@ -45,7 +45,7 @@ def narrower(setup: TrainingSetup) -> TrainingSetup:
 
 def _size(setup: TrainingSetup, name: str) -> Dimensions:
     if setup.workload.family is None or setup.workload.size is None:
-        raise Unsupported(f"{name} needs a model of a family, FAMILY/SIZE; {setup.workload.name} is of none")
+        raise Unsupported(f"{name} needs a model from a family, FAMILY/SIZE; {setup.workload.name} is from none")
     return setup.workload.size
 
 
@@ -66,7 +66,7 @@ def _rebuilt(setup: TrainingSetup, size: Dimensions) -> TrainingSetup:
 
 @technique(stage=Stage.MODEL, changes={Change.ARCHITECTURE}, source="https://arxiv.org/abs/1909.11942")
 def share_layers(setup: TrainingSetup) -> TrainingSetup:
-    """All layers of the stack share the weights of the first, as in ALBERT: as much compute, far fewer parameters."""
+    """All layers of the stack share the weights of the first, as in ALBERT: the same compute, far fewer parameters."""
     found = [stack for stack in stacks(setup.model).values() if len(set(stack)) > 1]
     if not found:
         raise Unsupported("share_layers needs a stack of two layers or more that do not share weights yet")
@@ -91,7 +91,7 @@ def share_layers(setup: TrainingSetup) -> TrainingSetup:
     source="https://arxiv.org/abs/1909.11556",
 )
 def layer_drop(setup: TrainingSetup) -> TrainingSetup:
-    """Each layer is skipped in training with probability 0.2, drawn anew for every forward pass.
+    """In training each layer is skipped with a probability of 0.2, drawn again for every forward pass.
 
     Stochastic depth (https://arxiv.org/abs/1603.09382): a skipped layer is neither computed nor updated.
     """
@@ -144,7 +144,7 @@ def pad_vocabulary(setup: TrainingSetup) -> TrainingSetup:
         raise Unsupported(f"pad_vocabulary needs a model that reads tokens; not {type(model).__name__}")
     rows = embedding.num_embeddings
     if rows % PADDED_TO == 0:
-        raise Unsupported(f"pad_vocabulary needs a vocabulary that is no multiple of {PADDED_TO}; it is {rows}")
+        raise Unsupported(f"pad_vocabulary needs a vocabulary that is not a multiple of {PADDED_TO}; it is {rows}")
     # The default draws the new rows from the old ones' covariance, minutes of work at full width.
     model.resize_token_embeddings(pad_to_multiple_of=PADDED_TO, mean_resizing=False)
     return setup

@@ -61,7 +61,7 @@ def zero_1(setup: TrainingSetup) -> TrainingSetup:
         listed = as_groups(groups)
         optimizer = setup.optimizer(as_parameters(listed))
         if len(optimizer.param_groups) != len(listed):
-            raise Unsupported("zero_1 shares out an optimizer with one rule; this one updates groups of its own making")
+            raise Unsupported("zero_1 splits an optimizer that has one rule; this one makes its own parameter groups")
         return optimizer
 
     def sharded(parameters: Iterable[nn.Parameter]) -> Optimizer:
@@ -94,7 +94,7 @@ def zero_1(setup: TrainingSetup) -> TrainingSetup:
     ),
 )
 def fsdp2(setup: TrainingSetup) -> TrainingSetup:
-    """Each rank keeps a shard of every parameter; a layer's are gathered when it runs and dropped after it."""
+    """Each rank keeps a shard of every parameter; a layer's parameters are gathered when it runs, then dropped."""
     mesh = init_device_mesh(setup.device.type, (setup.world_size,))
     return _fully_sharded(setup, mesh)
 
@@ -135,7 +135,7 @@ def tensor_parallel(setup: TrainingSetup) -> TrainingSetup:
     source="https://arxiv.org/abs/2410.06511",
 )
 def fsdp2_tensor_parallel(setup: TrainingSetup) -> TrainingSetup:
-    """Two ranks split every layer between them, and two such pairs, each with half the batch, shard what is left."""
+    """Two ranks split every layer between them; two such pairs, each with half the batch, shard what is left."""
     mesh = init_device_mesh(setup.device.type, (2, 2), mesh_dim_names=("data", "tensor"))
     return _fully_sharded(_tensor_parallel(setup, mesh["tensor"]), mesh["data"])
 

@@ -92,7 +92,7 @@ def _linear_in(model: nn.Module) -> list[nn.Module]:
     source="https://arxiv.org/abs/2104.08378",
 )
 def sparse_2_4(setup: TrainingSetup) -> TrainingSetup:
-    """Linear layers keep the two larger of each four weights, chosen anew in each forward, and skip the zeros.
+    """Linear layers keep the two largest of every four weights, chosen again in each forward pass, and skip the zeros.
 
     Their products run in bfloat16 where the model is float32, for there are no such kernels of float32.
     """

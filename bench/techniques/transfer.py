@@ -46,7 +46,7 @@ FREEZE_EMBEDDINGS = '''def freeze_embeddings(model, layers):
     ),
 )
 def train_last_layers(setup: TrainingSetup) -> TrainingSetup:
-    """Only the last quarter of the layers and what follows them is trained; a head tied to the embeddings is not.
+    """Only the last quarter of the layers and what follows them are trained; a head tied to the embeddings is not.
 
     Gradients of a tied head would have to travel through every layer to the embeddings.
     """
@@ -70,7 +70,7 @@ def train_last_layers(setup: TrainingSetup) -> TrainingSetup:
     ),
 )
 def freeze_embeddings(setup: TrainingSetup) -> TrainingSetup:
-    """The embeddings stay as they are, and with them a head that is tied to them; everything else is trained."""
+    """The embeddings, and a head that is tied to them, are not trained; everything else is."""
     inside = {module for stack in stacks(setup.model).values() for module in stack.modules()}
     found = [item for item in setup.model.modules() if isinstance(item, nn.Embedding) and item not in inside]
     if not found:
@@ -108,7 +108,7 @@ def lora(setup: TrainingSetup) -> TrainingSetup:
     source="https://arxiv.org/abs/2305.14314",
 )
 def qlora(setup: TrainingSetup) -> TrainingSetup:
-    """As lora, over frozen weights that are kept in 4 bits (NF4) and turned into floats for each product.
+    """Like lora, but the frozen weights are kept in 4 bits (NF4) and turned into floats for each product.
 
     The 4-bit weights are no parameters: nothing trains, counts or shards them.
     """

@@ -139,7 +139,7 @@ def test_losses_are_compared_by_what_they_are(sweep: Run, name: str, expected: S
 def test_a_baseline_goes_by_its_own_number_format(sweep: Run) -> None:
     prepared, found = measured(sweep, "comes_in_bfloat16", "pure_bf16", "adamw_fused")
     assert found["pure_bf16"].status is Status.UNSUPPORTED
-    assert "pure_bf16 changes nothing: the model's weights are bfloat16 as they come" in str(found["pure_bf16"].reason)
+    assert "pure_bf16 changes nothing: the model's weights are bfloat16 already" in str(found["pure_bf16"].reason)
     assert found["fp32"].compute == found["adamw_fused"].compute == "bfloat16"
     rows = compare(list(found.values()), prepared.machine)
     baseline = next(row for row in rows if row.techniques == "fp32")

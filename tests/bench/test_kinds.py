@@ -77,11 +77,11 @@ def test_techniques_do_the_work_of_what_was_brought(sweep: Run, name: str, techn
     [
         ("own_optimizer", "adamw_fused", "this workload trains with SGD"),
         ("own_optimizer", "pure_fp16", "brings an optimizer of its own"),
-        ("trainer", "adamw_fused", "computes its AdamW already"),
+        ("trainer", "adamw_fused", "already computes its AdamW"),
         ("stream", "workers_2", "would read the whole stream"),
         ("stream", "largest_batch", "an order of its own"),
         ("weighted_sampler", "batch_ramp", "an order of its own"),
-        ("nano_gpt", "pad_lines", "brings its samples ready"),
+        ("nano_gpt", "pad_lines", "brings ready-made samples"),
     ],
 )
 def test_what_cannot_be_told_of_it_is_unsupported(sweep: Run, name: str, technique: str, reason: str) -> None:

@@ -113,5 +113,5 @@ def test_flex_attention_says_what_it_cannot(corpus: Corpus) -> None:
 
 def test_other_models_are_refused() -> None:
     for name in ("attention_eager", "sdpa_math"):
-        with pytest.raises(Unsupported, match=f"{name} needs a model of transformers; it is a Linear"):
+        with pytest.raises(Unsupported, match=f"{name} needs a transformers model; it is a Linear"):
             apply(own(lambda: nn.Linear(2, 2)), name)

@@ -42,7 +42,7 @@ def test_half_the_layers_of_half_the_width(corpus: Corpus, model: str) -> None:
 
 def test_a_model_of_no_family_cannot_be_rebuilt() -> None:
     for name in ("fewer_layers", "narrower"):
-        with pytest.raises(Unsupported, match=f"{name} needs a model of a family"):
+        with pytest.raises(Unsupported, match=f"{name} needs a model from a family"):
             apply(own(lambda: nn.Sequential(nn.Linear(4, 4))), name)
 
 
@@ -128,5 +128,5 @@ def test_the_vocabulary_is_padded_with_rows_that_lose_their_probability(corpus: 
 
 def test_an_even_vocabulary_needs_no_padding(corpus: Corpus) -> None:
     setup = build(corpus, "gpt2/nano", "pad_vocabulary")
-    with pytest.raises(Unsupported, match="no multiple of 128; it is 384"):
+    with pytest.raises(Unsupported, match="not a multiple of 128; it is 384"):
         apply(setup, "pad_vocabulary")
