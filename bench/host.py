@@ -131,7 +131,7 @@ def _no_compiler(host: Host) -> str | None:
         return f"needs a compiler on the PATH, one of {', '.join(candidates)}: apt install g++"
     headers = _python_headers()
     if host.device == "cuda" and not (headers / "Python.h").exists():
-        return f"needs Python.h to launch kernels, and it is not in {headers}: apt install python3-dev"
+        return f"needs Python.h to launch kernels, but it is not in {headers}: apt install python3-dev"
     return None
 
 

@@ -111,7 +111,8 @@ def vocabulary(found: Pretrained) -> Vocabulary | None:
     most = getattr(found.config, "vocab_size", None)
     if most is not None and len(tokenizer) > most:
         raise ValueError(
-            f"model {found.name!r} knows {most} tokens, but its tokenizer {len(tokenizer)}: they do not belong together"
+            f"model {found.name!r} knows {most} tokens, but its tokenizer has {len(tokenizer)}: they do not belong "
+            "together"
         )
     first = (tokenizer.eos_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id, 0)
     end = next(number for number in first if number is not None)

@@ -168,7 +168,7 @@ class Figures:
         lambda record, _: record.predicted_peak_bytes,
         Form.MEMORY,
         "Predicted",
-        "of the most that is allocated at once, before anything ran",
+        "the most allocated at once, as predicted before anything ran",
         unknown="it could not be predicted",
     )
     first_step_s: float | None = metric(

@@ -262,7 +262,7 @@ MUTANTS = (
     Mutant(
         name="a clock that is set", code=ExitCode.INVALID, words="clock was changed", during=machine(calendar_s=-3600.0)
     ),
-    Mutant(name="a clock that is slewed", code=ExitCode.INVALID, words="off the hardware", during=machine(raw_s=0.1)),
+    Mutant(name="a clock that is slewed", code=ExitCode.INVALID, words="from the hardware", during=machine(raw_s=0.1)),
     Mutant(name="a machine that sleeps", code=ExitCode.INVALID, words="slept for", during=machine(boot_s=60.0)),
     Mutant(name="another clock", code=ExitCode.INVALID, words="clock source", during=machine(clock_source="hpet")),
 )

@@ -309,7 +309,7 @@ def _check(techniques: Sequence[str], host: Host) -> None:
     if reason := unmet(chosen, host):
         raise ValueError(reason)
     if ranks(chosen, host).count > 1:
-        raise ValueError(f"{label} trains with several processes, but a day is trained in one: leave it out")
+        raise ValueError(f"{label} trains with several processes, but `trainpace day` uses one: leave it out")
     if apart := [item.name for item in chosen if item.name in APART]:
         raise ValueError(f"{apart[0]} keeps copies of the weights that checkpoints do not contain: leave it out")
     others = [change.value for change in Change if change in allowance(chosen)[0] - ALLOWED]

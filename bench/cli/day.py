@@ -52,7 +52,7 @@ def day(
         if resume is not None and (
             model or hours or minutes or technique or recipe or updates or patience or text.data
         ):
-            raise ValueError("--resume takes its settings from the folder: leave out --model and all other settings")
+            raise ValueError("--resume takes its settings from the folder: leave out --model and other settings")
         if hours is not None and minutes is not None:
             raise ValueError("--hours and --minutes set the same thing: give only one of them")
         if recipe is not None and technique:

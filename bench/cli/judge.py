@@ -33,7 +33,7 @@ def judge(
     repetitions: Annotated[int, typer.Option(min=2, help="How many pairs of processes to time.")] = 6,
     updates: Annotated[
         int | None,
-        typer.Option(min=1, help="The target is the base's loss after this many. Default: chosen by --minutes."),
+        typer.Option(min=1, help="The target is the base's loss after this many updates. Default: by --minutes."),
     ] = None,
     ledger: Annotated[
         Path, typer.Option(help="The file that counts all judgements, so that false ones stay rare over all of them.")

@@ -15,7 +15,7 @@ def report(
     runs: Annotated[list[Path], typer.Argument(parser=kept, metavar=KEPT, help="Finished runs.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="The HTML file. Default: report.html in the run, or for several report-with-OTHERS.html."),
+        typer.Option(help="The HTML file. Default: report.html in the run, or report-with-OTHERS.html for several."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Combine runs from different machines or data.")] = False,
 ) -> None:

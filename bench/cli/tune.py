@@ -39,7 +39,7 @@ def tune(
     """Find the fastest recipe that trains the same model, confirm it with fresh runs, and show what each part adds."""
     with usage_errors():
         if resume is not None and (model or technique or allow or memory or objective):
-            raise ValueError("--resume takes its settings from the folder: leave out --model and all other settings")
+            raise ValueError("--resume takes its settings from the folder: leave out --model and other settings")
         # Before anything that takes seconds to import.
         if memory is not None:
             cards.memory(memory)

@@ -124,5 +124,5 @@ def measuring_code(top: Path) -> Path:
     if not all((top / name).is_file() for name in ("bench/spec.py", "harness/record.py")):
         return Path(bench.__file__).resolve().parent.parent
     if not (top / SERVER).is_file():
-        raise ValueError(f"the trainpace in {top} has no {SERVER}: compare it with a trainpace of its own age")
+        raise ValueError(f"the trainpace in {top} has no {SERVER}: compare it with a trainpace of the same age")
     return top

@@ -137,7 +137,7 @@ def disturbances(before: Reading, after: Reading, *, arms: int) -> list[str]:
         (gpu_throttled > THROTTLED_SHARE, f"the GPU was throttled for {gpu_throttled:.0%} of the time"),
         (strangers > 0, f"{strangers} other processes held the GPU"),
         (abs(stepped_s) > STEP_S, f"the calendar clock was changed by {stepped_s:+.2f} s"),
-        (abs(slew) > SLEW_SHARE, f"the clock ran {slew:+.2%} off the hardware's"),
+        (abs(slew) > SLEW_SHARE, f"the clock drifted by {slew:+.2%} from the hardware clock"),
         (asleep_s > STEP_S, f"the machine slept for {asleep_s:.1f} s"),
         (before.clock_source != after.clock_source, f"the clock source became {after.clock_source}"),
     )

@@ -107,7 +107,7 @@ def test_pickled_weights_are_refused(corpus: Corpus, tmp_path: Path) -> None:
 def test_a_tokenizer_of_another_model_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     gpt2(300).save_pretrained(tmp_path)  # type: ignore[operator]
     tokenizer(corpus).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="knows 300 tokens, but its tokenizer 500"):
+    with pytest.raises(ValueError, match="knows 300 tokens, but its tokenizer has 500"):
         resolve(WorkloadSpec(model=str(tmp_path)), corpus)
 
 

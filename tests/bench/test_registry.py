@@ -81,7 +81,7 @@ def test_what_compiles_for_a_gpu_needs_the_headers_of_python(monkeypatch: pytest
     (tmp_path / "g++").touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sysconfig, "get_paths", lambda scheme: {"include": str(tmp_path)})
-    reason = f"compile needs Python.h to launch kernels, and it is not in {tmp_path}: apt install python3-dev"
+    reason = f"compile needs Python.h to launch kernels, but it is not in {tmp_path}: apt install python3-dev"
     assert unmet(compose(["compile"]), cuda) == reason
     assert unmet(compose(["compile"]), cpu) is None and unmet(compose(["cuda_graphs"]), cuda) is None
     (tmp_path / "Python.h").touch()
