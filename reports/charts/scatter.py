@@ -185,7 +185,7 @@ SECTIONS = (
         draw=lambda comparisons, _, __, name: [first_step(comparisons, name)],
         title="What the first step costs",
         words="The first step includes any compilation. A technique low on the axis costs nothing to start; one high "
-        "up is never earned back in a short run.",
+        "up does not pay in a short run.",
         nothing="no ranked arm has both figures.",
     ),
 )
