@@ -190,9 +190,7 @@ def notes(comparison: Comparison, baseline: Comparison | None) -> tuple[str, ...
     if not is_ranked(comparison):
         return ()
     effect = comparison.smallest_effect
-    seen = (
-        f"could detect a change of {quantity.share(effect)}" if quantity.known(effect) and effect is not None else ""
-    )
+    seen = f"could detect a change of {quantity.share(effect)}" if quantity.known(effect) and effect is not None else ""
     alone = "measured by itself, with no other arm in memory, and not interleaved" if comparison.alone else ""
     payback = payback_steps(comparison, baseline) if baseline else None
     earned = f"longer first step earned back after about {quantity.significant(payback, 2)} steps" if payback else ""
