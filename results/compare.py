@@ -17,10 +17,7 @@ from results.contrasts import Contrast, contrasts
 from results.metrics import METRICS, Figures, final_loss
 from results.pace import log_pace, log_paces_together, step_time_s
 from results.payback import Payback, Pays, payback
-from results.statistics import Interval, interval
-
-SAME_WITHIN = 0.02
-"""Bounds that hold 1 and lie within this share of it say that the technique makes no difference."""
+from results.statistics import SAME_WITHIN, Interval, interval
 
 
 class Verdict(StrEnum):

@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import special
 
 from results.statistics import CONFIDENCE, POWER
 
@@ -103,16 +103,17 @@ def _contrast(found: Sequence[float], error: _Spread | None, rivals: int) -> Con
     estimate, count = float(np.mean(found)), len(found)
     if error is None:
         return Contrast(estimate=estimate, method="one repetition")
+    # Of scipy.special throughout, which is there at once, where scipy.stats takes half a second to import.
     deviation = math.sqrt(error.variance)
-    single = deviation * float(stats.t.ppf((1 + CONFIDENCE) / 2, error.degrees))
-    together = deviation * float(stats.t.ppf((1 + CONFIDENCE ** (1 / rivals)) / 2, error.degrees))
+    single = deviation * float(special.stdtrit(error.degrees, (1 + CONFIDENCE) / 2))
+    together = deviation * float(special.stdtrit(error.degrees, (1 + CONFIDENCE ** (1 / rivals)) / 2))
     return Contrast(
         estimate=estimate,
         low=estimate - single,
         high=estimate + single,
         claim_low=estimate - together,
         claim_high=estimate + together,
-        smallest_effect=together + deviation * float(stats.t.ppf(POWER, error.degrees)),
+        smallest_effect=together + deviation * float(special.stdtrit(error.degrees, POWER)),
         method=f"Student t, n={count}, {error.degrees:.0f} degrees of freedom",
     )
 
@@ -150,9 +151,9 @@ def _drawn_to(spread: _Spread, typical: float, prior: float, most: float) -> _Sp
 def _is_unlike(spread: _Spread, typical: float, prior: float, arms: int) -> bool:
     ratio = spread.variance / typical
     p = (
-        stats.chi2.sf(ratio * spread.degrees, spread.degrees)
+        special.chdtrc(spread.degrees, ratio * spread.degrees)
         if math.isinf(prior)
-        else stats.f.sf(ratio, spread.degrees, prior)
+        else special.fdtrc(spread.degrees, prior, ratio)
     )
     return bool(p < UNLIKE_P / arms)
 
@@ -196,4 +197,6 @@ def _prior(own: Mapping[str, _Spread]) -> tuple[float, float]:
     beyond_chance = float(np.var(logs, ddof=1) - np.mean(special.polygamma(1, halves)))
     if beyond_chance <= 0:
         return typical, math.inf
-    return typical, 2 * float(optimize.brentq(lambda x: special.polygamma(1, x) - beyond_chance, 1e-6, 1e8))
+    from scipy.optimize import brentq  # It takes a while to import, and few runs need it.
+
+    return typical, 2 * float(brentq(lambda x: special.polygamma(1, x) - beyond_chance, 1e-6, 1e8))

@@ -11,6 +11,8 @@ from scipy import special
 
 CONFIDENCE = 0.95
 POWER = 0.80
+SAME_WITHIN = 0.02
+"""Bounds that hold 1 and lie within this share of it say that a technique makes no difference."""
 SIGNED_RANK_FROM = 6
 """From this many repetitions the exact signed-rank test can reach 95 %: its least two-sided p is 2 / 2**n."""
 

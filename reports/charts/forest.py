@@ -18,7 +18,8 @@ from reports.charts.svg import Tip, inline
 from reports.wording import quantity, view
 from reports.wording.columns import speedup
 from reports.wording.printable import printable
-from results.compare import SAME_WITHIN, Comparison, Verdict
+from results.compare import Comparison, Verdict
+from results.statistics import SAME_WITHIN
 
 MARKS = {
     Verdict.FASTER: (canvas.FASTER, "o", canvas.FASTER),

@@ -21,10 +21,11 @@ from reports.formats import export, rows
 from reports.page.templates import asset, environment
 from reports.text import machines as text
 from reports.wording import facts, matrix, quantity, sentences, view
-from results.compare import SAME_WITHIN, Comparison
+from results.compare import Comparison
 from results.crossover import crossovers
 from results.idle import ErrorRate
 from results.machines import side_by_side
+from results.statistics import SAME_WITHIN
 
 PAGE_BYTES = 1_950_000
 """What a page may weigh. Charts are drawn in order of importance as long as there is room beside the table."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from results.compare import SAME_WITHIN
+from results.statistics import SAME_WITHIN
 
 UNKNOWN = "unknown"
 
