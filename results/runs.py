@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy import stats
-
 from harness.record import Machine, Record, Status
 from results.compare import Comparison, compare, difference, verdict
-from results.statistics import CONFIDENCE, Interval
+from results.statistics import CONFIDENCE, Interval, Moments, welch_half_width
 from results.summary import Summary, summary
 
 
@@ -42,7 +39,7 @@ def compare_runs(base: Told, head: Told) -> list[Comparison]:
     for row in compared:
         other = before[row.workload, row.techniques]
         equal = row.status is Status.OK and other.status is Status.OK
-        old, new = (run.summary.paces.get(row.workload, {}).get(row.techniques, []) for run in (base, head))
+        old, new = (run.summary.paces.get(row.workload, {}).get(row.techniques) for run in (base, head))
         ratio = _unpaired(old, new, CONFIDENCE) if equal else None
         claim = _unpaired(old, new, CONFIDENCE ** (1 / per_workload[row.workload])) if equal else None
         rows.append(
@@ -67,14 +64,16 @@ def compare_runs(base: Told, head: Told) -> list[Comparison]:
     return rows
 
 
-def _unpaired(base: Sequence[float], head: Sequence[float], confidence: float) -> Interval | None:
+def _unpaired(base: Moments | None, head: Moments | None, confidence: float) -> Interval | None:
     """The ratio base / head of two independent sets of logarithms with Welch's interval."""
-    if not base or not head:
+    if base is None or head is None:
         return None
-    estimate = statistics.fmean(base) - statistics.fmean(head)
-    low = high = None
-    if min(len(base), len(head)) > 1:
-        bounds = stats.ttest_ind(base, head, equal_var=False).confidence_interval(confidence)
-        low, high = math.exp(bounds.low), math.exp(bounds.high)
-    method = f"Welch t, runs not interleaved, n={len(base)}+{len(head)}"
-    return Interval(estimate=math.exp(estimate), low=low, high=high, smallest_effect=None, method=method)
+    estimate, half = float(base.mean - head.mean), float(welch_half_width(base, head, confidence))
+    known = math.isfinite(half)
+    return Interval(
+        estimate=math.exp(estimate),
+        low=math.exp(estimate - half) if known else None,
+        high=math.exp(estimate + half) if known else None,
+        smallest_effect=None,
+        method=f"Welch t, runs not interleaved, n={base.number}+{head.number}",
+    )

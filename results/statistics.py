@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from scipy import special
+
+Floats = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
 POWER = 0.80
@@ -28,6 +32,33 @@ class Interval:
     high: float | None
     smallest_effect: float | None
     method: str
+
+
+class Moments(NamedTuple):
+    """What Welch's interval needs of a sample: its mean, the variance of that mean, and the number of its values. The
+    variance is not a number where there is one value. Or the same of many samples, in arrays."""
+
+    mean: float | Floats
+    variance: float | Floats
+    number: float | Floats
+
+
+def moments(values: Sequence[float]) -> Moments:
+    """Of independent values, at least one."""
+    number = len(values)
+    variance = float(np.var(values, ddof=1)) / number if number > 1 else math.nan
+    return Moments(float(np.mean(values)), variance, number)
+
+
+def welch_half_width(one: Moments, other: Moments, confidence: float = CONFIDENCE) -> Floats:
+    """How far Welch's interval of the difference of two means reaches to either side of it (Welch 1947); not a number
+    where a sample has one value."""
+    variance = np.asarray(one.variance) + other.variance
+    with np.errstate(divide="ignore", invalid="ignore"):
+        degrees = variance**2 / sum(np.square(item.variance) / np.subtract(item.number, 1) for item in (one, other))
+    # Values that are all the same have no spread, whatever the degrees of freedom.
+    quantile = special.stdtrit(np.where(variance == 0, 1.0, degrees), (1 + confidence) / 2)
+    return np.asarray(quantile * np.sqrt(variance), dtype=np.float64)
 
 
 def interval(values: Sequence[float]) -> Interval:

@@ -21,6 +21,7 @@ from bench.causes import DamagedRecords
 from bench.corpus import cache_folder, write_atomically
 from harness.record import Machine, Record
 from results.folders import record_files
+from results.statistics import Moments
 from results.summary import Conditions, Summary
 from results.summary import summary as of
 
@@ -38,8 +39,16 @@ def summary(folder: Path) -> Summary:
         folder,
         "summary",
         lambda records, machine: dataclasses.asdict(of(records, machine.git_commit)),
-        lambda data: Summary(**data | {"conditions": Conditions(**data["conditions"])}),
+        _read,
     )
+
+
+def _read(data: dict[str, Any]) -> Summary:
+    paces = {
+        workload: {techniques: Moments(*values) for techniques, values in own.items()}
+        for workload, own in data["paces"].items()
+    }
+    return Summary(**data | {"conditions": Conditions(**data["conditions"]), "paces": paces})
 
 
 def told(folder: Path) -> Told:

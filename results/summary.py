@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from bench.spec import BASELINE
 from harness.record import Record, Status
 from results.pace import log_pace
+from results.statistics import Moments, moments
 
 ALIKE = ("batch", "sequence", "corpus_sha256")
 """What the baselines of a workload have to share; and where two runs are taken for one, also the workload's sources: to
@@ -20,8 +21,8 @@ OF_A_MACHINE = ("machine_id", "device")
 LETTERS = 12
 """Of a checksum, that are told."""
 
-Paces = Mapping[str, Mapping[str, Sequence[float]]]
-"""By workload and techniques, the logarithm of the time a token of each repetition that ended well."""
+Paces = Mapping[str, Mapping[str, Moments]]
+"""By workload and techniques, of the logarithms of the time a token of the repetitions that ended well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +53,10 @@ def summary(records: Sequence[Record], commit: str | None = None) -> Summary:
         started_at=min(record.started_at for record in records),
         commit=commit,
         conditions=conditions(records),
-        paces=paces(records),
+        paces={
+            workload: {techniques: moments(values) for techniques, values in own.items()}
+            for workload, own in paces(records).items()
+        },
     )
 
 

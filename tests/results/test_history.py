@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 from typer.testing import CliRunner
 
 from bench.cli.app import app
 from harness.record import Record
 from reports.page import history as page
 from results import store
-from results.history import history, nominate, runs_needed
+from results.history import _least_p, history, nominate, runs_needed
 from results.summary import Summary, summary
 from tests.reports.synthetic import PLAN, Page, machine, record
 
@@ -113,3 +115,14 @@ def test_the_page_is_whole_and_says_what_is_nominated(tmp_path: Path, *, by_name
     parsed = Page((tmp_path / "history.html").read_text())
     assert not parsed.open and len(parsed.ids) == len(set(parsed.ids))
     assert any("may have become slower" in text for text in parsed.texts)
+
+
+def test_no_order_that_is_taken_for_common_is_rare() -> None:
+    draw = np.random.default_rng(3)
+    for size, place in ((12, 4), (40, 4), (40, 36), (300, 6), (300, 294)):
+        for shift in (0.0, 2.0):
+            values = draw.normal(size=size) + shift * (np.arange(size) < place)
+            exact = stats.mannwhitneyu(values[:place], values[place:], alternative="two-sided", method="exact")
+            assert _least_p(values, place) <= exact.pvalue * (1 + 1e-9)
+    # The rarest order there is.
+    assert _least_p(np.arange(12.0), 4) == pytest.approx(2 / math.comb(12, 4))

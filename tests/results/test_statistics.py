@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from results.statistics import interval
+from results.statistics import interval, moments, welch_half_width
 
 
 def test_small_samples_use_student_t() -> None:
@@ -62,3 +62,14 @@ def test_one_value_has_no_interval_and_none_is_refused() -> None:
     for values in ([], [math.nan], [1.0, math.inf]):
         with pytest.raises(ValueError, match="at least one finite value"):
             interval(values)
+
+
+def test_welchs_interval_is_scipys() -> None:
+    draw = np.random.default_rng(2)
+    for sizes in ((2, 3), (5, 5), (4, 30)):
+        one, other = (draw.normal(scale=size, size=size) for size in sizes)
+        found, half = stats.ttest_ind(one, other, equal_var=False), welch_half_width(moments(one), moments(other), 0.9)
+        bounds = found.confidence_interval(0.9)
+        assert (one.mean() - other.mean() - half, one.mean() - other.mean() + half) == pytest.approx(tuple(bounds))
+    assert welch_half_width(moments([1.0, 1.0]), moments([2.0, 2.0])) == 0
+    assert np.isnan(welch_half_width(moments([1.0]), moments([2.0, 3.0])))
