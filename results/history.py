@@ -143,10 +143,7 @@ def nominate(logs: Sequence[float] | Floats, offset: int = 0, *, series: int = 1
     unlike = _unlikeness(values, places)
     best = np.flatnonzero(unlike == unlike.max())
     place = places[max(best, key=lambda index: abs(_shift(values, places[index])))]
-    tries = len(places) * series
-    if _least_p(values, place) * tries > NOMINATED_P:  # What the exact test needs takes long to import.
-        return []
-    corrected = min(1.0, _rank_sum_p(values, place) * tries)
+    corrected = min(1.0, _rank_sum_p(values, place) * len(places) * series)
     if corrected > NOMINATED_P:
         return []
     found = Nomination(index=offset + place, factor=math.exp(_shift(values, place)), p=corrected)
@@ -173,24 +170,28 @@ def _unlikeness(values: Floats, places: range) -> Floats:
     return found
 
 
-def _least_p(values: Floats, place: int) -> float:
-    """What the chance of ranks as unlike cannot be less than: of the orders of the smaller part, those are among them
-    that are all of its lowest ranks and sum to no more."""
-    size, smaller = len(values), min(place, len(values) - place)
-    ranks = float(np.sum(_ranks(values)[:place] if place == smaller else _ranks(values)[place:]))
-    lowest = min(ranks, smaller * (size + 1) - ranks)
-    return 2 * math.comb(int(lowest / smaller + (smaller - 1) / 2), smaller) / math.comb(size, smaller)
-
-
 def _rank_sum_p(values: Floats, place: int) -> float:
     """The two-sided chance of ranks as unlike before and after the place (Mann and Whitney 1947): exact, or where there
     are too many orders to count by the normal approximation, which far out in the tail is too large."""
-    if place * (len(values) - place) > MOST_ORDERS:
+    before, after = sorted((place, len(values) - place))
+    if before * after > MOST_ORDERS:
         return float(min(1.0, 2 * special.ndtr(-_unlikeness(values, range(place, place + 1))[0])))
-    from scipy import stats  # It takes half a second to import, and most series never need it.
+    larger = np.sum(_ranks(values)[:place]) - place * (place + 1) / 2
+    smaller = math.ceil(min(larger, before * after - larger))
+    return min(1.0, 2 * float(np.sum(_orders(before, after, smaller))) / math.comb(before + after, before))
 
-    exact = stats.mannwhitneyu(values[:place], values[place:], alternative="two-sided", method="exact")
-    return float(exact.pvalue)
+
+def _orders(before: int, after: int, most: int) -> Floats:
+    """How many orders of so many values before and after a place have 0, 1, ... up to `most` pairs the wrong way round:
+    the coefficients of a Gaussian binomial. In place of scipy.stats, which takes half a second to import."""
+    counts = np.zeros(most + 1)
+    counts[0] = 1
+    for size in range(1, before + 1):
+        # Times 1 - x**(after + size), over 1 - x**size.
+        counts[after + size :] -= counts[: max(0, len(counts) - after - size)].copy()
+        rows = np.pad(counts, (0, -len(counts) % size)).reshape(-1, size)
+        counts = np.cumsum(rows, axis=0).ravel()[: most + 1]
+    return counts
 
 
 def _ranks(values: Floats) -> Floats:
