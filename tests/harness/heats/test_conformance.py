@@ -139,5 +139,5 @@ def test_only_a_reason_that_was_known_excuses_an_arm() -> None:
 def test_what_cannot_run_here_says_why() -> None:
     reasons = {name: unmet(compose([name]), HERE) for name in OWN}
     told = {name: reason for name, reason in reasons.items() if reason}
-    known = "needs .*GPU|needs 8 ranks|for the phases infer|adamw_loop is the baseline itself on cpu"
+    known = "needs .*GPU|needs (8|16|32|64) ranks|for the phases infer|adamw_loop is the baseline itself on cpu"
     assert all(re.search(known, reason) for reason in told.values()), told
