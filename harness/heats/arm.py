@@ -1,4 +1,4 @@
-"""One arm as a heat sees it: led through its phases by commands, its answers gathered into a measurement."""
+"""One arm as a heat sees it: commands lead it through its phases, and its answers become a measurement."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ SUSTAINED_LEAST = 3
 
 
 class Arm:
-    """An arm from the asking to its record. A failure in any phase ends the arm and is kept as its status."""
+    """An arm from the request to its record. A failure in any phase ends the arm and becomes its status."""
 
     def __init__(self, trial: Trial, *, request: Message, protocol: Protocol, host: Host, is_cold: bool) -> None:
-        """`is_cold`: the arm's compile cache holds nothing of the arm yet."""
+        """`is_cold`: the arm's compile cache does not hold anything of the arm yet."""
         self.trial, self.host, self._is_cold = trial, host, is_cold
         self.turn_steps, self.lead_steps = 1, 0
         self.measurement = Measurement()
@@ -50,7 +50,7 @@ class Arm:
         self._parked = Parked()
         self._rank_times_s: list[list[float]] = []
         self.free_bytes: dict[int, int] = {}
-        """What was left of each device that the arm is on, when its memory was last asked for."""
+        """The memory left on each of the arm's devices when it was last asked."""
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
 
     @property
@@ -68,7 +68,7 @@ class Arm:
         return statistics.median(times_s[-STEADY_WINDOW:])
 
     def start(self, fork_server: ForkServer) -> None:
-        """Fork, build, take the first step and warm up until steady, within the bounds of the protocol."""
+        """Fork, build, take the first step and warm up until steady, within the limits of the protocol."""
         self._phase(lambda: self._start(fork_server))
 
     def sustain(self, gpus: Gpus) -> None:
@@ -83,16 +83,16 @@ class Arm:
         self._phase(lambda: self._turn(index))
 
     def attest(self, replay_steps: int, at_once: int = 1) -> None:
-        """Ask for peaks and the certificate, after so many replayed updates. Not part of the active time.
+        """Ask for the peaks and for the certificate after that many replayed updates. Not part of the active time.
 
-        `at_once` arms replay beside each other, each on its share of the threads.
+        `at_once` arms replay at the same time, each on its share of the threads.
         """
         active_s = self.measurement.active_s
         self._phase(lambda: self._attest(replay_steps, at_once))
         self.measurement.active_s = active_s
 
     def hold_against(self, reference: Arm) -> None:
-        """Whether the arm has done the reference's work, as far as both are certified."""
+        """Check that the arm did the same work as the reference, as far as both have certificates."""
         if self.status is not Status.OK or self._certificate is None or reference._certificate is None:
             return
         own, other = self._certificate, reference._certificate
@@ -105,7 +105,7 @@ class Arm:
             self.status, self._reason = Status.UNEQUAL_WORK, "; ".join(differences)
 
     def check_parked(self) -> None:
-        """End the arm if it has not left the cores alone since its last phase: its neighbours' times would be wrong."""
+        """End the arm if it has used the cores since its last phase: its neighbours' times would be wrong."""
         if not self.alive:
             return
         cores = self._parked.cores()
@@ -115,13 +115,13 @@ class Arm:
             self.end()
 
     def end(self) -> None:
-        """End the process; harmless if it is gone."""
+        """End the process; does nothing if it is gone."""
         if self._process is not None:
             self._process.kill()
             self._process = None
 
     def record(self, template: Record) -> Record:
-        """The arm's record: `template` holds what all arms of the heat share."""
+        """The arm's record: `template` holds what all arms of the heat have in common."""
         return dataclasses.replace(
             template,
             techniques=self.trial.label,
@@ -140,13 +140,14 @@ class Arm:
         )
 
     def _step_flops(self, template: Record) -> float | None:
-        """The FLOP of one update, which were counted at the workload's batch, at the arm's own."""
+        """The FLOP of one update: counted at the workload's batch, scaled to the arm's own."""
         if template.step_flops is None or self._batch is None:
             return template.step_flops
         return template.step_flops * self._batch / template.batch
 
     def memory_bytes(self) -> int:
-        """What the arm has taken so far: the allocator's reserve on a GPU, else the growth of the resident set."""
+        """The memory that the arm has taken so far: the allocator's reserve on a GPU, else the growth of the resident
+        set."""
         self._phase(self._read_peaks)
         return self.measurement.reserved_peak_bytes or self.measurement.peak_memory_bytes or 0
 
@@ -179,7 +180,7 @@ class Arm:
         self.measurement.warmup_steady = is_steady(times_s[1:])
 
     def _warm(self, times_s: list[float], spent_s: float) -> bool:
-        """Whether warm-up ends here; the first step, which may compile, is not among `times_s`."""
+        """Whether warm-up ends here; `times_s` leaves out the first step, which may compile."""
         if not times_s:
             return False
         out_of_time = spent_s + times_s[-1] > self.protocol.warmup_s or len(times_s) >= self.protocol.warmup_max_steps
@@ -220,7 +221,7 @@ class Arm:
 
     def _attest(self, replay_steps: int, at_once: int) -> None:
         self._read_peaks()
-        # An arm of an earlier revision does not know of others beside it.
+        # An arm of an earlier revision does not know this argument.
         beside = {"at_once": at_once} if at_once > 1 else {}
         answers = self._call({"do": "certify", "with": {"replay_steps": replay_steps, **beside}})
         add_allocated(self.measurement, answers)
@@ -231,7 +232,7 @@ class Arm:
 
     @property
     def replay_steps(self) -> int:
-        """How many updates to replay by the protocol alone."""
+        """How many updates to replay according to the protocol alone."""
         is_finetuned = self.trial.workload.phase is Phase.FINETUNE
         least = self.protocol.finetune_steps if is_finetuned else self.protocol.certify_steps
         if not self.protocol.certify_s or self.status is not Status.OK:
@@ -239,19 +240,19 @@ class Arm:
         return max(least, min(len(self.measurement.losses), int(self.protocol.certify_s / self.step_s)))
 
     def _may_differ(self, reference: Arm) -> tuple[set[Change], float]:
-        """What only one of the two declares may differ; losses may by the rounding of all techniques together."""
+        """The changes that exactly one of the two declares, and the loss tolerance of all their techniques together."""
         everything = [*self._techniques, *(item for item in reference._techniques if item not in self._techniques)]
         only_one = [item for item in everything if (item in self._techniques) != (item in reference._techniques)]
         return allowance(only_one)[0], allowance(everything)[1]
 
     def account(self, whereabouts: Message) -> Message:
-        """What the arm has imported from where, by harness.evidence.provenance, and the `held_share` of a brake."""
+        """Which modules the arm imported from where (harness.evidence.provenance), and the `held_share` of a brake."""
         found: Message = {}
         self._phase(lambda: found.update(self._call({"do": "account", "with": whereabouts})[0]))
         return found
 
     def _steps(self, count: int, on_tick: Callable[[], object] | None = None) -> Message:
-        """So many contiguous steps. Raises ArmFailed if a loss is not finite."""
+        """Take that many contiguous steps. Raises ArmFailed if a loss is not finite."""
         answers = self._call({"do": "steps", "with": {"count": count}}, on_tick)
         taken = steps_together(answers, self._ranks.replicas)
         losses: list[float] = taken["losses"]

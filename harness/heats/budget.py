@@ -1,4 +1,4 @@
-"""What repetitions will take, by what earlier ones took, and which arms the time is best spent on."""
+"""Predict from earlier repetitions how long further ones take, and choose the arms on which time is best spent."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from harness.record import Measurement, Record
 
 BETWEEN_ARMS = 1.1
-"""Over the time in which arms are active; the rest is pauses and the starting and ending of processes."""
+"""Factor on the time in which arms are active, for pauses and for starting and ending processes."""
 
 COMPILED_AGAIN = 0.2
-"""What a first step takes from a warm compile cache, of what it took from a cold one: tracing is not kept. On two cores
-7 s after 36 s, and 8 s after 43 s, for gpt2/nano and gpt2/tiny."""
+"""What share of its time with a cold compile cache a first step takes with a warm one: tracing is not cached. On two
+cores it took 7 s after 36 s, and 8 s after 43 s, for gpt2/nano and gpt2/tiny."""
 
 DEAR = 3.0
-"""An arm that takes so many times what the median arm takes can sit out: its second repetition lessens the variance of
-its mean by half, and a third one of three others, in the same time, that of each by a third."""
+"""An arm that takes this many times as long as the median arm may sit out: its second repetition halves the variance of
+its mean, while in the same time a third repetition of three others reduces the variance of each by a third."""
 
 
 def arm_s(records: Iterable[Record]) -> dict[str, float]:
-    """By label, the seconds that another repetition of an arm of these records takes, certificates aside: what its
-    latest took, all its processes and parts together, less what need not be compiled again."""
+    """By label, the seconds that another repetition of an arm takes, without certificates: what its latest one took,
+    over all processes and parts, less what need not be compiled again."""
     took_s: dict[str, dict[int, float]] = defaultdict(lambda: defaultdict(float))
     for record in records:
         took_s[record.techniques][record.repetition] += _again_s(record.measurement)
@@ -30,14 +30,14 @@ def arm_s(records: Iterable[Record]) -> dict[str, float]:
 
 
 def expected_s(costs_s: Mapping[str, float], labels: Iterable[str]) -> float:
-    """What a repetition of these arms takes. Of an arm that is not among the costs, what most take."""
+    """How long a repetition of these arms takes. An arm without a known cost counts as the median."""
     typical_s = statistics.median(costs_s.values()) if costs_s else 0.0
     return BETWEEN_ARMS * sum(costs_s.get(label, typical_s) for label in labels)
 
 
 def affordable(costs_s: Mapping[str, float], labels: Sequence[str], share_s: float) -> list[str]:
-    """Those of the arms that a share of time too short for all is best spent on: first the dear ones are left out, then
-    the dearest of the rest until it fits."""
+    """The arms on which a share of time that is too short for all is best spent: first the dear ones are left out, then
+    the dearest of the rest until the others fit."""
     known = [costs_s[label] for label in labels if label in costs_s]
     dear_s = DEAR * statistics.median(known) if known else 0.0
     cheap = [label for label in labels if costs_s.get(label, 0.0) <= dear_s]
@@ -48,8 +48,8 @@ def affordable(costs_s: Mapping[str, float], labels: Sequence[str], share_s: flo
 
 
 def start_s(records: Iterable[Record], workload: str) -> dict[str, float]:
-    """By label, the seconds from asking for an arm until it is warm: those of the workload's latest repetition, less
-    what need not be compiled again, or where it has none, those of the workload that was measured last."""
+    """By label, the seconds from the request for an arm until it is warm: from the workload's latest repetition, less
+    what need not be compiled again; if it has none, from the workload that was measured last."""
     found: dict[str, float] = {}
     own: dict[str, float] = {}
     for record in records:

@@ -1,4 +1,4 @@
-"""Whether a technique keeps its word: it applies, trains, and changes nothing that it does not declare."""
+"""Whether a technique keeps its promises: it applies, trains, and changes nothing that it does not declare."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ PARTNERS = (
     ("amp_fp16", "adamw_fused"),
     ("optimizer_in_backward",),
 )
-"""A technique is tried together with these: one from each of the slots that most compositions use, an optimizer that
-unscales gradients itself, and one of which no step sees all gradients at once."""
+"""A technique is tried together with each of these: one from each of the slots that most compositions use, an optimizer
+that unscales gradients itself, and one with which no step sees all gradients at once."""
 
 PROTOCOL = Protocol(
     warmup_s=0.0,
@@ -42,13 +42,13 @@ PROTOCOL = Protocol(
     telemetry=False,
     timeout_s=600,
 )
-"""As little timing as there can be, and ten replayed updates."""
+"""As little timing as possible, and ten replayed updates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One composition on one model. `loss_difference` is the largest relative one of ten replayed losses, None where
-    the technique declares changes that leave losses incomparable."""
+    """One composition on one model. `loss_difference` is the largest relative difference among ten replayed losses,
+    None if the technique declares changes that make losses incomparable."""
 
     workload: str
     techniques: str
@@ -68,8 +68,8 @@ def check(
     models: Sequence[str] = MODELS,
     partners: Iterable[tuple[str, ...]] = PARTNERS,
 ) -> list[Finding]:
-    """Run the technique alone and beside each partner that it does not exclude: there it has to do what it does alone,
-    as far as the partner declares no change. Raises ValueError if it is unknown."""
+    """Run the technique alone and with each partner that it does not exclude. With a partner it has to do what it does
+    alone, except for the changes that the partner declares. Raises ValueError if the technique is unknown."""
     compose([name])
     together = [partner for partner in partners if name not in partner and not conflict((name, *partner))]
     beside = {(name, *partner): partner for partner in together}
@@ -85,7 +85,7 @@ def check(
 
 
 def _as_alone(finding: Finding, record: Record, alone: Record, partner: tuple[str, ...]) -> Finding:
-    """The finding, or that beside the partner the technique trains otherwise than alone."""
+    """The finding, or a failed one if the technique trains differently with the partner than alone."""
     if not record.certificate or not alone.certificate or {record.status, alone.status} != {Status.OK}:
         return finding
     differences = unequal_work(record.certificate, alone.certificate, *allowance(compose(partner)))
@@ -97,7 +97,7 @@ def _as_alone(finding: Finding, record: Record, alone: Record, partner: tuple[st
 
 
 def conflict(names: Sequence[str]) -> str | None:
-    """Why the composition is refused before anything runs, None if it is not."""
+    """Why the composition is refused before anything runs, None if it is accepted."""
     try:
         compose(names)
     except ValueError as error:
@@ -116,7 +116,7 @@ def run(
     device: str = "cpu",
     protocol: Protocol = PROTOCOL,
 ) -> list[Finding]:
-    """Each composition once on each model, beside the baseline."""
+    """Run each composition once on each model, together with the baseline."""
     records = _measured(
         compositions,
         fork_server,
@@ -141,8 +141,8 @@ def _measured(
     device: str = "cpu",
     protocol: Protocol = PROTOCOL,
 ) -> list[Record]:
-    """What is compiled is kept: nobody asks here how long that takes, and the next check of the same does not wait for
-    it."""
+    """Run the compositions. Compiled code is kept: compile time is of no interest here, and the next check of the same
+    saves it."""
     specs = tuple(WorkloadSpec(model=model, batch=batch, sequence=sequence, corpus=corpus) for model in models)
     plan = Plan(
         name="check",

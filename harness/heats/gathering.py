@@ -13,10 +13,10 @@ PEAKS = ("rss_start_bytes", "rss_peak_bytes", "rss_file_growth_bytes", "allocate
 
 
 def steps_together(answers: Sequence[Message], replicas: int) -> Message:
-    """Steps on all ranks: one lasts as long as on the slowest, and its loss is the mean over equal shares of the batch,
-    of which there are as many as `replicas`."""
+    """Combine a step over all ranks: it lasts as long as on the slowest rank, and its loss is the mean over the equal
+    shares of the batch, one for each of the `replicas`."""
     slowest = {
-        # In a checkout of another revision an arm may not tell them all.
+        # An arm from a checkout of another revision may not report all of them.
         name: [max(ranks) for ranks in zip(*(answer.get(name, []) for answer in answers), strict=True)]
         for name in ("step_times_s", "data_wait_s", "copy_s")
     }
@@ -33,7 +33,7 @@ def steps_together(answers: Sequence[Message], replicas: int) -> Message:
 
 
 def add_window(measurement: Measurement, window: Message) -> None:
-    """The window for telemetry."""
+    """Add the window for telemetry."""
     measurement.sustained_step_times_s = window["step_times_s"]
     measurement.sustained_data_wait_s = window["data_wait_s"]
     measurement.sustained_copy_s = window["copy_s"]
@@ -43,7 +43,7 @@ def add_window(measurement: Measurement, window: Message) -> None:
 
 
 def add_turn(measurement: Measurement, index: int, turn: Message) -> None:
-    """The arm's turn in the round of this index."""
+    """Add the arm's turn in the round of this index."""
     measurement.round_index += [index] * len(turn["step_times_s"])
     measurement.round_step_times_s += turn["step_times_s"]
     measurement.round_samples += turn["samples"]
@@ -54,11 +54,11 @@ def add_turn(measurement: Measurement, index: int, turn: Message) -> None:
 
 
 def add_peaks(measurement: Measurement, answers: Sequence[Message], *, is_cold: bool) -> None:
-    """The most memory that the ranks took, and how long they compiled; `is_cold`: with nothing of theirs cached."""
+    """Add the peak memory and the compile time of the ranks; `is_cold`: nothing of theirs was cached."""
     for name in PEAKS:
         if name in answers[0]:
             setattr(measurement, name, sum(answer[name] for answer in answers))
-    # On a CPU the allocator tells of the replay alone.
+    # On a CPU the allocator reports on the replay alone.
     on_device = "allocated_peak_bytes" in answers[0]
     measurement.peak_memory_bytes = (
         measurement.allocated_peak_bytes if on_device else sum(_own_growth(answer) for answer in answers)
@@ -69,7 +69,7 @@ def add_peaks(measurement: Measurement, answers: Sequence[Message], *, is_cold: 
 
 
 def add_allocated(measurement: Measurement, answers: Sequence[Message]) -> None:
-    """The most that the ranks' tensors took at once, where a replay has seen it; on a GPU the timed life has."""
+    """Add the most that the ranks' tensors took at once, if a replay measured it; on a GPU the timed life did."""
     seen = [answer.pop("allocated_peak_bytes", None) for answer in answers]
     known = [peak for peak in seen if peak is not None]
     if len(known) == len(seen):
@@ -81,6 +81,6 @@ def rank_means(per_rank: Sequence[Sequence[Any]]) -> list[float]:
 
 
 def _own_growth(peaks: Message) -> int:
-    """Bytes by which a rank's resident set grew at its highest, without the pages of files."""
+    """Bytes by which a rank's resident set grew at its peak, without the pages of files."""
     growth: int = peaks["rss_peak_bytes"] - peaks["rss_start_bytes"] - peaks["rss_file_growth_bytes"]
     return growth

@@ -1,8 +1,8 @@
-"""The measuring core: the arms of a heat come to life one at a time, take turns, and show what work they did.
+"""The measuring core: the arms of a heat start one at a time, take turns, and prove what work they did.
 
-A sweep, an A/B comparison and whatever else times arms says which arms these are, and from which fork server each
-comes: that of its environment. Only one arm is ever active, builds and warm-ups included; the others block on their
-channels.
+The caller (a sweep, an A/B comparison or anything else that times arms) chooses the arms, and the fork server of the
+environment that each one comes from. Only one arm is ever active, even during builds and warm-ups; the others block on
+their channels.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from harness.telemetry.conditions import Reading
 from harness.telemetry.gpus import Gpus
 
 CERTIFIED_AT_ONCE = 2
-"""Replays beside each other on a CPU, each with its share of the threads."""
+"""How many replays run at the same time on a CPU, each with its share of the threads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heat:
-    """What the arms share that are compared with each other.
+    """What the arms that are compared with each other have in common.
 
-    `request` lacks only what tells arms apart. `gpus` are all that the host has. `lead_steps` is how many steps of a
-    turn are known not to count, None if that is not known yet. `draw` decides every order. `show` receives the label of
-    an arm, or nothing, and what is being done. `elsewhere` reads the counters of other hosts by name.
+    `request` lacks only what differs between arms. `gpus` are all that the host has. `lead_steps` is how many steps of
+    a turn do not count, None if not known yet. `draw` decides every order. `show` receives the label of an arm, or an
+    empty one, and what is being done. `elsewhere` reads the counters of other hosts by name.
     """
 
     host: Host
@@ -49,12 +49,12 @@ class Heat:
 
     @property
     def certified_at_once(self) -> int:
-        """How many arms replay beside each other. On a GPU each would need memory that the others have taken."""
+        """How many arms replay at the same time. On a GPU each would need memory that the others have taken."""
         return CERTIFIED_AT_ONCE if self.host.device == "cpu" else 1
 
     def arm(self, trial: Trial, cache: Path, *, toolchain: Path | None = None, **own: Any) -> Arm:
-        """A new arm, whose request has its `own` fields too. It compiles into the folder `cache`, which starts as a
-        copy of `toolchain` if it is not there yet."""
+        """A new arm, whose request also has its `own` fields. It compiles into the folder `cache`, which starts as a
+        copy of `toolchain` if it does not exist yet."""
         is_cold = not cache.exists()
         if is_cold and toolchain is not None and toolchain.exists():
             shutil.copytree(toolchain, cache)
@@ -64,7 +64,7 @@ class Heat:
         return Arm(trial, request=request, protocol=self.protocol, host=self.host, is_cold=is_cold)
 
     def start(self, arm: Arm, fork_server: ForkServer, parked: Sequence[Arm] = (), *, window: bool = False) -> None:
-        """Bring the arm to life and warm it up while the others are parked; with a `window` telemetry follows."""
+        """Start the arm and warm it up while the others are parked; with a `window`, telemetry follows."""
         arm.start(fork_server)
         if window:
             arm.sustain(self.gpus)
@@ -73,11 +73,11 @@ class Heat:
         time.sleep(self.protocol.pause_s)
 
     def certify(self, arms: Sequence[Arm], *, replay: bool) -> None:
-        """Ask every arm for its certificate, end it, and hold it against the first, the reference.
+        """Ask every arm for its certificate, end it, and compare its work with that of the first, the reference.
 
-        The reference is asked last, when the memory of all others is free again. What is the reference itself once
-        more does not replay. Nothing is timed here but what ranks wait for each other: arms of one rank replay beside
-        each other, first those that took longest to start, because compilation leaves a core idle.
+        The reference is asked last, when the memory of all others is free again. Further processes of the reference do
+        not replay. Nothing is timed here except how long ranks wait for each other: arms of one rank replay at the same
+        time, those that took longest to start first, because compilation leaves a core idle.
         """
         reference = arms[0]
         steps = reference.replay_steps if replay else 0
@@ -89,19 +89,19 @@ class Heat:
             for certified in as_completed([pool.submit(_certify, arm, steps, at_once) for arm in beside]):
                 self.show(certified.result().trial.label, "certificate")
         finally:
-            # Who interrupts does not want to wait for what has not begun.
+            # After an interrupt nobody wants to wait for replays that have not begun.
             pool.shutdown(wait=False, cancel_futures=True)
         for arm in (*(arm for arm in rivals if arm.world_size > 1), reference):
             self.show(arm.trial.label, "certificate")
             _certify(arm, steps)
         for arm in arms:
-            # A further process of the reference has not replayed, and has nothing to be held against.
+            # A further process of an arm has not replayed, so there is nothing to compare.
             if not arm.trial.copy:
                 arm.hold_against(reference)
 
 
 def own_cache(folder: Path, identity: str) -> Path:
-    """The compile cache of what has this name, which could be too long for a folder's."""
+    """The compile cache of this identity, which could be too long for a folder name."""
     return folder / hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 

@@ -1,6 +1,6 @@
-"""One repetition of one workload in a sweep: which arms are in memory beside each other, and for which there is time.
+"""One repetition of one workload in a sweep: which arms share memory, and which ones there is time for.
 
-All rivals lean on the baseline, or on another arm, the lead, which is why that has several processes.
+All rivals are compared with the baseline, or with another arm, the lead, which is why that arm has several processes.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from harness.timing.turns import round_count, turn_steps
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lineup:
-    """What a repetition is run with, beside the heat itself. `record` is what the records of its arms start as.
+    """What a repetition is run with, besides the heat itself. `record` is the template for the records of its arms.
 
-    `compile_caches` is a folder with one for each arm, and `toolchain` the cache that they start as a copy of;
-    `shared_cache`, where it is given, is one for all of them. `own` has by label what is asked of that arm alone.
-    `alone` are the labels of the arms that cannot be in memory beside others. `start_s` is how long arms
-    may take to be warm, by label. After `deadline_s`, on time.monotonic's clock, no rival is started any more; one that
-    turns out to need more than `most_s` once it is warm is put off. With `replay` arms replay their first updates.
-    `predicted_bytes` is what tensors of arms will take of a device, by label, as far as that is known. The rival of the
-    label `lead`, which others are held against as well, is among the first to start.
+    `compile_caches` is a folder with one cache for each arm, and `toolchain` the cache that each starts as a copy of;
+    `shared_cache`, if given, is one for all of them. `own` holds, by label, request fields for that arm alone. `alone`
+    are the labels of arms that cannot share memory with others. `start_s` is how long arms may take to be warm, by
+    label. After `deadline_s`, on the clock of time.monotonic, no more rivals are started; a rival that turns out to
+    need more than `most_s` once it is warm is put off. With `replay`, arms replay their first updates.
+    `predicted_bytes` is how much of a device the arms' tensors will take, by label, if known. The rival with the label
+    `lead`, which others are also compared with, is among the first to start.
     """
 
     fork_server: ForkServer
@@ -55,8 +55,8 @@ class Lineup:
 
 
 class Race:
-    """One repetition. `run` may be called once. `put_off` has by label the seconds that an arm would have taken once it
-    was warm, where they were too many."""
+    """One repetition. `run` may be called once. `put_off` holds, by label, the seconds that an arm would have taken
+    once it was warm, if they were too many."""
 
     def __init__(self, heat: Heat, lineup: Lineup) -> None:
         self._heat, self._lineup = heat, lineup
@@ -64,11 +64,11 @@ class Race:
         self.put_off: dict[str, float] = {}
 
     def run(self, baseline: Trial, rivals: Sequence[Trial]) -> Iterator[Record]:
-        """Yield one record for each arm; the lead's for each of its processes in each part that the heat is split
-        into, the baseline's in each part.
+        """Yield one record for each arm. The baseline has one in each part that the heat is split into, the lead one
+        for each of its processes in each part.
 
-        A heat is split when its arms do not fit in memory at once, or are more than the protocol's `heat_arms`. An arm
-        that ran out of memory among others runs once more with the baseline alone; what does not fit beside that is
+        A heat is split if its arms do not fit in memory at once, or exceed the protocol's `heat_arms`. An arm that ran
+        out of memory among others runs once more with the baseline alone; if it does not fit then either, it is
         measured with one arm in memory at a time. Rivals that there is no time left for, and those that are put off,
         have no record.
         """
@@ -83,7 +83,7 @@ class Race:
                 return
             arms = self._admit(baseline, candidates)
             if len(arms) == 1 and candidates and not self.put_off and self._time.allows(candidates[:1], arms):
-                # There was time, so what was lacking is room.
+                # There was time, so memory is what was lacking.
                 arms[0].end()
                 alone += candidates
                 candidates.clear()
@@ -102,19 +102,19 @@ class Race:
             yield from self._one_at_a_time([baseline, *alone], part)
 
     def arm(self, trial: Trial) -> Arm:
-        """A new arm with a compile cache of its own, so that no arm profits from what another compiled, unless nobody
-        asks how long that takes."""
+        """A new arm. It has its own compile cache, so that no arm profits from what another compiled, unless compile
+        time is of no interest."""
         lineup = self._lineup
         cache = lineup.shared_cache or own_cache(lineup.compile_caches, f"{lineup.record.workload} {trial.label}")
         return self._heat.arm(trial, cache, toolchain=lineup.toolchain, **lineup.own.get(trial.label, {}))
 
     def _admit(self, baseline: Trial, waiting: list[Trial]) -> list[Arm]:
-        """Start the baseline and as many of the waiting as memory and time allow; takes them off the list. The lead has
-        further processes: the baseline, unless one of the waiting is it.
+        """Start the baseline and as many waiting rivals as memory and time allow, and take those off the list. The lead
+        (the baseline, unless a rival is) gets further processes.
 
-        They start in random order, because it matters: the first was seen to be three per cent slower than the others
-        for as long as it lived. Only where that leaves no room for the baseline it comes first. Returns the baseline
-        first and its further processes last.
+        The starting order is random, because it matters: the first arm was seen to be three per cent slower than the
+        others for as long as it lived. The baseline comes first only if there would be no room for it otherwise.
+        Returns the baseline first and the further processes last.
         """
         protocol = self._heat.protocol
         most = max(2, protocol.heat_arms)
@@ -133,7 +133,8 @@ class Race:
         return sorted(arms, key=lambda arm: (arm.trial.copy > 0, arm.trial.techniques != ()))
 
     def _drawn(self, line: Sequence[Trial]) -> list[Trial]:
-        """In random order, but that the lead starts while there is time; not first, which was seen to matter."""
+        """A random order, except that the lead starts early, while there is time; not first, which was seen to
+        matter."""
         drawn = self._heat.draw.sample(line, len(line))
         lead = next((trial for trial in drawn if trial.techniques and trial.label == self._lineup.lead), None)
         if lead is not None:
@@ -142,8 +143,8 @@ class Race:
         return drawn
 
     def _start(self, line: Sequence[Trial]) -> list[Arm]:
-        """Start the trials in this order until memory or time is used up, or would be but for the baseline, which then
-        comes next and last. A further process of an arm takes nothing that a rival in the line would need."""
+        """Start the trials in this order until memory or time is used up, or would be without the baseline, which then
+        comes next and last. A further process of an arm never takes what a rival in the line would need."""
         arms: list[Arm] = []
         largest_bytes, pending = 0, list(line)
         while pending:
@@ -157,7 +158,7 @@ class Race:
                 more = [trial]
             else:
                 more = [trial, next(other for other in pending if not other.techniques)]
-            # What has started tells what an arm needs beside its tensors.
+            # Arms that have started show how much an arm needs besides its tensors.
             predicted_bytes = max(self._lineup.predicted_bytes.get(other.label, 0) for other in more)
             need_bytes = rival_bytes(self._heat.host.device, max(largest_bytes, predicted_bytes))
             room = free_bytes(self._heat.host.device, arms) // need_bytes if need_bytes and arms else len(more)
@@ -185,8 +186,7 @@ class Race:
         return arm
 
     def _one_at_a_time(self, trials: Sequence[Trial], part: int) -> Iterator[Record]:
-        """Every arm from its start to its end while no other is there, in random order: the baseline is the first
-        trial."""
+        """Run each arm from start to end with no other arm there, in random order. The baseline is the first trial."""
         reference: Arm | None = None
         done: list[tuple[Arm, Rounds]] = []
         for trial in self._heat.draw.sample(list(trials), len(trials)):
@@ -209,7 +209,7 @@ class Race:
             time.sleep(self._heat.protocol.pause_s)
 
     def _record(self, arm: Arm, found: Rounds, *, heat_part: int, alone: bool = False) -> Record:
-        """The arm's record, with what of the rounds is counted."""
+        """The arm's record, including which rounds count."""
         return arm.record(
             dataclasses.replace(
                 self._lineup.record,
@@ -223,10 +223,10 @@ class Race:
 
 
 class _Time:
-    """What is left until no rival is started any more.
+    """The time left until no more rivals are started.
 
-    To be warm, an arm takes as long as in an earlier heat, or else as long as the mean of this one; for its replay it
-    takes as long again, but some replay at once.
+    An arm is assumed to take as long to warm up as in an earlier heat, or else as long as the mean of this one. Its
+    replay is assumed to take as long again, divided by the number of arms that replay at once.
     """
 
     def __init__(self, heat: Heat, lineup: Lineup) -> None:
@@ -240,7 +240,7 @@ class _Time:
             self._starts_s.append(arm.measurement.active_s)
 
     def allows(self, more: Sequence[Trial], begun: Sequence[Arm] = ()) -> bool:
-        """Whether these can be started too, and all be finished that have begun."""
+        """Whether these can be started too, with time left to finish all that have begun."""
         mean_s = statistics.fmean(self._starts_s) if self._starts_s else 0.0
         starts_s = [self._start_s.get(trial.label, mean_s) for trial in more]
         begun_s = [arm.measurement.active_s for arm in begun if arm.alive]
@@ -249,22 +249,22 @@ class _Time:
 
 
 def least_s(arm: Arm) -> float:
-    """The seconds that a warm arm takes for the turns and the replay of a repetition at the least."""
+    """The fewest seconds that a warm arm takes for the turns and the replay of a repetition."""
     counted = round_count(arm.protocol, arm.step_s) * turn_steps(arm.protocol, arm.step_s)
     return (counted + arm.protocol.certify_steps) * arm.step_s
 
 
 def baselines(protocol: Protocol, rivals: int) -> int:
-    """How many processes the lead has in a heat: about the square root of the number of rivals is what makes the
-    comparisons with all of them sharpest in the same time (Dunnett 1955)."""
+    """How many processes the lead has in a heat: about the square root of the number of rivals makes the comparisons
+    with all of them sharpest in the same time (Dunnett 1955)."""
     return protocol.baselines or max(1, round(math.sqrt(rivals)))
 
 
 def free_bytes(device: str, arms: Sequence[Arm]) -> int:
     """Memory that one more arm could take: of the machine, or of the fullest GPU that the arms are on.
 
-    Of a GPU, what the arms said last: each was asked after it had warmed up, and none has come since. Where none lives
-    to be asked, none holds any.
+    For a GPU this is what the arms last said: each was asked after its warm-up, and no arm has started since. If no arm
+    is alive to be asked, none holds any memory.
     """
     if device == "cpu":
         return cgroups.available_memory_bytes()

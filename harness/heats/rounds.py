@@ -1,9 +1,9 @@
 """Rounds: the arms of a heat take turns of a few contiguous steps each, one arm at a time, round after round.
 
-What is counted is the pace of warm, contiguous training. The first steps of a turn find the arm's weights, code and
-threads cold, because another arm has just used the caches: how many of them are longer is found from the steps
-themselves, over all arms together. Rounds in which something else took what the arms need are found without a look at
-any time, left out and replaced.
+The pace of warm, contiguous training is what counts. The first steps of a turn find the arm's weights, code and threads
+cold, because another arm has just used the caches: how many of them are slower is derived from the steps of all arms
+together. Rounds in which something else used what the arms need are detected without looking at any step time, left out
+and replaced.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from harness.telemetry.conditions import Reading
 from harness.timing.turns import LONG_STEP_S, cold_steps, round_count, spread, turn_steps
 
 LEAD_STEPS = 2
-"""The uncounted steps that a turn is made longer by, as long as it is not known how many it takes."""
+"""The uncounted steps added to a turn as long as their real number is not known."""
 
 HOPELESS_WATCHES = 3
-"""So many watches, none of them undisturbed, and a repetition is given up."""
+"""A repetition is given up after so many watches if none was undisturbed."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Rounds:
-    """How the rounds of some arms went: `dropped` has the rounds that do not count, `disturbances` why, in words.
+    """How the rounds of some arms went: `dropped` lists the rounds that do not count, `disturbances` why, in words.
 
-    `unseen` are disturbances that the machine does not show.
+    `unseen` are kinds of disturbance that this machine does not show.
     """
 
     taken: int = 0
@@ -45,10 +45,10 @@ class Rounds:
 
 
 def run_rounds(heat: Heat, arms: Sequence[Arm], *, alike: bool = False) -> Rounds:
-    """The turns of all arms that live, as many as the protocol's share of time allows each.
+    """Let all living arms take turns, as many as each can fit in the protocol's share of time.
 
-    The first of them, which the others are set against, takes part in all rounds, and a slow arm sits out some; arms
-    that are `alike` take as many steps each, in every round.
+    The first arm, which the others are compared with, takes part in all rounds; a slow arm sits out some. Arms that are
+    `alike` take the same number of steps in every round.
     """
     alive = [arm for arm in arms if arm.alive]
     if not alive:
@@ -61,8 +61,8 @@ def run_rounds(heat: Heat, arms: Sequence[Arm], *, alike: bool = False) -> Round
 def take_turns(heat: Heat, arms: Sequence[Arm], counts: Sequence[int], *, step_s: float | None = None) -> Rounds:
     """Every living arm takes its count of turns, evenly spread over the rounds; the order in each round is drawn.
 
-    Turns are planned by `step_s`, or by each arm's own. If the heat does not know how many steps of a turn do not
-    count, that is found here. Each arm has it afterwards.
+    Turns are planned by `step_s`, or by each arm's own step time. If the heat does not know how many steps of a turn do
+    not count, the number is found here and stored in each arm.
     """
     protocol, total = heat.protocol, max(counts)
     slots = [spread(count, total) for count in counts]
@@ -71,7 +71,7 @@ def take_turns(heat: Heat, arms: Sequence[Arm], counts: Sequence[int], *, step_s
         known = LEAD_STEPS if heat.lead_steps is None else heat.lead_steps
         arm.lead_steps = 0 if planned_s > LONG_STEP_S else known
         arm.turn_steps = arm.lead_steps + turn_steps(protocol, planned_s)
-    # Ranks run on the first devices: what goes on on the others is no concern of theirs.
+    # Ranks run on the first devices: activity on the others does not affect them.
     gpus = heat.gpus.first(max(arm.world_size for arm in arms))
     found, waiting, watched = Rounds(), deque(range(total)), list[int]()
     spare, watches, undisturbed = int(protocol.spare * total), 0, 0
@@ -105,7 +105,7 @@ def take_turns(heat: Heat, arms: Sequence[Arm], counts: Sequence[int], *, step_s
 
 
 def elsewhere(before: Mapping[str, Reading], after: Mapping[str, Reading]) -> list[str]:
-    """What went on on other hosts, in words that name them. What is not there any more has taken its arms along."""
+    """Disturbances on other hosts, in words that name them. A host that is gone has taken its arms along."""
     return [
         f"on {host}: {disturbance}"
         for host, reading in after.items()
@@ -121,8 +121,7 @@ def _find_lead(arms: Sequence[Arm], dropped: Collection[int]) -> None:
 
 
 def _round(heat: Heat, arms: Collection[Arm], index: int) -> None:
-    """One turn of each arm. Between two arms there is a short pause, in which the threads of the one just parked stop
-    spinning."""
+    """One turn of each arm. A short pause between two arms lets the threads of the one just parked stop spinning."""
     for arm in heat.draw.sample(list(arms), len(arms)):
         arm.check_parked()
         time.sleep(heat.protocol.pause_s)
@@ -130,7 +129,7 @@ def _round(heat: Heat, arms: Collection[Arm], index: int) -> None:
 
 
 def _turns(arms: Sequence[Arm], dropped: Collection[int]) -> list[list[float]]:
-    """The step times of every turn of the arms, without those of the dropped rounds."""
+    """The step times of every turn of the arms, except in dropped rounds."""
     turns: list[list[float]] = []
     for arm in arms:
         by_round: dict[int, list[float]] = {}

@@ -1,4 +1,4 @@
-"""A plan to heats to repetitions to records."""
+"""From a plan to heats, repetitions and records."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from harness.record import Machine, Record, Status
 from harness.telemetry.gpus import Gpus
 
 Choose = Callable[[Sequence[Record]], list[tuple[str, list[str]]]]
-"""From the records so far, workloads and labels in the order in which more repetitions would tell most."""
+"""From the records so far: workloads and labels, those first where another repetition would tell most."""
 
 Certify = Callable[[Sequence[Record]], Collection[str]]
-"""From the records so far, the labels of arms whose first updates are to be replayed."""
+"""From the records so far: the labels of arms whose first updates are to be replayed."""
 
 
 PRETRAINING = "pre-training"
-"""The phase before any repetition, in which checkpoints are made."""
+"""The phase before the first repetition, in which checkpoints are made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """What the sweep is doing: for display alone. `done` and `total` count the arms of the least repetitions."""
+    """What the sweep is doing, for display only. `done` and `total` count arms in the minimum number of repetitions."""
 
     workload: str
     techniques: str
@@ -55,8 +55,8 @@ class Progress:
 
 
 def repetitions_wanted(plan: Plan, records: Sequence[Record]) -> int:
-    """How many repetitions there are to be of a workload with these records: the least, and one for each that was
-    disturbed, up to as many again; but no more where all were disturbed."""
+    """How many repetitions a workload with these records needs: the minimum, plus one for each disturbed repetition, at
+    most doubling it; no extra ones if all were disturbed."""
     taken = {record.repetition for record in records if record.measurement.round_index}
     disturbed = {record.repetition for record in records if record.disturbed}
     return plan.repetitions + (0 if disturbed == taken else min(len(disturbed), plan.repetitions))
@@ -84,14 +84,14 @@ class Sweep:
         certify: Certify | None = None,
         log: Path,
     ) -> None:
-        """`finished` are the records that the same run has kept before it ended early; they are not measured again.
-        `earlier` ones of other runs tell how long arms take to start.
-        `paused` is called between two repetitions, while no arm is there. What the arms print is appended to `log`.
-        `forecasts` tell what arms will take, as far as that is known.
-        `shared_cache` is a folder for all that is compiled, which is then no longer measured as a user meets it. Unless
-        the sweep `takes_up` what it has put off, that stays so. The first repetition takes no more than `first_share`
-        of the budget. `lead` is the label of an arm that others are held against too. `certify` says of the records so
-        far whose first updates are to be replayed next; otherwise those of all arms are, once they are measured."""
+        """`finished` are the records that the same run kept before it ended early; they are not measured again.
+        `earlier` records of other runs show how long arms take to start. `paused` is called after each repetition,
+        while no arm is alive. What the arms print is appended to `log`. `forecasts` say what arms will take, if known.
+        `shared_cache` is a folder for everything compiled; compile time is then no longer what a user would see. The
+        sweep measures arms that it has put off only if it `takes_up`. The first repetition takes at most `first_share`
+        of the budget. `lead` is the label of an arm that others are also compared with. `certify` chooses, from the
+        records so far, the arms whose first updates are replayed next; without it, all arms replay once they are
+        measured."""
         self._prepared, self._plan = prepared, prepared.plan
         self._run_id, self._keep, self._choose, self._show, self._paused = run_id, keep, choose, show, paused
         self._earlier = list(earlier)
@@ -103,19 +103,19 @@ class Sweep:
         self._toolchain: Path | None = None
         self._unable = {key: (Status.UNSUPPORTED, reason) for key, reason in prepared.unsupported.items()}
         self.put_off: dict[tuple[str, str], float] = {}
-        """By workload and label, the seconds that an arm that is put off would have taken once it was warm."""
+        """By workload and label, the seconds that an arm that was put off would have taken once it was warm."""
 
     @property
     def records(self) -> list[Record]:
         return self._records
 
     def run(self, fork_server: ForkServer) -> None:
-        """Measure the least repetitions of every workload, then more where they tell most, while the budget lasts.
+        """Measure the minimum repetitions of every workload, then more where they tell most, while the budget lasts.
 
-        The first repetition of each workload has an equal share of the budget. Arms that would take much more of it
-        than others are put off until all others have their least repetitions. What there is no time for is told by
-        `unmeasured`. A resumed run counts what it has spent, but has the whole budget again to complete the least.
-        Raises ArmFailed where the checkpoint that a workload starts from cannot be made.
+        The first repetition of each workload gets an equal share of the budget. Arms that would take much more of it
+        than others are put off until all others have their minimum repetitions. `unmeasured` lists the arms that there
+        was no time for. A resumed run counts the time it has spent, but has the whole budget again to complete the
+        minimum. Raises ArmFailed if the checkpoint that a workload starts from cannot be made.
         """
         self._pretrain(fork_server)
         opened = time.monotonic()
@@ -123,7 +123,7 @@ class Sweep:
         self._record_unable()
         with temporary.folder("compiled") as folder:
             self._fork_server, self._caches = fork_server, folder
-            # A cache that is shared keeps what any compilation needs by itself.
+            # A shared cache keeps by itself what every compilation needs.
             if self._prepared.compiles and self._shared_cache is None:
                 self._toolchain = toolchain.learn(self._prepared, fork_server)
             entries = self._prepared.entries
@@ -152,12 +152,12 @@ class Sweep:
         return repetitions_wanted(self._plan, self._of(entry.spec.name))
 
     def _left_s(self, started: float) -> float:
-        """Seconds of the budget that are left; infinite where there is none."""
+        """Seconds left of the budget; infinite without a budget."""
         return math.inf if self._plan.budget_s is None else self._plan.budget_s - (time.monotonic() - started)
 
     @property
     def unmeasured(self) -> list[Trial]:
-        """The arms that the budget has left no time for."""
+        """The arms that the budget left no time for."""
         known = {(record.workload, record.techniques) for record in self._records}
         return [
             trial
@@ -167,19 +167,19 @@ class Sweep:
         ]
 
     def _most_s(self, entry: Entry, share_s: float) -> float:
-        """What an arm may take once it is warm in the first repetition, of a share that is meant for all of them. A
-        resumed run puts nothing off: what it has left to measure is that."""
+        """How long an arm may take once it is warm in the first repetition, given the share of time for all arms. A
+        resumed run puts nothing off: what it has left to measure may be exactly those arms."""
         if any(record.techniques == BASELINE for record in self._of(entry.spec.name)):
             return math.inf
         return budget.DEAR * share_s / (self._plan.repetitions * len(self._trials(entry)))
 
     def _taken_up(self, left_s: float) -> tuple[Entry, list[Trial]] | None:
-        """Arms of one workload that were put off and fit the time left, which they are put off for no longer."""
+        """Arms of one workload that were put off and fit the time left; they are then no longer put off."""
         for entry in self._prepared.entries:
             name, spent_s = entry.spec.name, self._expected_s(entry, self._trials(entry)[:1])
             taken: list[str] = []
             for cost_s, label in sorted((cost_s, label) for (of, label), cost_s in self.put_off.items() if of == name):
-                # To be warm it takes two steps, and its replay and the counting of its memory are on fewer threads.
+                # Warm-up takes two steps, and the replay and the memory count run on fewer threads.
                 spent_s += 2 * cost_s
                 if spent_s < left_s:
                     taken.append(label)
@@ -190,7 +190,7 @@ class Sweep:
         return None
 
     def _next(self, left_s: float) -> tuple[Entry, list[Trial]] | None:
-        """The most telling heat that fits the time left."""
+        """The most informative heat that fits the time left."""
         entries = {entry.spec.name: entry for entry in self._prepared.entries}
         for workload, labels in self._choose(self._records):
             entry = entries[workload]
@@ -201,8 +201,8 @@ class Sweep:
         return None
 
     def _affordable(self, due: Sequence[Entry], repetition: int, left_s: float) -> list[Trial]:
-        """Of the first workload that is due for a repetition, the arms that it is spent on: all, if the time left does
-        for all that is due in this repetition and later ones of the least."""
+        """The arms of the first due workload to spend a repetition on: all, if the time left is enough for everything
+        due in this repetition and the later ones of the minimum."""
         entry, later = due[0], max(0, self._plan.repetitions - repetition - 1) * self._prepared.entries
         trials = self._trials(entry)
         if sum(self._expected_s(item, self._trials(item)) for item in (*due, *later)) < left_s:
@@ -214,7 +214,7 @@ class Sweep:
         return [trial for trial in trials if trial.label in kept]
 
     def _expected_s(self, entry: Entry, trials: Sequence[Trial]) -> float:
-        """What a repetition of these arms takes, the baseline in each part."""
+        """How long a repetition of these arms takes, with the baseline in every part."""
         labels = {trial.label for trial in trials} - self._disqualified(entry.spec.name)
         return budget.expected_s(budget.arm_s(self._of(entry.spec.name)), labels)
 
@@ -225,7 +225,7 @@ class Sweep:
         return 1 + max((record.repetition for record in self._of(entry.spec.name)), default=-1)
 
     def _disqualified(self, workload: str) -> set[str]:
-        """Arms that are put off, and those that failed before: another repetition would fail alike, and cost its
+        """Arms that are put off, and those that failed before: another repetition would fail the same way, and cost the
         timeout again."""
         failed = {record.techniques for record in self._of(workload) if record.status is not Status.OK} - {BASELINE}
         return failed | {label for name, label in self.put_off if name == workload}
@@ -233,8 +233,8 @@ class Sweep:
     def _heat(
         self, entry: Entry, trials: Sequence[Trial], repetition: int, share_s: float, most_s: float = math.inf
     ) -> None:
-        """One repetition of these arms; no rival is started any more once the share of time is used up, and one that
-        would take more than the most is put off."""
+        """Run one repetition of these arms. No more rivals are started once the share of time is used up, and a rival
+        that would take longer than `most_s` is put off."""
         workload = entry.spec.name
         earlier = [record for record in self._of(workload) if record.repetition == repetition]
         done = {record.techniques for record in earlier} | self._disqualified(workload)
@@ -242,7 +242,7 @@ class Sweep:
         rivals = [trial for trial in trials if trial.label not in done and trial is not baseline]
         if not rivals and BASELINE in done:
             return
-        # What a resumed run has left to measure of a heat is a part of its own, with a baseline of its own.
+        # What a resumed run still has to measure of a heat is a part of its own, with its own baseline.
         part = len({record.heat_part for record in earlier if record.techniques == BASELINE})
         seed = self._plan.seed + repetition
         heat = Heat(
@@ -270,12 +270,12 @@ class Sweep:
         self._paused()
 
     def _due(self, trials: Sequence[Trial]) -> list[str]:
-        """Which of them are to be certified."""
+        """The labels of those that are to be certified."""
         wanted = self._certify(self._records) if self._certify else None
         return [trial.label for trial in trials if wanted is None or trial.label in wanted]
 
     def _certified(self, workload: str, label: str) -> bool:
-        """Whether the arm has replayed its first updates beside a baseline that did so too."""
+        """Whether the arm has replayed its first updates in a heat part whose baseline did so too."""
         replayed = [item for item in self._of(workload) if item.certificate and item.certificate.first_losses]
         references = {(item.repetition, item.heat_part) for item in replayed if item.techniques == BASELINE}
         return any(item.techniques == label and (item.repetition, item.heat_part) in references for item in replayed)
@@ -298,8 +298,8 @@ class Sweep:
         )
 
     def _own_requests(self, workload: str) -> dict[str, Message]:
-        """What is asked of arms that look for a batch of their own: to take the one that was found in an earlier
-        repetition, or to begin with what was predicted."""
+        """Request fields for arms that search for their own batch: the batch that an earlier repetition found, or the
+        predictions to start from."""
         found = {
             record.techniques: {"found_batch": record.batch}
             for record in self._of(workload)
@@ -309,14 +309,14 @@ class Sweep:
         return {label: {"foretold_bytes": pairs} for label, pairs in foretold.items()} | found
 
     def _lead_steps(self, entry: Entry) -> int | None:
-        """What the first undisturbed heat of the workload has found; None before there was one."""
+        """The number that undisturbed heats of the workload have found; None before the first."""
         found = [item for item in self._of(entry.spec.name) if item.measurement.round_index]
         known = [item.lead_steps for item in found if not (item.disturbed or item.alone)]
-        # Arms with long steps have none.
+        # Arms with long steps have no lead steps.
         return max(known) if known else None
 
     def _alone(self, entry: Entry) -> set[str]:
-        """The arms that take all memory there is, and those that an earlier repetition found to need it."""
+        """The arms that declare that they take all memory, and those that an earlier repetition found to need it."""
         declared_so = {
             trial.label for trial in self._trials(entry) if any(item.alone for item in compose(trial.techniques))
         }
@@ -346,11 +346,11 @@ class Sweep:
         self._records.append(record)
 
     def _trials(self, entry: Entry) -> list[Trial]:
-        """The arms of one heat that can run, baseline first."""
+        """The arms of one heat that can run, the baseline first."""
         return [trial for trial in self._plan.trials(entry.spec) if (entry.spec.name, trial.label) not in self._unable]
 
     def _pretrain(self, fork_server: ForkServer) -> None:
-        """Make the checkpoints that workloads start from, and those of techniques: an arm may have to do without."""
+        """Make the checkpoints that workloads and techniques start from. An arm whose checkpoint fails cannot run."""
         known = techniques()
         for entry in self._prepared.entries:
             make = partial(
@@ -371,7 +371,7 @@ class Sweep:
                     self._unable[entry.spec.name, trial.label] = (failure.status, failure.reason)
 
     def _record_unable(self) -> None:
-        """The records of the arms that will not run."""
+        """Finish the records of the arms that cannot run."""
         for entry in self._prepared.entries:
             known = {record.techniques for record in self._of(entry.spec.name)}
             for (workload, label), (status, reason) in self._unable.items():
@@ -388,7 +388,7 @@ class Sweep:
 
 
 def check_resumable(prepared: Prepared, finished: Sequence[Record], before: Machine) -> None:
-    """Raises ValueError if the finished records are of another machine, software or data than would now be seen."""
+    """Raises ValueError if the finished records are of another machine, software or data than the present ones."""
     if before.packages != prepared.machine.packages:
         changed = sorted(set(before.packages.items()) ^ set(prepared.machine.packages.items()))
         shown = ", ".join(f"{name} {version}" for name, version in changed)
@@ -403,7 +403,7 @@ def check_resumable(prepared: Prepared, finished: Sequence[Record], before: Mach
 
 
 def check_trains_alike(prepared: Prepared, finished: Sequence[Record]) -> None:
-    """Raises ValueError if the records are of other data, or another model, than would now be trained."""
+    """Raises ValueError if the records are of other data, or another model, than would be trained now."""
     corpora = {entry.spec.name: entry.corpus.sha256 for entry in prepared.entries}
     workloads = {entry.spec.name: entry.sha256 for entry in prepared.entries}
     for record in finished:
@@ -417,7 +417,7 @@ def check_trains_alike(prepared: Prepared, finished: Sequence[Record]) -> None:
 
 
 def command(plan: Plan, workload: str, label: str, hosts: int = 0) -> str:
-    """The command line that measures this arm against its baseline again, on so many hosts if that is not one."""
+    """The command line that measures this arm against its baseline again, on `hosts` hosts if there are several."""
     spec = next(spec for spec in plan.workloads if spec.name == workload)
     options: Mapping[str, object] = {
         "--model": spec.model,
