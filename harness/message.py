@@ -1,8 +1,8 @@
-"""What processes tell each other."""
+"""Messages between processes."""
 
 from __future__ import annotations
 
 from typing import Any
 
 Message = dict[str, Any]
-"""What JSON carries as an object."""
+"""A JSON object."""

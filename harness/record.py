@@ -1,6 +1,6 @@
-"""What a repetition of one arm leaves behind, as plain data. Standard library only.
+"""What one repetition of one arm leaves behind, as plain data. Standard library only.
 
-Times are raw; medians are derived later. A value that is not known is None, and `unknown` says why.
+Times are raw; medians are derived later. An unknown value is None, and `unknown` says why.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """Where it was measured. Two records are comparable only if their `machine_id` is the same.
+    """Where the measurements were made. Records are comparable only if their `machine_id` is the same.
 
-    `driver` is the GPU driver's version and the CUDA release that it supports, `cuda` the one that torch was built for.
-    `memory_bytes_per_s` is what elementwise additions read and write in `memory`, and within the `caches`. `hosts`
-    names all of them where a run has several; all else is then of the one that leads.
+    `driver` is the version of the GPU driver and the CUDA release that it supports, `cuda` the release that torch was
+    built for. `memory_bytes_per_s` is the rate at which elementwise additions read and write `memory`, and within the
+    `caches`. `hosts` names all hosts if a run has several; everything else then describes the leading one.
     """
 
     machine_id: str
@@ -58,30 +58,32 @@ class Machine:
 
 
 GPU_FIGURES = "GPU figures"
-"""In `Measurement.unknown`, all that NVML tells of a GPU: `sample_gpu_*`, `throttle_reasons`, `sustained_energy_j`."""
+"""In `Measurement.unknown`, everything NVML reports on a GPU: `sample_gpu_*`, `throttle_reasons`,
+`sustained_energy_j`."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Measurement:
-    """Raw times (one entry a step unless said otherwise) and peaks of one arm in one repetition.
+    """Raw times (one entry per step unless noted otherwise) and peaks of one arm in one repetition.
 
-    `ready_s` runs from asking for the arm to the end of its first step. `first_step_s` is that step alone, with any
-    compilation in it, and the first of `warmup_step_times_s` too. `losses` has every step's. `round_index` gives the
-    round of each entry of `round_step_times_s`: entries of one round are one turn of contiguous steps, with the
-    uncounted ones at its beginning (`Record.lead_steps`). On a GPU the step times are device events and
-    `round_host_times_s`, one entry a turn, is the host's clock around the same synchronised steps; on a CPU both are
-    the host's clock. `*_data_wait_s` is what the training thread waited for the next batch, and `*_copy_s` what it then
-    took to copy it to the device: from pageable memory that waits for the step before. A copy in another thread, which
-    a technique may make, is neither. `*_samples` and `*_tokens` count what was fed, over all ranks, padding left out;
-    tokens are missing where samples are not text. `sustained_*` are of a window of contiguous steps for telemetry,
-    where there was one, and `sample_*` were read in it; else between turns, and `sample_t_s` is the time in turns so
-    far. `rss_*` add up the processes of the arm; `peak_memory_bytes` is the allocator's peak on a GPU. On a CPU it is
-    the growth of the resident set over the freshly forked process, less the pages of files that were mapped on the way
-    (libraries, the corpus): how many of those are resident depends on the page cache, not the arm. There
-    `allocated_peak_bytes` is what a replay with the arm's dropout had allocated at most, to the byte.
-    `throttle_reasons` is empty where the GPU was asked and nothing held it back, and None where it could not be asked.
-    `rank_step_times_s` is the median of each rank's own steps in turns, and `rank_hosts` where each rank of an arm is
-    that spans hosts. `unknown` has one `note` for each figure that could not be read.
+    `ready_s` runs from the request for the arm to the end of its first step. `first_step_s` is that step alone,
+    including any compilation; it is also the first of `warmup_step_times_s`. `losses` has an entry for every step.
+    `round_index` gives the round of each entry of `round_step_times_s`: the entries of one round are one turn of
+    contiguous steps, including the uncounted ones at its beginning (`Record.lead_steps`). On a GPU the step times are
+    device events, and `round_host_times_s`, one entry per turn, is the host's clock around the same synchronised steps;
+    on a CPU both are the host's clock. `*_data_wait_s` is how long the training thread waited for the next batch, and
+    `*_copy_s` how long it then took to copy it to the device: from pageable memory, the copy waits for the step before.
+    A copy in another thread, which a technique may use, counts as neither. `*_samples` and `*_tokens` count what was
+    fed over all ranks, without padding; tokens are missing if samples are not text. `sustained_*` cover a window of
+    contiguous steps for telemetry, if there was one, and `sample_*` were read in it; otherwise they were read between
+    turns, and `sample_t_s` is the time spent in turns so far. `rss_*` add up the processes of the arm.
+    `peak_memory_bytes` is the allocator's peak on a GPU. On a CPU it is how much the resident set grew beyond that of
+    the freshly forked process, less the pages of files mapped on the way (libraries, the corpus): how many of those are
+    resident depends on the page cache, not on the arm. There `allocated_peak_bytes` is the most that a replay with the
+    arm's dropout had allocated, to the byte. `throttle_reasons` is empty if the GPU was asked and nothing throttled it,
+    and None if it could not be asked. `rank_step_times_s` is the median of each rank's own steps in turns, and
+    `rank_hosts` the host of each rank of an arm that spans hosts. `unknown` has one `note` for each figure that could
+    not be read.
     """
 
     build_s: float | None = None
@@ -130,12 +132,12 @@ class Measurement:
 
 
 def note(figure: str, reason: str) -> str:
-    """The entry of `Measurement.unknown` on one of its fields, or on GPU_FIGURES."""
+    """The entry of `Measurement.unknown` for one of its fields, or for GPU_FIGURES."""
     return f"{figure} {'are' if figure == GPU_FIGURES else 'is'} unknown: {reason}"
 
 
 def why_unknown(measurement: Measurement, figure: str) -> str | None:
-    """The reason that a measurement notes for a field of what NVML tells; None if it notes none."""
+    """Why a field that NVML reports is unknown, as noted in the measurement; None if there is no note."""
     for entry in measurement.unknown:
         for name in (figure, GPU_FIGURES):
             if entry.startswith(note(name, "")):
@@ -145,25 +147,26 @@ def why_unknown(measurement: Measurement, figure: str) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkCertificate:
-    """What the arm really did. Counts are for one optimizer update over all ranks unless said otherwise.
+    """What the arm really did. Counts are per optimizer update over all ranks unless noted otherwise.
 
     `movement_rms` is the root mean square change of a fixed sample of parameters over the timed life. `first_losses`
     comes from a replay of the first updates from the same seed, without dropout, so that it can be compared with the
     baseline's; `samples_per_update` and the tokens are counted there, at the model's own input. `attention_kernels` are
-    the fused ones of the last replayed step: none means plain matrix products, and unknown that something was compiled
-    and may hide them. `cudagraph_skips` counts how often torch.compile gave up a CUDA graph that it was asked for (on a
-    CPU it always does), and `cuda_graph_launches` those launched in the last replayed step. The shares of communication
-    are of the same step. `accuracy` and macro `f1` are a fine-tuned classifier's on `scored_samples` held out, after
-    the replay's updates. `replayed_updates` falls short of the replay's steps where loss scaling skipped some.
-    `model_called`: the model was called with what wraps it; `compiled_nothing`: torch.compile wraps it, and was never
-    called. `gradient_norm` is that of the first update, of all ranks together, and None where a gradient is sparse;
-    `gradient_sample` has some elements of it where one rank has all parameters, and `gradient_spread` is by how much of
-    their norm those of ranks that average gradients are apart. Of the baseline, `repeated_losses` are those of a second
-    replay, which show how exactly losses can be compared, and `draws` says whether the forward pass draws random
-    numbers. `samples_per_pass` are those of one forward pass on one rank, and `normalises_batch`: layers of the model
-    look across them. `losses_unknown` says why the losses are not compared. On a CPU the shares of forward, backward
-    and optimizer, and those of the `kinds` of operators, are of the time of the last replayed step; the FLOP and bytes
-    of each kind are those of the step before, of one rank that is not compiled (harness.evidence.work).
+    the fused kernels of the last replayed step: none means plain matrix products, and unknown that something was
+    compiled and may hide them. `cudagraph_skips` counts how often torch.compile gave up on a CUDA graph that was
+    requested (on a CPU it always does), and `cuda_graph_launches` the graphs launched in the last replayed step. The
+    shares of communication are of the same step. `accuracy` and macro `f1` are those of a fine-tuned classifier on
+    `scored_samples` held-out samples, after the updates of the replay. `replayed_updates` is less than the number of
+    replayed steps if loss scaling skipped some. `model_called`: the model was called through its wrapper;
+    `compiled_nothing`: torch.compile wraps it, but nothing was compiled. `gradient_norm` is that of the first update
+    over all ranks, and None if a gradient is sparse; `gradient_sample` has some of the gradient's elements if one rank
+    has all parameters, and `gradient_spread` is how far apart the norms are on ranks that average gradients, relative
+    to the norm. For the baseline, `repeated_losses` are those of a second replay, which show how exactly losses can be
+    compared, and `draws` says whether the forward pass draws random numbers. `samples_per_pass` is the number in one
+    forward pass on one rank, and `normalises_batch` says that layers of the model mix samples. `losses_unknown` says
+    why the losses are not compared. On a CPU the shares of forward, backward and optimizer, and those of the `kinds` of
+    operators, are of the time of the last replayed step; the FLOP and bytes of each kind are those of the step before,
+    on one rank that is not compiled (harness.evidence.work).
     """
 
     parameters: int
@@ -217,15 +220,15 @@ class WorkCertificate:
 class Record:
     """One arm in one repetition, complete: what was asked, how it ended, and what was seen.
 
-    `heat_part` tells apart the parts of a heat that did not fit in memory at once: only records of the same part and
-    repetition are set against each other. They ran interleaved, or `alone`: one after the other, each while no other
-    arm was in memory. `copy` tells apart processes of the same arm in one heat: the baseline has several.
-    `lead_steps` of each turn found the arm's caches cold and are not counted; neither are `dropped_rounds`, in which
-    something else was seen to take what the arms need: `disturbances` says what, in words. If that left too few
-    rounds, the whole repetition is `disturbed` and none of it is counted. `changes` are what the techniques declare
-    that they change. `batch` is the arm's own, samples of one update over all ranks. `step_flops` counts one update
-    of the unmodified model on that batch (one forward pass in the phase infer). `predicted_peak_bytes` is what was said
-    before it ran of the most that its tensors would take at once, over all ranks.
+    `heat_part` distinguishes the parts of a heat that did not fit in memory at once: only records of the same part and
+    repetition are compared. Their arms ran interleaved, or `alone`: one after the other, each while no other arm was in
+    memory. `copy` distinguishes processes of the same arm in one heat: the baseline has several. `lead_steps` at the
+    start of each turn found the arm's caches cold and are not counted. Nor are `dropped_rounds`, in which something
+    else was seen to use what the arms need: `disturbances` says what, in words. If that left too few rounds, the whole
+    repetition is `disturbed` and none of it is counted. `changes` are those that the techniques declare. `batch` is the
+    arm's own, in samples per update over all ranks. `step_flops` counts one update of the unmodified model on that
+    batch (one forward pass in the phase infer). `predicted_peak_bytes` is the most that the arm's tensors were
+    predicted, before it ran, to take at once over all ranks.
     """
 
     run_id: str
