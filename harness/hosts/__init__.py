@@ -1,4 +1,4 @@
-"""Arms that span machines: one host leads and measures, others have joined it and lend their ranks.
+"""Arms that span machines: one host leads and measures, others join it and lend their ranks.
 
 May import processes and telemetry.
 """

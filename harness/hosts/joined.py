@@ -1,4 +1,4 @@
-"""A host that has joined a run: it forks the ranks that the leading host asks for, and ends with it."""
+"""A host that has joined a run: it forks the ranks that the leading host asks for, and exits when the run does."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ TASKS = (
     "harness.preparation.sniffing:copies",
     "harness.preparation.sniffing:reductions",
 )
-"""What a leading host can have done here beside arms."""
+"""The tasks that a leading host may run here, besides arms."""
 
 RETRY_S = 1.0
-"""Between two goes at a leader that does not answer yet: a scheduler starts all hosts at once."""
+"""Between two attempts to reach a leader that does not answer yet: a scheduler starts all hosts at once."""
 
 
 def about() -> Message:
-    """What this host says of itself."""
+    """What this host reports about itself."""
     return {
         "host": platform.node(),
         "trainpace": __version__,
@@ -49,9 +49,9 @@ def about() -> Message:
 
 
 def join(leader: tuple[str, int], secret: bytes, *, log: Path, wait_s: float, say: Callable[[str], object]) -> None:
-    """Serve the run that leads there until it ends. Output of arms is appended to `log`.
+    """Serve the run that the host at `leader` leads until it ends. The output of arms is appended to `log`.
 
-    Raises ValueError if nobody answers in `wait_s`, or who answers refuses.
+    Raises ValueError if nobody answers within `wait_s`, or if the leader refuses.
     """
     try:
         channel, welcome = wire.greet(_reached(leader, wait_s), secret, {"role": "host", **about()})
@@ -72,7 +72,7 @@ def join(leader: tuple[str, int], secret: bytes, *, log: Path, wait_s: float, sa
 
 
 def _reached(leader: tuple[str, int], wait_s: float) -> socket.socket:
-    """A connection to the leader, once there is one. Raises ValueError if there is none in time."""
+    """A connection to the leader, once it answers. Raises ValueError if it does not in time."""
     deadline = time.monotonic() + wait_s
     while True:
         try:
@@ -101,7 +101,7 @@ class _Served:
     caches: Path
 
     def answer(self, message: Message) -> Message:
-        """What comes of it, or how it failed."""
+        """The result of a command, or how it failed."""
         try:
             return self._answer(message)
         except ArmFailed as failure:
@@ -121,12 +121,12 @@ class _Served:
             case "clock":
                 return {"time_s": time.time()}
             case "reading":
-                # What its GPUs do is not looked at: which ones arms have, they say themselves.
+                # GPUs are not read here: which of them an arm has, only the arm itself knows.
                 return {"reading": dataclasses.asdict(conditions.read(Gpus("cpu", ())))}
         raise ValueError(f"a host that has joined cannot do {message['do']!r}")
 
     def _fork(self, message: Message) -> Message:
-        """Fork the ranks of an arm here, each with a connection of its own to the leading host."""
+        """Fork the ranks of an arm here, each with its own connection to the leading host."""
         request: Message = dict(message["request"])
         if "task" in request:
             _check_task(request["task"])
@@ -151,7 +151,7 @@ class _Served:
         return connection
 
     def _corpus(self, request: Message) -> Message:
-        """The same text, as it lies here. Raises ValueError for another one."""
+        """The same text, where this host keeps it. Raises ValueError if it is a different one."""
         found = open_corpus(*WorkloadSpec.from_json(request["workload"]).source)
         if found.sha256 != request["corpus"]["sha256"]:
             raise ValueError(f"the text on {platform.node()} differs from the text on the leading host: copy it there")
@@ -173,7 +173,7 @@ def interface(address: str) -> str:
 
 
 def name_of(told: str, taken: list[str]) -> str:
-    """What a host is called that says this name: its own, with a number where another is called that too."""
+    """What to call a host that reports this name: just that, with a number if another host has the same name."""
     clean = "".join(letter for letter in told if letter.isprintable())[:64] or "host"
     number = sum(name.partition(" #")[0] == clean for name in taken)
     return f"{clean} #{number + 1}" if number else clean

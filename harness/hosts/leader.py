@@ -1,6 +1,6 @@
-"""The host that leads: it lets others join, and has a share of an arm's ranks forked on each.
+"""The leading host: it lets others join, and has each of them fork a share of an arm's ranks.
 
-Measuring is unchanged by it: an arm is commanded over one channel a rank, wherever that is.
+Measuring works as on one host: an arm is commanded over one channel per rank, wherever the rank is.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from harness.record import Status
 from harness.telemetry.conditions import Reading
 
 ANYWHERE = ("0.0.0.0", "::")
-"""To listen there is to listen on every network."""
+"""Addresses that mean listening on every network."""
 
 SAME = ("trainpace", "python")
-"""What has to be alike on all hosts, with the version of torch."""
+"""What has to be the same on all hosts, besides the version of torch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listening:
-    """How hosts may join: so many of them besides this one, at this address, with the token of a file. Each lends
-    `ranks_each`: on GPUs one for each, else one, if that is None."""
+    """How hosts may join: how many besides this one, at which address, with the token of which file. Each lends
+    `ranks_each` ranks; if that is None, one for each GPU, or one on a CPU."""
 
     others: int
     address: tuple[str, int]
@@ -50,7 +50,7 @@ class Leader(ForkServer):
     def __init__(
         self, listening: Listening, *, modules: Sequence[str] = (), say: Callable[[str], object] = lambda line: None
     ) -> None:
-        """Start the fork server, and wait until all hosts have joined. Raises ValueError where they do not in time."""
+        """Start the fork server, and wait until all hosts have joined. Raises ValueError if they do not in time."""
         secret = wire.token(listening.token_file, make=True)
         self._listener = Listener(listening.address, secret)
         self.joined: list[JoinedHost] = []
@@ -71,12 +71,12 @@ class Leader(ForkServer):
         return [self.name, *(host.name for host in self.joined)]
 
     def readings(self, names: Collection[str]) -> dict[str, Reading]:
-        """The counters of those of the others that are named."""
+        """The counters of the named hosts, except this one."""
         found = ((host.name, host.reading()) for host in self.joined if host.name in names and not host.is_lost)
         return {name: reading for name, reading in found if reading is not None}
 
     def ranks_each(self, device: str) -> int:
-        """What every host lends: a rank for each GPU that all of them have, or one."""
+        """How many ranks every host lends: as given, else one for each GPU that all of them have, else one."""
         if device not in self._ranks_each:
             facts = self.on_all("harness.preparation.machine:probe_device", {"device": device}, ANSWER_S)
             self._ranks_each[device] = 1 if device == "cpu" else max(1, min(found["gpus"] for found in facts))
@@ -111,7 +111,7 @@ class Leader(ForkServer):
             say(f"{name} ({address}) has joined: {told['cores']} cores")
 
     def fork(self, request: Message, ranks: int = 1) -> Process:
-        """As ForkServer.fork; the ranks are spread over as few hosts as have room for them. Raises ArmFailed where one
+        """Like ForkServer.fork, with the ranks spread over as few hosts as have enough of them. Raises ArmFailed if one
         of these is gone."""
         count = hosts_for(ranks, len(self.hosts), self.ranks_each(request["device"]))
         if count is None:
@@ -119,7 +119,7 @@ class Leader(ForkServer):
         return super().fork(request, ranks) if count == 1 else self.span(request, count, ranks // count)
 
     def span(self, request: Message, count: int, each: int) -> Spanning:
-        """So many ranks on each of the first `count` hosts. Raises ArmFailed."""
+        """Start `each` ranks on each of the first `count` hosts. Raises ArmFailed."""
         self.wait_ready()
         asked_s = time.perf_counter()
         arm = secrets.token_hex(8)
@@ -153,13 +153,13 @@ class Leader(ForkServer):
         return process
 
     def on_all(self, task: str, arguments: Message, timeout_s: float) -> list[Any]:
-        """What a task answers on each host, one after the other, this one first."""
+        """A task's answers from all hosts, run one after the other, this host first."""
         here = self.run(task, arguments, timeout_s)
         return [here, *(host.run(task, arguments, timeout_s) for host in self.joined)]
 
     def together(self, task: str, arguments: Message, timeout_s: float) -> tuple[Sequence[str], list[Any]]:
-        """What a task answers that runs on all hosts at once, one rank on each, which have found each other; and the
-        hosts in the order of their ranks."""
+        """Run a task on all hosts at once, with one rank on each, and let the ranks find each other. Returns the hosts
+        in rank order, and the answers."""
         process = self.span({"task": task, "arguments": arguments, "device": "cpu"}, len(self.hosts), 1)
         try:
             return process.hosts, process.results(timeout_s)
@@ -174,7 +174,7 @@ class Leader(ForkServer):
 
 
 def _differs(own: Message, told: Message) -> str | None:
-    """What has to be alike and is not."""
+    """What differs although it has to be the same."""
     for name in SAME:
         if told.get(name) != own[name]:
             return f"{name} {told.get(name)} is there and {own[name]} here: install the same"
@@ -183,8 +183,9 @@ def _differs(own: Message, told: Message) -> str | None:
 
 
 def _store() -> Any:
-    """Where the launchers of an arm find each other. It lives here, not in a launcher: a thread of the store's looks up
-    the name of whoever connects, and ranks that are forked meanwhile would wait for ever for the lock of that."""
+    """The store through which the launchers of an arm find each other. It lives here, not in a launcher: a thread of
+    the store resolves the name of each client, and a rank forked meanwhile would wait for ever for the lock that it
+    holds."""
     import torch.distributed
 
     return torch.distributed.TCPStore(  # type: ignore[attr-defined]  # its documentation has it

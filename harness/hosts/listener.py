@@ -1,4 +1,4 @@
-"""Where other hosts come in: whoever shows the token is let through to the host that leads."""
+"""The entrance for other hosts: whoever proves to know the token is let through to the leading host."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from harness.processes.failures import ArmFailed
 from harness.record import Status
 
 ARRIVAL_S = 20.0
-"""In which the ranks of a host that has forked them are here."""
+"""How long the ranks that a host has forked may take to arrive."""
 
 HANDSHAKES = 64
-"""Strangers that are listened to at once."""
+"""How many handshakes may be in progress at once."""
 
 
 class Listener:
-    """Lets in whoever shows the token: hosts, and the ranks of arms."""
+    """Lets in whoever proves to know the token: hosts, and the ranks of arms."""
 
     def __init__(self, address: tuple[str, int], secret: bytes) -> None:
-        """Raises ValueError where it cannot listen."""
+        """Raises ValueError if it cannot listen."""
         self._secret = secret
         try:
             family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0][0]
@@ -42,20 +42,20 @@ class Listener:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def host(self, timeout_s: float) -> tuple[Channel, Message, str] | None:
-        """One that wants to join: its channel, what it says of itself, and its address. None where none came."""
+        """A host that wants to join: its channel, what it reports about itself, and its address. None if none came."""
         with self._arrived:
             self._arrived.wait_for(lambda: self._hosts, max(0.0, timeout_s))
             return self._hosts.pop(0) if self._hosts else None
 
     def ranks(self, arm: str, count: int) -> list[Channel]:
-        """The channels of an arm's ranks on a host. Raises ArmFailed where they have not come."""
+        """The channels of an arm's ranks on a host. Raises ArmFailed if they have not arrived."""
         with self._arrived:
             if not self._arrived.wait_for(lambda: len(self._ranks[arm]) >= count, ARRIVAL_S):
                 raise ArmFailed(Status.CRASHED, "the ranks of a joined host could not reach this one")
             return self._ranks.pop(arm)
 
     def address_for(self, address: str) -> str:
-        """What this machine is called by the network that a host is on, by that host's address."""
+        """This machine's address on the network that it shares with the host at `address`."""
         return self._own[address]
 
     def _accept(self) -> None:
@@ -79,7 +79,7 @@ class Listener:
             wire.keep_alive(connection)
             channel, told = wire.admit(connection, self._secret)
             if told.get("role") == "rank":
-                # What it says first is of the rank.
+                # The first message must come from the rank itself.
                 channel.send({"welcome": True})
         except (wire.Refused, Closed, OSError):
             connection.close()
@@ -93,7 +93,7 @@ class Listener:
             self._arrived.notify_all()
 
     def close(self) -> None:
-        # A thread that waits in accept is woken by this, and by close alone is not.
+        # Shutdown wakes a thread that waits in accept; close alone does not.
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()

@@ -1,4 +1,4 @@
-"""Arms on several hosts, and the hosts that they are on, seen from the one that leads."""
+"""Arms on several hosts, and the joined hosts themselves, as the leading host sees them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from harness.record import Status
 from harness.telemetry.conditions import Reading
 
 ANSWER_S = 20.0
-"""In which a host forks, ends or says what time it is."""
+"""How long a host may take to fork, to end a process or to tell the time."""
 
 ALIVE_S = 3.0
-"""In which a host answers that is there."""
+"""How long a host may take to answer that it is there."""
 
 
 class JoinedHost:
-    """A host that has joined, seen from the one that leads."""
+    """A host that has joined, as the leading host sees it."""
 
     def __init__(self, name: str, about: Message, channel: Channel, address: str) -> None:
         self.name, self.about, self.address = name, about, address
@@ -32,7 +32,7 @@ class JoinedHost:
         self.is_lost = False
 
     def ask(self, message: Message, timeout_s: float = ANSWER_S) -> Message:
-        """Its answer. Raises ArmFailed with what it says has failed, or that it is gone."""
+        """Its answer. Raises ArmFailed with the failure that it reports, or if it is gone."""
         with self._asking:
             if self.is_lost:
                 raise self.loss()
@@ -40,7 +40,7 @@ class JoinedHost:
                 self._channel.send(message)
                 answer = self._channel.receive(timeout_s)
             except (Closed, TimeoutError):
-                # What it still answers would be taken for the answer to something else.
+                # A late answer would be taken for the answer to something else.
                 self.is_lost = True
                 self._channel.close()
                 raise self.loss() from None
@@ -58,13 +58,13 @@ class JoinedHost:
         return not self.is_lost
 
     def reading(self) -> Reading | None:
-        """Its counters now; None where it is gone, which the arms that it has will tell."""
+        """Its counters now; None if it is gone, which its arms will report."""
         with contextlib.suppress(ArmFailed):
             return Reading(**self.ask({"do": "reading"})["reading"])
         return None
 
     def run(self, task: str, arguments: Message, timeout_s: float) -> Any:
-        """As ForkServer.run, there."""
+        """Like ForkServer.run, on that host."""
         message = {"do": "run", "task": task, "arguments": arguments, "timeout_s": timeout_s}
         return self.ask(message, timeout_s + ANSWER_S)["answer"]
 
@@ -73,7 +73,7 @@ class JoinedHost:
 
 
 class Spanning(Process):
-    """An arm whose ranks are on several hosts: `parts` are its processes on the joined ones."""
+    """An arm whose ranks are on several hosts: `parts` are its processes on the joined hosts."""
 
     def __init__(
         self, fork_server: ForkServer, pid: int, channels: list[Channel], parts: Sequence[tuple[JoinedHost, int]]
@@ -82,8 +82,8 @@ class Spanning(Process):
         self._parts = parts
 
     def meet(self, here: str, of_channel: Sequence[str]) -> None:
-        """Wait until all ranks have found each other, and put their channels in the order of the ranks. `of_channel`
-        says on which host the rank of each channel is. Raises ArmFailed."""
+        """Wait until all ranks have found each other, and sort their channels by rank. `of_channel` names the host of
+        the rank at each channel. Raises ArmFailed."""
         hellos: dict[int, Message] = {}
         try:
             for index, hello in arriving(self._channels, 2 * JOIN_S):
@@ -100,7 +100,7 @@ class Spanning(Process):
         self.hosts = [of_channel[index] for index in order]
 
     def results(self, timeout_s: float) -> list[Any]:
-        """What each rank of a task has to say. Raises ArmFailed."""
+        """The answer of each rank of a task. Raises ArmFailed."""
         told: dict[int, Message] = {}
         try:
             for index, message in arriving(self._channels, timeout_s):
@@ -129,7 +129,7 @@ class Spanning(Process):
                 host.ask({"do": "reap", "pid": pid, "grace_s": 0.0, "stacks": stacks})
 
     def _failed(self, answers: Sequence[Message]) -> ArmFailed:
-        """A rank that hears no more of another may only tell of a host that is gone."""
+        """If a host is gone, the other ranks only report that they lost contact: the lost host comes first."""
         lost = self._lost()
         self.kill()
         return lost or failure(answers)
@@ -153,6 +153,6 @@ class Spanning(Process):
         return super()._silence(f"{what}; {lost.reason}" if lost else what)
 
     def _lost(self) -> ArmFailed | None:
-        """That a host of this arm is gone, if one is."""
+        """The failure of a host of this arm that is gone, if there is one."""
         gone = [host for host, _ in self._parts if not host.is_there()]
         return gone[0].loss() if gone else None

@@ -1,8 +1,8 @@
-"""How two hosts come to talk: a TCP connection on which both have shown that they know the token, and then JSON lines.
+"""How two hosts connect: over TCP, both prove that they know the token, and then exchange JSON lines.
 
-Each side sends a number that it has just drawn; the answer is an HMAC of both numbers under the token, so that the
-token itself never travels and nothing that was overheard can be sent again. What follows is neither encrypted nor
-signed: as for torch.distributed's own connections, the network between the hosts must be one's own.
+Each side sends a random number; the proof is an HMAC of both numbers under the token, so that the token itself never
+travels and a recorded proof cannot be replayed. What follows is neither encrypted nor signed: as with
+torch.distributed's own connections, the network between the hosts must be trusted.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from harness.processes.channel import Channel, Closed
 
 HANDSHAKE_S = 10.0
 STRANGERS_BYTES = 4096
-"""The longest line that is read of someone who has not shown the token."""
+"""The longest line that is read from a peer that has not proved to know the token."""
 
 TOKEN_LETTERS = 16
-"""Of a token that somebody has written, the least."""
+"""The minimum length of a token that was written by hand."""
 
 SILENT_S, PROBE_S, PROBES = 5, 2, 5
-"""A connection over which nothing has come for so long is probed so often: who is gone is noticed within 15 s."""
+"""After SILENT_S of silence the kernel probes PROBES times, PROBE_S apart: a dead peer is noticed within 15 s."""
 
 
 class Refused(Exception):
-    """The other side does not know the token, or something else than trainpace is there."""
+    """The other side does not know the token, or is not trainpace."""
 
 
 def token(file: Path, *, make: bool = False) -> bytes:
-    """What a file says of a token. With `make` one is drawn where there is no file yet, and only its owner may read it.
-    Raises ValueError for none, or one that is easily guessed."""
+    """The token in a file. With `make`, a missing file is created with a random token, readable only by its owner.
+    Raises ValueError if the file cannot be read or the token is easily guessed."""
     if make and not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as written:
@@ -54,7 +54,7 @@ def token(file: Path, *, make: bool = False) -> bytes:
 
 
 def address(text: str) -> tuple[str, int]:
-    """HOST:PORT, or [HOST]:PORT. Raises ValueError for anything else."""
+    """Parse HOST:PORT, or [HOST]:PORT. Raises ValueError for anything else."""
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
         raise ValueError(f"address {text!r} is not HOST:PORT: give one such as 10.0.0.1:29500")
@@ -67,7 +67,7 @@ def shown(host: str, port: int) -> str:
 
 
 def keep_alive(connection: socket.socket) -> None:
-    """Have the kernel notice that the other host is gone, and send small messages at once."""
+    """Let the kernel notice that the other host is gone, and send small messages at once."""
     for level, option, value in (
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
         (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, SILENT_S),
@@ -80,8 +80,8 @@ def keep_alive(connection: socket.socket) -> None:
 
 
 def greet(connection: socket.socket, secret: bytes, about: Message) -> tuple[Channel, Message]:
-    """The side that joins: show the token, see it shown, and say what one is `about`. Returns the leader's welcome.
-    Raises Refused."""
+    """The joining side: prove to know the token, check the leader's proof, and send `about`. Returns the leader's
+    welcome. Raises Refused."""
     channel, own = Channel(connection, STRANGERS_BYTES), secrets.token_hex(16)
     try:
         channel.send({"nonce": own})
@@ -99,7 +99,7 @@ def greet(connection: socket.socket, secret: bytes, about: Message) -> tuple[Cha
 
 
 def admit(connection: socket.socket, secret: bytes) -> tuple[Channel, Message]:
-    """The leading side: see the token shown. Returns what the other says that it is about, which waits for a welcome.
+    """The leading side: check the proof. Returns what the other side reports about itself; it then waits for a welcome.
     Raises Refused."""
     channel, own = Channel(connection, STRANGERS_BYTES), secrets.token_hex(16)
     try:
