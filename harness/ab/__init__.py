@@ -1,4 +1,4 @@
-"""Two sides against each other: two revisions, environments or techniques, each with a fork server of its own.
+"""Two sides against each other: two revisions, environments or techniques, each with its own fork server.
 
-Stands on the core in heats. May import all other rooms.
+Builds on the core in heats. May import all other packages.
 """

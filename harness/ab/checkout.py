@@ -1,4 +1,4 @@
-"""Revisions of the user's repository, each in a folder of its own."""
+"""Revisions of the user's repository, each in its own folder."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from harness.telemetry.surroundings import git_state
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkout:
-    """A folder with the user's code: `top` of the repository (of the folder itself outside git), and `inside`, where
-    below it the gate was started. `commit` is None outside git."""
+    """A folder with the user's code: `top` of the repository (outside git, the folder itself), and `inside`, the path
+    below it where the gate was started. `commit` is None outside git."""
 
     top: Path
     inside: Path
@@ -24,7 +24,7 @@ class Checkout:
     dirty: bool
 
     def describe(self) -> str:
-        """As in `1a2b3c4d5e`, with what tells the working tree from that commit."""
+        """As in `1a2b3c4d5e`, with a note if the working tree differs from that commit."""
         if self.commit is None:
             return "the working folder"
         return f"{self.commit[:10]}{' with changes that are not committed' if self.dirty else ''}"
@@ -36,19 +36,19 @@ def here() -> Checkout:
     commit, _ = git_state()
     shown = _git("rev-parse", "--show-toplevel", folder=folder, check=False) if commit else ""
     top = Path(shown).resolve() if shown else folder
-    # A file that is not tracked yet is a change too: it may be the very model.
+    # An untracked file is a change too: it may be the model itself.
     dirty = bool(commit and _git("status", "--porcelain", folder=top, check=False))
     return Checkout(top=top, inside=folder.relative_to(top), commit=commit, dirty=dirty)
 
 
 @contextlib.contextmanager
 def worktree(ref: str, folder: Path, setup: str | None) -> Iterator[Checkout]:
-    """`ref` of the repository that this process runs in, checked out to `folder` for as long as the context lasts.
+    """Check out `ref` of the repository that this process runs in to `folder`, as long as the context lasts.
 
-    `setup` is a shell command that is run there first, for what a fresh checkout lacks. Raises ValueError for what is
-    no revision, and for a command that fails.
+    `setup` is a shell command that is run there first, to add what a fresh checkout lacks. Raises ValueError if `ref`
+    is not a revision, or the command fails.
     """
-    # Says what is wrong with the repository itself, in git's own words.
+    # If something is wrong with the repository itself, this reports it in git's own words.
     _git("rev-parse", "--show-toplevel", folder=Path.cwd())
     origin = here()
     commit = resolve(ref)
@@ -67,7 +67,7 @@ def worktree(ref: str, folder: Path, setup: str | None) -> Iterator[Checkout]:
 
 
 def _forget_what_was_swept(top: Path) -> None:
-    """Git still lists the worktrees of a gate that was killed, whose folders are gone."""
+    """Remove the worktrees of a killed gate from git's list: their folders are gone."""
     for line in _git("worktree", "list", "--porcelain", folder=top, check=False).splitlines():
         path = Path(line.removeprefix("worktree "))
         if line.startswith("worktree ") and path.parent.name.startswith(temporary.PREFIX) and not path.exists():
@@ -75,7 +75,7 @@ def _forget_what_was_swept(top: Path) -> None:
 
 
 def resolve(ref: str) -> str:
-    """The commit that a name stands for. Raises ValueError if it stands for none."""
+    """The commit that a name refers to. Raises ValueError if there is none."""
     try:
         return _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}", folder=Path.cwd())
     except ValueError:
@@ -98,7 +98,7 @@ def _git(*words: str, folder: Path, check: bool = True) -> str:
 
 
 def _why(text: str) -> str:
-    """What a program says of its failure: from where it says so, or else its last line."""
+    """A program's reason for its failure: its output from the first error line on, or else its last line."""
     lines = text.strip().splitlines() or ["it printed no message"]
     fatal = [index for index, line in enumerate(lines) if line.startswith(("fatal: ", "error: "))]
     return one_line("\n".join(lines[fatal[0] :])) if fatal else lines[-1]

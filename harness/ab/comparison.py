@@ -33,16 +33,17 @@ PROTOCOL = Protocol(
     telemetry=False,
     timeout_s=300,
 )
-"""Six to nine seconds of alternation. On a quiet machine twice as long lowers the spread of a repetition by a fifth, no
-more: what remains is between processes, and more of those tell more in the same time. Short turns, because what
-disturbs a busy machine lasts longer than a turn: many of them tell more than long ones (docs/decisions/0010)."""
+"""Six to nine seconds of alternation. On a quiet machine twice as long reduces the spread of a repetition by only a
+fifth: the rest is variation between processes, and more processes tell more in the same time. Turns are short because
+disturbances on a busy machine last longer than a turn: many short turns tell more than long ones
+(docs/decisions/0010)."""
 
 Referee = Callable[[Sequence[Pair]], Collection[str]]
-"""From all repetitions so far to the workloads that need more."""
+"""From all repetitions so far to the workloads that need more of them."""
 
 
 class Comparison:
-    """Two sides and their fork servers. Use as a context manager. `show` receives a line on what is being done."""
+    """Two sides and their fork servers. Use as a context manager. `show` receives lines on what is being done."""
 
     def __init__(
         self,
@@ -56,9 +57,9 @@ class Comparison:
         modules: Sequence[str] = (),
         protocol: Protocol = PROTOCOL,
     ) -> None:
-        """`elsewhere` is the folder that the gate was started in. All that is drawn comes from `seed`. What arms print
-        is appended to `log`. With a `stored` base only the head is measured, as often as there are repetitions of the
-        base to set it against."""
+        """`elsewhere` is the folder that the gate was started in. All random choices derive from `seed`. What arms
+        print is appended to `log`. With a `stored` base only the head is measured, as often as the base has repetitions
+        to compare with."""
         self._sides = sides if stored is None else sides[1:]
         self._stored, self._elsewhere, self._modules = stored, elsewhere, modules
         self._draw = random.Random(seed)
@@ -69,8 +70,8 @@ class Comparison:
     def match(
         self, specs: Sequence[WorkloadSpec], device: str | None, run_id: str, same: Sequence[str] = SAME
     ) -> Matched:
-        """What can be compared on the device: on the one that torch prefers, if None. Both sides have the `same` of a
-        workload. Raises ValueError as harness.ab.matching does."""
+        """What can be compared on the device (None: the one that torch prefers). The `same` properties of a workload
+        must agree on both sides. Raises ValueError as harness.ab.matching does."""
         return match(
             self.homes(),
             specs,
@@ -83,8 +84,8 @@ class Comparison:
         )
 
     def run(self, matched: Matched, referee: Referee, *, budget_s: float, keep: Callable[[Pair], object]) -> list[Pair]:
-        """Repetitions of the workloads that the referee still asks for, until it asks for none or another would not
-        fit into the budget. `keep` receives each as it is finished."""
+        """Repeat the workloads that the referee still asks for, until it asks for none or another repetition would
+        exceed the budget. `keep` receives each repetition as it is finished."""
         deadline = time.monotonic() + budget_s
         pairs: list[Pair] = []
         latest_s: dict[str, float] = {}
@@ -103,7 +104,7 @@ class Comparison:
         return pairs
 
     def _fewest(self, matched: Matched, wanted: Collection[str], pairs: Sequence[Pair]) -> list[str]:
-        """Of the wanted workloads those with the fewest good repetitions: at a look all have the same number."""
+        """The wanted workloads with the fewest good repetitions: at each look all have the same number."""
         good = Counter(pair.workload for pair in pairs if not pair.disturbed)
         if self._stored is not None:
             # At a look all workloads have the same number.
@@ -113,7 +114,7 @@ class Comparison:
         return [name for name in matched.entries if name in wanted and good[name] == least]
 
     def _pair(self, matched: Matched, name: str, earlier: Sequence[Pair], gpus: Gpus, caches: Path) -> Pair:
-        """Another repetition of the workload of that name, after the `earlier` ones."""
+        """Another repetition of the workload with that name, after the `earlier` ones."""
         self._show(f"{name}: repetition {len(earlier) + 1}")
         entry, seed = matched.entries[name], self._draw.randrange(2**31)
         good = [pair for pair in earlier if not pair.disturbed]
@@ -140,8 +141,8 @@ class Comparison:
         )
 
     def homes(self) -> list[Home]:
-        """A fork server for each side that is measured: those at hand, or new ones, all started at once, in an order
-        that is drawn."""
+        """A fork server for each side that is measured: the open ones, or new ones, all started at once in random
+        order."""
         if not self._opened:
             self._show("starting the fork servers")
             homes = {
@@ -154,7 +155,7 @@ class Comparison:
         return self._opened
 
     def _close(self) -> None:
-        """End the fork servers: the repetitions that follow have others."""
+        """End the fork servers: later repetitions get new ones."""
         self._opened = []
         self._open.close()
 
@@ -166,7 +167,8 @@ class Comparison:
 
 
 def _is_to_replay(earlier: Sequence[Pair]) -> bool:
-    """Once; and once more if the head was seen to allocate more, so that no single sight of it convicts."""
+    """Replay once, and once more if the head was seen to allocate more, so that a single observation does not convict
+    it."""
     replayed = [pair for pair in earlier if pair.head.certificate and pair.head.certificate.first_losses]
     if not replayed:
         return True

@@ -1,4 +1,4 @@
-"""Before two sides are compared: what each of them is, and which workloads both can run."""
+"""Before two sides are compared: what each side is, and which workloads both can run."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from harness.preparation.pretrain import pretrain
 from harness.record import Machine, Record
 
 SAME = ("batch", "sequence", "parameters")
-"""Of a workload, what has to be the same on both sides; the rest is in the certificates. A head that gets the same
-losses and gradients from fewer operations is a better one."""
+"""The properties of a workload that must be the same on both sides; the certificates cover the rest. A head that gets
+the same losses and gradients from fewer operations is a better one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matched:
-    """What is compared. `entries` are the workloads that both sides can run, `missing` says of the others why not.
+    """What is compared. `entries` are the workloads that both sides can run; `missing` says why the others are left
+    out.
 
-    `plans` and `machines` are by the name of the side.
+    `plans` and `machines` are keyed by the name of the side.
     """
 
     run_id: str
@@ -39,7 +40,7 @@ class Matched:
     missing: Mapping[str, str]
 
     def template(self, side: Side, workload: str) -> Record:
-        """What the side's records of this workload start as."""
+        """The template for the side's records of this workload."""
         blank = template(self.plans[side.name], self.machines[side.name], self.entries[workload], self.run_id)
         return dataclasses.replace(blank, techniques=side.label)
 
@@ -55,8 +56,8 @@ def match(
     run_id: str,
     same: Sequence[str] = SAME,
 ) -> Matched:
-    """Find out what both sides can run. Checkpoints that they start from are made on the way. `homes` are those of base
-    and head, or of the head alone beside a `stored` base.
+    """Find out what both sides can run, and make the checkpoints that they start from. `homes` are those of base and
+    head, or of the head alone if the base is `stored`.
 
     Raises ValueError for a workload that neither side has, and for a technique that cannot be measured here.
     """
@@ -75,7 +76,7 @@ def match(
     entries: dict[str, Entry] = {}
     missing: dict[str, str] = {}
     for spec in specs:
-        # Another interpreter may have another standard library: the text is to be read by this one first.
+        # Another interpreter may have another standard library, so this one must read the text first.
         by_kin = sorted(homes, key=lambda home: home.side.python != sys.executable)
         found = {home.side.name: _entry(home, spec, corpora[spec.source]) for home in by_kin}
         if stored is not None:
@@ -119,7 +120,7 @@ def _entry(home: Home, spec: WorkloadSpec, corpus: Corpus) -> Entry | str:
 
 
 def _why_missing(found: Mapping[str, Entry | str], same: Sequence[str]) -> str | None:
-    """Why the two cannot be compared, None if they can. Raises ValueError if it is on neither side."""
+    """Why the two cannot be compared, None if they can. Raises ValueError if neither side has the workload."""
     failures = {name: item for name, item in found.items() if isinstance(item, str)}
     if len(failures) == len(found):
         raise ValueError(failures["base"])
@@ -135,7 +136,8 @@ def _why_missing(found: Mapping[str, Entry | str], same: Sequence[str]) -> str |
 
 
 def _check(homes: Sequence[Home], entry: Entry, here: Host) -> None:
-    """Raises ValueError for techniques that cannot be measured on this workload; makes what they start from."""
+    """Make what the techniques start from. Raises ValueError for techniques that cannot be measured on this
+    workload."""
     for home in homes:
         chosen = compose(home.side.techniques)
         named = f"{home.side.name} technique {home.side.label!r}"

@@ -1,4 +1,4 @@
-"""One repetition of one workload on two sides: fresh processes, each from its side's fork server, stepped in turn."""
+"""One repetition of one workload on two sides: fresh processes, each from its side's fork server, taking turns."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from harness.record import Record, Status
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What one side's arm has shown beside its record: modules of its checkout that ran, those that hid them, and by
-    what share a brake made its steps longer."""
+    """What one side's arm showed besides its record: how many modules of its checkout ran, modules that hid them, and
+    the share by which a brake made its steps longer."""
 
     modules: int = 0
     strays: tuple[str, ...] = ()
@@ -29,9 +29,9 @@ class Seen:
 class Pair:
     """One repetition of one workload.
 
-    `disturbed` says, without regard to the times, what makes them unfit, and `unseen` what of the kind the machine does
-    not show. A stored base was not stepped in turn with the head, and its steps are as many as they were: then
-    `together` is False.
+    `disturbed` says, without regard to the times, what makes them unusable; `unseen` says which kinds of disturbance
+    this machine does not show. `together` is False for a stored base: it did not take turns with the head, and the
+    number of its steps is what it was.
     """
 
     workload: str
@@ -46,8 +46,8 @@ class Pair:
 
     @property
     def allocated_bytes(self) -> tuple[int, int] | None:
-        """The most that tensors of base and head took at once in their replays on a CPU, to the byte. None where one
-        was not replayed, or has several ranks, whose exchange is a matter of time."""
+        """The most that tensors of base and head took at once in their replays on a CPU, to the byte. None if one was
+        not replayed, or has several ranks, whose communication depends on timing."""
         sides = (self.base, self.head)
         if not self.together or any(side.device != "cpu" or side.world_size > 1 for side in sides):
             return None
@@ -65,10 +65,10 @@ def measure_pair(
     replay: bool,
     stored: Record | None = None,
 ) -> Pair:
-    """Measure one repetition of base and head, or of the head alone where the base's is `stored`.
+    """Measure one repetition of base and head, or of the head alone if the base's is `stored`.
 
-    `homes` are those of the sides that are measured; which of them starts first is drawn. `records` are what the
-    records of each side start as, by its name. `caches` is a folder for compile caches.
+    `homes` are those of the measured sides; which of them starts first is drawn. `records` are the templates for the
+    records of each side, by its name. `caches` is a folder for compile caches.
     """
     arms = {home.side.name: _arm(heat, spec, home, caches) for home in homes}
     for home in heat.draw.sample(list(homes), len(homes)):
@@ -99,8 +99,7 @@ def _arm(heat: Heat, spec: WorkloadSpec, home: Home, caches: Path) -> Arm:
 
 
 def _rounds(heat: Heat, arms: Sequence[Arm]) -> Rounds:
-    """Both sides step in turn. Where one fails the repetition will not be counted, and there is nothing to be
-    disturbed."""
+    """Both sides take turns. If one fails, the repetition does not count, and disturbances do not matter."""
     if not all(arm.alive for arm in arms):
         return Rounds()
     found = run_rounds(heat, arms, alike=True)

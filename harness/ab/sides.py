@@ -1,8 +1,7 @@
-"""The two sides of a comparison: whose interpreter, whose code, which techniques; and a fork server for each.
+"""The two sides of a comparison, each with its interpreter, code and techniques; and a fork server for each.
 
-What a program's speed depends on without being part of it must not lie with one side for good: the seed of the hashes,
-the size of the environment and the length of the code's path are drawn anew for each fork server, so that a bias
-becomes spread.
+What affects a program's speed without being part of it must not stay with one side: the hash seed, the size of the
+environment and the length of the path to the code are drawn again for each fork server, so that a bias becomes spread.
 """
 
 from __future__ import annotations
@@ -24,18 +23,19 @@ from harness.processes.failures import ForkServerFailed
 from harness.processes.fork_server import ForkServer
 
 PADDING_BYTES = 4096
-"""The most by which the environment of a fork server is enlarged."""
+"""The most by which the environment of a fork server is padded."""
 
 SERVER = "harness/processes/serving.py"
-"""What a trainpace has to have to be started by this one."""
+"""The file that a trainpace must have for this one to start it."""
 
 PATH_LETTERS = 120
-"""The most by which the path of its code is lengthened."""
+"""The most by which the path to its code is lengthened."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One of the two: `name` is base or head. `slowdown` is put into every step, to see whether it is found."""
+    """One of the two sides: `name` is base or head. `slowdown` is added to every step, to see whether it is
+    detected."""
 
     name: str
     python: str
@@ -50,7 +50,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Home:
-    """A fork server of one side, and the names under which its arms know the side's code."""
+    """A fork server of one side, and the paths under which its arms see the side's code."""
 
     side: Side
     fork_server: ForkServer
@@ -59,20 +59,20 @@ class Home:
     elsewhere: Path
 
     def wait_ready(self) -> None:
-        """Block until everything is imported. Raises ForkServerFailed, naming the side, if it cannot be."""
+        """Block until everything is imported. Raises ForkServerFailed, naming the side, if an import fails."""
         try:
             self.fork_server.wait_ready()
         except ForkServerFailed as failure:
             raise ForkServerFailed(f"{self.side.name} ({self.side.python}): {failure}") from failure
 
     def whereabouts(self) -> Message:
-        """What an arm needs to tell where its modules come from."""
+        """What an arm needs to find out where its modules come from."""
         return {"checkout": str(self.checkout), "links": list(self.links), "elsewhere": str(self.elsewhere)}
 
 
 @contextlib.contextmanager
 def open_home(side: Side, elsewhere: Path, draw: random.Random, modules: Sequence[str] = ()) -> Iterator[Home]:
-    """A fork server of the side, in surroundings of its own. `elsewhere` is the folder that the gate was started in.
+    """A fork server of the side, in its own surroundings. `elsewhere` is the folder that the gate was started in.
 
     Raises ValueError if the side's interpreter cannot be run.
     """
@@ -88,7 +88,7 @@ def open_home(side: Side, elsewhere: Path, draw: random.Random, modules: Sequenc
         paths = [measuring, *dict.fromkeys(root for root in roots if root.is_dir())]
         environment = {
             "PYTHONPATH": os.pathsep.join([*map(str, paths), *filter(None, [os.environ.get("PYTHONPATH")])]),
-            # Else the working folder would come before ours, and a package of its that is called as one of ours.
+            # Otherwise the working folder would come before ours, with any package of its own named like one of ours.
             "PYTHONSAFEPATH": "1",
             "PYTHONHASHSEED": str(draw.randrange(2**32)),
             "TRAINPACE_PADDING": "x" * draw.randrange(PADDING_BYTES),
@@ -116,8 +116,8 @@ def open_home(side: Side, elsewhere: Path, draw: random.Random, modules: Sequenc
 
 
 def measuring_code(top: Path) -> Path:
-    """Where our own packages are taken from: both sides are measured by the same code, the one that runs here, unless
-    the checkout is of trainpace itself. Then that code is what is compared.
+    """Where our own packages come from: both sides are measured by the code that runs here, unless the checkout is
+    trainpace itself. Then its own code is what is compared.
 
     Raises ValueError for a trainpace that this one cannot start.
     """

@@ -1,4 +1,4 @@
-"""A run from before as the base of a comparison: what it has, and whether it may stand beside what is measured now."""
+"""An earlier run as the base of a comparison: what it has, and whether it is comparable with what is measured now."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from harness.preparation.prepared import Entry
 from harness.record import Machine, Record, Status, WorkCertificate
 
 SAME_MACHINE = ("machine_id", "device", "python", "packages", "driver", "cuda")
-"""The driver is NVML's, with the CUDA release that it supports; `cuda` is the release that torch was built for."""
+"""`driver` is NVML's, with the CUDA release that it supports; `cuda` is the release that torch was built for."""
 
 COUNTED = "gate"
 DISTURBED = "gate, disturbed"
 SLOWED = "gate, slowed on purpose"
-"""The plans of a gate's repetitions. Only those that count can be a base later."""
+"""The plan names of a gate's repetitions. Only those that count can be a base later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """The records, the machine and the plan of an earlier run; `label` is the composition that is the base."""
+    """The records, the machine and the plan of an earlier run; `label` is the composition that serves as the base."""
 
     name: str
     label: str
@@ -34,13 +34,13 @@ class Stored:
     plan: Plan
 
     def of(self, workload: str) -> list[Record]:
-        """The repetitions of the base on this workload that ended well, in their order."""
+        """The base's repetitions of this workload that ended well, in order."""
         found = [item for item in self.records if (item.workload, item.techniques) == (workload, self.label)]
         return sorted((item for item in found if item.status is Status.OK), key=lambda item: item.repetition)
 
     def entry(self, spec: WorkloadSpec, corpus: Corpus, protocol: Protocol) -> Entry | str:
-        """The workload as it was then, or why it cannot be the base now. Only a gate has watched over what else went
-        on, and has left out what was disturbed."""
+        """The workload as it was then, or why it cannot be the base now. Only a gate has watched for disturbances and
+        left out what was disturbed."""
         found = self.of(spec.name)
         if not found:
             known = sorted({f"{item.workload} {item.techniques}" for item in self.records})
@@ -63,7 +63,7 @@ class Stored:
         )
 
     def differences(self, machine: Machine) -> list[str]:
-        """In words, what is another machine or other software now."""
+        """In words, how machine and software differ from those of the run."""
         pairs = {name: (getattr(self.machine, name), getattr(machine, name)) for name in SAME_MACHINE}
         return [_difference(name, then, now) for name, (then, now) in pairs.items() if then != now]
 
@@ -77,10 +77,10 @@ def _difference(name: str, then: object, now: object) -> str:
 
 
 def held_against(stored: Record, head: Record) -> Record:
-    """The head's record, which has done unequal work if the stored one's certificate shows other work.
+    """The head's record, marked as unequal work if its certificate shows other work than the stored one's.
 
-    What only one of the certificates knows is left out, and so is the replay's length, which depends on the machine's
-    pace, and its losses and gradients: they are of other data, because each repetition has a seed of its own.
+    Left out is what only one of the certificates knows; so are the replay's length, which depends on the machine's
+    pace, and its losses and gradients, which are of other data, because each repetition has its own seed.
     """
     if head.status is not Status.OK or head.certificate is None or stored.certificate is None:
         return head
