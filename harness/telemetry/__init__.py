@@ -1,4 +1,4 @@
-"""What the machine is and does, seen from outside the arms: memory, GPUs (NVML), control groups, what disturbs.
+"""What the machine is and does, seen from outside the arms: memory, GPUs (NVML), control groups, disturbances.
 
-Reads, and touches no device. May import bench, harness.record and harness.message.
+Only reads, and touches no device. May import bench, harness.record and harness.message.
 """

@@ -1,7 +1,7 @@
-"""What the control groups that a process is in allow it, and what they count: memory, CPU time, kills.
+"""What the control groups of a process allow it, and what they count: memory, CPU time, OOM kills.
 
-The limit of a group above holds too: all are asked, from the innermost to the root of what is mounted. Version 2
-has one tree, version 1 one for each controller (cgroups(7), and the kernel's admin-guide on each).
+The limits of all enclosing groups apply too, so all are read, from the innermost to the root of what is mounted.
+Version 2 has one tree, version 1 one for each controller (cgroups(7), and the kernel's admin-guide on each).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PROC = Path("/proc/self")
 
 
 def groups(controller: str, proc: Path = _PROC) -> list[Path]:
-    """The folders of the groups of a controller (`memory`, `cpu`) that this process is in, the innermost first."""
+    """The folders of the groups of a controller (`memory`, `cpu`) that this process is in, innermost first."""
     own: dict[str, str] = {}
     for line in _lines(proc / "cgroup"):
         _, controllers, path = line.split(":", 2)
@@ -30,14 +30,14 @@ def groups(controller: str, proc: Path = _PROC) -> list[Path]:
         is_of_it = controller in options.split(",") if kind == "cgroup" else kind == "cgroup2" and controller not in own
         where = own.get(controller if kind == "cgroup" else "")
         if is_of_it and where is not None:
-            # In a container without a namespace of its own, a path starts where the host's tree does.
+            # In a container without its own cgroup namespace, paths start at the root of the host's tree.
             folder, top = Path(mounted) / where.removeprefix(root.rstrip("/")).strip("/"), Path(mounted)
             return [item for item in (folder, *folder.parents) if item.is_relative_to(top)]
     return []
 
 
 def cores() -> int:
-    """How many cores this process may keep busy: those that it may run on, but no more than a quota allows."""
+    """How many cores this process may keep busy: those that it may run on, within any quota."""
     return max(1, math.floor(min([len(os.sched_getaffinity(0)), *_cpu_limits()])))
 
 
@@ -54,7 +54,7 @@ def _cpu_limits() -> list[float]:
 
 
 def throttled_s() -> float | None:
-    """Seconds for which quotas have held processes of these groups back; None where no group counts them."""
+    """Seconds for which quotas have held back processes of these groups; None if no group counts them."""
     units = {"throttled_usec": 1e-6, "throttled_time": 1e-9}
     counted = [
         int(value) * units[name]
@@ -66,17 +66,17 @@ def throttled_s() -> float | None:
 
 
 def memory_bytes() -> int:
-    """How much memory there is for this process and its like: the machine's, or what a group allows."""
+    """How much memory there is for this process: the machine's, or what a group allows."""
     return min([psutil.virtual_memory().total, *(limit for limit, _ in _memory())])
 
 
 def available_memory_bytes() -> int:
-    """How much of it is left. What a group holds of files that were read can be taken back, as on the whole machine."""
+    """How much of it is left. A group's page cache can be reclaimed, as on the whole machine, and counts as left."""
     return max(0, min([psutil.virtual_memory().available, *(left for _, left in _memory())]))
 
 
 def _memory() -> list[tuple[int, int]]:
-    """Of each group that limits memory: the limit, and what is left of it, in bytes."""
+    """For each group that limits memory: the limit, and what is left of it, in bytes."""
     found = []
     for folder in groups("memory"):
         limit = _text(folder / "memory.max") or _text(folder / "memory.limit_in_bytes") or ""
@@ -89,7 +89,8 @@ def _memory() -> list[tuple[int, int]]:
 
 
 def oom_kills() -> int:
-    """How many processes the kernel has killed for memory, of this group where that is counted, else of the machine."""
+    """How many processes the kernel has killed for lack of memory: in this group if it counts them, else on the
+    machine."""
     for folder in groups("memory")[:1]:
         for name in ("memory.events", "memory.oom_control"):
             if (count := _table(folder / name).get("oom_kill")) is not None:
@@ -98,7 +99,7 @@ def oom_kills() -> int:
 
 
 def _table(file: Path) -> dict[str, str]:
-    """Lines of a name and a value."""
+    """Parse lines of a name and a value."""
     pairs = (line.partition(" ") for line in _lines(file))
     return {name: value.strip() for name, _, value in pairs}
 

@@ -1,4 +1,4 @@
-"""What else went on while two arms were timed: grounds to drop a repetition, found without a look at its times."""
+"""What else went on while arms were timed: grounds to drop rounds, found without looking at step times."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from harness.telemetry import cgroups
 from harness.telemetry.gpus import Gpus
 
 FOREIGN_SHARE = 0.05
-"""Of the cores' time, taken by processes that are not ours."""
+"""Limit on the share of the cores' time taken by processes that are not ours."""
 
 STEAL_SHARE = 0.02
-"""Of the cores' time, taken by the hypervisor for others."""
+"""Limit on the share of the cores' time that the hypervisor takes for others."""
 
 THROTTLED_SHARE = 0.01
-"""Of the wall time, in which a quota held our processes back, or a GPU's clocks were held back by heat."""
+"""Limit on the share of wall time in which a quota held our processes back, or heat a GPU's clocks."""
 
 STEP_S = 0.05
-"""A jump of the calendar clock. Drivers slew a clock by at most 0.05 %, which is far less over a repetition."""
+"""Limit on a jump of the calendar clock. Drivers slew a clock by at most 0.05 %, far less than this over a
+repetition."""
 
 SLEW_SHARE = 0.001
-"""By how much the steered clock, which times the steps, may run beside the hardware's."""
+"""By how much the rate of the steered clock, which times the steps, may differ from the hardware clock's."""
 
 _CLOCK_SOURCE = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
 _THERMAL = "/sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"
 
 _COUNTED = {
-    # What not every machine shows, by the field of Reading.
+    # Counters that some machines lack, by their field of Reading.
     "CPU quota": "throttled_s",
     "CPU heat": "thermal_events",
     "GPU heat": "gpu_throttled_s",
@@ -43,9 +44,9 @@ _COUNTED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """Counters since some start, None where the machine has no such counter. CPU times are in core-seconds, over the
-    cores that this process may run on; `own_s` is what this process and all below it have used of them. `reasons` says
-    by the name of the field why a counter is None, where that is known."""
+    """Counters since some start; None if the machine has no such counter. CPU times are in core-seconds over the cores
+    that this process may run on; `own_s` is what this process and its descendants used of them. `reasons` says, by the
+    name of the field, why a counter is None, if that is known."""
 
     monotonic_s: float
     raw_s: float
@@ -64,13 +65,13 @@ class Reading:
 
 
 def read(gpus: Gpus) -> Reading:
-    """The machine's counters now. `gpus` are those that the arms run on, and no others."""
+    """The machine's counters now. `gpus` are only those that the arms run on."""
     throttled_s, processes = gpus.throttled_s(), gpus.processes()
     answers = {"gpu_throttled_s": throttled_s, "gpu_processes": processes}
     cores = sorted(os.sched_getaffinity(0))
     own_s = family_cpu_s()
     times = psutil.cpu_times(percpu=True)
-    # Cores can be offline, and in a container fewer can be shown than the machine has.
+    # Cores can be offline, and a container may show fewer than the machine has.
     shown = [times[core] for core in cores if core < len(times)] or times
     return Reading(
         monotonic_s=time.clock_gettime(time.CLOCK_MONOTONIC),
@@ -91,7 +92,7 @@ def read(gpus: Gpus) -> Reading:
 
 
 def family_cpu_s() -> float:
-    """CPU time of this process and of all below it, the ended ones that were waited for included, in seconds."""
+    """CPU time of this process and its descendants, including ended ones that were waited for, in seconds."""
     total_s = 0.0
     own = psutil.Process()
     for process in (own, *own.children(recursive=True)):
@@ -114,13 +115,13 @@ def _thermal_events() -> int | None:
 
 
 def disturbances(before: Reading, after: Reading, *, arms: int) -> list[str]:
-    """In words, what went on between two readings that makes the times between them unfit; empty if nothing did.
+    """In words, what happened between two readings that makes the times between them unusable; empty if nothing did.
 
     `arms` is the number of GPU processes that are ours.
     """
     wall_s = after.raw_s - before.raw_s
     capacity_s = wall_s * after.cores
-    # The two counters tick separately, so that an idle machine can come out slightly below zero.
+    # The two counters tick separately, so an idle machine can come out slightly below zero.
     foreign = max(0.0, (after.busy_s - before.busy_s) - (after.own_s - before.own_s)) / capacity_s
     steal = (after.steal_s - before.steal_s) / capacity_s
     stepped_s = (after.calendar_s - before.calendar_s) - (after.monotonic_s - before.monotonic_s)
@@ -145,12 +146,12 @@ def disturbances(before: Reading, after: Reading, *, arms: int) -> list[str]:
 
 
 def _increase(before: float | None, after: float | None) -> float:
-    """0 where the counter is unknown: what cannot be seen is named by `unseen`."""
+    """0 if the counter is unknown: `unseen` names what cannot be seen."""
     return 0.0 if before is None or after is None else after - before
 
 
 def unseen(before: Reading, after: Reading, device: str) -> list[str]:
-    """In words, which disturbances the machine did not show between two readings, and why where that is known."""
+    """In words, which disturbances the machine did not show between two readings, and why, if that is known."""
     found = []
     for what, field_name in _COUNTED.items():
         if device == "cpu" and what.startswith("GPU"):

@@ -1,4 +1,4 @@
-"""Whether this build of torch can use the GPU that is there, and if not, why, and what helps."""
+"""Whether this build of torch can use the GPU of this machine, and if not, why, and what helps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ANOTHER_BUILD = "install another build of PyTorch (README.md, 'The build of PyTo
 
 
 def why_unusable() -> str | None:
-    """Start CUDA in this process; None if it starts, else the reason in words, with the fix."""
+    """Start CUDA in this process. None if it starts, else the reason in words, with the fix."""
     try:
         torch.cuda.init()
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA.
@@ -21,7 +21,7 @@ def why_unusable() -> str | None:
 
 
 def overlooked() -> str | None:
-    """In words, that there is a driver of an NVIDIA GPU and this torch is built without CUDA; None if it is not so."""
+    """In words: there is an NVIDIA driver, but this torch is built without CUDA. None if that is not the case."""
     driver = Gpus("cuda", ()).driver()[0] if torch.version.cuda is None else None
     if driver is None:
         return None
@@ -29,7 +29,7 @@ def overlooked() -> str | None:
 
 
 def is_too_old() -> bool:
-    """Whether there is a driver, for GPUs that are not hidden, which is too old for what torch was built for."""
+    """Whether the GPUs are not hidden, and their driver is too old for the CUDA release that torch was built for."""
     if torch.version.cuda is None or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         return False
     runs = Gpus("cuda", ()).driver_cuda()
@@ -41,9 +41,9 @@ def _is_older(runs: tuple[int, int], built_for: str) -> bool:
 
 
 def explained(error: Exception, built_for: str | None) -> str:
-    """Why CUDA did not start. `built_for` is the CUDA release of torch's build, None for a build without.
+    """Why CUDA did not start. `built_for` is the CUDA release that torch was built for, None for a build without CUDA.
 
-    A driver runs what was built for its own major release of CUDA or an earlier one
+    A driver runs programs built for its own major release of CUDA or an earlier one
     (https://docs.nvidia.com/deploy/cuda-compatibility/).
     """
     if built_for is None:

@@ -1,6 +1,6 @@
 """The GPUs that a run uses, as NVML shows them. Opening NVML starts no CUDA context.
 
-Each figure is a number or, in its place, the text of why it is unknown: never 0, and no error of NVML's leaves here.
+Each figure is a number or the text of why it is unknown: never 0 in its place, and no NVML error escapes this module.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ THROTTLE = {
 }
 
 POLICIES = {
-    # What holds clocks back, by the name of its counter of nvmlDeviceGetViolationStatus (NVML API reference).
+    # What holds clocks back, and its counter in nvmlDeviceGetViolationStatus (NVML API reference).
     "power": "NVML_PERF_POLICY_POWER",
     "thermal": "NVML_PERF_POLICY_THERMAL",
     "sync boost": "NVML_PERF_POLICY_SYNC_BOOST",
@@ -41,7 +41,8 @@ NOBODY = "NVML lists no processes, not even the arms' own, as in a container"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Device:
-    """One CUDA device. `is_slice`: the handle is that of a part of a chip (MIG). Without a handle `reason` says why."""
+    """One CUDA device. `is_slice`: the handle is that of a part of a chip (MIG). If there is no handle, `reason` says
+    why."""
 
     handle: Any = None
     is_slice: bool = False
@@ -50,7 +51,8 @@ class _Device:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Figure:
-    """How one figure is read of a device; `is_sum`, or the mean over devices; `of_slice`: NVML tells it of a slice."""
+    """How to read one figure of a device. `is_sum`: sum over devices, not mean; `of_slice`: NVML reports it for a slice
+    too."""
 
     read: Callable[[Any], float]
     is_sum: bool = False
@@ -58,11 +60,11 @@ class _Figure:
 
 
 class Gpus:
-    """CUDA's devices in CUDA's order. Where nothing at all can be known of them, `reason` says why."""
+    """CUDA's devices in CUDA's order. If nothing at all can be known of them, `reason` says why."""
 
     def __init__(self, device: str, uuids: Sequence[str]) -> None:
-        """`uuids` are what torch says of each device. They find it whatever CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER
-        make of its number."""
+        """`uuids` are those that torch reports, one per device. They find the device however CUDA_VISIBLE_DEVICES and
+        CUDA_DEVICE_ORDER number it."""
         self._unopened: str | None = None
         self._devices: tuple[_Device, ...] = ()
         self._nvml: Any = None
@@ -81,13 +83,13 @@ class Gpus:
 
     @property
     def reason(self) -> str | None:
-        """Why nothing is known of the devices, or of one of them; None where NVML has found each."""
+        """Why nothing is known of the devices, or of one of them; None if NVML has found all."""
         if self._unopened is None and not self._devices:
             return "torch gave no UUID by which to find the GPU"
         return self._unopened or next((item.reason for item in self._devices if item.reason), None)
 
     def first(self, count: int) -> Gpus:
-        """The first `count` devices alone: those that an arm of as many ranks runs on."""
+        """Only the first `count` devices: those that an arm of as many ranks runs on."""
         chosen = copy.copy(self)
         chosen._devices = self._devices[:count]
         return chosen
@@ -107,8 +109,8 @@ class Gpus:
         return {name: self._over_devices(figure) for name, figure in figures.items()}
 
     def throttle_reasons(self) -> set[str] | str:
-        """What holds the devices back now, in words; empty where nothing does."""
-        # Before driver 535 it had the other name.
+        """What holds the devices back now, in words; empty if nothing does."""
+        # Before driver 535 the function had the second name.
         names = ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")
         found = self.each(lambda handle: self._ask(names, handle))
         if isinstance(found, str):
@@ -118,8 +120,8 @@ class Gpus:
     def throttled_s(self) -> float | str:
         """Seconds for which heat has held the clocks back, summed over the devices since their driver was loaded.
 
-        Of the counters in `violations_s` only this one makes a repetition unfit. The others may tick while clocks boost
-        as they should, and to go by them would then drop every repetition: they are to be looked at on a GPU first.
+        Of the counters in `violations_s` only this one disqualifies a repetition. The others may tick while clocks
+        boost normally, and would then drop every repetition: they must be checked on a GPU first.
         """
         return self._violation_s("thermal")
 
@@ -128,9 +130,9 @@ class Gpus:
         return {policy: self._violation_s(policy) for policy in POLICIES}
 
     def processes(self) -> int | str:
-        """Processes that compute on the devices, ours among them."""
-        # A driver has the version of its time. The function without one is the binding's latest, and its error where
-        # a driver lacks that is none of NVML's.
+        """The number of processes that compute on the devices, including ours."""
+        # A driver only has the versions of its time. The function without a suffix is the binding's latest; if the
+        # driver lacks it, the error is not an NVMLError.
         names = ("nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetComputeRunningProcesses_v2")
         found = self.each(lambda handle: len(self._ask(names, handle)), of_slice=True)
         if isinstance(found, str):
@@ -142,8 +144,8 @@ class Gpus:
         return self.each(lambda handle: self._nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3)
 
     def driver(self) -> tuple[str | None, str | None]:
-        """The driver's version with the CUDA release that it supports, as `580.95.05, CUDA 13.0`, and why that or the
-        release is unknown."""
+        """The driver's version with the CUDA release that it supports, as `580.95.05, CUDA 13.0`, and why the version
+        or the release is unknown."""
         if self._unopened is not None:
             return None, self._unopened
         try:
@@ -166,14 +168,14 @@ class Gpus:
         return number // 1000, number % 1000 // 10
 
     def _find(self, uuid: str) -> _Device:
-        """The device of this UUID, which torch gives without the prefix that tells a chip from a slice of one."""
+        """The device of this UUID, which torch gives without the prefix that distinguishes a chip from a slice."""
         reason: str | None = None
         for prefix in ("GPU-", "MIG-"):
             try:
                 handle = self._nvml.nvmlDeviceGetHandleByUUID(prefix + uuid)
                 is_split = prefix == "GPU-" and self._is_split(handle)
             except self._nvml.NVMLError as error:
-                # The first says more: of a chip that is lost, that there is no such slice is no news.
+                # The first reason says more: for a lost chip it is no news that there is no such slice.
                 reason = reason or _says(error)
                 continue
             return _Device(reason=UNNAMED_SLICE) if is_split else _Device(handle=handle, is_slice=prefix == "MIG-")
@@ -183,10 +185,10 @@ class Gpus:
         try:
             return bool(self._nvml.nvmlDeviceGetMigMode(chip)[0] == self._nvml.NVML_DEVICE_MIG_ENABLE)
         except (self._nvml.NVMLError_NotSupported, self._nvml.NVMLError_FunctionNotFound):
-            return False  # The chip or the driver knows no MIG.
+            return False  # The chip or the driver does not support MIG.
 
     def _temperature_c(self, handle: Any) -> float:
-        # The first is to go with CUDA 14, the second came with driver 570.
+        # The first name is to be removed in CUDA 14; the second came with driver 570.
         names = ("nvmlDeviceGetTemperature", "nvmlDeviceGetTemperatureV")
         return float(self._ask(names, handle, self._nvml.NVML_TEMPERATURE_GPU))
 
@@ -209,7 +211,7 @@ class Gpus:
         return float(sum(values) if figure.is_sum else sum(values) / len(values))
 
     def each(self, read: Callable[[Any], T], *, of_slice: bool = False) -> list[T] | str:
-        """`read` of each device's handle, or why one of them is unknown: a part of the devices is not all of them."""
+        """`read` for each device's handle, or why one of them is unknown: some devices do not stand for all."""
         if self.reason is not None:
             return self.reason
         if not of_slice and any(device.is_slice for device in self._devices):
@@ -220,7 +222,7 @@ class Gpus:
             return _says(error)
 
     def _ask(self, names: Sequence[str], *arguments: Any) -> Any:
-        """What the first of these functions answers that driver and binding have: names change with their versions."""
+        """Call the first of these functions that both driver and binding have: names change between versions."""
         for name in names:
             with contextlib.suppress(self._nvml.NVMLError_FunctionNotFound):
                 if hasattr(self._nvml, name):
@@ -229,7 +231,7 @@ class Gpus:
 
 
 def installed() -> list[str] | str:
-    """The GPUs that NVML lists, whatever CUDA is let see of them, each with its memory; or why none is known."""
+    """The GPUs that NVML lists, whatever CUDA is allowed to see, each with its memory; or why none is known."""
     import pynvml as nvml
 
     found = []

@@ -1,4 +1,4 @@
-"""What chips can do at most, by their maker's word: the peaks that MFU is a share of. Standard library only."""
+"""The published peak rates of chips, which MFU is a share of. Standard library only."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peaks:
-    """Dense peaks of one chip by number format, without sparsity, and the address where they are published.
+    """Peak rates of one chip by number format, without sparsity, and the address where they are published.
 
-    FLOP/s; of int8 integer operations a second. A format that is not here has no peak that could be named for sure.
+    In FLOP/s; for int8 in integer operations per second. A format is left out if its peak is uncertain.
     """
 
     flops_per_s: Mapping[str, float]
@@ -46,11 +46,11 @@ PUBLISHED: dict[str, Peaks] = {
         _HOPPER, float32=66.9, tf32=494.7, bfloat16=989.4, float16=989.4, float8=1978.9, int8=1978.9
     ),
     "NVIDIA H100 PCIe": _peaks(_HOPPER, float32=51.2, tf32=378, bfloat16=756, float16=756, float8=1513, int8=1513),
-    # From here to the L4 the tensor cores' figures are printed with sparsity alone: half of 835, 1671 and 3341 here.
+    # From here to the L4 the tensor cores' figures are printed with sparsity only: half of 835, 1671 and 3341 here.
     "NVIDIA H100 NVL": _peaks(_H100, float32=60, tf32=417.5, bfloat16=835.5, float16=835.5, float8=1670.5, int8=1670.5),
     "NVIDIA H200": _peaks(_H200, float32=67, tf32=494.5, bfloat16=989.5, float16=989.5, float8=1979, int8=1979),
     "NVIDIA H200 NVL": _peaks(_H200, float32=60, tf32=417.5, bfloat16=835.5, float16=835.5, float8=1670.5, int8=1670.5),
-    # float32 and TF32 are published as 75 and 80, and as 1100 and 1125.
+    # float32 is published both as 75 and as 80, TF32 both as 1100 and as 1125.
     "NVIDIA B200": _peaks(
         "https://www.nvidia.com/en-us/data-center/hgx/", bfloat16=2250, float16=2250, float8=4500, int8=4500
     ),
@@ -81,23 +81,23 @@ PUBLISHED: dict[str, Peaks] = {
         float8=733,
         int8=733,
     ),
-    # Sums kept in float32, as PyTorch keeps them: with float16 sums these cards are twice as fast in the half formats.
-    # In float8 they are too, and which of the two a product gets is the library's to choose: no peak is named.
+    # With float32 accumulation, as PyTorch uses: with float16 accumulation these cards are twice as fast in the half
+    # formats. The same holds for float8, but there the library chooses the accumulation, so no peak is given.
     "NVIDIA GeForce RTX 4090": _peaks(_ADA, float32=82.6, tf32=82.6, bfloat16=165.2, float16=165.2, int8=660.6),
     "NVIDIA GeForce RTX 5090": _peaks(
         _RTX_BLACKWELL, float32=104.8, tf32=104.8, bfloat16=209.5, float16=209.5, int8=838
     ),
 }
-"""By the exact name that torch and NVML report. Chips of like names differ: an L40S is not an L4, and a laptop's, a "D"
-variant or a slice of a chip (MIG) is not the whole one. A chip that is not here has no MFU, only the measured share."""
+"""By the exact name that torch and NVML report. Chips with similar names differ: an L40S is not an L4, and a laptop or
+"D" variant or a slice of a chip (MIG) is not the full chip. A chip not listed has no MFU, only the measured share."""
 
 
 def published_peaks(device_name: str) -> Peaks | None:
-    """The peaks of the chip of exactly this name, None where none are on file."""
+    """The peaks of the chip of exactly this name, None if they are not on file."""
     return PUBLISHED.get(device_name)
 
 
 def why_no_peaks(device_name: str) -> str:
-    """Why there are none, in words."""
+    """Why the chip has no peaks, in words."""
     whole = ": it is a MIG slice, and the peaks are those of whole chips" if "MIG" in device_name else ""
     return f"no published peak on file for {device_name}{whole}"

@@ -1,7 +1,7 @@
 """Memory, GPU (NVML) and CPU (psutil) of a running arm, sampled from outside its process.
 
-Samples are taken while the arm runs its sustained window, or where it has none before and after its turns: never while
-steps are timed that count. What a machine does not offer is unknown, with the reason: never 0.
+Samples are taken while the arm runs its sustained window or, if it has none, before and after its turns: never during
+timed steps that count. What a machine does not offer is unknown, with the reason: never 0.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from harness.telemetry import cgroups
 from harness.telemetry.gpus import Gpus
 
 LEAST_ENERGY_S = 2.0
-"""A GPU's energy counter moves some ten times a second: over a shorter window its two ends could be a tenth off."""
+"""A GPU's energy counter moves about ten times a second: over a shorter window its two ends could be a tenth off."""
 
 
 BETWEEN_S = 0.25
-"""Time in turns behind one sample between them: CPU time is counted in hundredths of a second."""
+"""The time in turns that one sample between turns covers: CPU time is counted in hundredths of a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _CpuTimes:
-    """Seconds since some start: wall, all cores' busy and stolen time, and the arm's own."""
+    """Seconds since some start: wall time, busy and stolen time of all cores, and the arm's own CPU time."""
 
     wall: float
     busy: float
@@ -37,7 +37,7 @@ class _CpuTimes:
 
 @dataclass(slots=True, kw_only=True)
 class Samples:
-    """What a window showed, one entry a sample, and by the name of each figure that is missing the first reason."""
+    """What a window showed, one entry per sample; `unknown` has the first reason for each missing figure, by name."""
 
     values: dict[str, list[float]] = field(default_factory=dict)
     throttle_reasons: set[str] = field(default_factory=set)
@@ -45,22 +45,22 @@ class Samples:
     unknown: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, value: float | str) -> None:
-        """One reading, or why there is none. A figure that lacks one does not stand for the window, whose mean it
-        would be: a GPU may have been lost in the middle of it."""
+        """Add one reading, or why there is none. A figure that lacks a reading is dropped, because its mean would not
+        stand for the window: a GPU may have been lost in the middle of it."""
         if isinstance(value, str):
             self.unknown.setdefault(f"sample_{name}", value)
         else:
             self.values.setdefault(name, []).append(value)
 
     def add_throttle(self, found: set[str] | str) -> None:
-        """What holds the GPUs back at this sample. What was seen stays true whatever cannot be seen later."""
+        """Add what holds the GPUs back at this sample. What was seen remains, even if later samples fail."""
         if isinstance(found, str):
             self.unknown.setdefault("throttle_reasons", found)
         else:
             self.throttle_reasons |= found
 
     def add_energy(self, before: list[float] | str, after: list[float] | str) -> None:
-        """Each GPU's energy counter at both ends of the window, in joules."""
+        """Add each GPU's energy counter at both ends of the window, in joules."""
         spent = _spent_j(before, after)
         if isinstance(spent, str):
             self.unknown["sustained_energy_j"] = spent
@@ -82,7 +82,7 @@ class Samples:
 
 
 def _spent_j(before: list[float] | str, after: list[float] | str) -> float | str:
-    """What all GPUs together took between two readings of their counters, in joules, or why that is unknown."""
+    """The energy that all GPUs together used between two readings, in joules, or why that is unknown."""
     if isinstance(before, str):
         return before
     if isinstance(after, str):
@@ -91,7 +91,7 @@ def _spent_j(before: list[float] | str, after: list[float] | str) -> float | str
     if min(spent_j) < 0:
         return "the energy counter ran backwards"
     if min(spent_j) == 0:
-        # It is updated some ten times a second, and no chip takes nothing.
+        # The counter is updated about ten times a second, and no chip uses no energy.
         return "the window was too short for the energy counter to move"
     return sum(spent_j)
 
@@ -100,7 +100,7 @@ class Sampler:
     """Samples one arm's window: call `start`, `sample` on every tick, and `stop`."""
 
     def __init__(self, pid: int, gpus: Gpus, ranks: int, energy_from_s: float = LEAST_ENERGY_S) -> None:
-        """`energy_from_s` is the shortest window whose energy is told."""
+        """`energy_from_s` is the shortest window whose energy is reported."""
         self._pid, self._energy_from_s = pid, energy_from_s
         self._gpus = gpus.first(ranks)
         self._cores, self._allowed_cores = os.cpu_count() or 1, cgroups.cores()
@@ -130,7 +130,7 @@ class Sampler:
         self._last = now
 
     def stop(self) -> Samples:
-        """The samples of the window; at least one, over the whole window if it was shorter than a tick."""
+        """The samples of the window: at least one, over the whole window if it was shorter than a tick."""
         if not self._samples.values:
             self.sample()
         if self._gpus.reason is None:
@@ -170,7 +170,7 @@ class BetweenTurns:
 
 
 class _Family:
-    """An arm's processes. The list is taken once: walking the process table costs a millisecond at every sample."""
+    """An arm's processes. The list is made once: walking the process table at every sample would cost a millisecond."""
 
     def __init__(self, pid: int) -> None:
         arm = psutil.Process(pid)

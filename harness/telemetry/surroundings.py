@@ -1,4 +1,4 @@
-"""What can be told of a machine without torch, which takes seconds to import: processor, memory, drivers, versions."""
+"""What can be found out without torch, which takes seconds to import: processor, memory, drivers, versions."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from harness.telemetry.gpus import Gpus, installed
 PACKAGES = ("torch", "transformers", "tokenizers", "torchao", "torch-pruning", "numpy", "nvidia-ml-py")
 
 QUIET_PCT = 10.0
-"""How much of the CPU other programs may use on a machine that counts as quiet."""
+"""How much of the CPU other programs may use for the machine to count as quiet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was looked at. `verdict` is yes or no; `detail` is what was seen, or why not."""
+    """One thing that was checked. `verdict` is yes or no; `detail` is what was seen, or why not."""
 
     what: str
     verdict: str
@@ -36,7 +36,7 @@ class Finding:
 
 
 def look() -> list[Finding]:
-    """The processor, the memory, the GPUs by their driver, the programs beside us, and the packages."""
+    """The processor, the memory, the GPUs according to their driver, other programs, and the packages."""
     cores, seen = cgroups.cores(), os.cpu_count() or 1
     memory, left = cgroups.memory_bytes(), cgroups.available_memory_bytes()
     driver, no_driver = Gpus("cuda", ()).driver()
@@ -55,13 +55,13 @@ def look() -> list[Finding]:
 
 
 def quiet() -> Finding:
-    """Whether other programs leave the machine alone, as far as a second shows it."""
+    """Whether other programs leave the machine alone, as far as one second shows."""
     busy_pct = psutil.cpu_percent(interval=1.0)
     return Finding.of("quiet machine", busy_pct < QUIET_PCT, f"other processes use {busy_pct:.0f} % of the CPU now")
 
 
 def software() -> Message:
-    """Task: the versions of Python and of the packages that the arms run on."""
+    """Task: the versions of Python and of the packages that the arms use."""
     versions = {name: _version(name) for name in PACKAGES}
     packages = {"trainpace": __version__} | {name: version for name, version in versions.items() if version}
     return {"python": platform.python_version(), "packages": packages}
@@ -75,7 +75,7 @@ def _version(package: str) -> str | None:
 
 
 def cpu_name() -> str:
-    """The processor's own name for itself."""
+    """The processor's model name."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
@@ -83,7 +83,7 @@ def cpu_name() -> str:
 
 
 def git_state(folder: Path | None = None) -> tuple[str | None, bool | None]:
-    """Commit of a folder, of this process's if None, and whether tracked files differ from it; None outside git."""
+    """Commit of a folder (None: this process's), and whether tracked files differ from it; both None outside git."""
     command = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     try:
         shown = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False, cwd=folder)
