@@ -1,4 +1,4 @@
-"""A slow-down of a known size, put into every step of an arm: with it a gate is asked what it can see."""
+"""A slow-down of known size added to every step of an arm, to test what a gate can detect."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 
 class Brake(Protocol):
-    """`hold` at the end of each step's work, then `learn` from the times that the block's steps took.
+    """Call `hold` at the end of each step's work, then `learn` with the times of the block's steps.
 
-    `held_share` is by what share the steps were really made longer; the first block may have been left alone.
+    `held_share` is the share by which the steps really became longer; the first block may have been left alone.
     """
 
     def hold(self, begun_ns: int) -> None: ...
@@ -22,14 +22,14 @@ class Brake(Protocol):
 
 
 class HostBrake:
-    """Keeps one core busy for the share of the time that the step has taken so far."""
+    """Keeps one core busy after each step, for a share of the time that the step took."""
 
     def __init__(self, share: float) -> None:
         self._share = share
         self._worked_ns = self._held_ns = 0
 
     def hold(self, begun_ns: int) -> None:
-        """`begun_ns` is `perf_counter_ns` at the step's beginning."""
+        """`begun_ns` is `perf_counter_ns` at the start of the step."""
         done_ns = time.perf_counter_ns()
         worked_ns = done_ns - begun_ns
         end_ns = done_ns + round(self._share * worked_ns)
@@ -39,7 +39,7 @@ class HostBrake:
         self._held_ns += now_ns - done_ns
 
     def learn(self, step_times_s: Sequence[float]) -> None:
-        """Nothing to learn: the host has seen the step's own time."""
+        """Nothing to learn: the host has measured the step itself."""
 
     @property
     def held_share(self) -> float:
@@ -47,9 +47,9 @@ class HostBrake:
 
 
 class DeviceBrake:
-    """Queues a kernel behind each step that waits on the device, for the share of what the last block's steps took.
+    """Queues a kernel after each step that waits on the device, for a share of the mean step of the last block.
 
-    The host runs ahead of the device, so that it cannot know how long the step at hand takes.
+    The host runs ahead of the device, so it cannot know how long the current step takes.
     """
 
     PROBE_CYCLES = 20_000_000
@@ -63,19 +63,19 @@ class DeviceBrake:
         self._cycles_per_s = self._measure()
 
     def _measure(self) -> float:
-        """Cycles of the waiting kernel in a second, from the second of two waits: the first may load the kernel."""
+        """Cycles per second of the waiting kernel, from the second of two waits: the first may load the kernel."""
         for _ in range(2):
             wait = _timed_sleep(self.PROBE_CYCLES)
             wait[1].synchronize()
         return self.PROBE_CYCLES / _seconds(*wait)
 
     def hold(self, begun_ns: int) -> None:
-        """Nothing is held in the first blocks, as long as no warm step is known."""
+        """Nothing is held in the first blocks, until a warm step is known."""
         if self._step_s is not None:
             self._waits.append(_timed_sleep(round(self._share * self._step_s * self._cycles_per_s)))
 
     def learn(self, step_times_s: Sequence[float]) -> None:
-        """The waits are over: the clock that took these times has synchronised."""
+        """By now the waits are over: the clock that measured these times has synchronised."""
         held_s = sum(_seconds(*wait) for wait in self._waits)
         self._waits.clear()
         worked_s = sum(step_times_s) - held_s

@@ -27,7 +27,7 @@ class Clock(Protocol):
 
 
 class HostClock:
-    """perf_counter_ns around work that is done when the call returns, as it is on a CPU."""
+    """perf_counter_ns around work that is done when the call returns, as on a CPU."""
 
     def start(self) -> None:
         self._marks_ns = [time.perf_counter_ns()]
@@ -42,7 +42,7 @@ class HostClock:
 
 
 class DeviceClock:
-    """One timing event a step on an accelerator's stream; the host synchronises only at the ends of the block."""
+    """One timing event per step on the accelerator's stream; the host synchronises only at both ends of the block."""
 
     def start(self) -> None:
         torch.accelerator.synchronize()

@@ -23,17 +23,17 @@ from harness.evidence.load import Counted, Load, load
 
 
 class Batches:
-    """This rank's share of every global batch, endless, on the device, in an order that the seed alone decides."""
+    """This rank's share of every global batch, endless, on the device, in an order that only the seed determines."""
 
     def __init__(self, setup: TrainingSetup, seed: int, *, each_sample_seeded: bool = False, begin: int = 0) -> None:
-        """`each_sample_seeded`: what a sample draws depends on its index alone, whoever asks for it and in what order.
-        That takes too long for a life that is timed. The first batch is number `begin`."""
+        """`each_sample_seeded`: random draws for a sample depend only on its index, whoever asks for it and in what
+        order. That is too slow for a life that is timed. The first batch is number `begin`."""
         make = _of_a_stream if setup.workload.is_stream else _of_a_map
         loader, sizes = make(setup, seed, each_sample_seeded, begin)
         self._loads: deque[Load] = deque()
         self._copied = Copied()
-        # A generator that knew this object would make a cycle of references, which is not freed in order: workers of
-        # the loader would be waited for, five seconds each, as they do not hear that they are to end.
+        # A generator that referred to this object would make a reference cycle, which is not freed in order: each of
+        # the loader's workers would be waited for five seconds, because it does not hear that it should end.
         self._fed = iter(setup.feed(_on_device(loader, sizes, setup, self._loads, self._copied)))
 
     def __iter__(self) -> Iterator[Batch]:
@@ -43,7 +43,7 @@ class Batches:
         return self.next_timed()[0]
 
     def next_timed(self) -> tuple[Batch, Taking]:
-        """The next batch, what it holds, and what it took this thread to have it."""
+        """The next batch, what it holds, and how long this thread took to get it."""
         asked_ns, copied_s = time.perf_counter_ns(), self._copied.s
         batch = next(self._fed)
         took_s, copy_s = (time.perf_counter_ns() - asked_ns) * 1e-9, self._copied.s - copied_s
@@ -51,9 +51,9 @@ class Batches:
 
 
 class Copied(threading.local):
-    """Seconds that copies to the device have taken so far, in the thread that asks.
+    """Seconds that copies to the device have taken so far, in the calling thread.
 
-    A feed may draw batches in a thread of its own: what it copies there keeps no one waiting but itself.
+    A feed may draw batches in a thread of its own: copies there hold up only that thread.
     """
 
     s: float = 0.0
@@ -61,10 +61,10 @@ class Copied(threading.local):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taking:
-    """How the training thread came by a batch: how long it waited for data, and how long it copied to the device.
+    """How the training thread got a batch: how long it waited for data, and how long it copied to the device.
 
-    Copied from pageable memory, a batch is copied once the device is through with the step before: the time of the copy
-    is then mostly that of the step, and says nothing about the data.
+    A copy from pageable memory only runs once the device has finished the step before: its time is then mostly that of
+    the step, and says nothing about the data.
     """
 
     load: Load
@@ -91,7 +91,7 @@ def _of_a_map(
 def _of_a_stream(
     setup: TrainingSetup, seed: int, each_sample_seeded: bool, begin: int
 ) -> tuple[Iterable[Batch], Iterator[int]]:
-    """Batches of an IterableDataset, begun again when it ends, and how many samples each has."""
+    """Batches of an IterableDataset, restarted when it ends, and how many samples each has."""
     together = each_sample_seeded and _collates_together(setup)
     loader: DataLoader[Any] = DataLoader(
         _Shares(setup, seed if each_sample_seeded else None, together),
@@ -102,8 +102,8 @@ def _of_a_stream(
 
 
 def _collates_together(setup: TrainingSetup) -> bool:
-    """Whether ranks have to make whole batches for their shares to be those of one process: what is drawn while a batch
-    is made, and how far it is padded, depends on all its samples."""
+    """Whether each rank has to make whole batches to get the share that one process would get: random draws and padding
+    while a batch is made depend on all its samples."""
     return setup.replicas > 1 and setup.order is None and setup.workload.collate is not default_collate
 
 
@@ -113,13 +113,13 @@ def _options(setup: TrainingSetup, seed: int, each_sample_seeded: bool, together
         options["collate_fn"] = SeededCollate(options["collate_fn"], seed)
     if together:
         options["collate_fn"] = _Share(options["collate_fn"], setup.replica, setup.replicas)
-    # The loader draws a seed for workers; a generator of its own keeps the arm's random state as it was.
+    # The loader draws a seed for its workers; with its own generator it leaves the arm's random state alone.
     return options | {"generator": torch.Generator().manual_seed(seed)}
 
 
 @dataclass(frozen=True, slots=True)
 class _Share:
-    """Makes a whole batch and gives one replica's part of it."""
+    """Makes a whole batch and returns one replica's part of it."""
 
     collate: Callable[[list[Any]], Batch]
     replica: int
@@ -130,8 +130,8 @@ class _Share:
 
 
 class _Shares(IterableDataset[list[Any]]):
-    """This rank's samples of each global batch of a stream, as lists, or all of them if they are made `together`.
-    `seed`: each sample is drawn from a seed of its own and comes with its index, as those of SeededSamples."""
+    """This rank's samples of each global batch of a stream, as lists, or all of them if batches are made `together`.
+    With a `seed`, each sample is drawn from its own seed and comes with its index, as in SeededSamples."""
 
     def __init__(self, setup: TrainingSetup, seed: int | None, together: bool) -> None:
         self._samples: Any = setup.workload.data()
@@ -156,9 +156,9 @@ class _Shares(IterableDataset[list[Any]]):
 def _on_device(
     loader: Iterable[Batch], sizes: Iterator[int], setup: TrainingSetup, loads: deque[Load], copied: Copied
 ) -> Iterator[Batch]:
-    """The batches, of so many samples, on the device; what each holds is put to `loads`, and what the copy took is
-    added to `copied`."""
-    # Only from pinned memory can a copy go on while the host does.
+    """The batches, with `sizes` samples each, on the device. What each holds is appended to `loads`, and the time of
+    its copy is added to `copied`."""
+    # Only copies from pinned memory run while the host goes on.
     pinned = bool(setup.loader.get("pin_memory"))
     for batch in loader:
         loads.append(load(batch, next(sizes), setup.workload.tokens_per_sample))
@@ -175,8 +175,8 @@ def _copied(batch: Batch, device: torch.device, pinned: bool) -> Batch:
 
 
 def shuffled(setup: TrainingSetup, samples: int, seed: int, together: bool = False) -> Order:
-    """The baseline's order of this rank's samples, or of all if they are made `together`: as the workload's loader has
-    it, or else shuffled."""
+    """The baseline's order of this rank's samples, or of all if batches are made `together`: that of the workload's
+    loader, or else shuffled."""
     replica, replicas = (0, 1) if together else (setup.replica, setup.replicas)
     if setup.workload.order is not None:
         return _dealt(setup.workload.order(setup.workload.batch, seed), replica, replicas)
@@ -184,7 +184,7 @@ def shuffled(setup: TrainingSetup, samples: int, seed: int, together: bool = Fal
 
 
 def _dealt(batches: Iterable[list[int]], replica: int, replicas: int) -> Order:
-    """One replica's equal share of each batch. Raises ValueError if one does not divide."""
+    """One replica's equal share of each batch. Raises ValueError if a batch is not divisible."""
     for indices in batches:
         if len(indices) % replicas:
             raise ValueError(f"a batch of {len(indices)} samples does not divide over {replicas} ranks")

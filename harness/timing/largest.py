@@ -1,4 +1,4 @@
-"""The largest batch that fits, found by trying."""
+"""The largest batch that fits, found by trial."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from harness.telemetry import cgroups
 from harness.timing.trainer import Trainer
 
 LONGEST_STEP_S = 1.0
-"""A batch whose step would take longer is not tried: on a CPU memory lasts far beyond what anyone would wait for."""
+"""A batch whose step would take longer is not tried: on a CPU memory lasts far longer than anyone's patience."""
 
 HOST_SHARE = 0.5
-"""Of the host's free memory an arm on a CPU may take this share: others are parked beside it, and no error warns."""
+"""The share of the host's free memory that an arm on a CPU may take: others are parked there, and no error warns."""
 
 SURE, UNSURE = 1.1, 1.1
-"""What is foretold to leave so much on a GPU should fit, for its allocator holds more than is in use; and what is
-foretold to take so much more than there is does not."""
+"""Safety factors on predicted bytes. On a GPU a batch should fit if SURE times its prediction does, because the
+allocator holds more than is in use; a batch whose prediction exceeds UNSURE times the free memory does not fit."""
 
 NOTHING: Mapping[int, int] = MappingProxyType({})
 
@@ -32,9 +32,9 @@ def largest_batch(
 ) -> int:
     """The batch, doubled as often as memory, the longest step and the number of samples allow.
 
-    `build` makes the setup anew for each size that is tried, so that nothing of a trial is left in what trains. Where
-    it is `foretold` what batches take, in bytes, the second trial is of the largest that should fit, and one that
-    should not is spared.
+    `build` makes a new setup for each size that is tried, so that no trial leaves traces in what trains. With
+    `foretold`, the predicted bytes by batch size, the second trial is of the largest batch that should fit, and batches
+    that should not are not tried.
     """
     taken = _try(build(batch), seed)
     _release()
@@ -51,7 +51,7 @@ def largest_batch(
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether memory is what was lacking: CUDA's libraries and the system each say it in words of their own."""
+    """Whether the error means lack of memory: CUDA's libraries and the system each have their own words for it."""
     told = any(
         mark in str(error).lower() for mark in ("out of memory", "alloc_failed", "can't allocate memory", "bad_alloc")
     )
@@ -60,7 +60,7 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Taken:
-    """What one step of a batch took, by how much the process grew over it, and how many samples there are."""
+    """What one batch showed: the time of a step, the growth of the process, and how many samples there are."""
 
     device: torch.device
     samples: int
@@ -81,7 +81,7 @@ def _try(setup: TrainingSetup, seed: int) -> _Taken:
 
 
 def _try_to_fit(build: Callable[[int], TrainingSetup], batch: int, seed: int) -> _Taken | None:
-    """None if memory is lacking."""
+    """Try a batch; None if memory ran out."""
     try:
         return _try(build(batch), seed)
     except Exception as error:
@@ -93,7 +93,7 @@ def _try_to_fit(build: Callable[[int], TrainingSetup], batch: int, seed: int) ->
 
 
 def _should_fit(taken: _Taken, batch: int, foretold: Mapping[int, int], room_bytes: float) -> int:
-    """The largest batch that should fit and be short enough, 0 if there is none."""
+    """The largest batch that should fit and have a short enough step, 0 if there is none."""
     likely = [
         size
         for size, peak_bytes in foretold.items()
@@ -103,7 +103,7 @@ def _should_fit(taken: _Taken, batch: int, foretold: Mapping[int, int], room_byt
 
 
 def _room_bytes(device: torch.device) -> float:
-    """What tensors may take."""
+    """Bytes that tensors may take."""
     if device.type == "cpu":
         return HOST_SHARE * cgroups.available_memory_bytes()
     free_bytes, _ = torch.cuda.mem_get_info(device)
@@ -111,13 +111,13 @@ def _room_bytes(device: torch.device) -> float:
 
 
 def _may_double(taken: _Taken, batch: int) -> bool:
-    """Whether a batch of twice the size may be tried. A GPU says itself when its memory is full."""
+    """Whether a batch twice as large may be tried. A GPU reports by itself when its memory is full."""
     is_short = 2 * batch <= taken.samples and 2 * taken.step_s <= LONGEST_STEP_S
     return is_short and (taken.device.type != "cpu" or 2 * taken.grown_bytes < _room_bytes(taken.device))
 
 
 def _release() -> None:
-    """Give back what a trial has taken, and on a GPU forget its peak."""
+    """Free what a trial has taken, and on a GPU reset its peak."""
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()

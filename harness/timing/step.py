@@ -27,7 +27,7 @@ def train_step(setup: TrainingSetup, optimizer: Optimizer, batch: Batch) -> Tens
 
 
 def accumulate(setup: TrainingSetup, batch: Batch) -> Tensor:
-    """Forward and backward of each micro-batch; ranks exchange gradients with the last."""
+    """Forward and backward of each micro-batch; ranks exchange gradients with the last one."""
     micro_batches = split(batch, setup.accumulate)
     weights = _weights(setup, micro_batches)
     losses: list[Tensor] = []
@@ -41,7 +41,7 @@ def accumulate(setup: TrainingSetup, batch: Batch) -> Tensor:
 
 
 def _weights(setup: TrainingSetup, micro_batches: Sequence[Batch]) -> Sequence[float | Tensor]:
-    """By what the mean loss of each micro-batch counts for that of the update: by how much is trained in it."""
+    """The weight of each micro-batch's mean loss in that of the update: its share of the targets."""
     equal = 1 / len(micro_batches)
     if setup.targets is None or _is_whole(setup):
         return [equal] * len(micro_batches)
@@ -54,8 +54,8 @@ def _is_whole(setup: TrainingSetup) -> bool:
 
 
 def _mean_over_ranks(setup: TrainingSetup, counted: Tensor) -> Tensor:
-    """Ranks average their gradients, each of which stands for an equal share: so does what they count for on the mean.
-    Ranks that hold parts of one model count the same share."""
+    """The mean of a count over the ranks: gradients are averaged over ranks, so counts are too. Ranks that hold parts
+    of one model count the same share."""
     if setup.replicas > 1:
         torch.distributed.all_reduce(counted)
         counted = counted / setup.world_size
@@ -63,16 +63,16 @@ def _mean_over_ranks(setup: TrainingSetup, counted: Tensor) -> Tensor:
 
 
 def _backward(setup: TrainingSetup, batch: Batch, weight: float | Tensor, counts: list[Tensor]) -> Tensor:
-    """Forward and backward of a part of a batch. Returns what its loss counts for, detached.
+    """Forward and backward of a part of a batch. Returns its weighted loss, detached.
 
-    Where the loss tells what it is the mean over, and the batch has other parts, it counts by that, which is put to
-    `counts`: in the unit of the first part, as what all parts count together is not known yet.
+    If the loss reports the count that it is the mean over, and the batch has other parts, that count becomes its weight
+    and is added to `counts`. Its unit is the count of the first part, because the total is not known yet.
     """
     with setup.autocast():
         loss = setup.loss(setup.model, batch)
         count = None if setup.counted is None or _is_whole(setup) else setup.counted.count
         if count is not None:
-            # The unit has to be the same on all ranks.
+            # The unit must be the same on all ranks.
             unit = counts[0] if counts else _mean_over_ranks(setup, count.clone())
             counts += [count] if counts else [unit, count]
             weight = weight * count / unit
@@ -83,10 +83,10 @@ def _backward(setup: TrainingSetup, batch: Batch, weight: float | Tensor, counts
 
 
 def _over_what_was_counted(setup: TrainingSetup, loss: Tensor, counts: Sequence[Tensor]) -> Tensor:
-    """The loss, and in their place the gradients, from the unit of the first part to what all parts count together."""
+    """Rescale the loss, and the gradients in place, from the unit of the first part to the total count of all parts."""
     unit, *own = counts
     if setup.accumulate == 1:
-        return loss  # The unit is the mean over the ranks already.
+        return loss  # The unit is already the mean over the ranks.
     factor = setup.accumulate * unit / _mean_over_ranks(setup, torch.stack(own).sum())
     for parameter in setup.model.parameters():
         if parameter.grad is not None:

@@ -1,4 +1,4 @@
-"""Times a step in the process at hand: for tests, which have their step there and cannot be forked."""
+"""Times a step in the current process: for tests, whose step exists only there and cannot be forked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.timing.trainer import Trainer
 from harness.timing.turns import is_steady
 
 WARMUP_S = 5.0
-"""The longest warm-up, and the most steps of it."""
+"""The longest warm-up, in seconds and (WARMUP_STEPS) in steps."""
 WARMUP_STEPS = 200
 
 LEAST_STEPS = 5
@@ -23,7 +23,7 @@ LEAST_STEPS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """Seconds of each timed step, of the first step, and of those of the warm-up; whether that ended steady."""
+    """Seconds of each timed step, of the first step, and of the warm-up steps; whether the warm-up ended steady."""
 
     step_times_s: tuple[float, ...]
     first_step_s: float
@@ -33,9 +33,9 @@ class Timing:
 
 
 def time_steps(what: Callable[[], object] | Workload, *, device: str, seconds: float) -> Timing:
-    """Warm up until the steps are no longer faster or slower than those before, then time steps for so many seconds.
+    """Warm up until the step times no longer change, then time steps for so many seconds.
 
-    Raises ValueError for what is neither a function nor a Workload, and for a device that is not there.
+    Raises ValueError if `what` is neither a function nor a Workload, and if the device is not there.
     """
     if seconds <= 0:
         raise ValueError(f"seconds {seconds} is not positive: give a time above 0")
@@ -64,7 +64,7 @@ def time_steps(what: Callable[[], object] | Workload, *, device: str, seconds: f
 
 
 def _taker(what: Callable[[], object] | Workload, device: torch.device) -> Callable[[int], list[float]]:
-    """From a number of steps to their times in seconds."""
+    """A function from a number of steps to their times in seconds."""
     if isinstance(what, Workload):
         torch.manual_seed(0)
         trainer = Trainer(baseline(what, device), seed=0)

@@ -1,4 +1,4 @@
-"""One built setup that takes steps: what an arm times, and what it replays."""
+"""One built setup that takes steps: an arm times it, and replays it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from harness.timing.step import infer_step, train_step
 
 
 class Trainer:
-    """One built setup: its optimizer (none where the model is only run), its endless batches and its clock."""
+    """One built setup: its optimizer (None for inference), its endless batches and its clock."""
 
     def __init__(
         self, setup: TrainingSetup, seed: int, slowdown: float = 0.0, *, each_sample_seeded: bool = False
     ) -> None:
-        """`slowdown` makes every step longer by that share of itself: see harness.timing.brake. `each_sample_seeded` is
+        """`slowdown` lengthens every step by that share of itself: see harness.timing.brake. `each_sample_seeded` is
         for a replay: see Batches."""
         self.setup = setup
         self.optimizer: Optimizer | None = None
@@ -37,12 +37,12 @@ class Trainer:
         self.brake = brake_for(slowdown, setup.device) if slowdown else None
 
     def begin_at(self, steps_done: int) -> None:
-        """Go on as if so many steps were taken: with the batches that come after theirs."""
+        """Continue as if so many steps had been taken: with the batches after theirs."""
         self.steps_done = steps_done
         self._batches = Batches(self.setup, self._seed, each_sample_seeded=self._each_sample_seeded, begin=steps_done)
 
     def set_rate(self, factor: float) -> None:
-        """Take the next steps at so many times the learning rates that the optimizer was made with."""
+        """Set the learning rates for the next steps to this multiple of those that the optimizer was made with."""
         assert self.optimizer is not None
         self._rates = self._rates or [float(group["lr"]) for group in self.optimizer.param_groups]
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
@@ -52,8 +52,8 @@ class Trainer:
                 group["lr"] = factor * rate
 
     def steps(self, count: int, rates: Sequence[float] = ()) -> Message:
-        """Take `count` contiguous steps, each at so many times the learning rate as `rates` say, if they say anything.
-        Lists have one entry a step; waiting for data and copying are part of it."""
+        """Take `count` contiguous steps. `rates`, if given, has a factor on the learning rate for each. Lists have one
+        entry per step; step times include waiting for data and copying."""
         losses: list[Tensor] = []
         taken: list[Taking] = []
         self._clock.start()

@@ -13,15 +13,15 @@ STEADY_WITHIN = 0.05
 STEADY_WINDOW = 3
 
 COLD_SHARE = 0.005
-"""Steps at the beginning of a turn are left out until those that remain are together longer than later ones by no more
-than this share."""
+"""Steps at the start of a turn are left out until the mean excess of the remaining steps over warm ones is no more than
+this share."""
 
 LONG_STEP_S = 0.5
-"""From this length on a step fills its caches in less than such a share of itself: it is counted, and a turn is one."""
+"""A longer step spends less than COLD_SHARE of its time filling caches: it is counted, and a turn is one step."""
 
 
 def is_steady(times_s: Sequence[float]) -> bool:
-    """Whether the last steps are no faster or slower than those just before them."""
+    """Whether the last steps are neither faster nor slower than those just before them."""
     if len(times_s) < 2 * STEADY_WINDOW:
         return False
     last = statistics.median(times_s[-STEADY_WINDOW:])
@@ -35,7 +35,7 @@ def turn_steps(protocol: Protocol, step_s: float) -> int:
 
 
 def round_count(protocol: Protocol, step_s: float) -> int:
-    """How many turns fit an arm's share of time: fewer for a slow arm, never under the least."""
+    """How many turns fit into an arm's share of time: fewer for a slow arm, but never below the minimum."""
     fitting = round(protocol.rounds_s / (step_s * turn_steps(protocol, step_s)))
     return max(protocol.rounds_min, min(protocol.rounds, fitting))
 
@@ -46,10 +46,10 @@ def spread(count: int, total: int) -> set[int]:
 
 
 def cold_steps(turns: Sequence[Sequence[float]]) -> int:
-    """How many steps at the beginning of a turn are longer because the arm's caches are cold; at most half of a turn.
+    """How many steps at the start of a turn are longer because the arm's caches are cold; at most half of a turn.
 
-    By its place in the turn, a step's excess is the median over turns of its ratio to the median of the turn's second
-    half. Places are left out from the first on until the mean excess of those that are left of a turn is small.
+    The excess of each position in the turn is the median over turns of the step's ratio to the median of the turn's
+    second half. Positions are left out from the first on until the mean excess of the rest of the turn is small.
     """
     size = min((len(times_s) for times_s in turns), default=0)
     if size < 2:
