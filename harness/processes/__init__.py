@@ -1,4 +1,4 @@
-"""How arms live: the fork server that starts them, the channel they are commanded by, and what runs inside of them.
+"""How arms live: the fork server that starts them, the channel that commands them, and what runs inside them.
 
-May import bench, telemetry, evidence and timing. A task that a fork server runs may lie in any room: it is named.
+May import bench, telemetry, evidence and timing. A fork server's task may lie in any package: it is given by name.
 """

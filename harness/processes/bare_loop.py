@@ -1,8 +1,8 @@
-"""A bare training loop, to hold trainpace's figures against: what a user would write, alone in a process of its own.
+"""A bare training loop to compare trainpace's figures with: what a user would write, alone in its own process.
 
-The model, the samples and the loss are the workload's own; the loader, the optimizer and the loop are torch's, and
-nothing of trainpace's measuring is in it. For each line N on stdin it takes N contiguous steps, and answers with the
-mean step of all N between synchronised ends and the part of it that went into waiting for data, in seconds.
+The model, the samples and the loss are the workload's; the loader, the optimizer and the loop are plain torch, without
+any of trainpace's measuring. For each line N on stdin it takes N contiguous steps, and answers with two times in
+seconds: the mean of all N steps between synchronised ends, and how much of it was waiting for data.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from typing import Any
 TECHNIQUES = ("", "adamw_fused", "checkpoint_activations", "pure_bf16")
 WARM_STEPS = 10
 COUNTED_STEPS = 5
-"""Of a window at least: of two, which is what a short window of a slow model came to, the loop was 3 % slower."""
+"""The minimum of a window: with two steps, as in a short window of a slow model, the loop was 3 % slower."""
 
 COLD_STEPS = 2
 COLD_S = 0.03
-"""After others have run, so many steps and so many seconds of a loop find caches cold: with 16 others on two cores, the
-first four steps of 7 ms, and the first of 50 ms."""
+"""After others have run, at least this many steps and seconds of a loop find caches cold: with 16 others on two cores,
+the first four steps of 7 ms, or the first of 50 ms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """So many contiguous steps: the mean step, and what of it was waiting for data, in seconds."""
+    """A number of contiguous steps: the mean step, and how much of it was waiting for data, in seconds."""
 
     step_s: float
     data_wait_s: float
@@ -56,7 +56,8 @@ class BareLoop:
         self._step_s = self.steps(WARM_STEPS).step_s
 
     def window(self, seconds: float) -> Window:
-        """Contiguous steps for about so long, without those just before, which find caches cold if others have run."""
+        """Contiguous steps for about so many seconds, after some uncounted ones that find caches cold if others have
+        run."""
         self.steps(max(COLD_STEPS, math.ceil(COLD_S / self._step_s)))
         return self.steps(max(COUNTED_STEPS, math.ceil(seconds / self._step_s)))
 
@@ -129,7 +130,7 @@ def main() -> None:
         for _ in range(count):
             asked = time.perf_counter()
             batch = next(batches)
-            # The copy that follows waits for what a GPU still has to do: that is no wait for data.
+            # The copy that follows waits for the GPU's pending work: that is not waiting for data.
             waited_s += time.perf_counter() - asked
             batch = {name: tensor.to(options.device) for name, tensor in batch.items()}
             with half if options.dtype == "bfloat16" else contextlib.nullcontext():

@@ -1,4 +1,4 @@
-"""JSON lines over a stream socket: how a run talks with its arms, here and on other hosts. Both ends block; nobody
+"""JSON lines over a stream socket: how a run talks to its arms, here and on other hosts. Both ends block; neither
 polls."""
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ class Closed(Exception):
 
 
 class Garbled(Closed):
-    """The other end has said something else than JSON: nothing that follows can be understood."""
+    """The other end sent something that is not JSON: nothing after it can be understood."""
 
 
 class Channel:
-    """One end of a stream socket that carries one JSON object a line; of at most so many bytes, if that is said."""
+    """One end of a stream socket that carries one JSON object per line, of at most `line_bytes` bytes unless None."""
 
     def __init__(self, connection: socket.socket, line_bytes: int | None = None) -> None:
         self._socket = connection
@@ -45,15 +45,15 @@ class Channel:
         tick_s: float | None = None,
         on_tick: Callable[[], object] | None = None,
     ) -> Message:
-        """The next message. With `on_tick` it is called every `tick_s` seconds of waiting.
+        """The next message. If `on_tick` is given, it is called after every `tick_s` seconds of waiting.
 
-        Raises Closed if the other end is gone, Garbled if it sends what is no message, and TimeoutError after
+        Raises Closed if the other end is gone, Garbled if what it sends is not a message, and TimeoutError after
         `timeout_s`.
         """
         return next(message for _, message in arriving([self], timeout_s, tick_s=tick_s, on_tick=on_tick))
 
     def next_line(self) -> Message | None:
-        """The next message, if it is here already."""
+        """The next message, if it has already arrived."""
         end = self._buffer.find(b"\n")
         if self.line_bytes is not None and max(end, len(self._buffer) if end < 0 else 0) > self.line_bytes:
             raise Garbled
@@ -69,7 +69,7 @@ class Channel:
         return message
 
     def fill(self) -> None:
-        """Take in what has arrived, at least something. Raises Closed if the other end is gone."""
+        """Block until data arrives, and buffer it. Raises Closed if the other end is gone."""
         try:
             data = self._socket.recv(1 << 16)
         except OSError as error:
@@ -89,8 +89,8 @@ def arriving(
     tick_s: float | None = None,
     on_tick: Callable[[], object] | None = None,
 ) -> Iterator[tuple[int, Message]]:
-    """One message of each, as they come, with the index of its channel. Whoever is gone is noticed at once, whatever
-    the others are at. Raises as `Channel.receive` does."""
+    """One message from each channel, in order of arrival, with the channel's index. A closed channel is noticed at
+    once, whatever the others do. Raises as `Channel.receive` does."""
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     waiting = dict(enumerate(channels))
     while True:

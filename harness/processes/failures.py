@@ -1,4 +1,4 @@
-"""How what runs in another process can fail. Whoever only tells of it, as the command line does, needs no more."""
+"""How work in another process can fail. Code that only reports it, such as the command line, needs no other import."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class ArmFailed(Exception):
-    """An arm could not go on; the status and the reason go into its record."""
+    """An arm could not continue; status and reason go into its record."""
 
     def __init__(self, status: Status, reason: str) -> None:
         super().__init__(reason)

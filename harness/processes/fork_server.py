@@ -1,6 +1,6 @@
 """The owner's side of the fork server: asks for arms, calls them, and learns how they ended.
 
-The fork server itself is a process of its own: harness.processes.serving.
+The fork server itself is a separate process: harness.processes.serving.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ MESSAGE_BYTES = 1 << 16
 
 
 def failure(answers: Sequence[Message]) -> ArmFailed:
-    """What has failed, by the rank that the others were let down by."""
+    """The original failure: that of the rank that let the others down."""
     failed = sorted((answer for answer in answers if "failed" in answer), key=lambda item: is_echo(item["reason"]))
     return ArmFailed(Status(failed[0]["failed"]), failed[0]["reason"])
 
 
 def how_it_ended(ended: Message) -> ArmFailed:
-    """In words, what a fork server knows of a process that is no more."""
+    """In words, how a process ended, from what the fork server knows."""
     if ended.get("out_of_memory"):
         return ArmFailed(Status.OOM, "killed by the kernel: out of memory")
     code = ended["status"]
@@ -47,8 +47,8 @@ def how_it_ended(ended: Message) -> ArmFailed:
 
 
 class Process:
-    """A forked arm, seen from the run that asked for it: one channel a rank. `hosts` names where each rank is, where
-    that is not here alone."""
+    """A forked arm, as seen by the run that asked for it: one channel per rank. `hosts` names the host of each rank,
+    unless all are here."""
 
     hosts: Sequence[str] = ()
 
@@ -67,7 +67,7 @@ class Process:
     ) -> list[Message]:
         """Send one command to every rank and return each rank's answer.
 
-        Raises ArmFailed, and ends the arm, if a rank reports a failure, dies or does not answer in `timeout_s`.
+        Raises ArmFailed, and ends the arm, if a rank reports a failure, dies or does not answer within `timeout_s`.
         """
         answers: dict[int, Message] = {}
         try:
@@ -87,7 +87,7 @@ class Process:
         return [answers[index] for index in range(len(self._channels))]
 
     def _death(self, heard: Sequence[Message] = ()) -> ArmFailed:
-        """Why the arm is gone: a rank's last words, `heard` before or left behind, else how the process ended."""
+        """Why the arm is gone: a rank's last words, `heard` before or still unread, else how the process ended."""
         last = list(heard)
         for channel in self._channels:
             with contextlib.suppress(Closed, TimeoutError):
@@ -97,18 +97,18 @@ class Process:
         return self._ended()
 
     def _failed(self, answers: Sequence[Message]) -> ArmFailed:
-        """End the arm, of which a rank has said how it failed."""
+        """End the arm after a rank has reported how it failed."""
         self.kill()
         return failure(answers)
 
     def _ended(self) -> ArmFailed:
-        """How an arm ended of which no rank has said anything."""
+        """How an arm ended if no rank reported anything."""
         ended = self._fork_server.reap(self.pid, grace_s=2.0)
         self.close()
         return how_it_ended(ended)
 
     def _silence(self, what: str) -> ArmFailed:
-        """End the arm, which has not answered in time, when its processes have written into the log where they are."""
+        """End an arm that did not answer in time, after its processes have written their stacks to the log."""
         self._fork_server.reap(self.pid, grace_s=0.0, stacks=True)
         self.close()
         return ArmFailed(Status.TIMEOUT, what)
@@ -137,11 +137,12 @@ class ForkServer:
         """Start the fork server and return at once; the first fork waits until everything is imported.
 
         `modules`, names or paths of files, are imported too: they may register techniques of their own. `environment`
-        is added to this process's, and `folder` is where the fork server and its arms work: here, if None.
+        is added to this process's, and `folder` is the working directory of the fork server and its arms (None: the
+        current one).
         """
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        # One thread each: the arms' arithmetic is torch's, and a library's idle pool would survive into every fork.
-        # And torch must ask NVML, not CUDA, whether there is a GPU: a process that has asked CUDA cannot fork arms.
+        # One thread each: arms compute with torch, and a library's idle thread pool would survive into every fork. And
+        # torch must ask NVML, not CUDA, whether there is a GPU: a process that has asked CUDA cannot fork arms.
         own_environment = {
             "OPENBLAS_NUM_THREADS": "1",
             "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
@@ -164,11 +165,11 @@ class ForkServer:
 
     @property
     def pid(self) -> int:
-        """Of the fork server's own process."""
+        """The pid of the fork server's own process."""
         return self._process.pid
 
     def wait_ready(self) -> None:
-        """Block until everything is imported. Raises ForkServerFailed if it could not be."""
+        """Block until everything is imported. Raises ForkServerFailed if an import failed."""
         if self._ready:
             return
         answer = self._receive()
@@ -178,11 +179,11 @@ class ForkServer:
 
     @property
     def hosts(self) -> list[str]:
-        """By name, where arms are forked, if that is not here alone."""
+        """The names of the hosts where arms are forked, unless that is only here."""
         return []
 
     def readings(self, names: Collection[str]) -> Mapping[str, Reading]:
-        """What the counters of other hosts are now, by the names under which arms are forked on them."""
+        """The current counters of other hosts, by the names under which arms are forked there."""
         return {}
 
     def ranks_each(self, device: str) -> int:
@@ -190,7 +191,7 @@ class ForkServer:
         return 0
 
     def fork(self, request: Message, ranks: int = 1) -> Process:
-        """Fork an arm of `ranks` processes. The request is that of `harness.processes.worker`, and where it has them
+        """Fork an arm of `ranks` processes. The request is that of `harness.processes.worker`, and optionally has
         `environment` (variables) and `log` (a file to append output to)."""
         self.wait_ready()
         asked_s = time.perf_counter()
@@ -202,7 +203,7 @@ class ForkServer:
     def run(self, task: str, arguments: Message, timeout_s: float) -> Any:
         """Call the function `task` (as `module:function`) with keyword arguments in a forked process.
 
-        Returns what it returns, as JSON carries it. Raises ValueError where it did, ArmFailed for any other failure.
+        Returns its result, passed as JSON. Raises ValueError if it did, ArmFailed for any other failure.
         """
         self.wait_ready()
         pid, (channel,) = self._fork({"task": task, "arguments": arguments}, 1)
@@ -222,8 +223,8 @@ class ForkServer:
         return answer["answer"]
 
     def reap(self, pid: int, grace_s: float, *, stacks: bool = False) -> Message:
-        """Wait until the arm has ended, at most `grace_s` on its own, then by force. Ended arms answer status 0. With
-        `stacks` its processes write into the log where their threads are, before they are ended."""
+        """Wait up to `grace_s` for the arm to end on its own, then end it by force. Arms that ended before answer
+        status 0. With `stacks`, its processes write the stacks of their threads to the log before they are ended."""
         return self._ask({"reap": pid, "grace_s": grace_s, "stacks": stacks}, [])
 
     def _fork(self, request: Message, ranks: int) -> tuple[int, list[Channel]]:
@@ -232,7 +233,7 @@ class ForkServer:
         return pid, [Channel(ours) for ours, _ in pairs]
 
     def fork_with(self, request: Message, connections: Sequence[socket.socket]) -> int:
-        """Fork an arm that has these connections, one a rank, for its own; they are closed here. Returns its pid."""
+        """Fork an arm that gets these connections, one per rank; they are closed here. Returns its pid."""
         self.wait_ready()
         answer = self._ask({"fork": request}, [connection.fileno() for connection in connections])
         for connection in connections:
@@ -241,7 +242,7 @@ class ForkServer:
         return pid
 
     def _ask(self, message: Message, descriptors: list[int]) -> Message:
-        # Arms that are certified beside each other end in threads.
+        # Arms that are certified at the same time are ended from threads.
         with self._asking:
             socket.send_fds(self._control, [json.dumps(message).encode()], descriptors)
             return self._receive()
@@ -254,7 +255,7 @@ class ForkServer:
         return message
 
     def _why(self) -> str:
-        """The last line of what a dead fork server wrote, which of a Python process is the error that ended it."""
+        """The last line that a dead fork server wrote: for a Python process, the error that ended it."""
         self._last_words.seek(0)
         lines = self._last_words.read().decode(errors="replace").strip().splitlines()
         return f": {lines[-1]}" if lines else ""
@@ -263,7 +264,7 @@ class ForkServer:
         """End the fork server and all arms."""
         self._control.close()
         if not self._ready:
-            # It is still importing, has no arms, and would notice the closed socket only afterwards.
+            # While it is still importing it has no arms, and would notice the closed socket only afterwards.
             self._process.kill()
         self._process.wait()
         self._last_words.close()

@@ -1,4 +1,4 @@
-"""Imports before a fork: they find no GPU, for CUDA that has been asked once does not survive a fork."""
+"""Imports before a fork, with GPUs hidden: CUDA does not survive a fork once it has been asked for devices."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import sys
 from collections.abc import Iterator
 
 REMEMBER_GPUS = ("torch.utils._triton", "transformers.utils.import_utils")
-"""Modules whose functions keep an answer that depends on whether there is a GPU."""
+"""Modules with functions that cache an answer that depends on whether there is a GPU."""
 
 
 @contextlib.contextmanager
 def without_gpus() -> Iterator[None]:
-    """Whatever is imported meanwhile finds no GPU to ask, and what it concludes from that is forgotten afterwards.
+    """Imports in this context find no GPU, and what they conclude from that is forgotten afterwards.
 
-    transformers imports kernels of torchao that look at the GPU as they are imported, which starts CUDA. Where a MIG
-    slice is chosen torch cannot count GPUs by NVML and asks CUDA, which spoils every later fork without a trace.
+    transformers imports kernels of torchao that look for a GPU at import, which starts CUDA. If a MIG slice is chosen,
+    torch cannot count GPUs with NVML and asks CUDA, which silently spoils every later fork.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -34,7 +34,7 @@ def without_gpus() -> Iterator[None]:
 
 
 def check_forkable(culprit: str) -> None:
-    """Raises RuntimeError if CUDA was initialised, or asked for its devices, which a fork does not survive either."""
+    """Raises RuntimeError if CUDA was initialised or asked for its devices: neither survives a fork."""
     import torch
 
     if torch.cuda.is_initialized() or _is_spoilt():
@@ -45,7 +45,7 @@ def check_forkable(culprit: str) -> None:
 
 
 def _is_spoilt() -> bool:
-    """Whether torch would refuse CUDA to a forked process: only such a process can tell."""
+    """Whether torch would refuse CUDA in a forked process: only such a process can tell."""
     import torch
 
     pid = os.fork()

@@ -1,4 +1,4 @@
-"""Training in a process that may take only so much memory."""
+"""Training in a process with limited memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from harness.timing.trainer import Trainer
 UPDATES = 2
 
 M_MMAP_THRESHOLD = -3
-"""Of mallopt: from how many bytes on an allocation is a mapping of its own, which goes when it is freed."""
+"""An option of mallopt: from this size on, an allocation is a mapping of its own, which is returned when freed."""
 
 MAPPED_BYTES = 1 << 16
 
@@ -30,16 +30,16 @@ MAPPED_BYTES = 1 << 16
 def runs_within(
     request: Message, techniques: Sequence[str], seed: int, batches: tuple[int, int], limit_bytes: int
 ) -> bool:
-    """Task: whether the second batch trains on the CPU with so many bytes beside what the process takes anyway, as the
-    first, small one has left it.
+    """Task: whether the second batch trains on the CPU with so many bytes beyond what the process still holds after
+    training on the first, small one.
 
-    The kernel refuses what is more than that (RLIMIT_DATA). Raises whatever training raises for another reason.
+    The kernel refuses more than that (RLIMIT_DATA). Raises whatever training raises for another reason.
     """
-    # Else what has been freed stays in the allocator's pools, and what fits depends on how they are cut up.
+    # Otherwise freed memory stays in the allocator's pools, and fragmentation decides what fits.
     ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES)
     small, asked = batches
     workload = requested_workload(request)
-    # What libraries keep for themselves is there after this.
+    # After this, libraries have allocated what they keep for themselves.
     _train(dataclasses.replace(workload, batch=small), techniques, seed)
     gc.collect()
     most_bytes = status_bytes("VmData") + limit_bytes

@@ -1,4 +1,5 @@
-"""A training between two lives: all of its state, to go on from; what it writes; and the folder that it leaves."""
+"""A training between two lives: its whole state, to continue from; samples of its text; and the model folder it
+exports."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from harness.timing.trainer import Trainer
 
 
 def save(trainer: Trainer, file: Path) -> None:
-    """Keep the training as it stands: it appears whole or not at all, and outlives a loss of power."""
+    """Save the training as it stands. The file appears completely or not at all, and survives a power failure."""
     assert trainer.optimizer is not None
     scaler = trainer.setup.scaler
     state = {
@@ -37,11 +38,12 @@ def save(trainer: Trainer, file: Path) -> None:
 
 
 def restore(trainer: Trainer, file: Path) -> None:
-    """Bring a training that was built alike to where the other stood: its next update is the other's."""
+    """Bring a training that was built the same way to the saved state: its next update is the one that was due
+    there."""
     assert trainer.optimizer is not None
     state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     plain(trainer.setup.model).load_state_dict(state["model"])
-    trainer.set_rate(1.0)  # What is kept are the rates of that moment, and these are the optimizer's own.
+    trainer.set_rate(1.0)  # Remembers the optimizer's own rates: the saved ones are those of that moment.
     trainer.optimizer.load_state_dict(state["optimizer"])
     if trainer.setup.scaler:
         trainer.setup.scaler.load_state_dict(state["scaler"])
@@ -50,9 +52,9 @@ def restore(trainer: Trainer, file: Path) -> None:
 
 
 def export(trainer: Trainer, folder: Path) -> None:
-    """Leave the model as a folder that `from_pretrained` of transformers loads, with its tokenizer where it reads text.
+    """Save the model as a folder that transformers' `from_pretrained` loads, with its tokenizer if it reads text.
 
-    Raises Unsupported where the trained weights are not those of the plain model.
+    Raises Unsupported if the trained weights are not those of the plain model.
     """
     workload, model = trainer.setup.workload, exported(trainer)
     model.config.use_cache = True
@@ -62,8 +64,8 @@ def export(trainer: Trainer, folder: Path) -> None:
 
 
 def exported(trainer: Trainer) -> Any:
-    """The workload's plain model with the weights that were trained; nothing is drawn for it. Raises Unsupported where
-    these are others."""
+    """The workload's plain model with the trained weights; leaves the generators as they were. Raises Unsupported if
+    the weights do not fit it."""
     before = _generators()
     model: Any = trainer.setup.workload.model()
     _set_generators(before)
@@ -78,8 +80,8 @@ def exported(trainer: Trainer) -> Any:
 
 @torch.inference_mode()
 def written(trainer: Trainer, count: int, length: int, prompt: str) -> list[str]:
-    """So many texts of so many tokens that the model writes after the prompt, or what there is room for of it, drawn
-    from what it finds likely."""
+    """`count` texts of up to `length` tokens that the model writes after the prompt, cut to the model's length, sampled
+    from its likeliest tokens."""
     workload, model = trainer.setup.workload, exported(trainer).to(trainer.setup.device)
     assert workload.text is not None
     tokenizer = tokenizer_of(workload.text.corpus, workload.text.vocabulary)
@@ -93,12 +95,12 @@ def written(trainer: Trainer, count: int, length: int, prompt: str) -> list[str]
 
 
 def plain(model: nn.Module) -> Any:
-    """The model that torch.compile has wrapped."""
+    """The model inside torch.compile's wrapper."""
     return getattr(model, "_orig_mod", model)
 
 
 def _generators() -> dict[str, Any]:
-    """Where all of the process's generators are, in what torch.load reads without running code."""
+    """The state of all of the process's generators, in a form that torch.load reads without running code."""
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),

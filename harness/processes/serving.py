@@ -1,7 +1,7 @@
 """The fork server's own process: it has imported everything, and forks arms in milliseconds.
 
-It runs no tensor operation and touches no GPU, because neither survives a fork. When the run that owns it dies, however
-it dies, the control socket closes and this process ends everything below it.
+It runs no tensor operation and touches no GPU, because neither survives a fork. However the run that owns it dies, the
+control socket closes then, and this process ends all its descendants.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ PRELOAD = (
     "harness.preparation.probing",
 )
 STACKS_SIGNAL, STACKS_S = signal.SIGUSR1, 2.0
-"""What asks a process where it is, and the time that it has for its answer."""
+"""The signal that makes a process write its stacks, and the seconds that it has to do so."""
 
-# Not torchao.prototype.quantized_training: its import chooses by whether there is a GPU, which arms alone may see.
+# Without torchao.prototype.quantized_training: its import depends on whether there is a GPU, which only arms may see.
 OPTIONAL_PRELOAD = ("torchao.quantization.qat", "torch_pruning")
 
 
 class _Children:
-    """The fork server's side: what it has forked, and how it is ended."""
+    """The fork server's side: what it has forked, and how to end that."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
@@ -74,8 +74,8 @@ class _Children:
         return {"pid": pid}
 
     def reap(self, pid: int, grace_s: float, stacks: bool = False) -> Message:
-        """How a child ended, at most after `grace_s`, when it is made to. With `stacks` each of its processes is first
-        asked to write where its threads are into the log."""
+        """How a child ended; after `grace_s` it is killed. With `stacks`, each of its processes is first asked to write
+        the stacks of its threads to the log."""
         if pid not in self._alive:
             return {"status": 0}
         process = psutil.Process(pid)
@@ -95,15 +95,15 @@ class _Children:
         return {"status": status, "out_of_memory": pid in self._out_of_memory}
 
     def _look_for_kills(self) -> None:
-        """If the kernel has killed for memory since the last look, the arms that have ended since, all of them, are
-        those that it took; what else it may have taken, a part of an arm, ends the arm too."""
+        """If the kernel has killed for lack of memory since the last look, all arms that have ended since count as its
+        victims. If it killed only a part of an arm, the whole arm ends too."""
         before, self._oom_kills = self._oom_kills, cgroups.oom_kills()
         ended = {pid for pid in self._alive if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE}
         if self._oom_kills > before:
             self._out_of_memory |= ended
 
     def _end_strays(self) -> None:
-        """Kill what a dead arm left behind: as subreaper this process has become its parent."""
+        """Kill what a dead arm left behind: as subreaper, this process has become its parent."""
         for child in psutil.Process().children():
             if child.pid not in self._alive:
                 with contextlib.suppress(psutil.NoSuchProcess):
@@ -134,12 +134,12 @@ def _child_main(request: Message, connections: list[socket.socket]) -> None:
     try:
         os.setsid()
         worker.die_with_parent()
-        # If memory runs out the kernel should take the arm, not the run that records it.
+        # If memory runs out, the kernel should kill the arm, not the run that records it.
         Path("/proc/self/oom_score_adj").write_text("1000")
         os.environ.update(request.get("environment", {}))
         if "log" in request:
             _write_output_to(request["log"])
-        # Written by the signal's handler itself: whatever the interpreter is at.
+        # The signal's C handler writes the stacks itself, whatever the interpreter is doing.
         faulthandler.register(STACKS_SIGNAL, file=2)
         worker.main(request, connections)
         code = 0
@@ -153,7 +153,7 @@ def _child_main(request: Message, connections: list[socket.socket]) -> None:
 
 
 def _write_output_to(path: str) -> None:
-    """Append this process's output, and that of all it starts, to a file."""
+    """Append the output of this process and its descendants to a file."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
@@ -161,8 +161,8 @@ def _write_output_to(path: str) -> None:
 
 
 def _preload(modules: Sequence[str]) -> None:
-    """Import what arms need. Raises RuntimeError if that started a GPU, of which no forked arm could make use."""
-    # Nothing that is imported becomes garbage: looking for it takes a fifth of the time.
+    """Import what arms need. Raises RuntimeError if that started a GPU, which no forked arm could then use."""
+    # Imports create no garbage, and looking for it takes a fifth of the time.
     gc.disable()
     with without_gpus():
         for name in PRELOAD:
@@ -171,7 +171,7 @@ def _preload(modules: Sequence[str]) -> None:
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
     check_forkable("what trainpace imports")
-    # What plugins conclude at their import has to hold for the arms: they may look for a GPU, but not start it.
+    # What plugins conclude at import must hold for the arms: they may look for a GPU, but not start it.
     for name in modules:
         plugins.load_file(name) if name.endswith(".py") else importlib.import_module(name)
     from bench.registry import techniques
@@ -180,7 +180,7 @@ def _preload(modules: Sequence[str]) -> None:
     techniques()
     families()
     check_forkable(f"a plugin ({', '.join(modules)})" if modules else "an installed plugin")
-    # What is imported stays: without this, every garbage collection in an arm would copy all of its pages.
+    # Imported objects stay: without this, every garbage collection in an arm would copy all of their pages.
     gc.freeze()
     gc.enable()
 
@@ -190,7 +190,7 @@ def main(descriptor: int, modules: Sequence[str]) -> None:
     control = socket.socket(fileno=descriptor)
     set_child_subreaper, set_parent_death_signal = 36, 1  # PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG in linux/prctl.h
     ctypes.CDLL(None).prctl(set_child_subreaper, 1)
-    # While it imports it has no arms, and would see only afterwards that the owner was killed.
+    # While it imports it has no arms, and would notice only afterwards that the owner was killed.
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
     # The owner's Ctrl-C is the owner's to handle; it ends the fork server by closing the socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -216,7 +216,7 @@ def main(descriptor: int, modules: Sequence[str]) -> None:
                 answer = children.reap(message["reap"], message["grace_s"], message.get("stacks", False))
             control.send(json.dumps(answer).encode())
     except OSError:
-        # The owner is gone in the middle of an answer.
+        # The owner died in the middle of an answer.
         return
     finally:
         children.end_all()
@@ -224,5 +224,5 @@ def main(descriptor: int, modules: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     main(int(sys.argv[1]), sys.argv[2:])
-    # No interpreter teardown: with so much imported it takes a quarter of a second, in which the owner waits.
+    # No interpreter teardown: with so much imported it takes a quarter of a second, during which the owner waits.
     os._exit(0)

@@ -1,6 +1,6 @@
 """The process under test: build, take steps on command, certify.
 
-It decides nothing: each block of steps is commanded. Between commands it blocks on its channel and uses no CPU.
+It decides nothing: every block of steps is commanded. Between commands it blocks on its channel and uses no CPU.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ COMMANDS = (
     *("steps", "evaluate", "peaks", "account", "certify"),
     *("save", "restore", "export", "write"),
 )
-"""What a built arm can be told, by the names of the methods that answer."""
+"""The commands that a built arm accepts, by the names of the methods that answer."""
 
 
 SOCKET_NAMES = ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
-"""The variables that tell gloo, torch's RPC and NCCL which network to use."""
+"""The variables that tell gloo, torch's RPC and NCCL which network interface to use."""
 
 CERTIFIED = ("accuracy", "f1", "scored_samples")
-"""Of a classifier's scores, those that every run tells."""
+"""Those of a classifier's scores that every run reports."""
 
 
 class Worker:
@@ -89,7 +89,7 @@ class Worker:
             return setup
         batch = setup.workload.batch
         del setup
-        # The replay and later repetitions take the batch that was found first.
+        # The replay and later repetitions use the batch that was found first.
         if self._batch is None:
             self._batch = largest_batch(
                 lambda size: self._setup(prepare, size),
@@ -114,7 +114,7 @@ class Worker:
             self._held_out = HeldOut(workload.held_out(), setup)
         for technique in self._techniques:
             setup = technique.apply(setup)
-        # Some see in the model what is prepared, others change it.
+        # Some techniques inspect in the model what is prepared, others change it.
         prepare(setup)
         if self._held_out is not None:
             self._held_out.watch(setup.model)
@@ -148,8 +148,8 @@ class Worker:
         return {"texts": saved.written(self._trainer, count, length, prompt)}
 
     def evaluate(self, scores: bool = False) -> Message:
-        """What has been learnt so far, of an arm that is asked for with a `rate`; with `scores` what its model is good
-        for in place of its loss, where the task has words for that."""
+        """The held-out loss so far, for an arm that was requested with a `rate`; with `scores`, the scores of its model
+        instead, if the task has any."""
         assert self._held_out is not None
         setup = self._trainer.setup
         if not scores:
@@ -160,12 +160,12 @@ class Worker:
             return {"scores": {}}
         try:
             model = saved.exported(self._trainer).to(self._device)
-        except Unsupported:  # It is another model than the workload's, which alone can be asked to write.
+        except Unsupported:  # It is not the workload's plain model, and only that can be asked to write.
             return {"scores": {}}
         return {"scores": continued(model, setup.workload, self._device)}
 
     def peaks(self) -> Message:
-        """Peaks in bytes since the process started: the device allocator's, and the resident set."""
+        """Peaks in bytes since the process started: of the device's allocator, and of the resident set."""
         peaks: Message = {
             "rss_start_bytes": self._rss_start_bytes,
             "rss_peak_bytes": status_bytes("VmHWM"),
@@ -175,21 +175,21 @@ class Worker:
             peaks["allocated_peak_bytes"] = torch.accelerator.max_memory_allocated()
             peaks["reserved_peak_bytes"] = torch.accelerator.max_memory_reserved()
             peaks["device"] = self._device.index
-            # The device's own word: it knows of every process, and of a slice what is the slice's.
+            # From the device itself: it knows of every process, and for a slice reports the slice's memory.
             peaks["device_free_bytes"] = torch.cuda.mem_get_info(self._device)[0]
         peaks["compile_s"] = compile_seconds()
         return peaks
 
     def account(self, **whereabouts: Any) -> Message:
-        """Where the code came from that has run, and by how much a brake has held the steps."""
+        """Where the code that ran came from, and by what share a brake lengthened the steps."""
         brake = self._trainer.brake
         return provenance(**whereabouts) | {"held_share": brake.held_share if brake else 0.0}
 
     def certify(self, replay_steps: int, at_once: int = 1) -> Message:
-        """The work certificate's fields; with `replay_steps` the timed trainer is let go and a replay follows.
+        """The work certificate's fields. With `replay_steps`, the timed trainer is freed and a replay follows.
 
-        `at_once` arms do so beside each other: were each to use every core, their threads would wait for one another.
-        What is compiled is compiled for a number of threads, and would be compiled again for another.
+        `at_once` arms do so at the same time: if each used every core, their threads would wait for one another.
+        Compiled code is compiled for a number of threads, and would be compiled again for another.
         """
         if at_once > 1 and compile_seconds() is None:
             torch.set_num_threads(max(1, torch.get_num_threads() // at_once))
@@ -197,8 +197,8 @@ class Worker:
         return facts | (self._replay(replay_steps) if replay_steps else {})
 
     def _allocated_peak_bytes(self) -> int | None:
-        """The most that tensors take at once: of the arm as it trains, with its dropout. Unknown where its batches have
-        yet to grow, and of what is compiled, which would be compiled once more for it."""
+        """The most that tensors take at once in the arm as it trains, with its dropout. Unknown if its batches have yet
+        to grow, and for compiled arms, which would have to be compiled again for it."""
         if compile_seconds() is not None:
             return None
         samples: list[int] = []
@@ -231,11 +231,11 @@ class Worker:
         trainer = self._replayed()
         observer = Observer(trainer.setup, trainer.optimizer, watch_draws=not self._techniques)
         losses, work = self._before_the_last(trainer, count - 1)
-        # Kineto alone sees kernels, those of a replayed CUDA graph too, and takes most of a second to start: on a CPU,
-        # where there are none, it is not worth it.
+        # Only Kineto sees kernels, including those of a replayed CUDA graph, and it takes most of a second to start:
+        # not worth it on a CPU, which has none.
         kernels = self._device.type == "cuda"
         if kernels:
-            # As torch.profiler has it: graphs that are replayed later do not survive that CUPTI is torn down.
+            # Like torch.profiler: graphs replayed later would not survive the teardown of CUPTI.
             os.environ.setdefault("TEARDOWN_CUPTI", "0")
         with torch.autograd.profiler.profile(use_kineto=kernels, use_device="cuda" if kernels else None) as profile:
             losses += trainer.steps(1)["losses"]
@@ -250,7 +250,7 @@ class Worker:
             **scored,
             **({} if kernels else step_shares(events, work)),
             "first_losses": losses,
-            # Only the baseline is what others are held against, and its repetition says how exactly that can be done.
+            # Others are compared with the baseline only, and its repetition shows how exactly that can be done.
             "repeated_losses": None if self._techniques else self._replayed().steps(count)["losses"],
             "attention_kernels": attention_kernels(events, compiled=compiled),
             "cuda_graph_launches": cuda_graph_launches(events),
@@ -258,8 +258,8 @@ class Worker:
         }
 
     def _before_the_last(self, trainer: Trainer, count: int) -> tuple[list[float], Mapping[Kind, Work] | None]:
-        """The losses of so many updates, and the work of the last of them by kind of operator, where that can be seen:
-        compiled code does not show it, and of ranks each has its own."""
+        """Take the updates. Returns their losses, and the last one's work by kind of operator, if that can be seen:
+        compiled code does not show it, and several ranks would each have their own."""
         if not count or self._device.type != "cpu" or self._world_size > 1 or compile_seconds() is not None:
             return (trainer.steps(count)["losses"] if count else []), None
         losses = trainer.steps(count - 1)["losses"] if count > 1 else []
@@ -269,14 +269,15 @@ class Worker:
 
 
 def requested_workload(request: Message) -> Workload:
-    """The workload of a request, as `harness.preparation.prepared.Entry` has it; what it lacks of that is the usual."""
+    """The workload of a request, as `harness.preparation.prepared.Entry` makes it; missing fields get their
+    defaults."""
     spec, corpus = WorkloadSpec.from_json(request["workload"]), Corpus(**request["corpus"])
     workload = with_held_out(spec, corpus) if request.get("holds_out") else resolve(spec, corpus)
     return replace(workload, calls_model=request.get("calls_model", True))
 
 
 def status_bytes(field: str) -> int:
-    """What the kernel says of this process: a field of /proc/self/status that is in kB there."""
+    """A kernel figure on this process in bytes: a field of /proc/self/status, which has it in kB."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
@@ -300,7 +301,7 @@ def serve(handler: Callable[[Message], Message], channel: Channel) -> None:
 
 
 def describe(error: BaseException) -> tuple[Status, str]:
-    """The status and the one-line reason that an exception in an arm is recorded with."""
+    """The status and the one-line reason to record for an exception in an arm."""
     reason = root_cause(error)
     if isinstance(error, Unsupported):
         return Status.UNSUPPORTED, one_line(str(error))
@@ -336,25 +337,25 @@ HERE: Message = {
     "interface": "lo",
     "id": "",
 }
-"""Of an arm whose ranks are all on this machine, what one of several hosts is told by the leading one (`span`): how
-many there are, where they find each other, this one's address and the interface that has it."""
+"""What the leading host sends each of several hosts as `span`, for an arm whose ranks are all on this machine: how many
+hosts there are, where they meet, this host's address and the interface that has it."""
 
 JOIN_S = 60
-"""In which the launchers of all hosts of an arm have found each other."""
+"""Seconds for the launchers of all hosts of an arm to find each other."""
 
 
 def run_ranks(request: Message, connections: list[socket.socket]) -> None:
-    """Serve the ranks that an arm has on this host, started and watched by torch.distributed's elastic launcher."""
+    """Serve the arm's ranks on this host, started and watched by torch.distributed's elastic launcher."""
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     span: Message = request.get("span", HERE)
-    # What talks between ranks looks up the host's own name otherwise, which may be another network's or none.
+    # Otherwise the libraries between ranks resolve the host's own name, which may lead to another network or nowhere.
     for name in SOCKET_NAMES[:1] if span is HERE else SOCKET_NAMES:
         os.environ.setdefault(name, span["interface"])
-    # The first rank has the store, not this process: a thread of the store's looks up the name of whoever connects, and
-    # a rank that is forked meanwhile inherits the lock of that, and waits for it for ever.
+    # The first rank has the store, not this process: a thread of the store resolves the name of each client, and a rank
+    # forked meanwhile would inherit a lock that is never released.
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     config = LaunchConfig(
         min_nodes=span["hosts"],
@@ -373,7 +374,7 @@ def run_ranks(request: Message, connections: list[socket.socket]) -> None:
         elastic_launch(config, _elastic_rank)(request, connections)
     except ChildFailedError as failed:
         rank, first = failed.get_first_failure()
-        if first.exitcode < 0:  # It could not say so itself, and its end is why the launcher ended the others.
+        if first.exitcode < 0:  # It could not report its own end, which is why the launcher ended the others.
             reason = f"rank {rank} was {killed_by(-first.exitcode)}"
             Channel(connections[first.local_rank]).send({"failed": Status.CRASHED, "reason": reason})
         raise
@@ -382,7 +383,7 @@ def run_ranks(request: Message, connections: list[socket.socket]) -> None:
 def _elastic_rank(request: Message, connections: list[socket.socket]) -> None:
     rank, world_size, own = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     die_with_parent()
-    # What the launcher's own handler would make of this signal here, an exception, is nobody's reason to fail.
+    # The launcher's own handler would raise an exception for this signal, which would look like a failure here.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for other, connection in enumerate(connections):
         if other != own:
@@ -398,10 +399,10 @@ def _elastic_rank(request: Message, connections: list[socket.socket]) -> None:
 
 
 def _meet(backend: str, rank: int, channel: Channel) -> None:
-    """Find the ranks of other hosts, and say which one this is: the launchers agree on that among themselves."""
+    """Meet the ranks of other hosts, and report this one's number: the launchers agree on it among themselves."""
     try:
         torch.distributed.init_process_group(backend)
-    except Exception as error:  # Whatever it is, the run has to hear of it.
+    except Exception as error:  # Whatever it is, the run must hear of it.
         status, reason = describe(error)
         channel.send({"failed": status, "reason": reason})
         raise
@@ -409,7 +410,7 @@ def _meet(backend: str, rank: int, channel: Channel) -> None:
 
 
 def body(request: Message, connection: socket.socket, rank: int, world_size: int) -> None:
-    """What a rank does: it answers commands, or carries out a task."""
+    """The work of a rank: it answers commands, or carries out a task."""
     if "task" in request:
         answer_task(request["task"], connection, request["arguments"])
     else:
@@ -423,7 +424,7 @@ def die_with_parent() -> None:
 
 
 def main(request: Message, connections: list[socket.socket]) -> None:
-    """The body of a forked arm, or of a forked task."""
+    """The body of a forked arm or task."""
     if len(connections) == 1 and "span" not in request:
         body(request, connections[0], 0, 1)
     else:
@@ -431,14 +432,14 @@ def main(request: Message, connections: list[socket.socket]) -> None:
 
 
 def answer_task(name: str, connection: socket.socket, arguments: Message) -> None:
-    """The body of a forked one-shot task, `module:function`: answer with what it returns, or with how it failed."""
+    """The body of a forked one-shot task, `module:function`: answer with its result, or with how it failed."""
     channel = Channel(connection)
     try:
         module, _, function = name.partition(":")
         channel.send({"answer": getattr(importlib.import_module(module), function)(**arguments)})
     except ValueError as error:
         channel.send({"invalid": str(error)})
-    except Exception as error:  # Whatever it is, the run has to hear of it.
+    except Exception as error:  # Whatever it is, the run must hear of it.
         status, reason = describe(error)
         channel.send({"failed": status, "reason": reason})
         raise
