@@ -1,4 +1,4 @@
-"""The most memory that tensors on a CPU have taken at once, which its allocator does not count."""
+"""The most memory that tensors on a CPU have taken at once, which the CPU allocator does not count."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from torch.autograd.profiler import profile
 
 UPDATES = 2
-"""Updates after which nothing grows any more: the optimizer has its state by then."""
+"""After this many updates memory no longer grows: the optimizer has its state by then."""
 
 
 def allocated_peak_bytes(run: Callable[[], object]) -> int:
-    """The most bytes that were allocated at once while `run` ran, above what there was before, as torch's profiler has
-    seen them: exact, where the resident set is in pages and keeps what was freed."""
+    """The most bytes that were allocated at once while `run` ran, above the level before, according to torch's
+    profiler. It is exact, unlike the resident set, which is in pages and keeps what was freed."""
     with profile(use_kineto=False, profile_memory=True) as profiled:
         run()
     results: Any = profiled.kineto_results

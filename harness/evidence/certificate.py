@@ -1,8 +1,8 @@
 """The work certificate: what an arm really did.
 
-Some facts are read off the timed life of the arm, which they must not slow down: parameters, data types, updates. The
-others come from a replay afterwards: the same arm built anew from the same seed takes the first updates again, without
-dropout and under observation. Two arms that do the same work then show the same losses, however they split it.
+Some facts are read from the timed life of the arm without slowing it down: parameters, data types, updates. The others
+come from a replay afterwards: the same arm is built again from the same seed and takes the first updates again, without
+dropout and under observation. Two arms that do the same work then have the same losses, however they split it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 from harness.evidence.communication import over_ranks
 
 OF_RANKS = ("communication", "averages_gradients", "replica", "gradient_squares", "gradient_sample")
-"""What ranks tell of themselves that is no field of the certificate."""
+"""What ranks report on themselves that is not a field of the certificate."""
 
 
 def merge(ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The certificate's fields from what each rank saw. A parameter of several ranks, whole or in shards, is one.
+    """The certificate's fields from what each rank saw. A parameter on several ranks, whole or in shards, counts once.
 
     All ranks make the same updates. Samples and tokens are those of the first rank of each replica, which sees the
     model's input.
@@ -52,7 +52,7 @@ def merge(ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _over_replicas(ranks: Sequence[dict[str, Any]]) -> dict[str, float | None]:
-    """Samples and tokens of all replicas together; nothing where nothing was replayed."""
+    """Samples and tokens of all replicas together; empty if nothing was replayed."""
     firsts = {facts["replica"]: facts for facts in reversed(ranks) if "replica" in facts}
     names = ("samples_per_update", "tokens_per_update", "padded_tokens_per_update") if firsts else ()
     seen = {name: [facts[name] for facts in firsts.values()] for name in names}
@@ -60,13 +60,13 @@ def _over_replicas(ranks: Sequence[dict[str, Any]]) -> dict[str, float | None]:
 
 
 def _gradients(ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The first gradient of all ranks together, and by how much of themselves the norms are apart that ranks have
-    averaged. Unknown where a rank cannot tell; where none has all parameters, there is no sample of all."""
+    """The first gradient over all ranks, and the spread of its norms on ranks that average gradients, relative to the
+    norm. Unknown if a rank cannot tell; if no rank has all parameters, there is no sample."""
     told = [facts.get("gradient_squares") for facts in ranks]
     known = [squares for squares in told if squares]
     if not known or len(known) < len(told):
         return {"gradient_norm": None, "gradient_sample": None, "gradient_spread": None}
-    # A parameter of several ranks is one; where only one rank makes the updates, that is the first.
+    # A parameter on several ranks counts once; if only one rank makes the updates, it is the first.
     together = {name: square for squares in reversed(known) for name, square in squares.items()}
     averaged = [math.sqrt(sum(facts["gradient_squares"].values())) for facts in ranks if facts["averages_gradients"]]
     return {
@@ -77,6 +77,6 @@ def _gradients(ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _union(ranks: Sequence[list[str] | None]) -> list[str] | None:
-    """What any rank saw; unknown where none saw anything and one could not tell."""
+    """What any rank saw; unknown if none saw anything and one could not tell."""
     seen = sorted(set().union(*(names for names in ranks if names is not None)))
     return None if not seen and None in ranks else seen

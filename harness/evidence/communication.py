@@ -1,4 +1,4 @@
-"""How much of a step the ranks spend exchanging data, and how much of that nothing else hides."""
+"""How much of a step the ranks spend exchanging data, and how much of that is not hidden by computation."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch._C._autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEvent
 
 Intervals = list[tuple[float, float]]
-"""Start and end, in any unit."""
+"""Pairs of start and end, in any unit."""
 
 COLLECTIVES = ("gloo:", "nccl")
-"""How the events of the backends' own threads, and nccl's kernels, are called."""
+"""How the names of events on the backends' own threads, and of nccl's kernels, begin."""
 
 
 def union(intervals: Iterable[tuple[float, float]]) -> Intervals:
-    """The same time without overlaps, in order."""
+    """The same time without overlaps, sorted."""
     merged: Intervals = []
     for start, end in sorted(intervals):
         if merged and start <= merged[-1][1]:
@@ -28,24 +28,24 @@ def union(intervals: Iterable[tuple[float, float]]) -> Intervals:
 
 
 def length(intervals: Intervals) -> float:
-    """Of intervals without overlaps."""
+    """The total length of intervals without overlaps."""
     return sum(end - start for start, end in intervals)
 
 
 def exposed(communication: Intervals, computation: Intervals) -> float:
-    """How long there is communication and no computation: |A or B| - |B|, by union and not by summing up events."""
+    """How long there is communication without computation: |A or B| - |B|, from unions, not from sums over events."""
     return length(union([*communication, *computation])) - length(union(computation))
 
 
 def shares(profiled: Iterable[FunctionEvent]) -> dict[str, float] | None:
-    """Communication and exposed communication as shares of the profiled steps; None where no rank talked to another.
+    """Communication and exposed communication as shares of the profiled steps; None if no ranks communicated.
 
-    On a GPU the events are kernels; on a CPU gloo's own threads say when they are at work, and computation is what
-    ATen's operators cover. A receive that waits for the sender is communication.
+    On a GPU the events are kernels. On a CPU gloo's own threads mark communication, and computation is what ATen's
+    operators cover. A receive that waits for the sender is communication.
     """
     events = [event for event in profiled if event.time_range.end > event.time_range.start]
-    # Ranges that code has named, nccl's own among them, lie on the device's timeline too, over the kernels in them and
-    # the gaps between those: https://github.com/pytorch/pytorch/issues/130730.
+    # Named ranges, including nccl's own, are on the device's timeline too, over their kernels and the gaps between
+    # those: https://github.com/pytorch/pytorch/issues/130730.
     kernels = [event for event in events if event.device_type == DeviceType.CUDA and not event.is_user_annotation]
     chosen = kernels or events
     talk = [event for event in chosen if event.name.lower().startswith(COLLECTIVES)]
@@ -69,8 +69,8 @@ def over_ranks(ranks: Sequence[dict[str, float] | None]) -> dict[str, Any]:
     """The certificate's fields: means over the ranks, each rank's exposed communication, and the rank that the others
     wait for.
 
-    The slowest rank has the least exposed communication, for it arrives last; `slowest_rank_lag` is by how large a
-    share of the step that of the others exceeds its own, on the mean.
+    The slowest rank has the least exposed communication, because it arrives last; `slowest_rank_lag` is by how much the
+    mean exposed share of the others exceeds its own.
     """
     known = [rank for rank in ranks if rank is not None]
     if len(known) < 2 or len(known) < len(ranks):

@@ -7,8 +7,7 @@ from typing import Any
 
 
 def compile_facts() -> dict[str, int | None]:
-    """Graph breaks, recompilations and CUDA graphs that were given up so far in this process; None where nothing was
-    compiled."""
+    """Graph breaks, recompilations and skipped CUDA graphs so far in this process; None if nothing was compiled."""
     metrics = _compilations()
     if not metrics:
         return {"graph_breaks": None, "recompiles": None, "cudagraph_skips": None}
@@ -22,7 +21,7 @@ def compile_facts() -> dict[str, int | None]:
 
 
 def compile_seconds() -> float | None:
-    """Seconds spent in torch.compile so far in this process; None where nothing was compiled."""
+    """Seconds spent in torch.compile so far in this process; None if nothing was compiled."""
     metrics = _compilations()
     return sum(item.entire_frame_compile_time_s or 0.0 for item in metrics) if metrics else None
 

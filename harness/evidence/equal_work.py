@@ -1,4 +1,4 @@
-"""Whether two work certificates show the same work, as far as what a technique declares allows to compare them."""
+"""Whether two work certificates show the same work, as far as the declared changes let them be compared."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from bench.registry import SAME_NUMERICS
 from harness.record import WorkCertificate
 
 NOISE_MARGIN = 3.0
-"""Over what one repetition of the baseline has shown of its own noise."""
+"""Factor on the noise that one repetition of the baseline's losses has shown."""
 
 GRADIENTS_WITHIN = 0.01
-"""How far the first gradient may be from the baseline's, of its norm, where nothing but rounding in float32 differs."""
+"""How far the first gradient may be from the baseline's, relative to its norm, if only float32 rounding differs."""
 
 SAME_GRADIENTS = 1e-4
-"""How far the norms of ranks' gradients may be apart once they were averaged: every rank has the same sums."""
+"""How far apart the norms of the ranks' gradients may be after averaging: every rank has the same sums."""
 
 SHOWN = 3
-"""Losses in a message; the rest is counted."""
+"""How many losses a message shows; the others are only counted."""
 
 
 def unequal_work(
@@ -34,8 +34,9 @@ def unequal_work(
 ) -> list[str]:
     """In words, each difference from the baseline's work that is not among the allowed changes.
 
-    Losses are compared, to a `tolerance` of what they are, as far as the changes leave them comparable: the first
-    depends on the model and the data, the later ones on the update rule too. `draws_alike`: see `losses_unknown`.
+    Losses are compared within `tolerance`, relative to their size, as far as the changes leave them comparable: the
+    first depends on the model and the data, the later ones also on the update rule. `draws_alike`: see
+    `losses_unknown`.
     """
     excused = losses_unknown(arm, reference, allowed, tolerance, draws_alike=draws_alike)
     differences = [text for differs, text in _counts(arm, reference, allowed) if differs]
@@ -107,7 +108,7 @@ def losses_unknown(
 ) -> str | None:
     """Why the arm's losses say nothing about its work; None if they do.
 
-    `draws_alike`: the arm has the reference's techniques, so that a forward pass of either draws the same numbers.
+    `draws_alike`: the arm has the reference's techniques, so a forward pass of either draws the same numbers.
     """
     if _noise(reference) > tolerance:
         return (
@@ -124,20 +125,20 @@ def losses_unknown(
 
 
 def _free_model(allowed: Collection[Change]) -> bool:
-    """Whether not even the first loss is the baseline's."""
+    """Whether even the first loss may differ from the baseline's."""
     others = {Change.DATA_ORDER, Change.BATCH_SIZE, Change.ARCHITECTURE, Change.OBJECTIVE}
     return not others.isdisjoint(allowed)
 
 
 def _free_update(allowed: Collection[Change]) -> bool:
-    """Whether the first update may be another than the baseline's."""
+    """Whether the first update may differ from the baseline's."""
     others = {Change.TRAINED_PARAMETERS, Change.UPDATE_RULE, Change.SCHEDULE}
     return _free_model(allowed) or not others.isdisjoint(allowed)
 
 
 def _other_gradient(arm: WorkCertificate, reference: WorkCertificate) -> list[str]:
-    """In words, how the first gradient is another than the baseline's: in norm, or in direction as far as a sample
-    shows it; nothing where that is not known."""
+    """In words, how the first gradient differs from the baseline's: in norm, or in direction as far as a sample shows
+    it; empty if that is unknown."""
     own, other = arm.gradient_norm, reference.gradient_norm
     if own is not None and other is not None and abs(own - other) > GRADIENTS_WITHIN * other:
         return [f"the first gradient's norm is {own:.4g}, {other:.4g} in the baseline"]
@@ -151,13 +152,13 @@ def _other_gradient(arm: WorkCertificate, reference: WorkCertificate) -> list[st
 
 
 def _noise(reference: WorkCertificate) -> float:
-    """By how much of themselves the baseline's losses differ from one replay to the next."""
+    """By how much the baseline's losses differ between two replays, relative to their size."""
     first, again = reference.first_losses or [], reference.repeated_losses or []
     return max((abs(loss - other) for loss, other in zip(first, again, strict=False)), default=0.0) / _scale(first)
 
 
 def _scale(losses: list[float]) -> float:
-    """What losses are measured by: the largest. One that passes through 0 on its way is no smaller for that."""
+    """The size that losses are relative to: the largest. A loss that passes through 0 does not make it smaller."""
     return max(map(abs, losses), default=0.0) or 1.0
 
 
@@ -180,7 +181,8 @@ def _unlike(
 
 
 def _constant(arm: WorkCertificate, reference: list[float]) -> list[str]:
-    """Whether the arm shows one loss for all batches where the baseline shows several that it could have told apart."""
+    """In words, that the arm has one loss for all batches although the baseline's losses differ enough to be told
+    apart."""
     losses = arm.first_losses or []
     if len(losses) < 2 or len(set(losses)) > 1:
         return []

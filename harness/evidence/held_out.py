@@ -1,4 +1,4 @@
-"""What a model has learnt: its loss on samples that it was not trained on, and whether it was not."""
+"""What a model has learnt: its loss on held-out samples, and whether it was trained on any of them."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from bench.workload import Batch, Samples
 from harness.message import Message
 
 EVALUATED = 8
-"""Batches of held-out samples, the same ones in every arm and at every time."""
+"""How many batches of held-out samples are evaluated, the same ones in every arm and every time."""
 
 KNOWN = 4096
-"""So many held-out samples are known again if a model is trained on them."""
+"""How many held-out samples are recognised if a model is trained on them."""
 
 WINDOW = 32
-"""Elements in a row that tell one stretch of samples from another."""
+"""How many consecutive elements identify a stretch of samples."""
 
 
 class HeldOut:
-    """Evaluates a setup as it trains. `loss` is the plain loss of the workload, whatever a technique trains on."""
+    """Evaluates a setup as it trains. `loss` is the plain loss of the workload, whatever loss a technique trains on."""
 
     def __init__(self, samples: Samples, setup: TrainingSetup) -> None:
         """`setup` is the baseline's, before any technique; there is at least one batch of samples."""
@@ -50,14 +50,14 @@ class HeldOut:
         )
 
     def watch(self, model: nn.Module) -> None:
-        """Look from now on whether what the model is trained on is held out."""
+        """Check from now on whether the model is trained on held-out samples."""
         self._known.watch(model)
 
     def evaluate(self, wrapped: nn.Module, optimizer: Any) -> Message:
-        """`held_out_loss`: the mean loss, without dropout, in the number format of the weights; and `seen_share`: which
-        share of what the model was trained on so far is held out."""
+        """`held_out_loss`: the mean loss, without dropout, in the number format of the weights. `seen_share`: the
+        held-out share of what the model was trained on so far."""
         model: nn.Module = getattr(wrapped, "_orig_mod", wrapped)
-        # What is compiled would be compiled once more for this.
+        # Compiled models would be compiled once more for this.
         with (
             recommended(model, optimizer),
             torch.inference_mode(),
@@ -74,8 +74,8 @@ class HeldOut:
 
 @contextlib.contextmanager
 def recommended(model: nn.Module, optimizer: Any) -> Iterator[None]:
-    """The model as it is to be used: without dropout, and at the weights that the optimizer recommends, where it trains
-    at others."""
+    """The model as it is meant to be used: without dropout, and with the weights that the optimizer recommends, if it
+    trains at others."""
     modes = {module: module.training for module in model.modules()}
     has_modes = hasattr(optimizer, "eval") and hasattr(optimizer, "train")
     model.eval()
@@ -91,7 +91,7 @@ def recommended(model: nn.Module, optimizer: Any) -> Iterator[None]:
 
 
 class _Windows:
-    """Which stretches of samples are held out, and how many of those that reach a model are among them."""
+    """Recognises held-out stretches of samples, and counts those that reach a model."""
 
     def __init__(self, batches: Iterable[Batch]) -> None:
         self._factors = np.random.default_rng(0).integers(1, 2**63, WINDOW, np.uint64) | np.uint64(1)
@@ -113,7 +113,7 @@ class _Windows:
     def _saw(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._is_paused or torch.compiler.is_compiling():
             return
-        # A few rows of each batch do, and cost nothing to speak of.
+        # A few rows of each batch are enough, and cost next to nothing.
         batch = kwargs or (args[0] if args else ())
         for row in _rows(batch)[:2]:
             hashes = self._hashes(row, step=WINDOW)
@@ -123,7 +123,7 @@ class _Windows:
             self._of += len(hashes)
 
     def _hashes(self, row: np.ndarray, step: int) -> np.ndarray:
-        """A number for each window of the row."""
+        """A hash for each window of the row."""
         if len(row) < WINDOW:
             return np.zeros(0, np.uint64)
         windows = np.lib.stride_tricks.sliding_window_view(row, WINDOW)[::step]
@@ -132,7 +132,7 @@ class _Windows:
 
 
 class _Paused:
-    """While what is held out is evaluated."""
+    """Stops the count while held-out samples are evaluated."""
 
     def __init__(self, windows: _Windows) -> None:
         self._windows = windows
@@ -145,7 +145,7 @@ class _Paused:
 
 
 def _rows(batch: Batch) -> list[np.ndarray]:
-    """Each sample's first tensor, as whole numbers: of a language model its tokens."""
+    """Each sample's first tensor as integers: for a language model, its tokens."""
     named = batch if isinstance(batch, dict) else {}
     tensors = [leaf for leaf in tree_leaves((named.get("input_ids"), batch)) if isinstance(leaf, Tensor)]
     first = next((tensor.detach().cpu() for tensor in tensors if tensor.dim() > 1), None)
@@ -153,7 +153,7 @@ def _rows(batch: Batch) -> list[np.ndarray]:
         return []
     labels = named.get("labels")
     if isinstance(labels, Tensor) and labels.shape == first.shape:
-        # What a masked model is shown is not the text, and what it is to tell is.
+        # The input of a masked model is not the text; its labels are.
         first = torch.where(labels.cpu().ne(IGNORED), labels.cpu(), first)
     first = first.flatten(1)
     numbers = first.view(torch.int32) if first.dtype is torch.float32 else first

@@ -14,14 +14,14 @@ ATTENTION = (
     "flash_attention",
     "flex_attention",
     "efficient_attention",
-    # Of a GPU's kernels: PyTorch's FlashAttention, its later versions, the memory-efficient kernel and cuDNN's.
+    # GPU kernels: PyTorch's FlashAttention, its later versions, the memory-efficient kernel and cuDNN's.
     "flash_fwd",
     "flashattn",
     "flashattention",
     "fmha_cutlassf",
     "sdpa_",
 )
-"""How the operators and kernels of fused attention are called, in small letters."""
+"""Parts of the names of operators and kernels for fused attention, in lower case."""
 
 BACKWARD = ("backward", "bwd", "bprop", "dgrad")
 
@@ -29,8 +29,8 @@ BACKWARD = ("backward", "bwd", "bprop", "dgrad")
 def attention_kernels(events: Iterable[FunctionEvent], *, compiled: bool) -> list[str] | None:
     """The fused attention operators of a profiled step, and on a GPU the kernels by their own names.
 
-    Empty where attention was plain matrix products. None where something was compiled and no such kernel was seen: a
-    compiled graph may compute attention under any name.
+    Empty if attention was plain matrix products. None if something was compiled and no such kernel was seen: a compiled
+    graph may compute attention under any name.
     """
     names = {_short(event.name) for event in events}
     found = {name for name in names if any(mark in name.lower() for mark in ATTENTION)}
@@ -42,7 +42,7 @@ def attention_kernels(events: Iterable[FunctionEvent], *, compiled: bool) -> lis
 
 
 def cuda_graph_launches(events: Iterable[FunctionEvent]) -> int | None:
-    """CUDA graphs that a profiled step launched; None where the profiler saw no kernels, and so no launches either."""
+    """CUDA graphs that a profiled step launched; None if the profiler saw no kernels, and so no launches either."""
     seen = list(events)
     if not any(event.device_type == DeviceType.CUDA for event in seen):
         return None
@@ -50,5 +50,5 @@ def cuda_graph_launches(events: Iterable[FunctionEvent]) -> int | None:
 
 
 def _short(name: str) -> str:
-    """A kernel's name without what it returns, its template's arguments and its parameters."""
+    """A kernel's name without return type, template arguments and parameters."""
     return re.split("[<(]", name.removeprefix("void "), maxsplit=1)[0]

@@ -1,4 +1,4 @@
-"""The kinds of operators that a step is told apart by. Standard library only: reports are made without torch."""
+"""The kinds of operators into which a step is divided. Standard library only: reports are made without torch."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """Of operators, by what limits them. What an optimizer calls is its own, and what no operator covers is Python's,
-    autograd's or a wait."""
+    """Kinds of operators, by what limits them. What an optimizer calls is a kind of its own; what no operator covers is
+    time in Python or autograd, or a wait."""
 
     PRODUCTS = "products"
     ATTENTION = "attention"

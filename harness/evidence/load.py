@@ -13,14 +13,14 @@ from bench.workload import Batch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What one batch holds: its samples, and its tokens without padding (None where samples are not text)."""
+    """What one batch holds: its samples, and its tokens without padding (None if samples are not text)."""
 
     samples: int
     tokens: int | None
 
 
 def load(batch: Batch, samples: int, tokens_per_sample: int | None) -> Load:
-    """Counted on the host, before the batch goes to the device: there it would have to be waited for."""
+    """Count on the host, before the batch goes to the device: there the count would have to be waited for."""
     if tokens_per_sample is None:
         return Load(samples=samples, tokens=None)
     mask = batch.get("attention_mask") if isinstance(batch, dict) else None
@@ -29,25 +29,25 @@ def load(batch: Batch, samples: int, tokens_per_sample: int | None) -> Load:
 
 
 def real_tokens(mask: Tensor, samples: int, most: int) -> int:
-    """How many of `most` tokens of so many samples are no padding by an attention mask.
+    """How many of `most` tokens of so many samples are not padding, according to an attention mask.
 
-    A mask has one entry a token, shape (samples, tokens), or one for each query and key, (samples, [heads,] queries,
+    A mask has one entry per token, shape (samples, tokens), or one for each query and key, (samples, [heads,] queries,
     keys); its first dimension may be 1 for all samples. It is boolean, of 0 and 1, or additive: large negative numbers
-    where nothing is to be seen, else 0. In a square mask a token is padding if not even it sees itself.
+    where a token is masked, else 0. In a square mask a token is padding if it does not even see itself.
     """
     is_additive = mask.is_floating_point() and not bool((mask > 0).any())
     seen = mask > -1.0 if is_additive else mask != 0
     if seen.dim() > 2:
         is_square = seen.shape[-1] == seen.shape[-2]
         seen = seen.diagonal(dim1=-2, dim2=-1) if is_square else seen.any(-2)
-        # Heads see alike, or a token is real if it is so for one of them.
+        # Heads usually have the same mask; otherwise a token is real if it is so for one of them.
         seen = seen.flatten(1, -2).any(1) if seen.dim() > 2 else seen
     return min(most, int(seen.sum()) * (samples if len(seen) == 1 else 1))
 
 
 def rows(tensors: Iterable[Tensor], expected: int) -> int:
-    """How many samples tensors hold: the size of their first dimension, unless another dimension of one of the first
-    tensors has as many entries as are expected. A recurrent network may take time first."""
+    """How many samples tensors hold: the size of their first dimension, unless one of their first two dimensions has
+    the expected size. A recurrent network may take time first."""
     found = [tensor for tensor in tensors if tensor.dim()]
     if not found:
         return 0
@@ -57,7 +57,7 @@ def rows(tensors: Iterable[Tensor], expected: int) -> int:
 
 @dataclass(slots=True)
 class Counted:
-    """Index lists for a loader, which keep how long each was, for whoever takes the batches."""
+    """Index lists for a loader; remembers the length of each for whoever takes the batches."""
 
     order: Iterable[list[int]]
     _sizes: deque[int] = field(default_factory=deque)
@@ -68,6 +68,6 @@ class Counted:
             yield indices
 
     def taken(self) -> Iterator[int]:
-        """The lengths, in order, each once its list was asked for."""
+        """The lengths, in order, each available once its list was requested."""
         while True:
             yield self._sizes.popleft()

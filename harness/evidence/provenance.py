@@ -1,4 +1,4 @@
-"""Which code an arm has run: that of the checkout it was sent to, or of somewhere else that hides it."""
+"""Which code an arm has run: that of its own checkout, or code from elsewhere that hides it."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pathlib import Path
 from harness.message import Message
 
 MEASURING = ("bench", "harness", "results", "reports")
-"""Our own packages, which are the same on both sides on purpose."""
+"""Our own packages, which are deliberately the same on both sides."""
 
 SOURCE_FOLDERS = (".", "src", "python")
-"""Where below its top a repository keeps what is imported, so that a side finds it."""
+"""Folders below the top of a repository that may hold importable code, so that a side finds it."""
 
 
 def provenance(checkout: str, links: Sequence[str], elsewhere: str) -> Message:
-    """Of what this process has imported: how many `modules` came from the checkout, and the `strays` that should have
-    and did not, by name with their files.
+    """How many of this process's `modules` came from the checkout, and the `strays` that should have but did not, as
+    names with their files.
 
-    `checkout` is where the side's code lies, `links` are other names of that folder, and `elsewhere` is the folder that
-    the gate was started in, whose code is the other side's or nobody's. An environment may lie in either folder. A
-    module strays if the checkout has a module of its name where a side looks for it, if it comes from `elsewhere`, or
-    if it was installed from there.
+    `checkout` is the folder with the side's code, `links` are other paths to it, and `elsewhere` is the folder that the
+    gate was started in, whose code is the other side's or nobody's. An environment may lie in either folder. A module
+    is a stray if the checkout has a module of its name where a side looks for it, if it comes from `elsewhere`, or if
+    it was installed from there.
     """
     homes = tuple(f"{Path(home)}/" for home in (checkout, *links))
     hidden = set(_importable(Path(checkout))) - {*MEASURING, *sys.stdlib_module_names}
@@ -66,7 +66,7 @@ def _importable(checkout: Path) -> Iterator[str]:
 
 
 def _installed_from(folder: str) -> set[str]:
-    """The top-level names of what was installed from below a folder, by what the installer has noted (PEP 610)."""
+    """The top-level names of what was installed from inside a folder, according to the installer's record (PEP 610)."""
     names: set[str] = set()
     for distribution in importlib.metadata.distributions():
         origin = json.loads(distribution.read_text("direct_url.json") or "{}").get("url", "")

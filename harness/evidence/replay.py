@@ -1,4 +1,4 @@
-"""What a replay of the first updates shows: what reaches the model, and the gradients."""
+"""What a replay of the first updates shows: the model's input, and the gradients."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from harness.evidence.load import real_tokens, rows
 from harness.evidence.witness import Updates, dtypes, sampled
 
 GRADIENT_SAMPLE = 32
-"""Elements of each gradient that are kept."""
+"""How many elements of each gradient are kept."""
 
 
 class Observer:
     """Watches a replay: the samples and tokens that reach the model, and the types of the gradients."""
 
     def __init__(self, setup: TrainingSetup, optimizer: Optimizer | None, *, watch_draws: bool = False) -> None:
-        """`watch_draws`: whether the forward pass draws random numbers, of a model that is not wrapped."""
+        """`watch_draws`: observe whether the forward pass of an unwrapped model draws random numbers."""
         self._parameters = dict(setup.model.named_parameters())
         self._wrappers = {type(module) for module in setup.model.modules()} & {OptimizedModule, DistributedDataParallel}
         self._gradient: dict[str, Any] = {"gradient_squares": None, "gradient_sample": None}
@@ -58,7 +58,7 @@ class Observer:
     def _saw_forward(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._passes += 1
         if args and isinstance(args[0], dict):
-            kwargs = args[0]  # A batch as it is, for a model that computes its own loss.
+            kwargs = args[0]  # The batch itself, for a model that computes its own loss.
         named: Batch = kwargs.get("input_ids")
         tensors = [leaf for leaf in tree_leaves((named, args, kwargs)) if isinstance(leaf, Tensor) and leaf.dim()]
         if not tensors:
@@ -68,7 +68,7 @@ class Observer:
         if self._has_tokens:
             mask, seen = kwargs.get("attention_mask"), tensors[0].numel()
             padded = 0 if mask is None else seen - real_tokens(mask, samples, seen)
-            # An encoder and decoder has tokens on both sides.
+            # An encoder-decoder has tokens on both sides.
             decoded = kwargs["labels"].numel() if self._decodes else 0
             self._tokens += tensors[0].numel() + decoded - padded
             self._padded += padded
@@ -87,7 +87,8 @@ class Observer:
         self._stepped = True
 
     def facts(self, steps: int) -> dict[str, Any]:
-        """The certificate's fields that a replay of `steps` updates shows; of samples and tokens this replica's."""
+        """The certificate's fields that a replay of `steps` updates shows; samples and tokens are those of this
+        replica."""
         return {
             "replica": self._replica,
             "samples_per_update": self._samples / steps,
@@ -106,20 +107,20 @@ class Observer:
 
 
 def _gradient(gradients: Mapping[str, Tensor], scale: Tensor | None) -> dict[str, Any]:
-    """The squared norm of each gradient by the parameter's name, and some evenly spaced elements of each, without the
-    factor that a loss scaler has left in them. Those in shards are put together, which need not give the order that
-    elements had; unknown where one is sparse or of another kind."""
+    """The squared norm of each gradient by the parameter's name, and some evenly spaced elements of each, without a
+    loss scaler's factor. Sharded gradients are gathered, which may change the order of elements. Unknown if a gradient
+    is sparse or of another kind."""
     factor = 1.0 if scale is None else float(scale)
     squares: dict[str, float] = {}
     samples: list[Tensor] = []
     for name, part in gradients.items():
-        # A collective: every rank takes its steps with the others, and has the same parameters in the same order.
+        # This is a collective: all ranks step together, and have the same parameters in the same order.
         gradient = (part.full_tensor() if isinstance(part, DTensor) else part).detach()
         if is_traceable_wrapper_subclass(gradient) or gradient.is_sparse:
             return {"gradient_squares": None, "gradient_sample": None}
         squares[name] = float(gradient.abs().double().square().sum()) / factor**2
-        # Of a complex number the real part does.
+        # For complex numbers the real part is enough.
         samples.append(sampled(gradient, GRADIENT_SAMPLE).real.double() / factor)
-    # None are left where they are used up within the backward pass.
+    # No gradients are left if they are used up within the backward pass.
     is_whole = bool(gradients) and not any(isinstance(part, DTensor) for part in gradients.values())
     return {"gradient_squares": squares, "gradient_sample": torch.cat(samples).tolist() if is_whole else None}

@@ -1,6 +1,5 @@
-"""What a trained model is good for on held-out data: how well a classifier tells pieces apart, and how near what a
-model of two halves writes comes to how the text goes on.
-"""
+"""How good a trained model is on held-out data: how well a classifier predicts labels, and how close the text of an
+encoder-decoder model comes to the real continuation."""
 
 from __future__ import annotations
 
@@ -17,21 +16,21 @@ from bench.workload import Workload
 from harness.message import Message
 
 SCORED = 512
-"""Held-out samples that are scored, the same ones in every arm."""
+"""How many held-out samples are scored, the same ones in every arm."""
 
 CONTINUED = 64
-"""Of those, the ones that are written on: each word takes a pass through the model."""
+"""How many of them are continued: each word takes a pass through the model."""
 
 
 @torch.inference_mode()
 def score(setup: TrainingSetup) -> Message:
-    """Accuracy and macro precision, recall and F1 on held-out samples, or nothing where the workload holds none out.
+    """Accuracy and macro precision, recall and F1 on held-out samples, or nothing if the workload holds none out.
 
     Macro is the mean over the labels that occur (scikit-learn's), so that small sections count as much.
     """
     if setup.workload.held_out is None:
         return {}
-    # The library takes a second to import, which no other arm should wait for.
+    # The library takes a second to import, which only arms that need it should wait for.
     from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
     setup.model.eval()
@@ -54,14 +53,14 @@ def score(setup: TrainingSetup) -> Message:
 
 
 def is_continued(workload: Workload) -> bool:
-    """Whether its model writes the second half of a text from the first."""
+    """Whether the workload's model writes the second half of a text from the first."""
     return workload.text is not None and workload.text.objective is continuation
 
 
 @torch.inference_mode()
 def continued(model: Any, workload: Workload, device: torch.device) -> Message:
-    """BLEU (Papineni et al. 2002) and chrF (Popović 2015), from 0 to 100, of what a plain transformers model writes,
-    each word the likeliest, against how held-out text goes on; nothing where sacrebleu is not installed."""
+    """BLEU (Papineni et al. 2002) and chrF (Popović 2015), from 0 to 100, of the greedy output of a plain transformers
+    model, against the real continuation of held-out text; empty if sacrebleu is not installed."""
     try:
         from sacrebleu.metrics.bleu import BLEU
         from sacrebleu.metrics.chrf import CHRF
@@ -82,7 +81,7 @@ def continued(model: Any, workload: Workload, device: torch.device) -> Message:
 
 
 def _drawn(workload: Workload, most: int, batch: int) -> DataLoader[Any]:
-    """Batches of so many held-out samples, the same ones in every arm."""
+    """Batches of up to `most` held-out samples, the same ones in every arm."""
     assert workload.held_out is not None
     samples = workload.held_out()
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0))[:most].tolist()

@@ -1,4 +1,4 @@
-"""What the time of a step goes into, as one profiled step on a CPU shows it: by part, and by kind of operator."""
+"""Where the time of a step goes, according to one profiled step on a CPU: by part, and by kind of operator."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.evidence.kinds import Kind
 
 
 class Part(StrEnum):
-    """Of a step. What lies between two operators is of the part of the second: it is what leads up to it."""
+    """Parts of a step. Time between two operators belongs to the part of the second, which it leads up to."""
 
     FORWARD = "forward"
     BACKWARD = "backward"
@@ -25,7 +25,7 @@ class Part(StrEnum):
 
 @dataclass(slots=True)
 class Work:
-    """What operators have to do: FLOP, and bytes that are read or written."""
+    """The work of operators: FLOP, and bytes read or written."""
 
     flops: float = 0.0
     bytes: float = 0.0
@@ -40,7 +40,7 @@ OPERATORS = {
     Kind.PRODUCTS: ("mm", "mv", "linear", "matmul", "conv"),
     Kind.COPIES: ("copy", "clone", "contiguous", "cat", "stack"),
 }
-"""By what stands in the name of an ATen operator: the first that does counts."""
+"""Marks in the name of an ATen operator; the first kind with a match counts."""
 
 _COMPILED = ("Torch-Compiled Region", "CompiledFunction", "## Call CompiledFxGraph")
 _LOADING = "enumerate(DataLoader)"
@@ -48,7 +48,7 @@ _OPTIMIZER, _BACKWARD, _ATEN = "Optimizer.", "autograd::engine::evaluate_functio
 
 
 def kind_of(name: str) -> Kind | None:
-    """The kind of an operator by its name in a profile; None for what is none."""
+    """The kind of an operator by its name in a profile; None for other events."""
     if name.startswith(_COMPILED):
         return Kind.COMPILED
     if not name.startswith(_ATEN):
@@ -58,8 +58,8 @@ def kind_of(name: str) -> Kind | None:
 
 
 def step_shares(profiled: Iterable[FunctionEvent], work: Mapping[Kind, Work] | None) -> dict[str, Any]:
-    """The certificate's fields: what each part took of the step, and each kind of operator, with the work that it had
-    to do where that is known. Nothing where the step was not on a CPU, or showed nothing."""
+    """The certificate's fields: each part's share of the step, and each kind of operator's, with its work if known.
+    Empty if the step was not on a CPU, or showed nothing."""
     events = [event for event in profiled if event.device_type == DeviceType.CPU and _s(event) > 0]
     own = _of_the_training_thread(events)
     if not own:
@@ -81,13 +81,13 @@ def step_shares(profiled: Iterable[FunctionEvent], work: Mapping[Kind, Work] | N
 
 
 def _s(event: FunctionEvent) -> float:
-    """In whatever unit profiles have."""
+    """The length of an event, in the profile's unit."""
     return float(event.time_range.end - event.time_range.start)
 
 
 def _of_the_training_thread(events: Sequence[FunctionEvent]) -> list[FunctionEvent]:
-    """Those of the thread that did most: others load data, or send what ranks exchange. What this one loads itself is
-    left out: the timed steps say how long that takes."""
+    """Events of the busiest thread: others load data, or send what ranks exchange. Data loading in this thread is left
+    out: the timed steps show how long that takes."""
     busy: defaultdict[int, float] = defaultdict(float)
     for event in events:
         if event.cpu_parent is None:
@@ -104,7 +104,7 @@ def _parts(top: Sequence[FunctionEvent], every: Sequence[FunctionEvent]) -> defa
         if event.name.startswith(_BACKWARD):
             part = Part.BACKWARD
         elif event.name.startswith(_OPTIMIZER) or event.time_range.start >= last_backward:
-            # After the gradients: what clips them, or takes a loss's scale out of them.
+            # After the gradients: clipping, or unscaling for a scaled loss.
             part = Part.OPTIMIZER
         else:
             part = Part.FORWARD
@@ -132,7 +132,7 @@ def _kinds(events: Iterable[FunctionEvent]) -> defaultdict[Kind, float]:
 
 
 def _is_within(event: FunctionEvent | None, what: str) -> bool:
-    """Whether the event is one of that name, or is called by one."""
+    """Whether the event or one of its callers has a name that begins like this."""
     while event is not None:
         if event.name.startswith(what):
             return True

@@ -1,4 +1,4 @@
-"""What the timed life of an arm shows of its work, read off without slowing it down."""
+"""What the timed life of an arm shows of its work, without slowing it down."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from bench.setup import TrainingSetup
 from harness.evidence.compiling import compile_facts
 
 SAMPLE = 1024
-"""Elements of each parameter tensor whose movement is followed."""
+"""How many elements of each parameter tensor are watched for movement."""
 
 
 class Updates:
-    """Counts the updates that an optimizer has made; those that it skipped are not among them.
+    """Counts the updates that an optimizer has made, without skipped ones.
 
-    GradScaler calls the step of a fused optimizer even where gradients are not finite: its kernel then leaves the
-    weights alone, and only the device knows. So these are counted there, and nothing waits for them before the end.
+    GradScaler calls the step of a fused optimizer even if gradients are not finite: its kernel then leaves the weights
+    unchanged, and only the device knows. So skipped updates are counted there, and nothing waits for them before the
+    end.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -31,19 +32,19 @@ class Updates:
 
     def _count(self, optimizer: Optimizer, *_: object) -> None:
         self._called += 1
-        # Set while a step lasts, to 1 where something was not finite: the parameters of a rank are on one device.
+        # Set during a step, to 1 if something was not finite: the parameters of a rank are on one device.
         found: Tensor | None = getattr(optimizer, "found_inf", None)
         if found is not None:
             self._skipped = found.clone() if self._skipped is None else self._skipped.add_(found)
 
     @property
     def made(self) -> int:
-        """So far; waits for the device where a scaler has left the decision to it."""
+        """Updates so far; waits for the device if a scaler leaves the decision to it."""
         return self._called - (0 if self._skipped is None else int(self._skipped))
 
 
 class Witness:
-    """Counts the updates of one rank and remembers where its parameters started."""
+    """Counts the updates of one rank and remembers the initial values of its parameters."""
 
     def __init__(self, setup: TrainingSetup, optimizer: Optimizer | None) -> None:
         self._setup, self._optimizer = setup, optimizer
@@ -52,7 +53,8 @@ class Witness:
         self._updates = Updates(optimizer) if optimizer is not None else None
 
     def facts(self, steps: int) -> dict[str, Any]:
-        """What the timed life shows, after `steps` steps; `parameters` by name, for `merge` to add the ranks up."""
+        """What the timed life shows after `steps` steps; `parameters` are by name, so that `merge` can combine the
+        ranks."""
         state = dict(self._optimizer.state) if self._optimizer else {}
         updates = self._updates.made if self._updates else 0
         return {
@@ -65,14 +67,14 @@ class Witness:
         }
 
     def _moved(self, name: str, parameter: Tensor) -> list[float]:
-        """Elements, whether they are trained, and of the sample how many there are and their squared movement."""
+        """The number of elements, whether they are trained, the size of the sample, and its squared movement."""
         start = self._start[name]
         movement = (sampled(parameter).double() - start.double()).square().sum()
         return [parameter.numel(), parameter.requires_grad, start.numel(), float(movement)]
 
 
 def sampled(tensor: Tensor, most: int = SAMPLE) -> Tensor:
-    """At most so many evenly spaced elements, copied; of a tensor subclass, of the first tensor that it stores."""
+    """At most `most` evenly spaced elements, copied; for a tensor subclass, from the first tensor that it stores."""
     flat = _stored(tensor)[0].detach().reshape(-1)
     return flat[:: max(1, flat.numel() // most)][:most].clone()
 
@@ -83,11 +85,11 @@ def dtypes(tensors: Iterable[Tensor]) -> list[str]:
 
 
 def _stored(tensor: Tensor) -> list[Tensor]:
-    """The plain tensors that a tensor subclass is made of: its own type is only what it passes for."""
+    """The plain tensors inside a tensor subclass: its own type is only nominal."""
     data = tensor.data
     if not is_traceable_wrapper_subclass(data):
         return [data]
     names, _ = data.__tensor_flatten__()
     parts = [getattr(data, name) for name in names]
-    # A DTensor has its mesh among them.
+    # A DTensor also has its mesh among them.
     return [stored for part in parts if isinstance(part, Tensor) for stored in _stored(part)]

@@ -1,4 +1,4 @@
-"""What the operators of a step have to do: FLOP and bytes, by kind, of an update that is taken under observation."""
+"""How much work the operators of a step do: FLOP and bytes, by kind, of an update taken under observation."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from harness.evidence.step_shares import Work, kind_of
 aten = torch.ops.aten
 
 PICKING = ("embedding", "index", "gather")
-"""Operators so named read no more of an argument than they make of it."""
+"""Operators with these in their name read no more of an argument than they output."""
 
 
 class Tally(TorchDispatchMode):
     """Adds up the work of operators by kind while it is entered.
 
-    FLOP are those of torch.utils.flop_counter, 2 m n k for a matrix product of m x k by k x n and attention as if
-    nothing were masked; any other operator has one for each element that it writes. Bytes are those of each tensor that
-    an operator reads or writes, once: what must be moved if nothing is in the caches. What is
-    written is what an operator's schema says: of a fused optimizer the gradients too.
+    FLOP are those of torch.utils.flop_counter: 2 m n k for a matrix product of m x k by k x n, and attention as if
+    nothing were masked. Any other operator counts one for each element that it writes. Bytes count each tensor that an
+    operator reads or writes once: what must be moved if nothing is in the caches. The operator's schema says what is
+    written: for a fused optimizer also the gradients.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Tally(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if any(is_traceable_wrapper_subclass(item) for item in tree_leaves((args, kwargs))):
-            # What such a tensor is made of follows, in calls of its own.
+            # The plain tensors inside such a tensor follow, in calls of their own.
             return NotImplemented
         result = function(*args, **(kwargs or {}))
         if isinstance(function, OpOverload):
@@ -69,7 +69,7 @@ class Tally(TorchDispatchMode):
         name = function.overloadpacket.__name__
         kind = kind_of(f"{function.namespace}::{name}")
         read, written = _tensors((args, kwargs)), _written(function, args, kwargs)
-        # What shares a storage with an argument is a view, or the argument itself.
+        # A result that shares storage with an argument is a view, or the argument itself.
         held = {item.untyped_storage()._cdata for item in read}
         written += [item for item in _tensors(result) if item.untyped_storage()._cdata not in held]
         if kind is None or not written or "empty" in name:
@@ -78,7 +78,7 @@ class Tally(TorchDispatchMode):
         elements = sum(item.numel() for item in written)
         flops = _flops(function, args, kwargs, result)
         if flops is None:
-            # Products that the registry does not know sum over the last dimension of their first matrix.
+            # Products unknown to the registry sum over the last dimension of their first matrix.
             flops = 2.0 * elements * read[0].shape[-1] if kind is Kind.PRODUCTS and read else float(elements)
         work.flops += flops
         written_bytes = sum(map(_bytes, written))
@@ -87,9 +87,9 @@ class Tally(TorchDispatchMode):
 
 
 def _flops(function: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> float | None:
-    """Those of a product that torch.utils.flop_counter knows, and of attention; None for any other operator."""
+    """The FLOP of a product known to torch.utils.flop_counter, or of attention; None for any other operator."""
     packet = function.overloadpacket
-    # The registry does not know what attention is on a CPU (pytorch/pytorch#195460).
+    # The registry does not know the CPU's attention operators (pytorch/pytorch#195460).
     if packet is aten._scaled_dot_product_flash_attention_for_cpu:
         return float(sdpa_flop_count(*(item.shape for item in args[:3])))
     if packet is aten._scaled_dot_product_flash_attention_for_cpu_backward:
@@ -110,7 +110,7 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 def _bytes(item: Tensor) -> int:
-    """Of the elements that are really there: an expanded tensor repeats them."""
+    """Bytes of the elements that really exist: an expanded tensor repeats them."""
     elements = item.element_size()
     for size, stride in zip(item.shape, item.stride(), strict=True):
         elements *= size if stride or not size else 1
