@@ -1,4 +1,4 @@
-"""What a training is asked to be, and what came of it: plain data, to be kept and read."""
+"""What a training is asked to do, and its result: plain data, to be stored and read."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from bench.spec import BASELINE
 from harness.record import Status
 
 FURTHER = 3
-"""A training that goes on until it has reached a loss has at most so many times the updates that were asked for."""
+"""A training that continues until it reaches a loss takes at most this many times the updates that were asked for."""
 
 
 def is_over(losses: Sequence[float], patience: int | None) -> bool:
-    """Whether the last `patience` evaluations have all found no lower loss than there was before."""
+    """Whether none of the last `patience` evaluations found a lower loss than before."""
     return patience is not None and len(losses) - 1 - losses.index(min(losses)) >= patience
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """One training. `rate` is a factor of the workload's learning rate, which stays the same or, `on_course`, goes up
-    and down to nothing as that of a long training (harness.learning.course), which is evaluated at its end alone. One
-    that has not come to `until_loss` on the held-out samples after its `updates` goes on until it has."""
+    """One training. `rate` is a factor on the workload's learning rate, which is constant or, `on_course`, rises and
+    falls to zero as in a long training (harness.learning.course); such a training is evaluated only at its end. A
+    training whose held-out loss is above `until_loss` after its `updates` continues until it is not."""
 
     techniques: tuple[str, ...]
     seed: int
@@ -43,11 +43,11 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """What came of it: after so many `updates` the loss on the held-out samples, as far as it got; `train_losses` are
-    the mean losses of the updates before each. Of an update there are so many tokens and samples; `seen_share` of the
-    stretches that the model was trained on are held out. `scores` are those of a classifier, or of what a model of two
-    halves writes, after the updates that were asked for, by name. The updates took `updates_s`, and the start and
-    evaluations `other_s`, beside other trainings."""
+    """The result: the held-out loss after each number of `updates`, as far as it got; `train_losses` are the mean
+    losses of the updates before each. An update has `tokens_per_update` tokens and `samples_per_update` samples;
+    `seen_share` of the stretches that the model was trained on are held out. `scores`, by name, are those of a
+    classifier, or of the text that an encoder-decoder model writes, after the updates that were asked for. The updates
+    took `updates_s`, and the start and the evaluations `other_s`, while other trainings ran."""
 
     asked: Asked
     status: Status = Status.OK
@@ -64,7 +64,8 @@ class Training:
 
     @property
     def stopped_after(self) -> int | None:
-        """The updates after which it ended by itself, before it had all that it might take, or the loss."""
+        """The updates after which it ended by itself, before its last permitted update and before it reached the
+        loss."""
         if self.status is not Status.OK or not self.updates or self.updates[-1] >= self.asked.most_updates:
             return None
         until = self.asked.until_loss

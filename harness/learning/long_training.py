@@ -1,4 +1,4 @@
-"""One training that lasts: over all the time that it is given, kept on the way, and ended on time."""
+"""One long training: it uses all the time that it is given, saves its state on the way, and ends on time."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ from harness.processes.fork_server import ForkServer, Process
 from harness.record import Status
 
 POINTS = 60
-"""Times at which it is evaluated, evenly spaced; and once before its first update."""
+"""How many times it is evaluated, evenly spaced, besides once before its first update."""
 
 CHECKPOINT_S = 60.0
-"""What is lost at the most when it is ended from outside: about so much."""
+"""About the most that is lost if it is ended from outside."""
 
 OFF = 0.03
-"""By so much of the time that is left its end may be off, before the course is laid anew."""
+"""By what share of the remaining updates its end may be off before the course is replanned."""
 
 SETTLED = 0.9
-"""Of the course, after which it is not made longer any more: what is left of the rate is little."""
+"""From this share of the course on it is no longer lengthened: little is left of the rate."""
 
 END_SHARE, END_S = 0.01, 5.0
-"""What is kept for the end: so much of the time, and no more than so many seconds."""
+"""What is reserved for the end: this share of the time, but at most this many seconds."""
 
 RECENT = 8
-"""Commands of which the median says how long an update takes."""
+"""How many recent commands the median time per update is taken over."""
 
 TIMEOUT_S = 3600.0
-"""For what is asked at once: up to a checkpoint's worth of updates, an evaluation, or the file of a large model."""
+"""For what one command does: up to a checkpoint's worth of updates, an evaluation, or the file of a large model."""
 
 TEXTS, TEXT_TOKENS = 3, 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What it is asked to be. `rate` is a factor of the workload's learning rate. It takes `seconds`, in which there
-    are about so many `updates`; None: just those. It ends early once the held-out loss has not fallen for `patience`
-    evaluations."""
+    """What is asked for. `rate` is a factor on the workload's learning rate. The training takes `seconds`, in which
+    about `updates` updates fit; if None, exactly those. It ends early once the held-out loss has not fallen for
+    `patience` evaluations."""
 
     techniques: tuple[str, ...]
     seed: int
@@ -63,7 +63,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lasted:
-    """What came of it: where it stood at the end, and why it ended."""
+    """The result: where it stood at the end, and why it ended."""
 
     stand: Stand
     ended: str
@@ -71,13 +71,13 @@ class Lasted:
 
 
 def read_stand(folder: Path) -> Stand | None:
-    """Where a training of the folder stood when it was last kept; None before that."""
+    """Where a training in the folder stood when it was last saved; None before that."""
     file = folder / "stand.json"
     return Stand.from_json(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
 
 
 class LongTraining:
-    """Trains in a process of its own. All that it keeps is in `folder`: checkpoints, where it stands, the model."""
+    """Trains in its own process. Everything it saves is in `folder`: checkpoints, where it stands, the model."""
 
     def __init__(
         self,
@@ -89,8 +89,8 @@ class LongTraining:
         folder: Path,
         show: Callable[[Stand], object],
     ) -> None:
-        """The entry is one that is divided, the composition one for a single process. `show` hears of everything that
-        was taken."""
+        """The entry is one that is `divided`, the composition one for a single process. `show` receives every new
+        stand."""
         self._asked, self._fork_server, self._folder, self._show = asked, fork_server, folder, show
         own = {"techniques": list(asked.techniques), "seed": asked.seed, "rate": asked.rate, "replicas": 1}
         log = {"device": host.device, "log": str((folder / "arms.log").resolve()), "holds_out": True}
@@ -98,17 +98,17 @@ class LongTraining:
 
     @property
     def stand(self) -> Stand | None:
-        """Where it stood when it was last kept; None before that."""
+        """Where it stood when it was last saved; None before that."""
         return read_stand(self._folder)
 
     def run(self, prompt: str) -> Lasted:
-        """Begin, or go on, and end with the model in `folder`/model and some texts. Raises ArmFailed."""
+        """Begin, or continue, and end with the model in `folder`/model and some texts. Raises ArmFailed."""
         begun_s = time.monotonic()
         process = self._fork_server.fork(self._request, 1)
         try:
             self._call(process, "build")
             if self.stand is None:
-                # What cannot be handed over is said before it is trained.
+                # A model that cannot be exported is reported before it is trained.
                 self._export(process)
             life = _Life(self, process, begun_s)
             ended = life.train()
@@ -125,7 +125,7 @@ class LongTraining:
         return process.call({"do": do, "with": arguments}, TIMEOUT_S)[0]
 
     def _keep(self, process: Process, stand: Stand) -> Stand:
-        """A checkpoint, and where it stands; earlier ones go once the new one is whole."""
+        """Save a checkpoint and where it stands; earlier ones are deleted once the new one is complete."""
         kept = dataclasses.replace(stand, checkpoint=f"checkpoint-{stand.updates}.pt")
         self._call(process, "save", file=str((self._folder / kept.checkpoint).resolve()))
         text = json.dumps(kept.to_json(), indent=2)
@@ -137,7 +137,7 @@ class LongTraining:
 
 
 class _Life:
-    """The training from its beginning, or from where it was kept, to its end, in one process."""
+    """The training from its beginning, or from where it was saved, to its end, in one process."""
 
     def __init__(self, training: LongTraining, process: Process, begun_s: float) -> None:
         self._training, self._asked, self._process = training, training._asked, process
@@ -153,7 +153,7 @@ class _Life:
         training._call(process, "restore", file=str((training._folder / kept.checkpoint).resolve()))
 
     def train(self) -> str:
-        """To the end; returns why it ended."""
+        """Train to the end; returns why it ended."""
         if not self.stand.points:
             self._evaluate()
         if self._gives_up():
@@ -180,7 +180,7 @@ class _Life:
 
     @property
     def _left_s(self) -> float:
-        """For updates and evaluations; infinite where only updates are counted."""
+        """Seconds left for updates and evaluations; infinite if only updates are counted."""
         if self._asked.seconds is None:
             return math.inf
         return self._asked.seconds - min(END_SHARE * self._asked.seconds, END_S) - self.elapsed_s
@@ -196,7 +196,7 @@ class _Life:
         self._kept_s = time.monotonic()
 
     def _due(self) -> int:
-        """After which update it is evaluated next: evenly spaced over what is left of the course."""
+        """The update after which it is evaluated next: evenly spaced over what is left of the course."""
         course, taken = self.stand.course, self.stand.updates
         for place in range(math.floor(POINTS * course.progress_at(taken)), POINTS):
             ahead = ((place + 1) / POINTS - course.progress) / (1 - course.progress)
@@ -206,7 +206,8 @@ class _Life:
         return course.updates
 
     def _at_once(self) -> int:
-        """Updates that take a part of what may be lost; the first, in which much is compiled, by itself."""
+        """How many updates to command: they take a part of what may be lost. The first, in which much is compiled, is
+        alone."""
         if not self._step_s:
             return 1
         seconds = CHECKPOINT_S / 4
@@ -228,7 +229,7 @@ class _Life:
             tokens=stand.tokens + sum(answer["tokens"]),
             elapsed_s=self.elapsed_s,
             losses=stand.losses + len(rates),
-            # One by one: how many are taken at once must not show.
+            # One by one: the result must not depend on how many are taken at once.
             losses_sum=functools.reduce(operator.add, answer["losses"], stand.losses_sum),
         )
         self._training._show(self.stand)
@@ -252,7 +253,7 @@ class _Life:
         return is_over([point.held_out_loss for point in self.stand.points], self._asked.patience)
 
     def _steer(self) -> None:
-        """Lay the course anew where there is time for clearly more or fewer updates than it has."""
+        """Replan the course if there is time for clearly more or fewer updates than it has."""
         course, taken = self.stand.course, self.stand.updates
         progress = course.progress_at(taken)
         if self._asked.seconds is None or len(self._step_s) < 3 or taken == course.updates:

@@ -1,4 +1,4 @@
-"""One training from its first update to its last, in a process of its own."""
+"""One training from its first update to its last, in its own process."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from harness.processes.fork_server import ForkServer, Process
 from harness.record import Status
 
 POINTS = 24
-"""Times at which a training is evaluated in its updates, evenly spaced; and once before the first."""
+"""How many times a training is evaluated within its updates, evenly spaced, besides once before the first."""
 
 THREADS_COST = 1.2
-"""Trainings beside each other on one thread each take about so many times what they would take in turn."""
+"""Factor on the total time if trainings run at the same time, on one thread each, instead of one after the other."""
 
 TIMEOUT_S = 1800.0
 """For the updates between two evaluations."""
 
 
 def divided(entry: Entry, fork_server: ForkServer) -> tuple[Entry, Message]:
-    """The workload on what is trained on alone, so that a teacher has not seen what is held out either; and what
-    bench.held_out tells of that. Raises ValueError where nothing can be held out."""
+    """The workload on the training part of its data, so that a teacher has not seen the held-out part either; and the
+    facts that bench.held_out reports. Raises ValueError if nothing can be held out."""
     arguments = {"workload": dataclasses.asdict(entry.spec), "corpus": entry.corpus.as_message()}
     facts: Message = fork_server.run("bench.held_out:held_out_facts", arguments, TASK_TIMEOUT_S)
     if entry.spec.phase is Phase.FINETUNE:
@@ -42,12 +42,13 @@ def divided(entry: Entry, fork_server: ForkServer) -> tuple[Entry, Message]:
 
 
 class Trainings:
-    """Trains what is asked for. On a CPU several are trained beside each other, each on one thread: nothing is timed,
-    and what they learn does not hang on it."""
+    """Runs the trainings asked for. On a CPU several run at the same time, each on one thread: nothing is timed, and
+    what they learn does not depend on it."""
 
     def __init__(self, host: Host, entry: Entry, fork_server: ForkServer, log: Path, beside: int = 1) -> None:
-        """What they print is appended to `log`. The entry is one that is `divided`. `at_once` are trained beside each
-        other; one, with its share of the threads, where those of so many workloads are trained `beside` each other."""
+        """What they print is appended to `log`. The entry is one that is `divided`. `at_once` trainings run at the same
+        time: just one, with its share of the threads, if this is one of several (`beside`) workloads trained at the
+        same time."""
         self._host, self._fork_server = host, fork_server
         self.at_once = host.cores if host.device == "cpu" and beside == 1 else 1
         self._request = entry.request | {"device": host.device, "log": str(log.resolve()), "holds_out": True}
@@ -55,14 +56,14 @@ class Trainings:
             self._request["threads"] = max(1, host.cores // max(self.at_once, beside))
 
     def run(self, asked: Iterable[Asked]) -> Iterator[Training]:
-        """Yield them as they end."""
+        """Yield the trainings as they end."""
         wanted = list(asked)
         pool = ThreadPoolExecutor(max(1, min(self.at_once, len(wanted))))
         try:
             for done in as_completed([pool.submit(self._train, item) for item in wanted]):
                 yield done.result()
         finally:
-            # Who interrupts does not want to wait for what has not begun.
+            # After an interrupt nobody wants to wait for trainings that have not begun.
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _train(self, asked: Asked) -> Training:
@@ -74,7 +75,7 @@ class Trainings:
             shared = ranks(compose(asked.techniques), self._host)
             own = {"techniques": list(asked.techniques), "seed": asked.seed, "rate": asked.rate}
             process = self._fork_server.fork(self._request | own | {"replicas": shared.replicas}, shared.count)
-            # A checkout of trainpace itself may be an older one, that does not tell.
+            # An older checkout of trainpace itself may not report it.
             patience = process.call({"do": "build"}, TIMEOUT_S)[0].get("patience")
             curve.evaluate(process)
             course = Course(updates=asked.updates) if asked.on_course else None
@@ -111,7 +112,7 @@ class Trainings:
 
 
 class _Curve:
-    """What a training has told so far."""
+    """What a training has reported so far."""
 
     def __init__(self) -> None:
         self.updates: list[int] = []
@@ -128,7 +129,7 @@ class _Curve:
         return min(self.held_out_losses)
 
     def take(self, process: Process, until: int, replicas: int, course: Course | None) -> None:
-        """All updates up to that one."""
+        """Take all updates up to number `until`."""
         begun_s, updates = time.monotonic(), range(self.taken, until)
         rates = [course.rate(update) for update in updates] if course else []
         answers = process.call({"do": "steps", "with": {"count": len(updates), "rates": rates}}, TIMEOUT_S)
