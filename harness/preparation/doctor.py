@@ -15,7 +15,7 @@ from harness.telemetry.surroundings import Finding, quiet
 def diagnose(fork_server: ForkServer, device: str) -> list[Finding]:
     """Look at the device, its counters, the load of other processes, and every technique's needs.
 
-    Where a GPU cannot be used, that is a finding, and the others are about the CPU.
+    If a GPU cannot be used, that is a finding, and the others are about the CPU.
     """
     try:
         facts = device_facts(fork_server, device)
@@ -43,7 +43,7 @@ def diagnose(fork_server: ForkServer, device: str) -> list[Finding]:
 
 
 def gpu_findings(gpus: Gpus) -> list[Finding]:
-    """What NVML tells of the GPUs, and for each figure that it does not tell, why."""
+    """What NVML reports on the GPUs, and why, for each figure that it does not report."""
     sample, energies_j, held_s = gpus.sample(), gpus.energies_j(), gpus.violations_s()
     unknown = [f"{name}: {reason}" for name, reason in sample.items() if isinstance(reason, str)]
     energy = energies_j if isinstance(energies_j, str) else "the chips' energy counters"

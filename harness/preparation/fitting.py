@@ -27,21 +27,22 @@ from harness.processes.fork_server import ForkServer
 from harness.telemetry import cgroups
 
 MOST_SAMPLES = 1 << 24
-"""Larger batches are not asked about."""
+"""Larger batches are not considered."""
 
 CHECK_TIMEOUT_S = 300.0
 
 EDGE = 0.03
-"""A batch that takes so much less than all there is has to train, and one that takes so much more must not."""
+"""A batch predicted to take this share less than all memory must train, and one predicted to take this share more must
+not."""
 
 SCRATCH_BYTES = 48 << 20
-"""The first of them takes so much less besides: what libraries pack their operands into is in no tensor. With AVX-512
-that was seen to take 11 to 43 MB whatever the batch, on other CPUs hardly anything."""
+"""Further margin for the batch that must train: the buffers into which libraries pack operands belong to no tensor.
+With AVX-512 they were seen to take 11 to 43 MB whatever the batch, on other CPUs hardly anything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """Where something is to fit: a device, and what is free of its memory for tensors."""
+    """Where something is to fit: a device, and how much of its memory is free for tensors."""
 
     name: str
     host: Host
@@ -49,12 +50,12 @@ class Room:
 
     @property
     def unsure(self) -> float:
-        """By how much predictions may be off on this kind of device."""
+        """The factor by which predictions may be off on this kind of device."""
         return UNSURE[self.host.device]
 
 
 def on_card(card: Card, gpus: int = 1) -> Room:
-    """The room that a process has on a card with nothing else on it."""
+    """The room for a process on a card with nothing else on it."""
     host = Host(
         device="cuda",
         gpus=gpus,
@@ -66,7 +67,7 @@ def on_card(card: Card, gpus: int = 1) -> Room:
 
 
 def here(host: Host, memory_bytes: int | None = None) -> Room:
-    """The room that is free on this machine's device, or so much of it."""
+    """The free room on this machine's device, limited to `memory_bytes` if given."""
     free_bytes = host.memory_bytes - CONTEXT_BYTES[host.device]
     name = "this machine's CPU" if host.device == "cpu" else "this machine's GPU"
     return Room(name=name, host=host, free_bytes=free_bytes if memory_bytes is None else min(memory_bytes, free_bytes))
@@ -74,8 +75,8 @@ def here(host: Host, memory_bytes: int | None = None) -> Room:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """What came of training for real with no more memory than the room has. `ran` and `refused` are batches just below
-    and just above what fits, and whether each did what was predicted of it; None where there was none to try."""
+    """The result of real training with no more memory than the room has. `ran` and `refused` are batches just below and
+    just above what fits, and whether each behaved as predicted; None if there was none to try."""
 
     ran: tuple[int, bool] | None
     refused: tuple[int, bool] | None
@@ -86,9 +87,9 @@ class Checked:
 class Fit:
     """A workload under a composition in a room: its memory by batch, or the `reason` why that is not known.
 
-    `batch` is the workload's own, `growths` are those of each rank, and a batch must divide by `divisor`. `kinds` and
-    `modules` are the parts of the first rank's peak at the workload's batch. `changes` is what the composition declares
-    that it changes, and `pace` how long a step takes at the workload's batch.
+    `batch` is the workload's own, `growths` has one entry per rank, and a batch must be divisible by `divisor`. `kinds`
+    and `modules` are the parts of the first rank's peak at the workload's batch. `changes` are those that the
+    composition declares, and `pace` is how long a step takes at the workload's batch.
     """
 
     room: Room
@@ -105,7 +106,7 @@ class Fit:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """At the workload's batch; None where it is unknown, or samples have no tokens."""
+        """At the workload's batch; None if unknown, or if samples have no tokens."""
         if not self.pace.step_time_s or not self.entry.sequence:
             return None
         return self.batch * self.entry.sequence / self.pace.step_time_s
@@ -119,15 +120,15 @@ class Fit:
         return self.entry.batch
 
     def peak_bytes(self, batch: int) -> int | None:
-        """On one device; None where it is unknown, or the batch does not divide."""
+        """Peak bytes on one device; None if unknown, or if the batch is not divisible."""
         if not self.growths or batch % self.divisor:
             return None
         peaks = [growth.peak_bytes(batch) for growth in self.growths]
-        # Ranks share the machine's memory, and have a GPU each.
+        # Ranks share the machine's memory, but each has its own GPU.
         return sum(peaks) if self.room.host.device == "cpu" else max(peaks)
 
     def fits(self, batch: int) -> bool | None:
-        """None where it may fit or not."""
+        """Whether the batch fits; None if it may or may not."""
         size, unsure = self.peak_bytes(batch), self.room.unsure
         if size is None:
             return None
@@ -136,15 +137,15 @@ class Fit:
         return False if size > unsure * self.room.free_bytes else None
 
     def largest_batch(self) -> int | None:
-        """That fits for sure, 0 where none does; None where it is not known."""
+        """The largest batch that certainly fits, 0 if none does; None if unknown."""
         return self.largest_within(self.room.free_bytes / self.room.unsure)
 
     def may_fit_up_to(self) -> int | None:
-        """The batch above which none fits for sure."""
+        """The batch above which certainly none fits."""
         return self.largest_within(self.room.free_bytes * self.room.unsure)
 
     def largest_within(self, free_bytes: float) -> int | None:
-        """The largest batch that is predicted to take no more than that."""
+        """The largest batch predicted to take no more than this."""
         if not self.growths:
             return None
         multiples = range(self.divisor, MOST_SAMPLES, self.divisor)
@@ -161,10 +162,10 @@ def fit(
     """Each composition of each workload in each room. Raises ValueError for a workload that cannot be built."""
     packages = fork_server.run("harness.telemetry.surroundings:software", {}, 60.0)["packages"]
     corpora = {source: open_corpus(*source) for source in {spec.source for spec in specs}}
-    # Workloads beside each other: while the last of one is found out, the next has begun.
+    # Several workloads at once: while one finishes its last process, the next has begun.
     with ThreadPoolExecutor(cgroups.cores()) as pool:
         entries = list(pool.map(lambda spec: entry(fork_server, spec, corpora[spec.source]), specs))
-        # Large ones first: while the last of all is found out, there is nothing else to do.
+        # Large ones first, because during the very last one the other cores are idle.
         order = sorted(entries, key=lambda each: -(each.parameters or 0))
         made: list[Fit] = []
         for room in rooms:
@@ -206,8 +207,8 @@ def _made(room: Room, each: Entry, names: tuple[str, ...], answer: Message) -> F
 
 
 def with_paces(found: Sequence[Fit], fork_server: ForkServer, seed: int = 0, show: Show = silent) -> list[Fit]:
-    """The same with how long a step takes on this machine's CPU, of what fits. `show` is told how many operators of a
-    workload are still to be timed, before that begins."""
+    """The same fits, with the pace of a step on this machine's CPU for those that fit. `show` receives the number of
+    operators of a workload that are not timed yet, before their timing begins."""
     if not found:
         return []
     machine = describe_machine(fork_server, "cpu", device_facts(fork_server, "cpu"), peaks=False)
@@ -228,7 +229,7 @@ def with_paces(found: Sequence[Fit], fork_server: ForkServer, seed: int = 0, sho
 
 
 def check(found: Fit, fork_server: ForkServer, seed: int = 0) -> Fit:
-    """Train on both sides of the edge in processes that may take no more than the room has."""
+    """Train on both sides of the edge, in processes limited to the room's memory."""
     if found.reason:
         return found
     if ranks(compose(found.techniques), found.room.host).count > 1:
@@ -253,7 +254,7 @@ def _runs(found: Fit, batch: int, fork_server: ForkServer, seed: int) -> bool:
         "request": found.entry.request,
         "techniques": list(found.techniques),
         "seed": seed,
-        # Of two samples at least: layers that look across a batch fail on one.
+        # At least two samples: layers that look across a batch fail on one.
         "batches": [2 * found.divisor, batch],
         "limit_bytes": found.room.free_bytes,
     }

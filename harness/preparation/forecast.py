@@ -1,4 +1,4 @@
-"""What each arm of a plan will take, told before anything runs."""
+"""Predicts what each arm of a plan will take, before anything runs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ from harness.processes.fork_server import ForkServer
 class Forecast:
     """What one arm will take, or the `reason` why that is not known. Bytes are those of tensors.
 
-    `peak_bytes` are those of all its `ranks`, `device_bytes` those on one device. `kinds` are their parts by what they
-    are for and `modules` by what holds them, of the first rank at its highest. `compute` is the number format of its
-    matrix products. Of an arm that looks for its batch `larger_batches` are those that it may try, each with the bytes
-    that it takes of a device.
+    `peak_bytes` is over all its `ranks`, `device_bytes` on one device. `kinds` and `modules` divide the first rank's
+    peak by purpose and by module. `compute` is the number format of its matrix products. For an arm that searches for
+    its batch, `larger_batches` are those that it may try, each with the bytes that it takes on a device.
     """
 
     peak_bytes: int | None = None
@@ -40,17 +39,17 @@ UNKNOWN = Forecast(reason="nothing was predicted")
 
 
 DOUBLINGS = 24
-"""Of a batch: it would be larger than any that is trained on."""
+"""How often a batch is doubled: the result is larger than any real batch."""
 
 UNSURE = {"cpu": 1.0, "cuda": 1.1}
-"""What takes more than so many times what is free does not fit. Predictions for a GPU have not been held against one
-yet: docs/gpu.md expects them to be a tenth off at most."""
+"""What takes more than this many times the free memory does not fit. GPU predictions have not been compared with a GPU
+yet: docs/gpu.md expects errors of a tenth at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecasts:
-    """The forecasts by workload and label, and what is free of the memory of a device; up to `unsure` times as much may
-    fit or not."""
+    """The forecasts by workload and label, and the free memory of a device; an arm that takes up to `unsure` times as
+    much may or may not fit."""
 
     free_bytes: int
     arms: Mapping[tuple[str, str], Forecast]
@@ -60,24 +59,24 @@ class Forecasts:
         return self.arms.get((workload, label), UNKNOWN)
 
     def device_bytes(self, workload: str) -> dict[str, int]:
-        """What is known of a workload's arms, by label."""
+        """The known bytes of a workload's arms, by label."""
         known = {label: found.device_bytes for (name, label), found in self.arms.items() if name == workload}
         return {label: size for label, size in known.items() if size is not None}
 
     def larger_batches(self, workload: str) -> dict[str, Sequence[tuple[int, int]]]:
-        """Of the arms that look for their batch, by label, what others take."""
+        """By label, the bytes of larger batches for arms that search for theirs."""
         of_workload = {label: found for (name, label), found in self.arms.items() if name == workload}
         return {label: found.larger_batches for label, found in of_workload.items() if found.larger_batches}
 
     def fits(self, workload: str, label: str) -> bool | None:
-        """Whether the arm's tensors find room by themselves; None if that is not known."""
+        """Whether the arm's tensors fit when alone; None if unknown."""
         size = self.of(workload, label).device_bytes
         if size is None or self.free_bytes < size <= self.unsure * self.free_bytes:
             return None
         return size <= self.free_bytes
 
     def fits_beside(self, workload: str, label: str) -> bool | None:
-        """Whether they do beside those of the baseline."""
+        """Whether they fit together with the baseline's; None if unknown."""
         own, other = (self.of(workload, name).device_bytes for name in (label, BASELINE))
         return None if own is None or other is None else own + other <= self.free_bytes
 
@@ -96,8 +95,8 @@ def forecast(prepared: Prepared, fork_server: ForkServer) -> Forecasts:
 
 
 def without_those_that_do_not_fit(prepared: Prepared, forecasts: Forecasts) -> Prepared:
-    """The plan with what does not fit among what cannot run, and why. A baseline stays: without it nothing would be
-    told, and it says itself what it lacks."""
+    """The plan with arms that do not fit moved to those that cannot run, with the reason. A baseline stays: nothing
+    could be compared without it, and it reports by itself what it lacks."""
     too_large = {
         (entry.spec.name, trial.label): does_not_fit(forecasts, entry.spec.name, trial.label)
         for entry in prepared.entries
@@ -131,7 +130,7 @@ def _of_entry(prepared: Prepared, entry: Entry, fork_server: ForkServer) -> Iter
             **answer,
         )
         if made.peak_bytes is not None:
-            # Ranks share the memory of their host, and have a GPU each.
+            # Ranks share the memory of their host, but each has its own GPU.
             on_one = prepared.host.ranks_each if prepared.host.hosts > 1 else made.ranks
             devices = -(-made.ranks // on_one) if prepared.plan.device == "cpu" else made.ranks
             made = dataclasses.replace(made, device_bytes=made.peak_bytes // devices)
@@ -141,7 +140,7 @@ def _of_entry(prepared: Prepared, entry: Entry, fork_server: ForkServer) -> Iter
 def _larger_batches(
     question: Question, entry: Entry, trials: Sequence[Trial], answers: Sequence[Message], fork_server: ForkServer
 ) -> dict[tuple[str, ...], Sequence[tuple[int, int]]]:
-    """Of the arms that look for their batch, what the workload's takes when it is doubled, as far as that is known."""
+    """For arms that search for their batch, the bytes of the workload's batch when doubled, as far as known."""
     searching = [
         trial.techniques
         for trial, answer in zip(trials, answers, strict=True)

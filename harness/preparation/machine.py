@@ -1,4 +1,5 @@
-"""What this machine is and can do. The parts that need torch run in a forked task, so that no parent holds a GPU."""
+"""What this machine is and can do. Whatever needs torch runs in a forked task, so that no parent process holds a
+GPU."""
 
 from __future__ import annotations
 
@@ -48,7 +49,7 @@ def probe_device(device: str) -> Message:
             "capability": [properties.major, properties.minor],
             "gpu_memory_bytes": properties.total_memory,
             "gpu_free_bytes": torch.cuda.mem_get_info(0)[0],
-            # NVML is asked by these: a device's number depends on variables, and NVML heeds none of them.
+            # NVML finds devices by UUID: their numbers depend on variables that NVML ignores.
             "gpu_uuids": [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())],
             "cuda": torch.version.cuda,
         }
@@ -56,7 +57,7 @@ def probe_device(device: str) -> Message:
 
 
 def default_device() -> str:
-    """Task: cuda where torch sees a GPU, or would see it with a newer driver, which is then told; else cpu."""
+    """Task: cuda if torch sees a GPU, or would with a newer driver (the user is then told so); else cpu."""
     return "cuda" if torch.cuda.is_available() or is_too_old() else "cpu"
 
 
@@ -82,7 +83,7 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def _best_s(device: torch.device, run: Callable[[], object]) -> float:
-    """Seconds that it takes at best."""
+    """Seconds of the fastest run."""
     run()  # The first time may load libraries and kernels.
     times_s: list[float] = []
     clock = clock_for(device)
@@ -95,18 +96,18 @@ def _best_s(device: torch.device, run: Callable[[], object]) -> float:
 
 
 CACHED_BYTES, UNCACHED_BYTES = 1 << 18, 1 << 26
-"""Of each of the three tensors of an addition: together they fit into a core's cache, or into none at all."""
+"""Bytes of each of the three tensors of an addition: together they fit into a core's cache, or into no cache at all."""
 
 
 def memory_rates(device: str) -> dict[str, float]:
-    """Task: bytes a second that additions of float32 tensors read and write, from and to memory and, on a CPU, the
+    """Task: bytes per second that additions of float32 tensors read and write, in memory and, on a CPU, in the
     caches."""
     sizes = {"memory": UNCACHED_BYTES} | ({"caches": CACHED_BYTES} if device == "cpu" else {})
     return {name: memory_rate(torch.device(device), size) for name, size in sizes.items()}
 
 
 def memory_rate(device: torch.device, size: int) -> float:
-    """Bytes a second that additions of float32 tensors of so many bytes read and write, at best."""
+    """Bytes per second that additions of float32 tensors of `size` bytes read and write, at best."""
     left, right, result = (torch.ones(size // 4, device=device) for _ in range(3))
     times = UNCACHED_BYTES // size
 
@@ -118,7 +119,7 @@ def memory_rate(device: torch.device, size: int) -> float:
 
 
 def host(device: str, facts: Message, need_bytes: Callable[[WorkloadSpec], int | None] | None = None) -> Host:
-    """What the machine offers, by what `probe_device` has seen."""
+    """What the machine offers, from the facts of `probe_device`."""
     capability = facts["capability"]
     return Host(
         device=device,
@@ -126,7 +127,7 @@ def host(device: str, facts: Message, need_bytes: Callable[[WorkloadSpec], int |
         cores=cgroups.cores(),
         memory_bytes=facts.get("gpu_free_bytes") or cgroups.available_memory_bytes(),
         capability=tuple(capability) if capability else None,
-        # Another revision's code, which is the other side of a comparison, may not tell them.
+        # The code of another revision, on the other side of a comparison, may not report them.
         gpu_uuids=tuple(facts.get("gpu_uuids", ())),
         need_bytes=need_bytes,
     )
@@ -135,8 +136,8 @@ def host(device: str, facts: Message, need_bytes: Callable[[WorkloadSpec], int |
 def describe_machine(
     fork_server: ForkServer, device: str, facts: Message, *, folder: Path | None = None, peaks: bool = True
 ) -> Machine:
-    """Everything about the machine that a reader of the numbers needs. The git commit is that of `folder`: of the one
-    that the run was started in, if None. Without `peaks` no products and additions are timed, which takes seconds."""
+    """Everything about the machine that a reader of the numbers needs. The git commit is that of `folder` (None: the
+    one where the run was started). Without `peaks` no products and additions are timed, which would take seconds."""
     published = published_peaks(facts["device_name"])
     unknown = {} if published else {"mfu": why_no_peaks(facts["device_name"])}
     if not peaks:

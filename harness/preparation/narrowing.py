@@ -1,4 +1,4 @@
-"""Which sizes of a family tell from which one on a technique pays: chosen by what is predicted of their steps."""
+"""Which sizes of a family show from which size on a technique pays: chosen by the predicted times of their steps."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ BEARABLE_S = 2.0
 """Longer steps are not waited for."""
 
 LEAST_SIZES = 3
-"""Fewer make no curve."""
+"""Fewer sizes make no curve."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """What is predicted of one size: `speedups` by composition, None where that is not known, and whether its steps are
+    """The predictions for one size: `speedups` by composition, None if unknown, and whether its steps are
     `bearable`."""
 
     speedups: Mapping[str, float | None]
@@ -30,18 +30,19 @@ class Size:
 
     @property
     def sides(self) -> tuple[bool | None, ...]:
-        """Of each composition whether it pays; None where that cannot be told."""
+        """For each composition, whether it pays; None if that cannot be told."""
         return tuple(value > 1 if value and is_sure(value) else None for value in self.speedups.values())
 
     @property
     def distance(self) -> float:
-        """How far the composition nearest to it is from where it begins to pay."""
+        """How far the closest composition is from the point where it begins to pay."""
         return min((abs(math.log(value)) for value in self.speedups.values() if value), default=0.0)
 
 
 def telling(sizes: Sequence[Size]) -> set[int]:
-    """Of sizes, smallest first, the places of those to measure: the ends of what is bearable, both sides of where a
-    composition begins to pay, and where that cannot be told; and as many as make a curve."""
+    """The positions of the sizes to measure, given sizes in ascending order: the smallest and the largest bearable one,
+    both sides of each point where a composition begins to pay, and where that cannot be told; and enough to make a
+    curve."""
     bearable = [place for place, size in enumerate(sizes) if size.bearable] or [0]
     kept = {bearable[0], bearable[-1]}
     kept |= {place for place in bearable if None in sizes[place].sides}
@@ -55,7 +56,7 @@ def telling(sizes: Sequence[Size]) -> set[int]:
 def narrowed(
     prepared: Prepared, paces: Mapping[tuple[str, str], Pace], begun: Collection[str] = ()
 ) -> tuple[Prepared, dict[str, Size]]:
-    """The plan with the telling sizes, if it narrows, and the others. Workloads that are `begun` stay."""
+    """The plan with the telling sizes, if it narrows, and the sizes left out. Workloads that are `begun` stay."""
     if not prepared.plan.narrows:
         return prepared, {}
     sizes = [_size(prepared, entry, paces) for entry in prepared.entries]

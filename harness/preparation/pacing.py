@@ -1,7 +1,7 @@
-"""How long an update of each composition will take on this machine's CPU, told before anything runs.
+"""Predicts how long an update of each composition takes on this machine's CPU, before anything runs.
 
-What an operator takes is measured once and kept for the machine: compositions, sizes and later times share it. The
-machine must have nothing else to do meanwhile, and it is looked at whether it has.
+The time of an operator is measured once and kept for the machine: compositions, sizes and later predictions share it.
+The machine must have nothing else to do meanwhile, which is checked.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from harness.telemetry import conditions
 from harness.telemetry.gpus import Gpus
 
 WATCH_S = 10.0
-"""After so long a process of those that time operators ends, what it has timed is kept, and it is looked at what else
-the machine had to do."""
+"""After this time a process that times operators ends, its times are kept, and the machine is checked for other
+load."""
 
 LASTING = ("aten", "prim")
 """Namespaces of torch's own operators."""
 
 PATIENCE_S = 60.0
-"""What timing the operators of a workload may take. The others are timed when they are asked for once more."""
+"""How long timing the operators of a workload may take. The others are timed the next time they are asked for."""
 
 BESIDE = 1.05
-"""By so much longer than its operators together is an update, the median of those that were measured (docs/before.md):
-there are the loop, autograd and the loader, and now and then something else on the machine."""
+"""An update takes this many times as long as all its operators, in the median of those measured (docs/before.md): the
+loop, autograd and the loader take time too, and sometimes something else on the machine."""
 
 LOW, HIGH = 0.83, 1.3
-"""Between so many times what was predicted 96 % of the updates took that were measured, and about nine in ten of a
-workload that was not (docs/before.md)."""
+"""Factors on the prediction between which 96 % of the measured updates lay, and about nine in ten of a workload that
+was not measured (docs/before.md)."""
 
 BOUNDS = (
     "These bounds held nine in ten predicted step times on an AMD EPYC and an Intel Xeon, each with two cores "
@@ -52,11 +52,11 @@ BOUNDS = (
 )
 
 SURE = 1.1
-"""Speed-ups nearer to 1 are not told: what is predicted of them is too far off for that (docs/before.md)."""
+"""Speed-ups closer to 1 than this are not reported: their predictions are too inexact (docs/before.md)."""
 
 
 def is_sure(speedup: float) -> bool:
-    """Whether a predicted one is far enough from 1."""
+    """Whether a predicted speed-up is far enough from 1."""
     return abs(math.log(speedup)) > math.log(SURE)
 
 
@@ -76,7 +76,7 @@ class Pace:
 
     @property
     def interval_s(self) -> tuple[float, float] | None:
-        """What holds about nine updates of ten."""
+        """The interval that holds about nine of ten updates."""
         return None if self.step_time_s is None else (LOW * self.step_time_s, HIGH * self.step_time_s)
 
 
@@ -86,17 +86,16 @@ BESIDE_OPERATORS = Pace(reason="its operators are the baseline's: it changes onl
 
 
 class Pacing:
-    """Predicts the paces of compositions, on one machine. `question` says of which host; on other than a CPU nothing is
-    known."""
+    """Predicts the pace of compositions on one machine, the host of the `question`. Works only on a CPU."""
 
     def __init__(self, question: Question, machine_id: str, fork_server: ForkServer, show: Show = silent) -> None:
-        """`show` is told how many operators of a workload are still to be timed, before that begins."""
+        """`show` receives the number of operators of a workload that are not timed yet, before their timing begins."""
         self._question, self._fork_server, self._show = question, fork_server, show
         self._operators = Operators(machine_id, question.packages, fork_server)
 
     def of(self, entry: Entry, compositions: Sequence[tuple[str, ...]]) -> list[Pace]:
-        """The pace of each composition of a workload. Of one whose operators are the baseline's it is not known: what
-        it changes is beside them."""
+        """The pace of each composition of a workload. Unknown if its operators are the baseline's: what it changes lies
+        between them."""
         if self._question.host.device != "cpu":
             return [Pace(reason="step times are predicted only on a CPU")] * len(compositions)
         asked = list(dict.fromkeys([(), *compositions]))
@@ -146,8 +145,8 @@ def paces_of(prepared: Prepared, fork_server: ForkServer, show: Show = silent) -
 
 
 class Operators:
-    """What each operator takes on a machine, as far as that has been measured: `times_s` has None for those that cannot
-    be timed. `disturbed` says what else the machine had to do, where times were not taken for that."""
+    """The time of each operator on a machine, as far as it was measured; None in `times_s` for those that cannot be
+    timed. `disturbed` says what else the machine had to do, if times were discarded for that."""
 
     def __init__(self, machine_id: str, packages: Mapping[str, str], fork_server: ForkServer) -> None:
         code = Path(__file__).parents[1] / "prediction" / "pace.py"
@@ -161,11 +160,11 @@ class Operators:
             self.times_s = json.loads(self._file.read_text(encoding="utf-8"))
 
     def missing(self, calls: Iterable[str]) -> list[str]:
-        """Those that have not been timed yet."""
+        """The calls that have not been timed yet."""
         return [call for call in dict.fromkeys(calls) if call not in self.times_s]
 
     def learn(self, calls: Iterable[str], deadline_s: float) -> None:
-        """Time those that are missing, the small ones first, until this moment of time.monotonic."""
+        """Time the missing calls, small ones first, until `deadline_s` on the clock of time.monotonic."""
         missing = sorted(self.missing(calls), key=_elements)
         while missing and (left_s := deadline_s - time.monotonic()) > 0:
             found, disturbed = self._timed(missing, left_s)
@@ -180,8 +179,8 @@ class Operators:
                 return
 
     def _timed(self, calls: Sequence[str], left_s: float) -> tuple[list[float | None], str | None]:
-        """What the first of the calls take, as many as there was time for; and what else the machine had to do. One
-        that ends its process, or takes longer than anyone waits for, cannot be timed."""
+        """The times of the first calls, as many as there was time for, and what else the machine had to do. A call that
+        ends its process, or takes too long, cannot be timed."""
         gpus = Gpus("cpu", ())
         with temporary.folder("operators") as folder:
             asked, answered = folder / ASKED, folder / ANSWERED
@@ -191,10 +190,10 @@ class Operators:
             try:
                 self._fork_server.run("harness.prediction.pace:time_operators", arguments, left_s + PATIENCE_S)
             except (ArmFailed, ValueError) as failure:
-                # Whether there is memory for it is another matter the next time.
+                # Lack of memory is no verdict: there may be enough next time.
                 failed = not (isinstance(failure, ArmFailed) and failure.status is Status.OOM)
             disturbances = conditions.disturbances(before, conditions.read(gpus), arms=0)
-            # A process that was ended may have left part of a line.
+            # A killed process may have left part of a line.
             *lines, _ = answered.read_text(encoding="utf-8").split("\n") if answered.exists() else [""]
         found: list[float | None] = [json.loads(line) for line in lines]
         if failed and len(found) < len(calls):
@@ -202,7 +201,8 @@ class Operators:
         return found, "; ".join(disturbances) or None
 
     def _keep(self) -> None:
-        """For the next time, where there is a place to keep it. Operators that a user brings may change meanwhile."""
+        """Keep the times for reuse, if there is a place for them. A user's own operators may change meanwhile, so they
+        are left out."""
         lasting = {call: time_s for call, time_s in self.times_s.items() if name(call).partition(".")[0] in LASTING}
         with contextlib.suppress(OSError):
             text = json.dumps(lasting)
@@ -210,5 +210,5 @@ class Operators:
 
 
 def _elements(call: str) -> int:
-    """Of its tensors together."""
+    """The elements of all its tensors."""
     return sum(math.prod(shape) for shape, _, _ in tensors(call))

@@ -1,4 +1,4 @@
-"""Predictions of arms, made in forked processes and kept for the next time."""
+"""Predictions of arms, made in forked processes and kept for reuse."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from harness.processes.fork_server import ForkServer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is asked of each arm: a task of harness.prediction.tasks, on a host's device, with a seed. `packages` are
-    the versions that the answer is of."""
+    """What is asked about each arm: a task of harness.prediction.tasks, on a host's device, with a seed. `packages` are
+    the versions that the answer holds for."""
 
     task: str
     host: Host
@@ -36,7 +36,7 @@ class Question:
 
     @property
     def where(self) -> Message:
-        # Of GPUs with the same kernels the answer is the same.
+        # GPUs with the same kernels have the same answer.
         known = self.host.capability
         capability = max(least for least in ((0, 0), FLASH, HOPPER) if least <= known) if known else None
         return {"device": self.host.device, "capability": capability, "seed": self.seed}
@@ -45,7 +45,7 @@ class Question:
 def predictions(
     question: Question, entry: Entry, compositions: Sequence[tuple[str, ...]], fork_server: ForkServer
 ) -> list[Message]:
-    """What is said of each composition of a workload: what was kept of earlier times, and the others found out."""
+    """The answer for each composition of a workload: kept from earlier, or found out now."""
     arms = [_arm(techniques, question.host) for techniques in compositions]
     files = [_file(question, entry, arm) for arm in arms]
     known: dict[int, Message] = {
@@ -67,7 +67,8 @@ def _arm(techniques: Sequence[str], host: Host) -> Message:
 
 
 def _keep(file: Path | None, answer: Message) -> None:
-    """For the next time, where there is a place to keep it. What was not known may be then."""
+    """Keep the answer for reuse, if there is a place for it. A missing answer is not kept: it may be known next
+    time."""
     if file is not None and "reason" not in answer:
         with contextlib.suppress(OSError):
             write_atomically(file, lambda partial: Path(partial).write_text(json.dumps(answer), encoding="utf-8"))
@@ -76,7 +77,7 @@ def _keep(file: Path | None, answer: Message) -> None:
 def _asked(
     question: Question, entry: Entry, arms: Mapping[int, Message], fork_server: ForkServer
 ) -> dict[int, Message]:
-    """What is said of each arm, by its number: found out in as many processes as there are cores."""
+    """The answer for each arm, by its number: found out in as many processes as there are cores."""
     numbers, cores = list(arms), question.host.cores
     shares = [share for first in range(cores) if (share := numbers[first::cores])]
 
@@ -87,7 +88,7 @@ def _asked(
         except (ArmFailed, ValueError) as failure:
             if len(share) == 1:
                 return [{"reason": str(failure)}]
-            # One of them has ended the process: the others are asked each by itself.
+            # One of them has ended the process: ask about each of the others by itself.
             return [answer for number in share for answer in ask([number])]
         return answers
 
@@ -98,7 +99,7 @@ def _asked(
 
 
 def _file(question: Question, entry: Entry, arm: Message) -> Path | None:
-    """Where an answer is kept: known by all that it depends on. None where that is not all known."""
+    """Where an answer is kept, under a digest of everything it depends on. None if that is not all known."""
     if entry.sha256 is None:
         return None
     facts = (question.task, question.where, _code(), sorted(question.packages.items()))
@@ -108,7 +109,7 @@ def _file(question: Question, entry: Entry, arm: Message) -> Path | None:
 
 @cache
 def _code() -> str:
-    """That of all files that decide what an arm takes."""
+    """The hash of all files that decide what an arm takes."""
     found = hashlib.sha256()
     for package in (bench, harness):
         for file in sorted(Path(next(iter(package.__path__))).rglob("*.py")):

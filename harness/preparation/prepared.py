@@ -1,4 +1,4 @@
-"""Everything that is checked and found out before anything is measured: bad input ends here, with one clear line."""
+"""Everything that is checked before anything is measured: bad input ends here, with one clear line."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ TASK_TIMEOUT_S = 600.0
 class Entry:
     """One workload of a plan, resolved: the global batch in samples, the sequence in tokens, and the model's counts.
 
-    `calls_model`: its loss calls the model, and does not go around what wraps it. `sha256` is that of what the workload
-    is: its counts, and the files that it was built from.
+    `calls_model`: its loss calls the model, and does not bypass its wrapper. `sha256` identifies the workload: its
+    counts, and the files that it was built from.
     """
 
     spec: WorkloadSpec
@@ -45,7 +45,7 @@ class Entry:
 
     @property
     def request(self) -> Message:
-        """What tells an arm which workload it is to build."""
+        """The request fields that tell an arm which workload to build."""
         return {
             "workload": dataclasses.asdict(self.spec),
             "corpus": self.corpus.as_message(),
@@ -55,7 +55,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A plan that can run. `unsupported` gives the reason by workload and technique label."""
+    """A plan that can run. `unsupported` gives reasons by workload and technique label."""
 
     plan: Plan
     machine: Machine
@@ -64,7 +64,7 @@ class Prepared:
     unsupported: dict[tuple[str, str], str]
 
     def trials(self, entry: Entry) -> list[Trial]:
-        """The arms of one heat that can run, baseline first."""
+        """The arms of one heat that can run, the baseline first."""
         return [
             trial for trial in self.plan.trials(entry.spec) if (entry.spec.name, trial.label) not in self.unsupported
         ]
@@ -76,8 +76,8 @@ class Prepared:
         return any(compiler in item.needs for items in chosen for item in items)
 
     def estimated_s(self, step_times_s: Mapping[tuple[str, str], float]) -> float:
-        """A rough wall time for the least repetitions, of bounded phases, by the step times that are known by workload
-        and label; others are guessed at a tenth of the matmul peak."""
+        """A rough wall time for the minimum repetitions, whose phases are bounded. It uses the step times known by
+        workload and label, and guesses others from a tenth of the matmul peak."""
         protocol = self.plan.protocol
         peak = self.machine.matmul_flops_per_s.get("float32", 1e11)
         least_steps = protocol.warmup_min_steps + protocol.rounds_min * protocol.turn_steps
@@ -104,21 +104,22 @@ def look(fork_server: ForkServer, device: str | None) -> Host:
 
 
 def _with_hosts(here: Host, fork_server: ForkServer) -> Host:
-    """With what others lend that have joined."""
+    """The host with what the joined hosts lend."""
     if not fork_server.hosts:
         return here
     return dataclasses.replace(here, hosts=len(fork_server.hosts), ranks_each=fork_server.ranks_each(here.device))
 
 
 def need_bytes(fork_server: ForkServer, device: str) -> Callable[[WorkloadSpec], int | None]:
-    """What tells how much memory the tensors of a process take that trains a workload plainly; it runs nothing.
+    """A function that tells how much memory the tensors of a process take that trains a workload plainly. It runs
+    nothing.
 
-    None is unknown: there are models that cannot be built or run without data.
+    None means unknown: some models cannot be built or run without data.
     """
 
     @functools.cache
     def need(spec: WorkloadSpec) -> int | None:
-        # The checkpoint that fine-tuning starts from may not be there yet; it takes as much to train.
+        # The checkpoint for fine-tuning may not exist yet; pre-training takes as much memory.
         plain = dataclasses.replace(spec, phase=Phase.PRETRAIN) if spec.phase is Phase.FINETUNE else spec
         arguments = {"workload": dataclasses.asdict(plain), "corpus": open_corpus(*spec.source).as_message()}
         with contextlib.suppress(ArmFailed):
@@ -156,7 +157,7 @@ def prepare(plan: Plan, fork_server: ForkServer) -> Prepared:
 
 
 def _of_hosts(machine: Machine, fork_server: ForkServer) -> Machine:
-    """The machine that several hosts are together, of which this one leads."""
+    """The machine that several hosts form together, led by this one."""
     identity = [machine.machine_id, *fork_server.hosts[1:], fork_server.ranks_each(machine.device)]
     machine_id = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
     return dataclasses.replace(machine, machine_id=machine_id, hosts=fork_server.hosts)
@@ -191,7 +192,7 @@ def entry(fork_server: ForkServer, spec: WorkloadSpec, corpus: Corpus) -> Entry:
 
 
 def template(plan: Plan, machine: Machine, entry: Entry, run_id: str) -> Record:
-    """The record of the workload's baseline before anything is measured: what every arm's record starts as."""
+    """The record of the workload's baseline before anything is measured: the template for every arm's record."""
     return Record(
         run_id=run_id,
         plan=plan.name,

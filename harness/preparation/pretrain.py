@@ -27,7 +27,7 @@ TIMEOUT_S = 3600.0
 def pretrain(
     entry: Entry, techniques: Sequence[str], device: str, fork_server: ForkServer, show: Callable[[], object]
 ) -> None:
-    """Make what the workload itself and these techniques start from, unless it is kept from an earlier run.
+    """Make what the workload and these techniques start from, unless it is kept from an earlier run.
 
     `show` is called if there is anything to make. Raises ArmFailed, with how it ended, if it cannot be made.
     """
@@ -54,12 +54,12 @@ def make(workload: Message, corpus: Message, names: list[str], device: str) -> N
 
 def _missing(workload: Message, corpus: Message, names: list[str]) -> list[Workload]:
     asked = requested_workload({"workload": workload, "corpus": corpus})
-    # A folder brings its own weights.
+    # A model folder has its own weights.
     needed = [asked] if asked.phase is Phase.FINETUNE and asked.family is not None else []
     known = techniques()
     for name in names:
         find = known[name].pretrained
-        # A model that is of no family has no teacher; the technique will say so when it is applied.
+        # A model of no family has no teacher; the technique reports that itself when it is applied.
         with contextlib.suppress(Unsupported):
             needed += [find(asked)] if find is not None else []
     by_path = {checkpoints.path(item): item for item in needed}
@@ -76,7 +76,7 @@ def _train(workload: Workload, device: str) -> None:
         phase=Phase.PRETRAIN,
         model=lambda: family.model(size),
         data=lambda: samples,
-        # The same weights, whatever batch the run that happens to make them asks for.
+        # The weights must not depend on the batch of the run that happens to make them.
         batch=min(size.batch, len(samples)),
     )
     trainer = Trainer(baseline(plain, torch.device(device)), seed=0)

@@ -27,12 +27,12 @@ from harness.prediction.fakes import in_place_conversion
 from harness.processes.worker import requested_workload
 
 ENOUGH_SAMPLES = 2
-"""A model is tried on so many real samples: on one, layers that look across a batch fail."""
+"""A model is tried on this many real samples: on one, layers that look across a batch fail."""
 
 
 LARGE = 200_000_000
-"""Parameters from which on a model is not built to be tried, if fake tensors have shown that it trains: it would take
-the memory and the seconds that the measured processes take too."""
+"""Models with more parameters are not built to be tried, if fake tensors have shown that they train: that would take as
+much memory and time as the measured processes need."""
 
 
 def probe_workload(workload: Message, corpus: Message) -> Message:
@@ -42,8 +42,8 @@ def probe_workload(workload: Message, corpus: Message) -> Message:
     """
     chosen = requested_workload({"workload": workload, "corpus": corpus})
     seen = _on_fakes(chosen, first_batch(chosen))
-    # The models of families are known to train, and a fine-tuned one may not have its checkpoint yet. Of others fake
-    # tensors show no token that a model does not know.
+    # Models of families are known to train, and the checkpoint of a fine-tuned one may not exist yet. For other models,
+    # fake tensors do not reveal tokens that are outside the vocabulary.
     if chosen.family is None and (seen is None or (seen.parameters or 0) < LARGE):
         found = _on_data(chosen)
         seen = seen or found
@@ -59,9 +59,9 @@ def probe_workload(workload: Message, corpus: Message) -> Message:
 
 
 def _sha256(spec: WorkloadSpec, seen: _Seen) -> str:
-    """Of what the workload is: its counts, and the files that this process has built it from. Of a file of the user's
-    that is itself and all it has imported from its repository; of a model folder its configuration, and what its
-    weights' files are called and how long they are."""
+    """The hash of what the workload is: its counts, and the files that this process built it from. For a user's file,
+    that is the file and everything it imported from its repository; for a model folder, its configuration, and the
+    names and sizes of its weight files."""
     found = hashlib.sha256(repr((seen.parameters, seen.flops)).encode())
     path = Path(spec.model.partition(".py:")[0].removesuffix(".py") + ".py")
     if path.is_file():
@@ -75,8 +75,8 @@ def _sha256(spec: WorkloadSpec, seen: _Seen) -> str:
 
 
 def _own_modules(file: Path) -> dict[str, Path]:
-    """By name, the files of the repository, or else the folder, that a file lies in, as far as they are imported. Our
-    own packages measure, and are no part of what is measured."""
+    """By name, the imported files of the repository (or else the folder) that a file lies in. Our own packages do the
+    measuring and do not count."""
     top = next((folder for folder in file.parents if (folder / ".git").exists()), file.parent)
     found = {str(file.relative_to(top)): file}
     for name, where in imported():
@@ -88,7 +88,7 @@ def _own_modules(file: Path) -> dict[str, Path]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
-    """`calls_model`: the loss calls the model that it is given, so that what wraps a model is called too."""
+    """`calls_model`: the loss calls the model that it is given, so that a wrapper around a model is called too."""
 
     parameters: int | None = None
     flops: float | None = None
@@ -96,7 +96,7 @@ class _Seen:
 
 
 class _Wrapper(nn.Module):
-    """As torch's wrappers are: it has the model's forward, and none of its other attributes."""
+    """Like torch's wrappers: it has the model's forward, and none of its other attributes."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -108,9 +108,9 @@ class _Wrapper(nn.Module):
 
 
 class _Flops(FlopCounterMode):
-    """Counts the work of training, and not what activation checkpoints compute again in the backward pass.
+    """Counts the work of training, without what activation checkpoints recompute in the backward pass.
 
-    Backward functions run without gradients; what is computed with them while a backward pass lasts is a repetition.
+    Backward functions run without gradients; whatever runs with gradients during a backward pass is a recomputation.
     """
 
     def _count_flops(self, func_packet: Any, out: Any, args: Any, kwargs: Any) -> Any:
@@ -120,8 +120,8 @@ class _Flops(FlopCounterMode):
 
 
 def _on_fakes(workload: Workload, real: Batch) -> _Seen | None:
-    """What fake tensors show; None where a model needs data."""
-    # Most operators know their shapes on a CPU; grouped products of float32, as experts are, on the meta device alone.
+    """What fake tensors show; None if a model needs data."""
+    # Most operators know their shapes on a CPU; grouped float32 products, as in experts, only do on the meta device.
     for device in ("cpu", "meta"):
         with contextlib.suppress(Exception):  # A user's model may do what no fake tensor can.
             return _counted(workload, real, torch.device(device))
@@ -131,10 +131,10 @@ def _on_fakes(workload: Workload, real: Batch) -> _Seen | None:
 def _counted(workload: Workload, real: Batch, device: torch.device) -> _Seen:
     """Parameters, and FLOP of forward and backward (in the phase infer: of forward) of one global batch.
 
-    By torch.utils.flop_counter: 2 m n k for each m x n x k matrix product, those inside attention included;
-    element-wise work is not counted, and where there is nothing else the FLOP are unknown. Fake tensors have shapes and
-    no data; attention is that of plain matrices, because the CPU's fused operator counts as zero
-    (pytorch/pytorch#195460). Raises whatever a model raises that needs data.
+    Counted by torch.utils.flop_counter: 2 m n k for each m x n x k matrix product, including those inside attention.
+    Element-wise work is not counted, and if there is nothing else the FLOP are unknown. Fake tensors have shapes but no
+    data; attention uses plain matrices, because the CPU's fused operator counts as zero (pytorch/pytorch#195460).
+    Raises whatever a model that needs data raises.
     """
     with FakeTensorMode(allow_non_fake_inputs=True), in_place_conversion(), device, sdpa_kernel(SDPBackend.MATH):
         batch = tree_map_only(Tensor, lambda item: torch.empty(item.shape, dtype=item.dtype), real)
@@ -156,7 +156,7 @@ def _of_what(workload: Workload) -> str:
 
 
 def _calls_model(workload: Workload, model: nn.Module, batch: Batch) -> bool:
-    """Whether the loss needs nothing of a model but to call it: `model.training_step(batch)` passes a wrapper by."""
+    """Whether all that the loss needs is to call the model: `model.training_step(batch)` would bypass a wrapper."""
     if workload.loss is output_loss:
         return True
     wrapper = _Wrapper(model)
@@ -168,8 +168,8 @@ def _calls_model(workload: Workload, model: nn.Module, batch: Batch) -> bool:
 
 
 def _on_data(workload: Workload) -> _Seen:
-    """Raises ValueError if the model gives no scalar loss with a gradient on real samples: a few, or a whole batch
-    where the model takes no other."""
+    """Try real samples: a few, or a whole batch if the model accepts nothing else. Raises ValueError if the model gives
+    no scalar loss with a gradient."""
     setup = baseline(workload, torch.device("cpu"))
     try:
         try:

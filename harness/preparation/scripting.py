@@ -1,4 +1,4 @@
-"""Writing a recipe down, in a forked process: it builds the model to read what is in it."""
+"""Writes a recipe down, in a forked process: the model is built to see what is in it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from harness.processes.worker import requested_workload
 
 
 def write_down(request: Message, techniques: Sequence[str], folder: str, rate: float = 1.0, **measured: Any) -> Message:
-    """Task: leave recipe.py in the folder, and what it reads beside it. What was `measured` is as
-    `bench.script.recipe.script` takes it, at the workload's learning rate; the recipe trains at so many times that.
+    """Task: write recipe.py, and the files that it reads, to the folder. `measured` is passed to
+    `bench.script.recipe.script` and holds for the workload's learning rate; the recipe trains at `rate` times that.
 
-    Answers why there is none as `no_script`, None where there is, and what the recipe is `elsewhere`, by library.
+    Answers with the reason as `no_script` if there is no script, else None, and with the recipe's form `elsewhere`, by
+    library.
     """
     workload, spec = requested_workload(request), WorkloadSpec.from_json(request["workload"])
     usual_rate = workload.learning_rate
     if rate != 1:
-        # As one writes it: the rates that are tried are roots of ten apart.
+        # Rounded as one would write it: the rates that are tried differ by roots of ten.
         scaled = at_rate(workload, rate)
         workload = dataclasses.replace(scaled, learning_rate=float(f"{scaled.learning_rate:.4g}"))
     answer: Message = {

@@ -1,4 +1,4 @@
-"""What each host and each link between them can do, before anything is measured: tasks of the fork servers there."""
+"""What each host and each link between them can do, before anything is measured, as tasks of their fork servers."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from harness.preparation.machine import UNCACHED_BYTES, matmul_peak, memory_rate
 Key = TypeVar("Key", bound=Hashable)
 
 SAMPLES = 5
-"""Of each figure: a host is called slow if the best of its own is worse than the worst of every other."""
+"""Samples of each figure: a host counts as slow if its best one is worse than the worst of every other host."""
 
 SIZES_BYTES = (1 << 10, 1 << 16, 1 << 20, 1 << 23)
-"""Of the messages that are reduced over a link."""
+"""Sizes of the messages that are reduced over a link."""
 
 LINK_S = 0.2
-"""What is reduced of one size goes on for about so long."""
+"""About how long messages of one size are reduced."""
 
 EVERY_PAIR = 8
-"""Up to so many hosts every two of them are tried, and of more those that are neighbours by rank."""
+"""With up to this many hosts every pair is tried, with more only neighbours by rank."""
 
 TIMEOUT_S = 300.0
 
@@ -35,7 +35,7 @@ TIMEOUT_S = 300.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
     """One host. `flops_per_s` are of float32 matrix products, `bytes_per_s` of additions that read and write memory,
-    sample by sample. Its clock is `clock_offset_s` ahead of the leader's, give or take `clock_within_s`."""
+    one entry per sample. Its clock is `clock_offset_s` ahead of the leader's, give or take `clock_within_s`."""
 
     host: str
     address: str | None
@@ -49,7 +49,7 @@ class HostFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """Two hosts, and what an all-reduce of so many bytes between one rank on each takes, sample by sample."""
+    """Two hosts, and how long an all-reduce of `message_bytes` between one rank on each takes, one entry per sample."""
 
     hosts: tuple[str, str]
     message_bytes: int
@@ -57,13 +57,14 @@ class Link:
 
     @property
     def bytes_per_s(self) -> float:
-        """Of two ranks each sends its half and then what has become of the other: the message once each way."""
+        """Each of two ranks sends half of the message and then the other half's result: the message goes once each
+        way."""
         return self.message_bytes / statistics.median(self.reduce_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sniffed:
-    """All that was found of the hosts and their links, and in words what is `slow`."""
+    """Everything found out about the hosts and their links, and in words what is `slow`."""
 
     hosts: list[HostFacts]
     links: list[Link]
@@ -71,7 +72,7 @@ class Sniffed:
 
 
 def sniff(leader: Leader, device: str) -> Sniffed:
-    """Every host by itself, one after the other, and then the links. Raises ArmFailed where a host fails at it."""
+    """Test each host by itself, one after the other, and then the links. Raises ArmFailed if a host fails."""
     flops = leader.on_all("harness.preparation.sniffing:products", {"device": device}, TIMEOUT_S)
     copied = leader.on_all("harness.preparation.sniffing:copies", {"device": device}, TIMEOUT_S)
     clocks = [(0.0, 0.0), *(_clock(host.ask) for host in leader.joined)]
@@ -100,7 +101,7 @@ def sniff(leader: Leader, device: str) -> Sniffed:
 
 
 def slow_hosts(hosts: Sequence[HostFacts]) -> list[str]:
-    """Those that are slower than their peers by more than samples of one host differ, in words."""
+    """In words, hosts that are slower than their peers by more than the samples of one host differ."""
     found = []
     for words, rates in (
         ("multiplies matrices", {item.host: item.flops_per_s for item in hosts}),
@@ -111,7 +112,7 @@ def slow_hosts(hosts: Sequence[HostFacts]) -> list[str]:
 
 
 def slow_links(links: Sequence[Link]) -> list[str]:
-    """The same of links, by their largest message."""
+    """The same for links, with their largest message."""
     most = max((link.message_bytes for link in links), default=0)
     rates = {link.hosts: [most / each for each in link.reduce_s] for link in links if link.message_bytes == most}
     return [
@@ -121,7 +122,7 @@ def slow_links(links: Sequence[Link]) -> list[str]:
 
 
 def _slow(rates: Mapping[Key, Sequence[float]]) -> dict[Key, float]:
-    """Whose best sample is worse than the worst of each other, and at what share of their median."""
+    """Those whose best sample is worse than the worst of every other, and their share of the others' median."""
     found = {}
     for key, own in rates.items():
         others = [samples for other, samples in rates.items() if other != key]
@@ -131,8 +132,8 @@ def _slow(rates: Mapping[Key, Sequence[float]]) -> dict[Key, float]:
 
 
 def _clock(ask: Any) -> tuple[float, float]:
-    """By how much a host's clock is ahead, and how exactly that is known: of several questions the answer that came
-    soonest, whose sender looked at its clock somewhere between question and answer."""
+    """By how much a host's clock is ahead, and how exactly that is known. Of several answers the fastest counts: its
+    sender read the clock at some time between question and answer."""
     best = (0.0, float("inf"))
     for _ in range(SAMPLES):
         asked_s = time.time()
@@ -154,8 +155,8 @@ def copies(device: str) -> list[float]:
 
 
 def reductions() -> list[dict[str, Any]]:
-    """Task of one rank on each host, which have found each other: what all-reduces of two of them take, told by the
-    first of the two."""
+    """Task for one rank on each host, which have found each other: how long all-reduces between pairs take, reported by
+    the first rank of each pair."""
     rank, world = dist.get_rank(), dist.get_world_size()
     every = itertools.combinations(range(world), 2)
     pairs = list(every) if world <= EVERY_PAIR else [(one, one + 1) for one in range(world - 1)]
@@ -175,7 +176,7 @@ def _reduced_s(size: int, group: dist.ProcessGroup) -> list[float]:
     dist.all_reduce(message, group=group)
     begun_s = time.perf_counter()
     dist.all_reduce(message, group=group)
-    # Both have to make as many.
+    # Both ranks must make the same number.
     took = torch.tensor([time.perf_counter() - begun_s])
     dist.all_reduce(took, dist.ReduceOp.MAX, group=group)
     count = max(1, min(1000, int(LINK_S / SAMPLES / took.item())))

@@ -1,4 +1,4 @@
-"""What torch.compile finds out about a machine's compiler, kept apart from what it compiles for an arm."""
+"""What torch.compile finds out about a machine's compiler, separate from what it compiles for an arm."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ TIMEOUT_S = 120.0
 
 
 def learn(prepared: Prepared, fork_server: ForkServer) -> Path:
-    """A compile cache that holds what is the machine's: its vector instructions, say, found by trying.
+    """A compile cache with what belongs to the machine, such as its vector instructions, which are found by trial.
 
-    An arm's cache starts as a copy of it. Were it empty, the first step of every compiling arm would hold some ten
-    seconds that a user waits for once on a machine, not once a model. It is found out once for each machine, version of
-    torch and compiler, and kept between runs. Where that fails there is no such folder.
+    Each arm's cache starts as a copy of it. Otherwise the first step of every compiling arm would include some ten
+    seconds that a user waits for once per machine, not once per model. It is made once for each machine, version of
+    torch and compiler, and kept between runs. If that fails, the folder does not exist.
     """
     identity = (prepared.machine.machine_id, prepared.plan.device, torch.__version__, _compiler())
     kept = cache_folder() / f"toolchain-{hashlib.sha256(repr(identity).encode()).hexdigest()[:12]}"
@@ -35,17 +35,17 @@ def learn(prepared: Prepared, fork_server: ForkServer) -> Path:
         arguments = {"folder": folder, "device": prepared.plan.device}
         try:
             fork_server.run("harness.preparation.toolchain:compile_something", arguments, TIMEOUT_S)
-            # Whole or not at all: the arms of another run may be copying it. That one may also have come first.
+            # Whole or not at all: the arms of another run may be copying it. That run may also have been first.
             shutil.copytree(folder, f"{folder}-whole")
             os.rename(f"{folder}-whole", kept)
         except (ArmFailed, OSError):
-            # The arms find out for themselves, or fail with their reasons.
+            # The arms find out for themselves, or fail with their own reasons.
             shutil.rmtree(f"{folder}-whole", ignore_errors=True)
     return kept
 
 
 def _compiler() -> str:
-    """What the compiler says of itself; a newer one finds other things."""
+    """The compiler's version text; a newer compiler leads to other findings."""
     name = os.environ.get("CXX", "g++")
     try:
         return subprocess.run([name, "--version"], capture_output=True, text=True, check=False).stdout
@@ -54,6 +54,6 @@ def _compiler() -> str:
 
 
 def compile_something(folder: str, device: str) -> None:
-    """Task: compile a function, any function, with this folder for a cache."""
+    """Task: compile some function with this folder as the cache."""
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
     torch.compile(lambda tensor: tensor.sin().sum(0))(torch.ones(8, 8, device=device))
