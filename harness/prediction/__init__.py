@@ -1,5 +1,5 @@
-"""What training will take, found out before it runs and without touching the device.
+"""Predicts what training will take, before it runs and without touching the device.
 
-Compositions are built and take updates on tensors without data. May import bench and all rooms before it; preparation,
-heats and ab ask it.
+Compositions are built and take updates on tensors without data. May import bench and all packages before it;
+preparation, heats and ab use it.
 """

@@ -1,4 +1,4 @@
-"""Calls of operators as texts, that they can be made from again. Without torch."""
+"""Operator calls as text from which they can be made again. Without torch."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Iterator
 from typing import Any
 
 ASKED, ANSWERED = "calls.json", "times.jsonl"
-"""Files of the folder that is shared with who asks: the calls, and a line for each that was timed."""
+"""Files in the folder shared with the caller: the calls, and a line for each that was timed."""
 
 Call = str
-"""An operator's name, its arguments and its named ones as JSON. Of a tensor there are shape, strides and type."""
+"""An operator's name, its arguments and its keyword arguments as JSON. Tensors are given by shape, strides and type."""
 
 Layout = tuple[list[int], list[int], str]
 """The shape, strides and type of a tensor."""
 
 
 def name(call: Call) -> str:
-    """The operator's, with its namespace."""
+    """The operator's name, with its namespace."""
     found: str = json.loads(call)[0]
     return found
 
 
 def tensors(call: Call) -> list[Layout]:
-    """Those that the operator is given."""
+    """The layouts of the tensors that the operator is given."""
     return list(_tensors(json.loads(call)))
 
 

@@ -1,7 +1,7 @@
 """Tensors without data, on which whole compositions are built and take updates.
 
-torch's fake tensors know shapes, types and storages. What programs read from data, which is not there, is answered so
-that nothing overflows, every layer takes part, and every choice is of something that exists.
+torch's fake tensors have shapes, types and storages. Where programs read data, which does not exist, the answers are
+such that nothing overflows, every layer takes part, and every choice is of something that exists.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from bench.workload import Batch
 aten = torch.ops.aten
 
 NUMBERS = {aten._local_scalar_dense.default, aten.item.default, aten.is_nonzero.default}
-"""What reads one element; in inference mode torch does not come to the first."""
+"""Operators that read one element; in inference mode torch does not get to the first."""
 
 OF_ALL = {aten.all.default, aten.all.dim, aten.all.dims}
 
 
 @contextlib.contextmanager
 def fake_tensors() -> Iterator[None]:
-    """Everything that is made has no data, and nothing that is usual in a program needs any."""
+    """Nothing that is made has data, and common programs work without."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(in_place_conversion())
-        # torch looks at what it drew, and draws again what lies outside.
+        # torch inspects what it drew, and redraws values outside the range.
         stack.enter_context(replaced(nn.init, "_no_grad_trunc_normal_", lambda tensor, *_, **__: tensor))
         # Updates that a scaler skips are the exception.
         stack.enter_context(replaced(torch.amp.GradScaler, "_maybe_opt_step", _step))
@@ -44,16 +44,16 @@ def fake_tensors() -> Iterator[None]:
         stack.enter_context(replaced_everywhere("init_device_mesh", init_device_mesh, _on_data(init_device_mesh)))
         for name in ("__init__", "__getitem__", "_get_all_submeshes", "_flatten", "get_group", "get_local_rank"):
             stack.enter_context(replaced(DeviceMesh, name, _on_data(getattr(DeviceMesh, name))))
-        # Weights that were trained take as much as those that are drawn.
+        # Trained weights take as much memory as random ones.
         stack.enter_context(replaced(checkpoints, "load", lambda workload, model: model))
-        # Programs of transformers leave out what depends on data where tensors have none.
+        # transformers skips what depends on data if tensors have none.
         stack.enter_context(replaced_everywhere("is_tracing", import_utils.is_tracing, lambda *_: False))
         stack.enter_context(_Read())  # type: ignore[no-untyped-call]
         yield
 
 
 def without_data(batch: Batch, times: int = 1) -> Batch:
-    """The batch's shapes, with so many times the samples: called among fake tensors, it gives such."""
+    """The batch's shapes with `times` as many samples; called among fake tensors, it returns fake ones."""
 
     def shape(item: Tensor) -> tuple[int, ...]:
         return (times * len(item), *item.shape[1:]) if item.dim() else ()
@@ -63,7 +63,7 @@ def without_data(batch: Batch, times: int = 1) -> Batch:
 
 @contextlib.contextmanager
 def in_place_conversion() -> Iterator[None]:
-    """Let `module.to` work on fake parameters: nn.Module refuses to exchange those that a mode has looked at."""
+    """Let `module.to` work on fake parameters: nn.Module refuses to swap tensors that a mode has looked at."""
 
     def exchange(first: Tensor, second: Tensor) -> None:
         first.__dict__, second.__dict__ = second.__dict__, first.__dict__
@@ -75,7 +75,7 @@ def in_place_conversion() -> Iterator[None]:
 
 @contextlib.contextmanager
 def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """`owner.name` is `value` for as long; nothing happens where it has no such attribute."""
+    """`owner.name` is `value` in this context; does nothing if there is no such attribute."""
     if not hasattr(owner, name):
         yield
         return
@@ -89,7 +89,7 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replaced_everywhere(name: str, before: Any, value: Any) -> Iterator[None]:
-    """The same in every module that knows `before` by that name, as one that has imported it does."""
+    """The same in every module that knows `before` by that name, for example because it imported it."""
     with contextlib.ExitStack() as stack:
         for module in [item for item in sys.modules.values() if vars(item).get(name) is before]:
             stack.enter_context(replaced(module, name, value))
@@ -109,11 +109,11 @@ def _on_data(function: Any) -> Any:
 
 
 class _Read(TorchDispatchMode):
-    """Answers what reads data.
+    """Answers operators that read data.
 
-    A truth is false (no overflow, nothing to stop for) but where it is about all of a tensor (nothing is padded). A
-    number with a fraction is a half, and a whole number is its place: indices that are read one after the other are all
-    different and exist. What chooses elements by a mask takes all.
+    A boolean is false (no overflow, no reason to stop), unless it is about all of a tensor (nothing is padded). A
+    floating-point number is 0.5, and an integer is its position: indices read one after the other are all different and
+    exist. A mask selects all elements.
     """
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -134,8 +134,8 @@ class _Read(TorchDispatchMode):
 
 
 def _grouped(left: Tensor, right: Tensor, ends: Tensor | None = None) -> Tensor:
-    """The product of each expert, which fake tensors know in bfloat16 alone (aten/src/ATen/native/GroupedMMUtils.h):
-    groups are told apart along the dimension that only one side has, or both share."""
+    """The product of each expert, which fake tensors only support in bfloat16 (aten/src/ATen/native/GroupedMMUtils.h):
+    groups are separated along the dimension that only one side has, or that both share."""
     shape = (*left.shape[-2:-1], *right.shape[-1:])
     if left.dim() == right.dim():
         groups = left.shape[0] if left.dim() > len(shape) else len(ends) if ends is not None else 1
@@ -150,12 +150,12 @@ def _number(tensor: Tensor) -> float | int | bool:
 
 
 def _places(mask: Tensor) -> Tensor:
-    """The index of every element, a row each."""
+    """The index of every element, one per row."""
     return torch.empty((mask.numel(), mask.dim()), dtype=torch.int64, device=mask.device)
 
 
 def _without_masks(indices: list[Tensor | None]) -> list[Tensor | None]:
-    """Masks as the indices of all their elements, one tensor for each of their dimensions."""
+    """Masks replaced by the indices of all their elements, one tensor per dimension."""
     found: list[Tensor | None] = []
     for index in indices:
         is_mask = index is not None and index.dtype in (torch.bool, torch.uint8)

@@ -1,4 +1,4 @@
-"""What a GPU's kernels keep in memory, where the same call on a CPU keeps something else."""
+"""What a GPU's kernels keep in memory, where it differs from the same call on a CPU."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ FLOAT32_IN_AUTOCAST: tuple[tuple[Any, str], ...] = (
     (functional, "layer_norm"),
     (functional, "cross_entropy"),
 )
-"""Of the functions that autocast runs in float32 on a GPU and leaves alone on a CPU, those that models call by name
+"""Functions that autocast runs in float32 on a GPU but not on a CPU, as far as models call them by name
 (https://docs.pytorch.org/docs/stable/amp.html#cuda-ops-that-autocast-to-float32)."""
 
 
 @contextlib.contextmanager
 def gpu_kernels(capability: tuple[int, int]) -> Iterator[None]:
-    """Let fake CPU tensors be handled as torch handles those of a GPU of that compute capability.
+    """Let torch handle fake CPU tensors like those of a GPU with that compute capability.
 
-    The functions themselves are exchanged: what is computed again in a backward pass calls them too, and there no mode
-    of torch's is heard.
+    The functions themselves are replaced: recomputation in a backward pass calls them too, and no torch mode is active
+    there.
     """
     attend = partial(_attend, functional.scaled_dot_product_attention, capability >= FLASH)
     supported = [*torch_optimizer._foreach_supported_types, FakeTensor]
@@ -55,7 +55,7 @@ def gpu_kernels(capability: tuple[int, int]) -> Iterator[None]:
 
 
 def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """On a GPU the mask has one byte for each value, where the CPU's is as large as what it masks."""
+    """On a GPU the mask has one byte per value, while the CPU's is as large as the tensor that it masks."""
     return torch.native_dropout(input, p, training)[0] if training else input
 
 
@@ -79,12 +79,12 @@ def _attend(  # noqa: PLR0917, the function that it stands for takes them so
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """scaled_dot_product_attention by the kernel that torch chooses on an NVIDIA GPU; `plain` is the CPU's own, and
-    some GPUs have no FlashAttention.
+    """scaled_dot_product_attention with the kernel that torch chooses on an NVIDIA GPU. `plain` is the CPU's own; some
+    GPUs have no FlashAttention.
 
     FlashAttention takes half precision without a mask; the memory-efficient kernel takes the rest
     (aten/src/ATen/native/transformers/cuda/sdp_utils.cpp). The CPU's own choice would keep the whole matrix of scores
-    wherever there is dropout.
+    whenever there is dropout.
     """
     if enable_gqa:
         key, value = (item.repeat_interleave(query.shape[-3] // item.shape[-3], -3) for item in (key, value))

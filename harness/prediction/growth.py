@@ -1,8 +1,8 @@
-"""How memory grows with the batch, known for every batch from two predictions.
+"""How memory grows with the batch, for every batch, from two predictions.
 
-At every moment of training each tensor is either as large whatever the batch, or larger by so much a sample. The same
-program on two batches makes and frees the same tensors in the same order: two predictions therefore tell of each moment
-what is held whatever the batch and what each sample adds, and the peak of any batch is the highest of these moments.
+At every moment of training, the size of each tensor is constant or grows by a fixed amount per sample. The same program
+makes and frees the same tensors in the same order on two batches. Two predictions therefore give, for each moment, the
+bytes held for any batch and the bytes that each sample adds; the peak of any batch is the highest of these moments.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from harness.prediction.limits import Unforeseen
 
 Line = tuple[float, float]
-"""Bytes whatever the batch, and bytes that each sample adds."""
+"""Bytes for any batch, and bytes that each sample adds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """The peak of one rank by the global batch: the highest of these lines."""
+    """The peak of one rank as a function of the global batch: the highest of these lines."""
 
     lines: tuple[Line, ...]
 
@@ -28,15 +28,15 @@ class Growth:
 
 
 def growth_of(told: Sequence[Sequence[float]]) -> Growth:
-    """Of lines that were told as lists."""
+    """From lines given as lists."""
     return Growth(tuple((held, each) for held, each in told))
 
 
 def growth(
     changes: tuple[Sequence[int], Sequence[int]], batches: tuple[int, int], held_bytes: int = 0, before_bytes: int = 0
 ) -> Growth:
-    """The growth that two batches show: of each the bytes that were allocated, or freed if negative, one after the
-    other. `held_bytes` is what there is beside, all the time, and `before_bytes` the most that there was before.
+    """The growth that two batches show, given for each the bytes that were allocated (negative: freed) in order.
+    `held_bytes` is held in addition all the time, and `before_bytes` is the earlier peak.
 
     Raises Unforeseen if the two are not the same program.
     """
@@ -51,11 +51,11 @@ def growth(
 
 
 def _highest(lines: Iterable[Line]) -> list[Line]:
-    """Those that are the highest of all for some batch, by what each sample adds."""
+    """The lines that are the highest of all for some batch, sorted by what each sample adds."""
     hull: list[Line] = []
     for line in sorted(lines, key=lambda line: (line[1], line[0])):
         while hull and hull[-1][0] <= line[0]:
-            # The one before adds less a sample, and holds no more: it is never the highest.
+            # The previous line adds less per sample and holds no more: it is never the highest.
             hull.pop()
         while len(hull) > 1 and _meets(hull[-1], line) <= _meets(hull[-2], hull[-1]):
             hull.pop()
@@ -64,5 +64,5 @@ def _highest(lines: Iterable[Line]) -> list[Line]:
 
 
 def _meets(flat: Line, steep: Line) -> float:
-    """The batch from which on the steeper line is the higher one."""
+    """The batch from which on the steeper line is higher."""
     return (flat[0] - steep[0]) / (steep[1] - flat[1])

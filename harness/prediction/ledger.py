@@ -1,4 +1,4 @@
-"""The books of memory: every storage that tensors have, from its first sight to its end, with its kind and module."""
+"""The ledger of memory: every storage of tensors, from when it is first seen to its end, with its kind and module."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from harness.prediction.fakes import replaced
 
 CONVOLUTIONS = {torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default}
-"""How much scratch space they take is the choice of a library."""
+"""Operators whose scratch space depends on the library."""
 
 
 aten = torch.ops.aten
@@ -34,20 +34,20 @@ IN_PLACE = {
     *(aten.neg_.default, aten.sign_.default, aten.clamp_.default, aten.rsqrt_.default, aten.reciprocal_.default),
     *(aten.normal_.default, aten.uniform_.default, aten.bernoulli_.float),
 }
-"""What writes into its first argument, gives that back, and makes nothing."""
+"""Operators that write into their first argument and return it, and make nothing."""
 
 ALL_IN_PLACE = {
     *(aten._foreach_add_.Scalar, aten._foreach_add_.List, aten._foreach_mul_.Scalar, aten._foreach_mul_.List),
     *(aten._foreach_div_.ScalarList, aten._foreach_div_.Scalar, aten._foreach_lerp_.Scalar),
     *(aten._foreach_addcmul_.Scalar, aten._foreach_addcdiv_.Scalar, aten._foreach_addcdiv_.ScalarList),
 }
-"""The same for all tensors of a list; it gives back nothing."""
+"""The same for all tensors of a list; they return nothing."""
 
 VIEWS = {
     *(aten.detach.default, aten.view.default, aten.t.default, aten.transpose.int, aten.permute.default),
     *(aten.unsqueeze.default, aten.expand.default, aten._unsafe_view.default),
 }
-"""What gives back its first argument's storage in another shape."""
+"""Operators that return their first argument's storage in another shape."""
 
 PLAIN = {
     *(aten._to_copy.default, aten.clone.default, aten.zeros_like.default, aten.mm.default, aten.bmm.default),
@@ -58,7 +58,7 @@ PLAIN = {
     *(aten.native_dropout_backward.default, aten.embedding.default, aten.embedding_dense_backward.default),
     *(aten.gelu.default, aten.gelu_backward.default),
 }
-"""What makes new tensors, of shapes and types that those of its arguments decide."""
+"""Operators that make new tensors, whose shapes and types depend only on those of the arguments."""
 
 
 class Kind(StrEnum):
@@ -73,7 +73,8 @@ class Kind(StrEnum):
 
 @dataclass(slots=True, kw_only=True)
 class Block:
-    """A storage, as large as the allocator makes it; `module` is by name the one that it is of, if that is known."""
+    """A storage, as large as the allocator makes it; `module` is the name of the module that it belongs to, if
+    known."""
 
     bytes: int
     kind: Kind
@@ -82,9 +83,9 @@ class Block:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
-    """Where the books stood: how many entries there were, and the bytes that were alive. `state_bytes` of these stay
-    from update to update, weights and optimizer state. `doubtful_peak_bytes` is what there may have been at once until
-    then, with what convolutions take beside their results."""
+    """The state of the ledger: the number of entries, and the bytes that were alive. Of these, `state_bytes` remain
+    from update to update: weights and optimizer state. `doubtful_peak_bytes` is the highest possible peak until then,
+    including the scratch space of convolutions."""
 
     entries: int
     alive_bytes: int
@@ -94,7 +95,8 @@ class Moment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peak:
-    """The moment at which most was alive: how much, of what kind, and of which module (numbers of layers are *)."""
+    """The moment at which most was alive: how much, of what kind, and in which module (layer numbers are replaced by
+    *)."""
 
     bytes: int
     kinds: dict[Kind, int]
@@ -102,7 +104,7 @@ class Peak:
 
 
 class Ledger(TorchDispatchMode):
-    """Writes down storages while it is entered, each rounded up to a multiple of `rounding` bytes."""
+    """Records storages while it is entered, each rounded up to a multiple of `rounding` bytes."""
 
     def __init__(self, rounding: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
@@ -126,7 +128,7 @@ class Ledger(TorchDispatchMode):
         self._resizing.__exit__(None, None, None)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # What comes most often is answered at once: to ask fake tensors takes 0.2 ms.
+        # The most frequent calls are answered directly: asking fake tensors takes 0.2 ms.
         if args and type(args[0]) is FakeTensor:
             if function in IN_PLACE:
                 return args[0]
@@ -147,7 +149,7 @@ class Ledger(TorchDispatchMode):
         return result
 
     def _plain(self, function: Any, args: Any, kwargs: Any) -> Any:
-        """What comes of a call that makes new tensors alone: as it was of the same call before."""
+        """The result of a call that only makes new tensors, reused from an earlier identical call."""
         key = (function, _told(args), tuple(sorted(kwargs.items())))
         made = self._made.get(key)
         if made is None:
@@ -161,14 +163,14 @@ class Ledger(TorchDispatchMode):
             return tuple(item and item.made(first) for item in made)
 
     def see(self, tree: Any) -> None:
-        """Write down the storages of all tensors of a tree that are new."""
+        """Record the new storages of all tensors in a tree."""
         for storage in _storages(tree_leaves(tree)):
             if storage._cdata not in self._alive:
                 self._begin(storage)
                 weakref.finalize(storage, self._end, storage._cdata)
 
     def mark(self, tensors: Iterable[Any], kind: Kind, module: str | None = None) -> None:
-        """These tensors are of a kind, and of the module if one is named."""
+        """Assign these tensors to a kind, and to the module if one is named."""
         for storage in _storages(tensors):
             block = self._alive.get(storage._cdata)
             if block is not None:
@@ -176,7 +178,7 @@ class Ledger(TorchDispatchMode):
 
     @contextlib.contextmanager
     def training(self, model: nn.Module, optimizer: Optimizer | None) -> Iterator[None]:
-        """Know the parts of memory by what they are for, while the model trains with the optimizer."""
+        """Classify memory by its purpose while the model trains with the optimizer."""
         self._names = {id(module): _layer(name) for name, module in model.named_modules()}
         owners: dict[int, str] = {}
         for name, module in model.named_modules():
@@ -209,7 +211,7 @@ class Ledger(TorchDispatchMode):
 
     @contextlib.contextmanager
     def fused(self) -> Iterator[None]:
-        """What is computed meanwhile is one kernel: nothing that it makes on its way is ever in memory."""
+        """What is computed in this context is one kernel: none of its intermediate results is ever in memory."""
         before, self._fused = self._fused, True
         try:
             yield
@@ -217,7 +219,7 @@ class Ledger(TorchDispatchMode):
             self._fused = before
 
     def now(self) -> Moment:
-        """How things stand."""
+        """The current state."""
         staying = (Kind.WEIGHTS, Kind.OPTIMIZER_STATE)
         return Moment(
             entries=len(self._events),
@@ -227,12 +229,12 @@ class Ledger(TorchDispatchMode):
         )
 
     def changes(self, since: Moment | None = None, until: Moment | None = None) -> list[int]:
-        """Bytes allocated, or freed if negative, one after the other. What is empty is left out."""
+        """Bytes that were allocated (negative: freed), in order. Empty storages are left out."""
         entries = self._events[since.entries if since else 0 : until.entries if until else None]
         return [block.bytes if begins else -block.bytes for block, begins in entries if block.bytes]
 
     def peak(self, until: Moment | None = None) -> Peak:
-        """The highest point until then, or so far."""
+        """The highest point until that moment, or so far."""
         alive = highest = at = 0
         entries = self._events[: until.entries if until else None]
         for index, (block, begins) in enumerate(entries):
@@ -262,7 +264,8 @@ class Ledger(TorchDispatchMode):
             self._events.append((block, False))
 
     def _resized(self, resize: Any) -> Any:
-        """Sharded parameters are gathered into storages that are given back by making them empty."""
+        """Handle storages that are resized: sharded parameters are gathered into storages that are emptied to release
+        them."""
 
         def resized(storage: torch.UntypedStorage, size: int) -> Any:
             block = self._alive.get(storage._cdata)
@@ -282,7 +285,7 @@ class Ledger(TorchDispatchMode):
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """What tensors without data are made by."""
+    """What is needed to make a tensor without data."""
 
     sizes: tuple[int, ...]
     strides: tuple[int, ...]
@@ -298,21 +301,21 @@ class _Shape:
 
 
 def _told(args: Any) -> Any:
-    """Arguments as what tells them apart: of tensors their shapes and types."""
+    """Arguments as a key that distinguishes calls: tensors become their shapes, strides and types."""
     if isinstance(args, Tensor):
         return tuple(args.shape), args.stride(), args.dtype
     return tuple(map(_told, args)) if isinstance(args, tuple | list) else (type(args), args)
 
 
 def _are_fake(args: Any) -> bool:
-    """Whether all tensors among them are fake ones, of which no value is known either, and the first is one."""
+    """Whether all tensors among the arguments are fake ones without a known value, and the first argument is one."""
     if type(args[0]) is not FakeTensor:
         return False
     return all(type(item) is FakeTensor and item.constant is None for item in args if isinstance(item, Tensor))
 
 
 def _without_data(function: Any, args: Any, kwargs: Any) -> FakeTensor:
-    """What comes of tensors that have no data, of which fake ones are made, as a fake one again."""
+    """Run on the meta tensors inside fake ones, and make a fake tensor of the result."""
     first: FakeTensor = args[0]
     with in_kernel_invocation_manager(first.fake_mode):
         found = function(*args, **kwargs)
@@ -320,8 +323,8 @@ def _without_data(function: Any, args: Any, kwargs: Any) -> FakeTensor:
 
 
 def _scratch_bytes(args: Any, result: Any) -> int:
-    """What a convolution may take for a while: all that it works on once more, rearranged, and the weights' gradients
-    of each sample before they are added up (oneDNN was seen to do so)."""
+    """What a convolution may take temporarily: everything it works on once more, rearranged, and the weight gradients
+    of each sample before they are summed (oneDNN was seen to do so)."""
     tensors = [item for item in tree_leaves((args, result)) if isinstance(item, Tensor)]
     samples, *_ = max((item.shape for item in tensors if item.dim() > 1), key=len, default=(0,))
     weights = [item.nbytes for item in tensors if isinstance(item, nn.Parameter)]
@@ -329,7 +332,7 @@ def _scratch_bytes(args: Any, result: Any) -> int:
 
 
 def _storages(tensors: Iterable[Any]) -> Iterator[torch.UntypedStorage]:
-    """Those of tensors, and of the tensors that others are made of."""
+    """The storages of tensors, including those inside tensor subclasses."""
     for item in tensors:
         if not isinstance(item, Tensor):
             continue
@@ -341,5 +344,5 @@ def _storages(tensors: Iterable[Any]) -> Iterator[torch.UntypedStorage]:
 
 
 def _layer(name: str) -> str:
-    """The same for all layers of a stack."""
+    """Replace layer numbers, so that all layers of a stack have the same name."""
     return re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", name)

@@ -1,4 +1,4 @@
-"""The operators of an update: which are called how often, and on what, as texts that calls can be made from again."""
+"""The operators of an update: which are called, how often and on what, as text from which calls can be made again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.prediction.fakes import NUMBERS
 from harness.prediction.limits import Unforeseen
 
 COLLECTIVES = ("c10d", "_c10d_functional")
-"""Namespaces of what ranks send each other."""
+"""Namespaces of communication between ranks."""
 
 
 aten = torch.ops.aten
@@ -27,8 +27,8 @@ CHOOSING = {aten.nonzero.default, aten.masked_select.default, aten._grouped_mm.d
 
 
 class Operators(TorchDispatchMode):
-    """Counts calls while it is entered. Raises Unforeseen where what is done depends on data or chance, and at a call
-    that cannot be told or be made by itself."""
+    """Counts calls while it is entered. Raises Unforeseen if the work depends on data or chance, and for a call that
+    cannot be written as text or made by itself."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
@@ -36,7 +36,7 @@ class Operators(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if any(hasattr(item, "__tensor_flatten__") and not issubclass(item, FakeTensor) for item in types):
-            # What such a tensor is made of follows, in calls of its own.
+            # The plain tensors inside such a tensor follow, in calls of their own.
             return NotImplemented
         if not isinstance(function, OpOverload):
             raise Unforeseen(f"{function} is not made of operators")

@@ -1,8 +1,8 @@
 """How long operators take, each timed by itself.
 
-In training an operator seldom finds in the caches what it works on: its inputs were made, and its results' memory was
-last used, before many others had their turn. It is therefore timed on tensors that were not used just now: copies of
-its inputs and results, one after the other. On tensors that it has just used it takes less time than in training.
+In training an operator seldom finds its tensors in the caches: many other operators have run since its inputs were made
+and the memory of its results was last used. It is therefore timed on tensors that were not used just now: copies of its
+inputs and results, one after the other. On tensors it has just used, it would be faster than in training.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ from torch.utils._pytree import tree_leaves
 from harness.prediction.calls import ANSWERED, ASKED, Call, tensors
 
 COLD_BYTES = 48 << 20
-"""What the copies take together: more than the share of the caches that an operator finds its tensors in."""
+"""The size of all copies together: larger than the share of the caches in which an operator finds its tensors."""
 
 COPIES = 64
-"""As many at the most: small tensors stay in the outer caches in training too."""
+"""The most copies: small tensors stay in the outer caches in training too."""
 
 WARM_BYTES = 16 << 10
-"""Smaller ones cost nothing to fetch; calling the operator does."""
+"""Smaller tensors cost nothing to fetch; calling the operator is what takes time."""
 
 LONG_S = 0.02
-"""What takes longer does not gain from what is in the caches, and is timed once."""
+"""Operators that take longer do not gain from the caches, and are timed once."""
 
 ENDLESS_S = 1.0
-"""Of what takes longer, what a library prepares at the first call is nothing."""
+"""For operators that take longer, what a library prepares at the first call does not matter."""
 
 ROUNDS = 2
 LEAST_S = 0.5e-3
-"""A round takes so long at least: the clock's own time is nothing of it."""
+"""The minimum length of a round, in seconds: the clock's own time is then negligible."""
 
 NORMAL = (1e-6, 1e6)
-"""Numbers in between, as training has them: others can take an operator longer."""
+"""The range of numbers in training: others can take an operator longer."""
 
 INDICES = (1, 0)
-"""As an index a whole number is of what exists. The first often stands for padding, of which some operators do nothing:
-it is taken where there is no second."""
+"""The values of integers, in order of preference, so that they are valid indices. Index 0 often stands for padding, for
+which some operators do nothing: it is used only where index 1 does not exist."""
 
 SEEN = 1 << 16
-"""So many elements are looked at."""
+"""How many elements are inspected."""
 
 
 def time_operators(folder: str, seconds: float) -> None:
-    """Task: time the calls of a folder until the seconds are over, a line for each: what it takes in seconds, or null
-    for one that cannot be made by itself."""
+    """Task: time the calls in a folder for so many seconds. Writes a line for each: its time in seconds, or null if it
+    cannot be made by itself."""
     calls: list[Call] = json.loads((Path(folder) / ASKED).read_text(encoding="utf-8"))
     deadline_s, pools = time.monotonic() + seconds, [Pools(index) for index in INDICES]
     with (Path(folder) / ANSWERED).open("w", encoding="utf-8") as answers:
@@ -63,7 +63,7 @@ def time_operators(folder: str, seconds: float) -> None:
 def time_operator(call: Call, pools: Sequence[Pools]) -> float | None:
     """The seconds that one call takes; None if it cannot be made by itself."""
     types = {kind for _, _, kind in tensors(call) if getattr(torch, kind).is_floating_point}
-    # What fake tensors say of types is not always what real ones have: where there are several, they are made one.
+    # Fake tensors do not always report the types of real ones: calls with several types are also tried with just one.
     for drawn, as_float in itertools.product(pools, (False, True) if len(types) > 1 else (False,)):
         try:
             with torch.no_grad():
@@ -88,7 +88,7 @@ def _timed(call: Call, pools: Pools, *, as_float: bool) -> float:
         first_s, result = _once(first)
         if first_s > ENDLESS_S:
             return first_s
-        again_s, result = _once(first)  # A library may have prepared itself before.
+        again_s, result = _once(first)  # The first time, a library may have prepared itself.
         if again_s > LONG_S:
             return again_s
         size = sum(
@@ -103,14 +103,14 @@ def _timed(call: Call, pools: Pools, *, as_float: bool) -> float:
 
 
 def _best_s(runs: Sequence[Callable[[], Any]], between: Callable[[], object]) -> float:
-    """The seconds that one takes, of rounds of all of them, in the fastest."""
+    """The mean seconds per call in the fastest round of calls to all of them."""
     kept: list[Any] = [None] * len(runs)
     times, best_s = 1, float("inf")
     for _ in range(ROUNDS + 1):
         begun = time.perf_counter()
         for _ in range(times):
             for index, run in enumerate(runs):
-                # As in training, the memory of results is that of results of before.
+                # As in training, results reuse the memory of earlier results.
                 kept[index] = run()
         taken_s = time.perf_counter() - begun
         best_s = min(best_s, taken_s / (times * len(runs)))
@@ -133,8 +133,8 @@ def _function(name: str) -> Any:
 
 
 class Pools:
-    """Memory that the tensors of calls are views of: one for each type, that grows with what is asked for. Those of
-    whole numbers have this `index`."""
+    """Memory that the tensors of calls are views of: one pool for each type, which grows on demand. Integers have the
+    value `index`."""
 
     def __init__(self, index: int) -> None:
         self._index = index
@@ -148,7 +148,7 @@ class Pools:
         return torch.as_strided(self._by_type[dtype], shape, strides, offset)
 
     def mend(self) -> None:
-        """Draw anew what calls have made too large or too small."""
+        """Draw new values where calls have made them too large or too small."""
         for dtype, pool in self._by_type.items():
             seen = pool[:: max(1, len(pool) // SEEN)]
             is_usual = (seen > NORMAL[0]) & (seen < NORMAL[1]) if dtype.is_floating_point else seen == self._index
@@ -156,19 +156,19 @@ class Pools:
                 pool.copy_(self._drawn(len(pool), dtype))
 
     def forget(self) -> None:
-        """What a call has changed, or left."""
+        """Drop the pools after a call that changed them or failed."""
         self._by_type.clear()
 
     def _drawn(self, count: int, dtype: torch.dtype) -> Tensor:
         if not dtype.is_floating_point:
             return torch.full((count,), self._index, dtype=dtype)
-        # A random block many times over, of what could be probabilities: to draw all takes longer than what is timed.
+        # A random block of possible probabilities, repeated: drawing all values would take longer than what is timed.
         block = (0.1 + 0.8 * torch.rand(min(count, 1 << 16))).to(dtype)
         return block.repeat(-(-count // len(block)))[:count]
 
 
 class _Place:
-    """Makes the arguments of one copy of a call, from so many bytes of every pool on."""
+    """Makes the arguments of one copy of a call, from a byte offset in every pool on."""
 
     def __init__(self, pools: Pools, offset_bytes: int, *, as_float: bool) -> None:
         self._pools, self._as_float = pools, as_float
@@ -193,7 +193,7 @@ class _Place:
 
 
 def extent(shape: Sequence[int], strides: Sequence[int]) -> int:
-    """Elements from the first to the last of a tensor."""
+    """The number of elements from the first to the last one of a tensor."""
     if not all(shape):
         return 0
     return 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))

@@ -1,4 +1,4 @@
-"""One rank of several, without the others: what it would send or gather has its shape, and nobody answers."""
+"""One rank of several, without the others: what it would send or gather has its shape, but nobody answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.prediction.limits import Unforeseen
 
 @contextlib.contextmanager
 def pretended(rank: int, count: int) -> Iterator[None]:
-    """This process is rank `rank` of `count`, of which there are no others."""
+    """This process acts as rank `rank` of `count`, although there are no others."""
     if count == 1:
         yield
         return
@@ -43,10 +43,10 @@ def _unforeseen(what: str) -> Any:
 
 
 class DataParallel(parallel.DistributedDataParallel):
-    """DistributedDataParallel as far as its memory goes: torch's own, whose buckets are made in C++, takes no tensors
-    without data.
+    """DistributedDataParallel as far as memory is concerned: torch's own makes its buckets in C++, and does not accept
+    tensors without data.
 
-    Buckets are as large as all gradients together, and are there from the beginning; with `gradient_as_bucket_view`
+    Buckets are as large as all gradients together, and exist from the beginning; with `gradient_as_bucket_view`
     gradients live in them (https://docs.pytorch.org/docs/stable/notes/ddp.html).
     """
 
@@ -67,7 +67,7 @@ class DataParallel(parallel.DistributedDataParallel):
         yield
 
     def register_comm_hook(self, *_: Any) -> None:
-        """What travels is compressed, the buckets are not."""
+        """Nothing to do: a hook compresses what is sent, not the buckets."""
 
     def _into_bucket(self, parameter: Tensor) -> None:
         parameter.grad = self._buckets[id(parameter)]

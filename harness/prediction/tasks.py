@@ -1,4 +1,4 @@
-"""What can be asked of predictions: tasks of forked processes, each for many compositions of a workload."""
+"""Predictions as tasks of forked processes, each for many compositions of a workload."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ from harness.processes.worker import requested_workload
 Found = TypeVar("Found")
 
 SLACK = 1.1
-"""By how much more a GPU's allocator holds than is in use, because blocks do not always fit: an allowance."""
+"""Factor by which a GPU's allocator holds more than is in use, because blocks do not always fit: an allowance."""
 
 PATIENCE_S = 60
-"""What a prediction may take. A technique may wait for what never comes among tensors without data."""
+"""How long a prediction may take. Without data, a technique may wait for something that never comes."""
 
 
 def need_bytes(workload: Message, corpus: Message, device: str) -> int:
-    """Task: what the tensors of a process take that trains the workload plainly, with the allocator's slack."""
+    """Task: the bytes of the tensors of a process that trains the workload plainly, with the allocator's slack."""
     asked = requested_workload({"workload": workload, "corpus": corpus})
-    first_batch(asked)  # Raises ValueError where there are fewer samples than one batch has.
+    first_batch(asked)  # Raises ValueError if there are fewer samples than in one batch.
     return round(SLACK * Trial(device=device).run(asked).peak_bytes)
 
 
 def predict_arms(request: Message, arms: Sequence[Message], where: Message) -> list[Message]:
-    """Task: what each arm will take, in their order: `peak_bytes` over all its ranks, and the parts of its first rank
-    as `kinds` and `modules`, with the number format of its matrix products as `compute`; or else the `reason` why that
-    is not known. An arm has `techniques`, and its ranks as `count` and `replicas`; `where` has the device, a GPU's
-    compute capability, and the seed."""
+    """Task: what each arm will take, in order: `peak_bytes` over all its ranks, its first rank's parts as `kinds` and
+    `modules`, and the number format of its matrix products as `compute`; or else the `reason` why that is not known. An
+    arm has `techniques`, and its ranks as `count` and `replicas`; `where` has the device, a GPU's compute capability,
+    and the seed."""
     return [_told(_peak, requested_workload(request), arm, where) for arm in arms]
 
 
 def grow_arms(request: Message, arms: Sequence[Message], where: Message) -> list[Message]:
-    """Task: how each arm grows with the batch: of each rank the `lines` of its growth, by what a batch must divide,
-    and the parts at the workload's own batch; or else the `reason` why that is not known."""
+    """Task: how each arm grows with the batch: the `lines` of growth of each rank, the `divisor` of batches, and the
+    parts at the workload's own batch; or else the `reason` why that is not known."""
     return [_told(_growth, requested_workload(request), arm, where) for arm in arms]
 
 
 def grow_any_batch(request: Message, arms: Sequence[Message], where: Message) -> list[Message]:
-    """Task: the same for arms that look for their batch."""
+    """Task: the same for arms that search for their batch."""
     return grow_arms(request, arms, where | {"any_batch": True})
 
 
 def count_operators(request: Message, arms: Sequence[Message], where: Message) -> list[Message]:
-    """Task: the operators that an update of each arm calls, as `calls` with how often each; or else the `reason` why
-    that is not known."""
+    """Task: the operators that an update of each arm calls, as `calls` with their counts; or else the `reason` why that
+    is not known."""
     return [_told(_calls, requested_workload(request), arm, where) for arm in arms]
 
 
@@ -71,7 +71,7 @@ def _told(
 
 @contextlib.contextmanager
 def _patience() -> Iterator[None]:
-    """Raise Unforeseen in this thread, wherever it is, if this takes too long."""
+    """Raise Unforeseen in this thread, whatever it is doing, if this takes too long."""
 
     def over(*_: object) -> None:
         raise Unforeseen(f"it was not found within {PATIENCE_S} s")
@@ -103,7 +103,7 @@ def _growth(workload: Workload, trials: Sequence[Trial]) -> Message:
 
 
 def _of_ranks(find: Sequence[Callable[[], Found]], peak_bytes: Callable[[Found], int]) -> list[Found]:
-    """What is found of each rank. Where the last takes as much as the first, so do those between them."""
+    """The result of each rank. If the last rank takes as much as the first, so do those between them."""
     first, last = find[0](), find[-1]() if len(find) > 1 else None
     if last is None or peak_bytes(last) == peak_bytes(first):
         return [first] * len(find)

@@ -1,6 +1,6 @@
-"""A composition that is tried without data: what two updates of it allocate.
+"""Tries a composition without data, to see what two updates of it allocate.
 
-Two are enough: by the second the optimizer's state is there.
+Two are enough: from the second on, the optimizer's state exists.
 """
 
 from __future__ import annotations
@@ -39,28 +39,28 @@ from harness.timing.step import infer_step, train_step
 UPDATES = 2
 
 ALLOCATION_BYTES = {"cpu": 1, "cuda": 512}
-"""What the device's allocator rounds each allocation up to (CUDACachingAllocator: kMinBlockSize)."""
+"""The multiple to which the device's allocator rounds up each allocation (CUDACachingAllocator: kMinBlockSize)."""
 
 DOUBT = 1.02
-"""From so much more on than is predicted, what may be there makes the prediction unknown."""
+"""If the doubtful peak exceeds the predicted one by this factor, the prediction is unknown."""
 
 OUT_OF_PROPORTION = 0.01
-"""From so much on that a third batch is off, two have not told how memory grows."""
+"""If the prediction for a third batch is off by this share, two batches have not shown how memory grows."""
 
 CONVOLUTIONS = "how much extra memory convolutions take is up to their library"
 
 OF_A_PROCESS = ("num_workers", "prefetch_factor", "persistent_workers", "pin_memory")
-"""Options of a DataLoader that change who makes batches, and not what is in them."""
+"""Options of a DataLoader that change which process makes batches, but not what is in them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Predicted:
-    """Bytes at the highest point of training on one rank, as the device's allocator counts them.
+    """Bytes at the peak of training on one rank, as the device's allocator counts them.
 
-    `kinds` are its parts by what they are for, `modules` by the module that holds them, of layers of a stack together.
-    Of all that `state_bytes` stay from update to update: weights and optimizer state. `changes` are all allocations (of
-    what was freed, negative) in their order, `batches` what the updates were on, and a batch must divide by `divisor`.
-    `compute` is the number format of the large matrix products.
+    `kinds` divides the peak by purpose, `modules` by the module that holds it, with the layers of a stack taken
+    together. `state_bytes` remain from update to update: weights and optimizer state. `changes` are all allocations
+    (negative: what was freed) in order, `batches` are those that the updates used, and a batch must be divisible by
+    `divisor`. `compute` is the number format of the large matrix products.
     """
 
     peak_bytes: int
@@ -75,11 +75,11 @@ class Predicted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """Rank `rank` of `count` that trains under a composition, each of `replicas` with an equal share of the batch.
+    """Rank `rank` of `count` that trains under a composition; each of `replicas` has an equal share of the batch.
 
     Everything runs on fake CPU tensors, because a backward pass on fake CUDA tensors needs a GPU. For a GPU the kernels
-    are those that torch would choose on one of that compute capability. `any_batch`: it is asked for every batch, and
-    the one that an arm looks for is among them.
+    are those that torch would choose at that compute capability. `any_batch`: the trial is for every batch, including
+    the one that an arm searches for.
     """
 
     techniques: Sequence[str] = ()
@@ -93,17 +93,16 @@ class Trial:
 
     @property
     def workspace_bytes(self) -> int:
-        """What the matrix library keeps for itself in torch's allocator (aten/src/ATen/cuda/CublasHandlePool.cpp)."""
+        """What the matrix library reserves in torch's allocator (aten/src/ATen/cuda/CublasHandlePool.cpp)."""
         if self.device == "cpu":
             return 0
         return 32 << 20 if self.capability >= HOPPER else (2 * 4096 + 8 * 16) << 10
 
     def run(self, workload: Workload, drawn: Sequence[Batch] = (), times: int = 1) -> Predicted:
-        """Take the updates, on batches as long and wide as the first ones really are, or on these `drawn` ones with so
-        many `times` their samples.
+        """Take the updates, on batches with the shapes of the first real ones, or on those `drawn` before with `times`
+        as many samples.
 
-        Raises Unforeseen for what only running shows, and whatever a model or technique raises that cannot run without
-        data.
+        Raises Unforeseen for what only running shows, and whatever a model or technique that needs data raises.
         """
         with self._observed() as ledger:
             setup = self._setup(workload)
@@ -112,8 +111,8 @@ class Trial:
         return self._predicted(ledger, setup, batches, end)
 
     def grow(self, workload: Workload) -> tuple[Predicted, Growth]:
-        """What `run` finds, and how the peak grows with the batch. Raises what `run` does, and Unforeseen where larger
-        batches take another program than smaller ones, or more than their proportion."""
+        """The result of `run`, and how the peak grows with the batch. Raises what `run` does, and Unforeseen if larger
+        batches run another program than smaller ones, or take more than their proportion."""
         with self._observed() as ledger:
             setup = self._setup(workload)
             batches = _batches(setup, self.seed)
@@ -122,7 +121,7 @@ class Trial:
             built, *own = itertools.islice(moments, 1 + UPDATES)
             try:
                 others = list(moments)
-            except Exception:  # Whatever it is: what is built may be for one batch alone.
+            except Exception:  # Whatever it is: the model may be built for one batch only.
                 others = []
         seen = self._predicted(ledger, setup, batches, own[-1])
         try:
@@ -138,7 +137,7 @@ class Trial:
             yield ledger
 
     def _predicted(self, ledger: Ledger, setup: TrainingSetup, batches: Sequence[Batch], end: Moment) -> Predicted:
-        """What the books show until then."""
+        """The result of the ledger up to that moment."""
         peak = ledger.peak(end)
         if end.doubtful_peak_bytes > DOUBT * peak.bytes:
             raise Unforeseen(CONVOLUTIONS)
@@ -175,8 +174,8 @@ class Trial:
         return setup
 
     def _grown_at_once(self, workload: Workload, ledger: Ledger, built: Moment, moments: Sequence[Moment]) -> Growth:
-        """By larger updates on what the workload's own batch has trained, where that leaves nothing behind. `moments`
-        are those after each update."""
+        """From larger updates after those with the workload's own batch, in the same training, if each leaves nothing
+        behind. `moments` are those after each update."""
         own, times = workload.batch, _multiples(workload)
         steady = [ledger.changes(since, until) for since, until in itertools.pairwise(moments)]
         if len(steady) <= len(times) or any(map(sum, steady)):
@@ -194,13 +193,13 @@ class Trial:
         return found
 
     def _grown(self, workload: Workload, seen: Predicted) -> Growth:
-        """The same by trials of their own: after what was `seen` of the workload's batch, of twice that and more."""
+        """From separate trials: after the one `seen` on the workload's batch, one on twice that, and more."""
         own, twice = workload.batch, self._times(workload, seen, 2)
         try:
             found = growth((seen.changes, twice.changes), (own, 2 * own), self.workspace_bytes)
             other = (3 * own, self._times(workload, seen, 3)) if 3 in _multiples(workload) else None
         except Unforeseen:
-            # The first trial may have made what stays for later ones, and parts of one sample may be handled otherwise.
+            # The first trial may have made what later ones reuse, and parts with one sample may be handled differently.
             thrice = self._times(workload, seen, 3)
             found = growth((twice.changes, thrice.changes), (2 * own, 3 * own), self.workspace_bytes)
             other = (own, seen) if own > seen.divisor else None
@@ -209,12 +208,12 @@ class Trial:
         return found
 
     def _check(self, found: Growth, batch: int, peak_bytes: int) -> None:
-        """Raises Unforeseen if a batch does not take what its growth says."""
+        """Raises Unforeseen if a batch does not take what its growth predicts."""
         if not math.isclose(found.peak_bytes(batch), peak_bytes, rel_tol=OUT_OF_PROPORTION):
             raise Unforeseen("its memory does not grow in proportion to the batch")
 
     def _times(self, workload: Workload, seen: Predicted, times: int) -> Predicted:
-        """The same on so many times the samples that were seen."""
+        """The same with `times` as many samples as were seen."""
         return self.run(dataclasses.replace(workload, batch=times * workload.batch), seen.batches, times)
 
 
@@ -245,12 +244,12 @@ def _train(setup: TrainingSetup, ledger: Ledger, updates: Sequence[tuple[Batch, 
 
 
 def _multiples(workload: Workload) -> Sequence[int]:
-    """Of a batch, those that tell how memory grows. The models of families are known to grow in proportion."""
+    """Multiples of the batch that show how memory grows. The models of families are known to grow in proportion."""
     return (2,) if workload.family else (2, 3)
 
 
 def _batches(setup: TrainingSetup, seed: int) -> list[Batch]:
-    """As many real batches as there are updates. Raises Unforeseen if they are not yet as large as they will be."""
+    """As many real batches as there are updates. Raises Unforeseen if they do not have their final size yet."""
     loader = {name: value for name, value in setup.loader.items() if name not in OF_A_PROCESS}
     found = []
     with _disable_current_modes():
@@ -265,8 +264,8 @@ def _batches(setup: TrainingSetup, seed: int) -> list[Batch]:
 
 @contextlib.contextmanager
 def _compiled_functions(ledger: Ledger | None) -> Iterator[None]:
-    """Functions that torch.compile is given are one kernel in the ledger; without one, they are not known, and what it
-    makes of a model never is."""
+    """Functions passed to torch.compile count as one kernel in the ledger; without a ledger they are not predictable,
+    and compiled models never are."""
 
     def compiled(function: Any = None, **options: Any) -> Any:
         if function is None:
