@@ -163,7 +163,7 @@ class WorkCertificate:
     has all parameters, and `gradient_spread` is how far apart the norms are on ranks that average gradients, relative
     to the norm. For the baseline, `repeated_losses` are those of a second replay, which show how exactly losses can be
     compared, and `draws` says whether the forward pass draws random numbers. `samples_per_pass` is the number in one
-    forward pass on one rank, and `normalises_batch` says that layers of the model mix samples. `losses_unknown` says
+    forward pass on one rank, and `normalises_batch` says whether layers normalise over them. `losses_unknown` says
     why the losses are not compared. On a CPU the shares of forward, backward and optimizer, and those of the `kinds` of
     operators, are of the time of the last replayed step; the FLOP and bytes of each kind are those of the step before,
     on one rank that is not compiled (harness.evidence.work).
@@ -222,13 +222,13 @@ class Record:
 
     `heat_part` distinguishes the parts of a heat that did not fit in memory at once: only records of the same part and
     repetition are compared. Their arms ran interleaved, or `alone`: one after the other, each while no other arm was in
-    memory. `copy` distinguishes processes of the same arm in one heat: the baseline has several. `lead_steps` at the
-    start of each turn found the arm's caches cold and are not counted. Nor are `dropped_rounds`, in which something
-    else was seen to use what the arms need: `disturbances` says what, in words. If that left too few rounds, the whole
-    repetition is `disturbed` and none of it is counted. `changes` are those that the techniques declare. `batch` is the
-    arm's own, in samples per update over all ranks. `step_flops` counts one update of the unmodified model on that
-    batch (one forward pass in the phase infer). `predicted_peak_bytes` is the most that the arm's tensors were
-    predicted, before it ran, to take at once over all ranks.
+    memory. `copy` distinguishes processes of the same arm in one heat: the lead, usually the baseline, has several.
+    `lead_steps` at the start of each turn found the arm's caches cold and are not counted. Nor are `dropped_rounds`, in
+    which something else was seen to use what the arms need: `disturbances` says what, in words. If that left too few
+    rounds, the whole repetition is `disturbed` and none of it is counted. `changes` are those that the techniques
+    declare. `batch` is the arm's own, in samples per update over all ranks. `step_flops` counts one update of the
+    unmodified model on that batch (one forward pass in the phase infer). `predicted_peak_bytes` is the most that the
+    arm's tensors were predicted, before it ran, to take at once over all ranks.
     """
 
     run_id: str
