@@ -92,7 +92,8 @@ class Arm:
         self.measurement.active_s = active_s
 
     def hold_against(self, reference: Arm) -> None:
-        """Check that the arm did the same work as the reference, as far as both have certificates."""
+        """Compare the arm's work with the reference's, as far as both are certified. A difference becomes the arm's
+        status."""
         if self.status is not Status.OK or self._certificate is None or reference._certificate is None:
             return
         own, other = self._certificate, reference._certificate

@@ -12,7 +12,7 @@ BETWEEN_ARMS = 1.1
 """Factor on the time in which arms are active, for pauses and for starting and ending processes."""
 
 COMPILED_AGAIN = 0.2
-"""What share of its time with a cold compile cache a first step takes with a warm one: tracing is not cached. On two
+"""The share that a first step with a warm compile cache takes of one with a cold cache: tracing is not cached. On two
 cores it took 7 s after 36 s, and 8 s after 43 s, for gpt2/nano and gpt2/tiny."""
 
 DEAR = 3.0

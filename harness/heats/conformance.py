@@ -141,8 +141,8 @@ def _measured(
     device: str = "cpu",
     protocol: Protocol = PROTOCOL,
 ) -> list[Record]:
-    """Run the compositions. Compiled code is kept: compile time is of no interest here, and the next check of the same
-    saves it."""
+    """Run the compositions. Compiled code is kept: compile time is of no interest here, and the next check need not
+    wait for it."""
     specs = tuple(WorkloadSpec(model=model, batch=batch, sequence=sequence, corpus=corpus) for model in models)
     plan = Plan(
         name="check",

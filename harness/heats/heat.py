@@ -75,8 +75,8 @@ class Heat:
     def certify(self, arms: Sequence[Arm], *, replay: bool) -> None:
         """Ask every arm for its certificate, end it, and compare its work with that of the first, the reference.
 
-        The reference is asked last, when the memory of all others is free again. Further processes of the reference do
-        not replay. Nothing is timed here except how long ranks wait for each other: arms of one rank replay at the same
+        The reference is asked last, when the memory of all others is free again. Further processes of an arm do not
+        replay. Nothing is timed here except how long ranks wait for each other: arms of one rank replay at the same
         time, those that took longest to start first, because compilation leaves a core idle.
         """
         reference = arms[0]
@@ -101,7 +101,7 @@ class Heat:
 
 
 def own_cache(folder: Path, identity: str) -> Path:
-    """The compile cache of this identity, which could be too long for a folder name."""
+    """The compile cache of this identity, hashed because it could be too long for a folder name."""
     return folder / hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 

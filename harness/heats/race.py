@@ -102,8 +102,8 @@ class Race:
             yield from self._one_at_a_time([baseline, *alone], part)
 
     def arm(self, trial: Trial) -> Arm:
-        """A new arm. It has its own compile cache, so that no arm profits from what another compiled, unless compile
-        time is of no interest."""
+        """A new arm. It has its own compile cache, so that no arm profits from what another compiled, unless nobody is
+        interested in compile times."""
         lineup = self._lineup
         cache = lineup.shared_cache or own_cache(lineup.compile_caches, f"{lineup.record.workload} {trial.label}")
         return self._heat.arm(trial, cache, toolchain=lineup.toolchain, **lineup.own.get(trial.label, {}))

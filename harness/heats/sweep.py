@@ -179,7 +179,7 @@ class Sweep:
             name, spent_s = entry.spec.name, self._expected_s(entry, self._trials(entry)[:1])
             taken: list[str] = []
             for cost_s, label in sorted((cost_s, label) for (of, label), cost_s in self.put_off.items() if of == name):
-                # Warm-up takes two steps, and the replay and the memory count run on fewer threads.
+                # Warm-up takes two steps; the replay and the memory count run on fewer threads.
                 spent_s += 2 * cost_s
                 if spent_s < left_s:
                     taken.append(label)

@@ -121,7 +121,7 @@ class _Served:
             case "clock":
                 return {"time_s": time.time()}
             case "reading":
-                # GPUs are not read here: which of them an arm has, only the arm itself knows.
+                # GPUs are not read here: arms report by themselves which ones they have.
                 return {"reading": dataclasses.asdict(conditions.read(Gpus("cpu", ())))}
         raise ValueError(f"a host that has joined cannot do {message['do']!r}")
 

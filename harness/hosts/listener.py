@@ -1,4 +1,4 @@
-"""The entrance for other hosts: whoever proves to know the token is let through to the leading host."""
+"""The entrance for other hosts: whoever proves knowledge of the token is let through to the leading host."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HANDSHAKES = 64
 
 
 class Listener:
-    """Lets in whoever proves to know the token: hosts, and the ranks of arms."""
+    """Lets in whoever proves knowledge of the token: hosts, and the ranks of arms."""
 
     def __init__(self, address: tuple[str, int], secret: bytes) -> None:
         """Raises ValueError if it cannot listen."""

@@ -19,7 +19,7 @@ ANSWER_S = 20.0
 """How long a host may take to fork, to end a process or to tell the time."""
 
 ALIVE_S = 3.0
-"""How long a host may take to answer that it is there."""
+"""How long a host may take to show that it is alive."""
 
 
 class JoinedHost:
@@ -129,7 +129,7 @@ class Spanning(Process):
                 host.ask({"do": "reap", "pid": pid, "grace_s": 0.0, "stacks": stacks})
 
     def _failed(self, answers: Sequence[Message]) -> ArmFailed:
-        """If a host is gone, the other ranks only report that they lost contact: the lost host comes first."""
+        """If a host is gone, the remaining ranks may only report lost contact, so the host is named first."""
         lost = self._lost()
         self.kill()
         return lost or failure(answers)

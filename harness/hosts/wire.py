@@ -1,4 +1,4 @@
-"""How two hosts connect: over TCP, both prove that they know the token, and then exchange JSON lines.
+"""How two hosts connect: over TCP, each proves that it knows the token, and then they exchange JSON lines.
 
 Each side sends a random number; the proof is an HMAC of both numbers under the token, so that the token itself never
 travels and a recorded proof cannot be replayed. What follows is neither encrypted nor signed: as with
@@ -19,7 +19,7 @@ from harness.processes.channel import Channel, Closed
 
 HANDSHAKE_S = 10.0
 STRANGERS_BYTES = 4096
-"""The longest line that is read from a peer that has not proved to know the token."""
+"""The longest line that is read from a peer that has not proved that it knows the token."""
 
 TOKEN_LETTERS = 16
 """The minimum length of a token that was written by hand."""
@@ -80,7 +80,7 @@ def keep_alive(connection: socket.socket) -> None:
 
 
 def greet(connection: socket.socket, secret: bytes, about: Message) -> tuple[Channel, Message]:
-    """The joining side: prove to know the token, check the leader's proof, and send `about`. Returns the leader's
+    """The joining side: prove knowledge of the token, check the leader's proof, and send `about`. Returns the leader's
     welcome. Raises Refused."""
     channel, own = Channel(connection, STRANGERS_BYTES), secrets.token_hex(16)
     try:

@@ -50,7 +50,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stand:
-    """Where a training stands that continues from the file `checkpoint`, with all points so far. Since the last point
+    """The state of a training that continues from the file `checkpoint`, and all points so far. Since the last point
     there were `losses` losses, with the sum `losses_sum`."""
 
     course: Course

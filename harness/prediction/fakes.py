@@ -25,7 +25,7 @@ from bench.workload import Batch
 aten = torch.ops.aten
 
 NUMBERS = {aten._local_scalar_dense.default, aten.item.default, aten.is_nonzero.default}
-"""Operators that read one element; in inference mode torch does not get to the first."""
+"""Operators that read one element; in inference mode torch does not reach the first of them."""
 
 OF_ALL = {aten.all.default, aten.all.dim, aten.all.dims}
 

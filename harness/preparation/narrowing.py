@@ -14,7 +14,7 @@ from harness.preparation.pacing import Pace, is_sure
 from harness.preparation.prepared import Entry, Prepared
 
 BEARABLE_S = 2.0
-"""Longer steps are not waited for."""
+"""Sizes with longer steps are left out."""
 
 LEAST_SIZES = 3
 """Fewer sizes make no curve."""
@@ -56,7 +56,7 @@ def telling(sizes: Sequence[Size]) -> set[int]:
 def narrowed(
     prepared: Prepared, paces: Mapping[tuple[str, str], Pace], begun: Collection[str] = ()
 ) -> tuple[Prepared, dict[str, Size]]:
-    """The plan with the telling sizes, if it narrows, and the sizes left out. Workloads that are `begun` stay."""
+    """The plan with only the telling sizes, if it narrows, and the sizes left out. Workloads that are `begun` stay."""
     if not prepared.plan.narrows:
         return prepared, {}
     sizes = [_size(prepared, entry, paces) for entry in prepared.entries]

@@ -203,7 +203,7 @@ class ForkServer:
     def run(self, task: str, arguments: Message, timeout_s: float) -> Any:
         """Call the function `task` (as `module:function`) with keyword arguments in a forked process.
 
-        Returns its result, passed as JSON. Raises ValueError if it did, ArmFailed for any other failure.
+        Returns its result, passed as JSON. Raises ValueError if the function does, ArmFailed for any other failure.
         """
         self.wait_ready()
         pid, (channel,) = self._fork({"task": task, "arguments": arguments}, 1)

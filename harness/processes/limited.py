@@ -22,7 +22,8 @@ from harness.timing.trainer import Trainer
 UPDATES = 2
 
 M_MMAP_THRESHOLD = -3
-"""An option of mallopt: from this size on, an allocation is a mapping of its own, which is returned when freed."""
+"""An option of mallopt: allocations from this size on get their own mapping, which is returned to the system when
+freed."""
 
 MAPPED_BYTES = 1 << 16
 

@@ -80,8 +80,8 @@ def exported(trainer: Trainer) -> Any:
 
 @torch.inference_mode()
 def written(trainer: Trainer, count: int, length: int, prompt: str) -> list[str]:
-    """`count` texts of up to `length` tokens that the model writes after the prompt, cut to the model's length, sampled
-    from its likeliest tokens."""
+    """`count` texts of up to `length` tokens that the model writes after the prompt (cut to the sequence length),
+    sampled from the likeliest tokens."""
     workload, model = trainer.setup.workload, exported(trainer).to(trainer.setup.device)
     assert workload.text is not None
     tokenizer = tokenizer_of(workload.text.corpus, workload.text.vocabulary)

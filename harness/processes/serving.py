@@ -1,7 +1,7 @@
 """The fork server's own process: it has imported everything, and forks arms in milliseconds.
 
-It runs no tensor operation and touches no GPU, because neither survives a fork. However the run that owns it dies, the
-control socket closes then, and this process ends all its descendants.
+It runs no tensor operation and touches no GPU, because neither survives a fork. When the run that owns it dies, however
+it dies, the control socket closes and this process ends all its descendants.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ class Worker:
             self._held_out = HeldOut(workload.held_out(), setup)
         for technique in self._techniques:
             setup = technique.apply(setup)
-        # Some techniques inspect in the model what is prepared, others change it.
+        # Some techniques look at what is prepared in the model, others change it.
         prepare(setup)
         if self._held_out is not None:
             self._held_out.watch(setup.model)
@@ -250,7 +250,7 @@ class Worker:
             **scored,
             **({} if kernels else step_shares(events, work)),
             "first_losses": losses,
-            # Others are compared with the baseline only, and its repetition shows how exactly that can be done.
+            # Arms are compared only with the baseline; repeating its replay shows how exactly that can be done.
             "repeated_losses": None if self._techniques else self._replayed().steps(count)["losses"],
             "attention_kernels": attention_kernels(events, compiled=compiled),
             "cuda_graph_launches": cuda_graph_launches(events),
@@ -337,7 +337,7 @@ HERE: Message = {
     "interface": "lo",
     "id": "",
 }
-"""What the leading host sends each of several hosts as `span`, for an arm whose ranks are all on this machine: how many
+"""The `span` of an arm whose ranks are all on this machine, as a leading host otherwise sends it to each host: how many
 hosts there are, where they meet, this host's address and the interface that has it."""
 
 JOIN_S = 60

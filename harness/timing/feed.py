@@ -32,8 +32,8 @@ class Batches:
         loader, sizes = make(setup, seed, each_sample_seeded, begin)
         self._loads: deque[Load] = deque()
         self._copied = Copied()
-        # A generator that referred to this object would make a reference cycle, which is not freed in order: each of
-        # the loader's workers would be waited for five seconds, because it does not hear that it should end.
+        # A generator that referred to this object would make a reference cycle, which is not freed in order: the loader
+        # would wait five seconds for each worker, because workers do not hear that they should end.
         self._fed = iter(setup.feed(_on_device(loader, sizes, setup, self._loads, self._copied)))
 
     def __iter__(self) -> Iterator[Batch]:

@@ -41,7 +41,8 @@ def accumulate(setup: TrainingSetup, batch: Batch) -> Tensor:
 
 
 def _weights(setup: TrainingSetup, micro_batches: Sequence[Batch]) -> Sequence[float | Tensor]:
-    """The weight of each micro-batch's mean loss in that of the update: its share of the targets."""
+    """The weight of each micro-batch's mean loss in that of the update: its share of the targets, or else an equal
+    share."""
     equal = 1 / len(micro_batches)
     if setup.targets is None or _is_whole(setup):
         return [equal] * len(micro_batches)
