@@ -3,8 +3,8 @@
     from bench import api
 
     made = api.run(models=["gpt2/nano"], techniques=["amp_bf16", "compile"])
-    made.arms()          # a frame: one row for each arm, speed-ups with their intervals
-    made.steps()         # a frame: every step that was timed
+    made.arms()          # a frame: one row per arm, with speed-ups and their intervals
+    made.steps()         # a frame: one row per timed step
     made                 # in a notebook: the answer as a picture
     api.compare("runs/before", "runs/after")
     api.fit(["gpt2/xl"], cards=["L40S"]).frame()
@@ -13,8 +13,8 @@
     api.worth("gpt2/nano", ["muon"], minutes=10).plain()
     api.day("gpt2", minutes=10, go=True).plain()
 
-Bad input raises ValueError with the line that the command would print. Like the command line this room sees all
-packages, and nothing but the command line imports it.
+Bad input raises ValueError with the line that the command would print. Like the command line, this package may import
+every other package, and only the command line imports it.
 """
 
 from importlib import import_module
@@ -59,7 +59,7 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> object:
-    """Measuring imports torch, which takes seconds; reading what was measured does without."""
+    """Import on first use. Measuring needs torch, which takes seconds to import; reading finished runs does not."""
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_PLACES[name]}", __name__), name)

@@ -1,4 +1,4 @@
-"""From the question what techniques are worth to the answer: a heat, learning rates, trainings."""
+"""From a question, what techniques are worth, to its answer: a heat, a search for learning rates, and trainings."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ from results.contrasts import contrasts
 from results.worth import EXACT, Answer, Found, Ratio
 
 PROTOCOL = Protocol()
-"""Of the heat that tells how long updates are."""
+"""The protocol of the heat that measures how long updates take."""
 
 PROBED = 30
-"""Updates of the baseline, before it is said how many there is time for."""
+"""Updates of the baseline that are timed to find out how many updates there is time for."""
 
 PACE_SHARE = 0.2
-"""Of the time, the most that the heat takes which tells how long updates are."""
+"""The largest share of the time that this heat may take."""
 
 ARM_S = 20.0
-"""What that heat may take for each arm, however little time there is."""
+"""Seconds per arm that this heat may take, however little time there is."""
 
 GOES_ON = 1.4
-"""Trainings that are compared go on until they have reached the loss: so many times the updates after which the
-baseline's median seed has, as long as it is not known how many they take."""
+"""Compared trainings go on until they reach the target loss. Until it is known how long that takes, it is assumed to be
+this many times the updates after which the baseline's median seed reaches it."""
 
 OF_TUNING = 1000
-"""Added to the seed: rates are chosen on other seeds than those that are compared."""
+"""Added to the seed: learning rates are chosen on other seeds than those that are compared."""
 
 LEAST_UPDATES, LEAST_SEEDS = 50, 3
 
@@ -56,8 +56,8 @@ Say = Callable[[str], object]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is asked, as it is kept. The arms are held against the `base`, an empty one if that is the plain baseline.
-    `updates` are those after which its loss is the target; None until it is known how many there is time for."""
+    """The question, as it is stored. Arms are compared with `base`; an empty one is the plain baseline. The target is
+    the base's loss after `updates`, which is None until it is known how many there is time for."""
 
     workload: WorkloadSpec
     device: str
@@ -73,7 +73,7 @@ class Question:
 
     @classmethod
     def read(cls, folder: Path) -> Question:
-        """Raises ValueError where none was asked."""
+        """Read the question stored in a folder. Raises ValueError if there is none."""
         try:
             return plain.read(cls, json.loads((folder / "asked.json").read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
@@ -86,12 +86,14 @@ class Question:
 
 
 class Asking:
-    """From the question to the answer: the pace of all arms, a rate for each, and the trainings that are compared."""
+    """From the question to the answer: the pace of all arms, a learning rate for each, and the trainings that are
+    compared."""
 
     def __init__(
         self, question: Question, fork_server: ForkServer, folder: Path, say: Say, *, name: str | None = None
     ) -> None:
-        """Records have the `name`, by default that of the folder. Raises ValueError for what cannot be asked."""
+        """`name` identifies the records; by default it is the folder's name. Raises ValueError for what cannot be
+        measured."""
         self.question, self._fork_server, self._folder, self._say = question, fork_server, folder, say
         self._name = name or folder.name
         self._begun_s = time.monotonic()
@@ -110,7 +112,7 @@ class Asking:
         self._trainings = Trainings(prepared.host, self._entry, fork_server, folder / "arms.log")
 
     def outlook(self) -> str:
-        """What would be trained, and what not."""
+        """Describe what would be trained, and what would not."""
         trained = [_label(names) for names in self._trained()]
         paced = [_label(names) for names in self.question.compositions if self._learns_alike(names)]
         unable = {label: reason for (_, label), reason in self._prepared.unsupported.items()}
@@ -126,7 +128,7 @@ class Asking:
         )
 
     def answer(self) -> Answer:
-        """As far as it comes, if it is interrupted."""
+        """Measure and train, and return the answer; if interrupted, as far as it got."""
         is_interrupted = False
         self.question.write(self._folder)
         records: list[Record] = []
@@ -140,7 +142,7 @@ class Asking:
     def _pace(self) -> list[Record]:
         folder = self._folder / "pace"
         if self._kept("tuning").all():
-            return store.read(folder)  # It was known before anything was trained.
+            return store.read(folder)  # The pace was measured before anything was trained.
         try:
             return measure(self._fork_server, self._prepared, folder, f"{self._name}-pace").records
         except Unfinished as failure:
@@ -175,7 +177,7 @@ class Asking:
             if rate is not None
         }
         seeds = range(self.question.seed, self.question.seed + self.question.seeds)
-        # The baseline first: what it reaches is what all go on to.
+        # The baseline comes first: all arms train on to the loss that it reaches.
         self._train("compared", [dataclasses.replace(asked[base], seed=seed) for seed in seeds if base in asked])
         target, took_s = self._target(), 0.0
         for number, seed in enumerate(seeds):
@@ -199,8 +201,9 @@ class Asking:
         return outcome.longest(self._kept("compared").all())
 
     def _paired(self) -> list[Training]:
-        """Those on seeds that others were trained on too, if any were: when the time is up there are more of the
-        baseline, which told the loss, and are compared with nothing."""
+        """The trainings on seeds that other arms were trained on too, if there are any. When time runs out, the
+        baseline has been trained on more seeds: those helped to set the target loss, but there is nothing to compare
+        them with."""
         compared = self._compared()
         seeds = {item.asked.seed for item in compared if item.asked.label != self._base}
         return [item for item in compared if not seeds or item.asked.seed in seeds]
@@ -214,12 +217,12 @@ class Asking:
         return self._begun_s + 60 * self.question.minutes - time.monotonic()
 
     def _trained(self) -> list[tuple[str, ...]]:
-        """Which compositions are trained: the baseline, and those that do not learn just what it does."""
+        """The compositions to train: the baseline, and those that do not learn exactly as it does."""
         return [self.question.base, *(names for names in self.question.compositions if not self._learns_alike(names))]
 
     def _learns_alike(self, names: Sequence[str]) -> bool:
-        """Whether all that sets it apart from the baseline is rounding: that it is no more, the heat's certificate has
-        shown."""
+        """Whether it differs from the baseline by rounding only. The heat's certificate has shown that it is indeed no
+        more."""
         own, base = compose(names), compose(self.question.base)
         apart = [*(item for item in own if item not in base), *(item for item in base if item not in own)]
         return all(item.is_numerics_only for item in apart)
@@ -231,12 +234,12 @@ class Asking:
         self._kept(purpose).train(self._trainings, wanted, lambda item: self._say(text.trained(item, purpose)))
 
     def _affordable(self, records: Sequence[Record], trained: Collection[tuple[str, ...]]) -> int:
-        """How many updates there is time for. Raises ValueError if they are too few to learn from."""
+        """How many updates per training there is time for. Raises ValueError if they are too few to learn from."""
         steps_s = {names: arm.rough_step_time_s(arm.of(records, _label(names))) for names in trained}
         usual_s = steps_s[self.question.base]
         if usual_s is None:
             raise ValueError(f"{self.question.workload.name} was not timed: {arm.failure(arm.of(records, self._base))}")
-        # Beside each other, as they will be.
+        # Train as many at once as the real trainings will.
         at_once = self._trainings.at_once
         probes = list(
             self._trainings.run(
@@ -313,12 +316,12 @@ def _label(names: Sequence[str]) -> str:
 
 
 def _costs_s(probe: Training) -> tuple[float, float]:
-    """What a training takes beside its updates, and what an update takes."""
+    """Seconds that a training takes apart from its updates, and seconds per update."""
     return probe.other_s, probe.updates_s / probe.updates[-1]
 
 
 def _tokens_per_update(trainings: Sequence[Training]) -> dict[str, float]:
-    """By label; of data that is no text, samples."""
+    """By label. If the data is not text, samples are counted instead."""
     return {
         item.asked.label: tokens
         for item in trainings
@@ -327,7 +330,7 @@ def _tokens_per_update(trainings: Sequence[Training]) -> dict[str, float]:
 
 
 def _joules_per_update(records: Sequence[Record], trainings: Sequence[Training], base: str) -> dict[str, float]:
-    """By label, where the machine counts energy."""
+    """By label, if the machine counts energy."""
     tokens = _tokens_per_update(trainings)
     found: dict[str, float] = {}
     for label in dict.fromkeys(record.techniques for record in records):

@@ -1,4 +1,4 @@
-"""The way from the baseline to the fastest recipe: which heats are run, and what comes of them."""
+"""The climb from the baseline to the fastest recipe: which heats are run, and what follows from them."""
 
 from __future__ import annotations
 
@@ -23,27 +23,28 @@ from results import ladder as ladders
 from results.ladder import Confirmation, Ladder, Rung, Tried
 
 PROTOCOL = Protocol(warmup_s=0.8, rounds_s=0.6, timeout_s=180)
-"""Of a heat of the climb: short, because repetitions are what tells arms apart."""
+"""The protocol of a heat of the climb. It is short, because what tells arms apart is repetitions."""
 
 CLIMB_SHARE = 0.75
-"""Of the time, for climbing, as long as it is not known how long an arm takes; the rest confirms what was found."""
+"""The share of the time for climbing, until it is known how long an arm takes; the rest confirms what was found."""
 
 CONFIRMING_TAKES = 1.3
-"""An arm that is confirmed takes so many times what it takes in the climb: its rounds and its replay are longer."""
+"""A confirmed arm takes this many times as long as in the climb, because its rounds and its replay are longer."""
 
 FIRST_RUNG_SHARE, RUNG_SHARE = 0.6, 0.8
-"""Of what is left for climbing, the most that the first rung, and each later one, takes."""
+"""The largest share of the remaining climbing time that the first rung, and each later one, may take."""
 
 BESIDE, LEAST_RIVALS, MOST_RIVALS = 3, 3, 5
-"""Processes of the baseline and the recipe in a heat, and the fewest rivals that are worth one; and, once a first heat
-has shown which are promising, the most: of few more is known sooner."""
+"""Processes of the baseline and the recipe in a heat; the fewest rivals that make a heat worthwhile; and the most, once
+a first heat has shown which are promising: a heat with few rivals answers sooner."""
 
 FOCUS_FROM, FOCUS = 2, 4
-"""After so many repetitions of all that may help, only so many run again, those that seem to help most; the others are
-undecided, and come in the next heat if none of these joins."""
+"""After FOCUS_FROM repetitions of all that may help, only the FOCUS rivals that seem to help most run again. The others
+stay undecided, and return in the next heat if none of these joins."""
 
 TOO_SLOW = "its steps take too long to be timed beside the others"
-"""What is known of an arm that was put off: it takes many times what others take, and will do so in the next heat."""
+"""The reason given for an arm that was put off: it takes many times as long as others, and would in the next heat
+too."""
 
 NOTHING_MORE = "nothing more helps beyond doubt"
 NO_TIME = "the time was up"
@@ -54,9 +55,9 @@ Say = Callable[[str], object]
 
 @dataclass(slots=True, kw_only=True)
 class _Course:
-    """What the heats so far have told of each technique: that it `failed`, that it was `turned_down` and may come again
-    only when nothing else helps, beside which recipe it was `seen` to the end, and by what factor it changed the pace,
-    its `promise`. `arm_s` is how long an arm takes."""
+    """What the heats so far have shown of each technique: whether it `failed`; whether it was `turned_down`, and so may
+    return only when nothing else helps; the recipe beside which it was last `seen` through to a decision; and its
+    `promise`, the factor by which it changed the pace. `arm_s` is how long an arm takes."""
 
     failed: set[str] = dataclasses.field(default_factory=set)
     turned_down: set[str] = dataclasses.field(default_factory=set)
@@ -81,18 +82,18 @@ class _Course:
 
 
 def _is_certified(records: Sequence[Record], label: str) -> bool:
-    """Whether its first updates were replayed, and held against the baseline's."""
+    """Whether the arm's first updates were replayed and compared with the baseline's."""
     own = (record.certificate for record in records if record.techniques == label)
     return any(certificate is not None and certificate.first_losses for certificate in own)
 
 
 def _has_learnt(rungs: Sequence[Rung]) -> bool:
-    """Whether something is in the recipe that learns faster."""
+    """Whether a technique that learns faster has joined the recipe."""
     return any(rung.objective is Objective.WORTH and rung.chosen for rung in rungs)
 
 
 def _learning_rate(confirmation: Confirmation | None, rungs: Sequence[Rung]) -> float:
-    """Of the recipe, over the workload's: what was last found best for it."""
+    """The recipe's learning rate as a factor of the workload's: the one last found to be best."""
     if confirmation:
         return confirmation.learning_rate
     return next((rung.learning_rate for rung in reversed(rungs) if rung.chosen), 1.0)
@@ -100,8 +101,9 @@ def _learning_rate(confirmation: Confirmation | None, rungs: Sequence[Rung]) -> 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Climb:
-    """The way from the baseline to a recipe. Where the baseline takes more memory than it may, it begins with the
-    fastest of the compositions `fitting`. `learners` come at the end, where the time to the same loss is asked for."""
+    """The climb from the baseline to a recipe. If the baseline takes more memory than is allowed, the climb starts with
+    the fastest of the compositions in `fitting`. `learners` come last, if the objective is the time to the same
+    loss."""
 
     stages: Stages
     options: Candidates
@@ -111,7 +113,7 @@ class Climb:
     course: _Course = dataclasses.field(default_factory=_Course)
 
     def run(self) -> Ladder:
-        """Climb until nothing helps or the time is up, then confirm. Interrupted, it is as far as it has come."""
+        """Climb until nothing helps or time runs out, then confirm. If interrupted, return what was found so far."""
         rungs: list[Rung] = []
         confirmation: Confirmation | None = None
         try:
@@ -146,15 +148,15 @@ class Climb:
         )
 
     def _with_all_that_is_known(self, rung: Rung) -> Rung:
-        """What all heats say of a rung; of what trainings have found they know nothing."""
+        """The rung with what all heats together say of it. They say nothing of a rung that trainings decided."""
         if rung.chosen is None or rung.objective is Objective.WORTH:
             return rung
         overall = ladders.overall(rung, list(self.stages.measured.values()), self.stages.by)
         return rung if overall.speedup is None else dataclasses.replace(rung, overall=overall)
 
     def _learnt(self, rungs: list[Rung], ended: str) -> tuple[Confirmation | None, str]:
-        """Add the rungs of what learns faster; what confirms them, and why it climbs no further. What fresh seeds do
-        not confirm is taken out again: the fastest recipe costs the loss nothing."""
+        """Add the rungs of techniques that learn faster. Returns their confirmation, and why the climb ended. What
+        fresh seeds do not confirm is taken out again: the fastest recipe costs nothing in loss."""
         self.stages.share = 1.0
         if not self.learners:
             return None, ended
@@ -169,7 +171,7 @@ class Climb:
         return None, f"{'+'.join(found.techniques)} seemed to learn faster, but fresh seeds did not confirm it"
 
     def outlook(self) -> str:
-        """What would be tried, and what not."""
+        """Describe what would be tried, and what would not."""
         first = ["+".join(names) for names in self.fitting] or list(self._rivals((), late=False))
         return text.outlook(self.stages.workload, first, self.options, self.learners, self.stages.asked.minutes)
 
@@ -177,15 +179,15 @@ class Climb:
         self.say(text.rung(rung, len(rungs)))
 
     def _climbing_s(self, recipe: tuple[str, ...]) -> float:
-        """What is left for climbing: the confirmation takes each of the recipe's techniques out once, beside the
-        baseline, the recipe and its runner-up."""
+        """Seconds left for climbing. The rest is reserved for the confirmation, which measures the recipe without each
+        of its techniques, besides the baseline, the recipe and its runner-up."""
         if not self.course.arm_s:
             return self.stages.left_s(CLIMB_SHARE)
         arms = confirming.REPETITIONS * (len(recipe) + 3)
         return self.stages.left_s() - arms * CONFIRMING_TAKES * self.course.arm_s
 
     def _climb(self, rungs: list[Rung]) -> str:
-        """Add rungs until nothing helps; returns why it ends."""
+        """Add rungs until nothing helps; returns why the climb ended."""
         recipe: tuple[str, ...] = ()
         late = False
         if self.fitting:
@@ -212,11 +214,11 @@ class Climb:
                 recipe, late = rung.after, False
 
     def _rivals(self, recipe: tuple[str, ...], *, late: bool) -> dict[str, tuple[str, ...]]:
-        """By technique, the recipe with each that may join now, or `late` with those that wait until nothing else
+        """By technique, the recipe with each that may join now; if `late`, with each that waits until nothing else
         helps."""
         course, found = self.course, dict[str, tuple[str, ...]]()
         for name in self.options.names:
-            # Beside the same recipe it would be turned down again.
+            # With the same recipe it would be turned down again.
             is_done = name in recipe or name in course.failed or course.seen.get(name) == recipe
             if is_done or self._waits(name) is not late:
                 continue
@@ -227,26 +229,27 @@ class Climb:
         return {name: names for name, names in found.items() if names not in too_large}
 
     def _waits(self, name: str) -> bool:
-        """Whether it is not tried as long as others may help."""
+        """Whether the technique is held back as long as others may help."""
         is_second = self.options.waits_for(name) is not None
         return is_second or name in self.course.turned_down or self.options.is_late(name) or self._is_slow(name)
 
     def _is_slow(self, name: str) -> bool:
-        """Whether it multiplies matrices in numbers in which this machine is slower at that than in float32."""
+        """Whether it multiplies matrices in a number format in which this machine is slower than in float32."""
         rates = self.stages.prepared.machine.matmul_flops_per_s
         compute = self.stages.forecasts.of(self.stages.workload, name).compute
         return compute in rates and rates[compute] < rates.get("float32", 0.0)
 
     def _begun(self, index: int, recipe: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-        """By label, the rivals of a heat that was begun before the tuning went on: who they were hung on the time."""
+        """By label, the rivals of a heat that was started before the tuning was resumed. They are read back because the
+        choice depended on the time that was left."""
         return {"+".join(names): names for names in self.stages.planned(f"rung-{index + 1}") if names != recipe}
 
     def _promising(self, rivals: Mapping[str, tuple[str, ...]], budget_s: float) -> dict[str, tuple[str, ...]]:
-        """By label, as many of the rivals as there is time for, those first that came nearest to helping
-        before, and last the other ways of doing what has joined."""
+        """By label, as many rivals as there is time for. Those that came nearest to helping come first; those that wait
+        for a plainer technique of their kind come last."""
         waits = self.options.waits_for
         order = sorted(rivals, key=lambda name: (waits(name) is not None, -self.course.promise.get(name, 1.0)))
-        # They are in memory beside each other, the baseline's processes and the recipe among them.
+        # All arms of a heat are in memory at once, including the recipe and the baseline's processes.
         most = PROTOCOL.heat_arms - BESIDE
         if self.course.arm_s:
             affordable = int(FIRST_SHARE * budget_s / self.course.arm_s) - BESIDE
@@ -255,8 +258,8 @@ class Climb:
         return {"+".join(rivals[name]): rivals[name] for name in chosen}
 
     def _first_that_fits(self) -> Rung:
-        """One repetition of what fits where the baseline does not: the fastest, whether it is faster than that or not,
-        is what others are held against."""
+        """One repetition of the compositions that fit where the baseline does not. The fastest of them, whether or not
+        it is faster than the baseline, is what later rivals are compared with."""
         begun_s = time.monotonic()
         rivals = {"+".join(names): names for names in self.fitting}
         records, _ = self.stages.measure(
@@ -289,8 +292,8 @@ class Climb:
         *,
         late: bool,
     ) -> Rung:
-        """One heat: all rivals once, then again those that may be the best, until one is or none can be. It joins once
-        it has shown that it trains the same."""
+        """One heat: all rivals once, then those that may be the best again, until one is the best or none can be. The
+        best joins once its certificate shows that it trains the same model."""
         lead = "+".join(recipe) or BASELINE
         begun_s, limit = time.monotonic(), self.stages.asked.memory_bytes
         beside, elsewhere, by = self.stages.beside(recipe), self.stages.elsewhere(recipe), self.stages.by

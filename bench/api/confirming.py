@@ -1,4 +1,5 @@
-"""What was found, on fresh repetitions that took no part in finding it: the best of many is better than it is."""
+"""Confirming a recipe on fresh repetitions, which took no part in finding it: the best of many looks better than it
+is."""
 
 from __future__ import annotations
 
@@ -18,23 +19,24 @@ from results.ladder import Confirmation, Gain, Rung, Tried
 PROTOCOL = Protocol(warmup_s=1.0, rounds_s=1.0, timeout_s=180, certify_steps=LOSSES)
 
 REPETITIONS = 3
-"""That there are at least, and as many again where time is left."""
+"""The fewest repetitions; up to twice as many are made if time is left."""
 
 LEAST_S = 10.0
-"""Nothing is found out in less."""
+"""With fewer seconds than this, nothing can be found out."""
 
 
 def _unproven(found: Confirmation) -> Tried | None:
-    """The recipe without a technique that enough fresh repetitions have not shown to help; of several, without the one
-    that seems to help least. Each has helped beyond doubt in its own heat: here its own bounds do."""
+    """The recipe without a technique that enough fresh repetitions have not shown to help; if there are several,
+    without the one that seems to help least. Each has already helped beyond doubt in its own heat, so its own bounds,
+    and not those that hold for all arms together, are enough here."""
     enough = [item for item in found.without.values() if item.gain.repetitions >= REPETITIONS and item.gain.own_high]
     idle = [item for item in enough if (item.gain.own_high or 1.0) >= 1]
     return max(idle, key=lambda item: item.gain.speedup or 0.0, default=None)
 
 
 def _runner_up(rungs: Sequence[Rung], recipe: tuple[str, ...]) -> tuple[str, ...] | None:
-    """The best of the others that the recipe was held against: what came nearest to joining it, else what it grew
-    from; None where that is the baseline."""
+    """The best alternative to the recipe: the rival that came nearest to joining it, or else the recipe that it grew
+    from. None if that is the baseline."""
     heats = [rung for rung in rungs if rung.objective is not Objective.WORTH]
     near = [item for rung in heats if rung.before == recipe for item in rung.tried if item.reason is None]
     known = [item for item in near if item.gain.speedup is not None]
@@ -46,9 +48,9 @@ def _runner_up(rungs: Sequence[Rung], recipe: tuple[str, ...]) -> tuple[str, ...
 def confirmed(
     stages: Stages, recipe: tuple[str, ...], rungs: list[Rung], told: Callable[[Rung], object]
 ) -> Confirmation:
-    """The recipe on fresh repetitions. Where another is better there beyond doubt, or does as well with one technique
-    less, that is one more rung, and is confirmed on fresh ones in its turn while there is time; what seemed better and
-    is not confirmed is taken back."""
+    """Confirm the recipe on fresh repetitions. If another composition is better there beyond doubt, or the recipe does
+    as well without one of its techniques, that becomes one more rung, which is confirmed on fresh repetitions of its
+    own while time is left. A rung that is not confirmed is taken back."""
     attempt = 0
     standing: Confirmation | None = None
     while True:
@@ -79,15 +81,15 @@ def confirmed(
 def _confirmation(
     stages: Stages, attempt: int, recipe: tuple[str, ...], runner_up: tuple[str, ...] | None
 ) -> tuple[Confirmation, Tried | None]:
-    """What fresh repetitions say, and what was better than the recipe in them."""
+    """What fresh repetitions say of the recipe, and the composition that was better in them, if any."""
     label, begun_s = "+".join(recipe), time.monotonic()
     without = {name: tuple(other for other in recipe if other != name) for name in recipe}
-    # Where memory is bounded, a technique may be there for that.
+    # If memory is limited, a technique may be in the recipe to save it.
     too_large = stages.too_large([(), *without.values()])
     without = {name: names for name, names in without.items() if names not in too_large}
     others = {"+".join(names): names for names in (*without.values(), runner_up) if names}
     rivals = others if () in too_large else others | {BASELINE: ()}
-    # Of earlier heats nothing counts but how much processes of one arm differ.
+    # Earlier heats only tell how much processes of one arm differ.
     lent = stages.elsewhere()
 
     def judged(records: Sequence[Record]) -> dict[str, Tried]:
@@ -95,7 +97,7 @@ def _confirmation(
 
     def choose(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
         taken = len({record.repetition for record in records if not record.disturbed})
-        # What is better already is to be confirmed in the time that is left.
+        # If something is better already, the remaining time is for confirming that.
         is_enough = taken >= 2 * REPETITIONS or ladders.best(list(judged(records).values())) is not None
         return [] if is_enough else [(stages.workload, [label, *others])]
 

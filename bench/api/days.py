@@ -1,5 +1,5 @@
 """The best language model that this machine can train in a given time: a plan over the sizes of a family, and the
-training of the one that the plan chooses."""
+training of the size that the plan chooses."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from results import day as days
 from results.day import Candidate, Day, Reached
 
 PROMPT_WORDS = 6
-"""That a model is given to go on from."""
+"""Words of the prompt that a trained model continues."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is asked, as it is kept. `size` is one that the user wants whatever the plan says, `updates` a number of
-    them in place of the time."""
+    """The question, as it is stored. `size` is one that the user wants whatever the plan says. `updates` is a number of
+    updates to train for instead of a time."""
 
     family: str
     size: str | None
@@ -55,7 +55,7 @@ class Question:
 
     @classmethod
     def read(cls, folder: Path) -> Question:
-        """Raises ValueError where none was asked."""
+        """Read the question stored in a folder. Raises ValueError if there is none."""
         try:
             data = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
             shape, techniques = WorkloadSpec.from_json(data.pop("shape")), tuple(data.pop("techniques"))
@@ -69,21 +69,22 @@ class Question:
 
 
 class Made:
-    """A folder with the plan of a day, and with its model once that is trained."""
+    """The result of `day`: the `folder` with the plan, and with the model once it is trained; and the plan itself as
+    `day`."""
 
     def __init__(self, folder: Where, day: Day) -> None:
         self.folder, self.day = Path(folder), day
 
     def plain(self) -> dict[str, Any]:
-        """What plan.json has."""
+        """Return the contents of plan.json."""
         return self.day.to_json()
 
     def text(self) -> str:
-        """What the command prints."""
+        """Return the text that `trainpace day` prints."""
         return text.render(self.day)
 
     def write(self) -> None:
-        """Leave plan.json and report.html."""
+        """Write plan.json and report.html."""
         days.write(self.day, self.folder)
         stand = read_stand(self.folder)
         shown = page.render(self.day, stand.points if stand else ())
@@ -110,15 +111,19 @@ def day(
     dry_run: bool = False,
     say: Say = print,
 ) -> Made | None:
-    """Plan the best language model of a family in so many minutes of training, and with `go` train it, as `trainpace
-    day` does.
+    """Plan the best language model of a family that can be trained in a given time, and with `go` train it, as
+    `trainpace day` does.
 
-    `model` is a family, or FAMILY/SIZE to train that size whatever the plan says. All sizes are trained under
-    `techniques`. `updates` takes so many in place of the time; `patience` ends it once the held-out loss has not fallen
-    for so many evaluations. With `dry_run` it only says which sizes would be looked at, and returns nothing.
+    `model` is a family, or FAMILY/SIZE to train that size whatever the plan says. `minutes` is the training time;
+    `updates` trains for that many updates instead. All sizes are trained with `techniques`, and in the shape and on the
+    data that `overrides` asks for. `patience` stops the training once the held-out loss has not fallen for that many
+    evaluations.
 
-    Raises ValueError for what cannot be asked, ArmFailed where the training cannot go on, and Unfinished if it was
-    interrupted.
+    A new folder is created in `out`. `resume` is the folder of a plan, or of an interrupted training, to continue. With
+    `dry_run`, `say` only receives a description of the sizes that would be tried.
+
+    Returns the plan, and with `go` the outcome of the training; None with `dry_run`. Raises ValueError for bad input,
+    ArmFailed if the training cannot continue, and Unfinished if it was interrupted.
     """
     if updates is not None and updates < LEAST_UPDATES:
         raise ValueError(f"{updates} updates are too few to predict the loss from: give {LEAST_UPDATES} or more")
@@ -167,8 +172,8 @@ def day(
 
 
 def _smallest(family: str, size: str) -> str:
-    """What stands for the family's shape. Raises ValueError for what is no family of language models, or no size of
-    it."""
+    """The model whose shape the family is asked for: its smallest size. Raises ValueError if this is not a family of
+    language models, or has no such size."""
     known = families()
     able = [name for name, item in known.items() if _writes(item)]
     if family not in able:
@@ -179,8 +184,8 @@ def _smallest(family: str, size: str) -> str:
 
 
 def _alike(specs: Sequence[WorkloadSpec], wanted: WorkloadSpec | None) -> list[WorkloadSpec]:
-    """The sizes, with the one that is wanted, in one shape, without which their losses were not comparable: where none
-    was given, the largest batch and sequence that any of them has by itself."""
+    """The sizes, and the one that is wanted, all in one shape, because their losses could not be compared otherwise. If
+    no shape was given, it is the largest default batch and sequence of any of them."""
     every = [*specs, *([wanted] if wanted and wanted not in specs else [])]
     sizes = [families()[family].sizes[size] for family, size in (spec.model.split("/") for spec in every)]
     batch, sequence = (max(getattr(size, name) for size in sizes) for name in ("batch", "sequence"))
@@ -200,7 +205,8 @@ class _Planning:
     def __init__(
         self, question: Question, fork_server: ForkServer, folder: Path, say: Say, *, only: str | None
     ) -> None:
-        """Where the plan is made, `only` its size is still needed. Raises ValueError for what cannot be asked."""
+        """`only` is the size that an existing plan has chosen: no other is needed any more. Raises ValueError for what
+        cannot be planned."""
         self._fork_server, self._folder = fork_server, folder
         self._begun_s = time.monotonic()
         host = look(fork_server, question.device)
@@ -237,11 +243,11 @@ class _Planning:
         )
 
     def outlook(self) -> str:
-        """Which sizes would be looked at, and how."""
+        """Describe which sizes would be tried, and how."""
         return self._sizing.outlook()
 
     def plan(self) -> Day:
-        """Measure how long updates are, see how the loss of each size falls, and choose."""
+        """Measure how long updates take, see how the loss of each size falls, and choose a size."""
         timed = self._sizing.timed()
         _wanted(timed, self.question)
         candidates = self._sizing.expected(timed, lambda found: _chosen(found, self.question))
@@ -260,7 +266,7 @@ class _Planning:
         )
 
     def trained(self, made: Made) -> Made:
-        """Train the chosen size, from where it stands. Raises ArmFailed if it cannot go on."""
+        """Train the chosen size, from where its training stopped. Raises ArmFailed if it cannot continue."""
         chosen, question = made.day.candidate, self.question
         entry = next(item for item in self._prepared.entries if item.spec.model == chosen.model)
         asked = Long(
@@ -296,15 +302,15 @@ class _Planning:
 
 
 ALLOWED = {Change.NUMERICS, Change.UPDATE_RULE}
-"""What a day's techniques may change: it has a schedule, an order of the data and a model of its own."""
+"""What a day's techniques may change. The schedule, the data order and the model are for `trainpace day` to decide."""
 
 
 APART = {"offload_optimizer"}
-"""They keep copies of the weights, which torch's state dictionaries do not have."""
+"""Techniques that keep copies of the weights, which torch's state dictionaries do not contain."""
 
 
 def _check(techniques: Sequence[str], host: Host) -> None:
-    """Raises ValueError for a composition that a day cannot be trained under."""
+    """Raises ValueError for a composition that a day cannot train with."""
     chosen, label = compose(techniques), "+".join(techniques)
     if reason := unmet(chosen, host):
         raise ValueError(reason)
@@ -318,7 +324,7 @@ def _check(techniques: Sequence[str], host: Host) -> None:
 
 
 def _wanted(candidates: Sequence[Candidate], question: Question) -> str | None:
-    """The size that is wanted, if one is. Raises ValueError if it cannot be trained."""
+    """The size that the user wants; None if the plan may choose. Raises ValueError if it cannot be trained."""
     if question.size is None:
         return None
     wanted = next(item for item in candidates if item.model == f"{question.family}/{question.size}")
@@ -328,13 +334,13 @@ def _wanted(candidates: Sequence[Candidate], question: Question) -> str | None:
 
 
 def _chosen(candidates: Sequence[Candidate], question: Question) -> str:
-    """The size that is wanted, or else the one that is expected to come lowest for each byte of text."""
+    """The size that the user wants, or else the one with the lowest expected loss per byte of text."""
     known = [(item.expected.loss / item.bytes_per_token, item.model) for item in candidates if item.expected]
     return _wanted(candidates, question) or min(known)[1]
 
 
 def _beginning(entry: Entry) -> str:
-    """Of the text that is held out, the first words of some document, for the model to go on from."""
+    """The first words of a held-out document, as a prompt for the model to continue."""
     document = next(entry.corpus.of(Part.HELD_OUT).documents())
     words: list[str] = document.text.decode("utf-8", "replace").split()
     return " ".join(words[:PROMPT_WORDS])

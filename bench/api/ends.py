@@ -1,4 +1,4 @@
-"""Which two sides a gate is asked about: what is said of the base and of the head, and what that comes to."""
+"""The two sides of a gate, base and head: what the user names, and the code and interpreter behind it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from harness.ab.stored import Stored
 from results import folders, store
 
 Pair = tuple[str | None, str | None]
-"""What is said of the base and of the head."""
+"""A value for the base and one for the head."""
 
 Compositions = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ends:
-    """Base and head as the user names them. A revision that is None is the working tree; a `stored` run is the base."""
+    """Base and head as the user names them. A revision of None is the working tree. A `stored` run takes the place of
+    the base."""
 
     revisions: Pair
     pythons: Pair
@@ -32,7 +33,8 @@ class Ends:
 
 
 def read(revisions: Pair, pythons: Pair, techniques: Compositions) -> Ends:
-    """Raises ValueError for techniques that are unknown or exclude each other, and for a run that cannot be read."""
+    """Read base and head; a base revision may also be the folder of a run. Raises ValueError for techniques that are
+    unknown or exclude each other, and for a run that cannot be read."""
     for names in techniques:
         compose(names)
     stored = None
@@ -50,7 +52,7 @@ def read(revisions: Pair, pythons: Pair, techniques: Compositions) -> Ends:
 
 
 def twins(ends: Ends) -> Ends:
-    """The base twice. Raises ValueError if anything is said of the head, or the base is a run from before."""
+    """The base on both sides. Raises ValueError if anything was given for the head, or if the base is a stored run."""
     if ends.stored or ends.revisions[1] or ends.pythons[1] or ends.techniques[1]:
         raise ValueError("--calibrate compares a base with itself: leave out the options of the head, and stored runs")
     return Ends(
@@ -72,7 +74,7 @@ def sides(ends: Ends, checkouts: Sequence[Checkout]) -> tuple[Side, Side]:
 
 
 def check_different(ends: Ends, two: tuple[Side, Side]) -> None:
-    """Raises ValueError where base and head are one: such a gate would pass whatever is wrong."""
+    """Raises ValueError if base and head are the same: such a gate would pass whatever is wrong."""
     base, head = (
         (side.checkout.commit, side.checkout.dirty, _environment(side.python), set(side.techniques)) for side in two
     )
@@ -85,7 +87,8 @@ def check_different(ends: Ends, two: tuple[Side, Side]) -> None:
 
 
 def _interpreter(side: str, python: str | None) -> str:
-    """The path of an interpreter, which a checkout's folder does not change. Raises ValueError if there is none."""
+    """The absolute path of an interpreter, so that it stays the same in a checkout's folder. Raises ValueError if there
+    is none."""
     if python is None:
         return sys.executable
     found = shutil.which(python)
@@ -95,5 +98,5 @@ def _interpreter(side: str, python: str | None) -> str:
 
 
 def _environment(python: str) -> tuple[Path, Path]:
-    """What tells environments apart: several names in one folder for one program are one."""
+    """What identifies an environment: several names for one program in one folder are the same environment."""
     return Path(python).parent, Path(python).resolve()

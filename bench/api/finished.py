@@ -1,4 +1,4 @@
-"""Finished runs: their arms and steps as frames, their report, and one beside another. Without torch."""
+"""Finished runs: their arms and steps as frames, their reports, and comparisons of two runs. Does not import torch."""
 
 from __future__ import annotations
 
@@ -27,42 +27,43 @@ if TYPE_CHECKING:
 Where = str | Path
 
 STEP = ("workload", "techniques", "repetition", "heat_part", "copy", "phase", "round", "step_time_s", "counted")
-"""What is told of each step."""
+"""The columns of `Run.steps`."""
 
 
 class Run:
-    """A folder that a run has made."""
+    """A finished run, read from its folder: the `records`, `machine` and `plan`, and the results as frames."""
 
     def __init__(self, folder: Where) -> None:
-        """Raises ValueError if it holds no records, or those of another schema version."""
+        """Raises ValueError if the folder holds no records, or records of another schema version."""
         self.folder = Path(folder)
         self.records: list[Record] = store.read(self.folder)
-        """One for each arm and repetition, with every raw step."""
+        """One record per arm and repetition, with every raw step."""
         self.machine: Machine = store.read_machine(self.folder)
         self.machines: list[Machine] = store.read_machines(self.folder)
-        """All that it was measured on; `machine` is the one with most records."""
+        """Every machine that it was measured on; `machine` is the one with the most records."""
         self.plan: Plan = store.read_plan(self.folder)
 
     @property
     def comparisons(self) -> list[Comparison]:
-        """One for each arm, baselines first."""
+        """One comparison per arm, baselines first."""
         return compared(self.records, self.machine)
 
     def arms(self) -> pd.DataFrame:
-        """One row for each arm, with the fields of results.compare.Comparison; what is unknown is missing."""
+        """Return a frame with one row per arm. Its columns are the fields of `results.compare.Comparison`; unknown
+        values are missing."""
         return _frame([export.plain(item) for item in self.comparisons], export.FIELDS)
 
     def steps(self) -> pd.DataFrame:
-        """One row for each timed step, in the order in which they were taken.
+        """Return a frame with one row per timed step, in the order in which the steps were taken.
 
-        `phase` is first, warm-up, window or round; `round` is the number of the round, missing elsewhere. Steps are
-        `counted` if the speed-up is made of them: not the first ones of a turn, nor those of a round that was
-        disturbed.
+        `phase` is first, warm-up, window or round. `round` is the number of the round, missing in other phases.
+        `step_time_s` is in seconds. A step is `counted` if it enters the speed-up: the first steps of a turn and all
+        steps of a disturbed round do not.
         """
         return _frame([row for record in self.records for row in _steps(record)], STEP)
 
     def render(self) -> Path:
-        """Write report.html anew, whole or not at all, and return where it is."""
+        """Write report.html again, atomically, and return its path."""
         fresh = self.folder / ".report.html"
         fresh.write_text(page(self.records, self.machine, self.plan, self.machines), encoding="utf-8")
         return fresh.replace(self.folder / "report.html")
@@ -71,16 +72,18 @@ class Run:
         return f"Run({str(self.folder)!r})"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the answer as a picture and in a line."""
+        """What a notebook shows: the answer as a picture and in one line."""
         from reports.page import notebook
 
         return notebook.render(self.comparisons, self.folder / "report.html")
 
 
 def compare(run: Where | Run, head: Where | Run | None = None, *, force: bool = False) -> pd.DataFrame:
-    """The arms of a run, or those of `head` against the same arms of `run`, as `trainpace compare` has them.
+    """Compare the arms of a run with its baseline, or with `head` the arms of that run with the same arms of `run`, as
+    `trainpace compare` does.
 
-    Raises ValueError for runs of different machines or data, unless `force` is given.
+    Returns a frame with one row per arm and the fields of `results.compare.Comparison`. Raises ValueError for runs on
+    different machines or data, unless `force` is given.
     """
     runs = [item if isinstance(item, Run) else Run(item) for item in (run, head) if item is not None]
     differences = incomparable([conditions(item.records) for item in runs])
@@ -93,7 +96,7 @@ def compare(run: Where | Run, head: Where | Run | None = None, *, force: bool = 
 
 
 def page(records: Sequence[Record], machine: Machine, plan: Plan, machines: Sequence[Machine] = ()) -> str:
-    """The report, with how often this machine's calibrations say that it is wrong."""
+    """The report as HTML, with the error rate that this machine's calibrations have shown."""
     from reports.page import html, large  # They draw with matplotlib, which takes half a second to import.
 
     comparisons = compared(records, machine)
@@ -111,7 +114,8 @@ def page(records: Sequence[Record], machine: Machine, plan: Plan, machines: Sequ
 
 
 def page_of(folders: Sequence[Path]) -> str:
-    """The same of runs in folders, as if they were one; of very many arms without reading their steps again."""
+    """The report on the runs in these folders, as if they were one. A run with very many arms is shown from its
+    summary, without reading its steps again."""
     from reports.page import large
 
     first = folders[0]
@@ -146,8 +150,8 @@ def _frame(rows: Sequence[dict[str, object]], columns: Sequence[str]) -> pd.Data
 
 
 def published(folder: Where, out: Where) -> Path:
-    """Write a run into a folder that others can compare with, without names, hosts and paths of ours. Raises ValueError
-    where there is something already."""
+    """Write a copy of a run to a new folder, for others to compare with, without our user names, host names and paths.
+    Raises ValueError if the folder exists."""
     run, target = Run(folder), Path(out)
     if target.exists():
         raise ValueError(f"{str(out)!r} already exists: give a new folder")
@@ -156,7 +160,7 @@ def published(folder: Where, out: Where) -> Path:
     for record in made.records:
         store.write(record, target, machine=made.machines[record.machine_id], plan=made.plan)
     compact(target)
-    # What it was made of says nothing more.
+    # The manifest lists the parts that this file was made of. The copy has no use for it.
     (target / "records" / MANIFEST).unlink()
     (target / "plan.json").write_text(json.dumps(made.plan.to_json(), indent=2), encoding="utf-8")
     told = [dataclasses.asdict(machine) for machine in made.machines.values()]

@@ -1,4 +1,4 @@
-"""What fits where: what is asked for to maps of memory."""
+"""What fits where: from models, techniques and cards to maps of memory."""
 
 from __future__ import annotations
 
@@ -28,38 +28,39 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FEW = 2
-"""So many models are asked about under everything that saves memory, and for the time of a step."""
+"""Up to this many workloads are shown with everything that saves memory, and with the time of a step."""
 
 SHARDED = (("fsdp2",), ("fsdp2", "checkpoint_activations"))
-"""What several GPUs add to what makes models fit."""
+"""What several GPUs add to the compositions that make models fit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fits:
-    """Each composition of each workload in each room, with the memory that it takes by batch."""
+    """The result of `fit`: one row for each composition of each workload in each room (a card, or this machine's
+    device), with the memory that it takes by batch size."""
 
     rows: tuple[Fit, ...]
 
     def plain(self) -> list[dict[str, Any]]:
-        """An object a row, as `trainpace fit --format json` prints them."""
+        """Return one object per row, as `trainpace fit --format json` prints them."""
         return formats.plain(self.rows)
 
     def frame(self) -> pd.DataFrame:
-        """The same as a frame."""
+        """Return the rows as a pandas frame."""
         import pandas as pd
 
         return pd.DataFrame(self.plain())
 
     def text(self) -> str:
-        """What the command prints."""
+        """Return the text that `trainpace fit` prints."""
         return text.render(self.rows)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the page in a frame of its own, whose styles are its own too."""
+        """What a notebook shows: the page in an iframe, which keeps its styles apart from the notebook's."""
         return f'<iframe srcdoc="{escape(self.html())}" style="width: 100%; height: 40em; border: 0"></iframe>'
 
     def html(self) -> str:
-        """A page that stands by itself."""
+        """Return a self-contained HTML page."""
         return page.render(self.rows)
 
 
@@ -81,13 +82,17 @@ def fit(
     check: bool = False,
     show: Callable[[int], object] = pacing.silent,
 ) -> Fits:
-    """The memory that models take under techniques, batch by batch, as `trainpace fit` does; a family means all its
-    sizes.
+    """Predict the memory that models take under techniques, batch by batch, as `trainpace fit` does.
 
-    In the memory of `cards` by name or size, `gpus` of each, or else of this machine's `device`, of which no more than
-    `memory` (16GB say) is taken. `check` trains on both sides of each edge, with a limit imposed. Raises ValueError for
-    what cannot be asked. On this machine's CPU the time of a step is told too, of few models; `show` is told how many
-    operators are still to be timed for it.
+    `models` are names as elsewhere; a family stands for all its sizes. `techniques` are compositions, such as
+    "amp_bf16+compile"; by default common ones that save memory. The baseline is always included.
+
+    The memory is that of `cards`, by name or size ("L40S", "24GB"), `gpus` of each; by default that of this machine's
+    `device`, of which at most `memory` ("16GB") is used. `check` tests each prediction: it trains just below and just
+    above the largest batch, with the memory limited. On this machine's CPU, the time of a step is predicted too if
+    there are few workloads; `show` receives the number of operators still to be timed for that.
+
+    Raises ValueError for bad input.
     """
     rooms = [fitting.on_card(found, gpus) for found in dict.fromkeys(map(known_cards.card, cards))]
     limit_bytes = None if memory is None else known_cards.memory(memory)
@@ -131,7 +136,7 @@ def fit(
 
 
 def _every(models: Sequence[str]) -> list[str]:
-    """The models, with all sizes in place of a family."""
+    """The models, with each family replaced by all its sizes."""
     known = families()
     named = ([f"{model}/{size}" for size in known[model].sizes] if model in known else [model] for model in models)
     return list(dict.fromkeys(model for names in named for model in names))

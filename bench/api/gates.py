@@ -1,4 +1,4 @@
-"""Gates: what is asked of one, and the verdict that it comes to."""
+"""Gates: what is asked of one, and how it reaches its verdict."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from results.judgement import Judgement
 from results.settings import Settings
 
 BUDGET_S = 300.0
-"""For each workload, unless the user says otherwise."""
+"""Seconds per workload, unless the user or the team's settings say otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
-    """A verdict, and the folder in which it is kept with every repetition. A `strict` one does not pass if it only
-    advises."""
+    """The result of `gate`: the `judgement`, and the `folder` that holds it and every repetition. If `strict`, a pass
+    that is only advisory does not count as a pass."""
 
     folder: Path
     judgement: Judgement
@@ -49,17 +49,18 @@ class Gate:
         return self.judgement.exit_code(strict=self.strict)
 
     def _repr_markdown_(self) -> str:
-        """What a notebook shows."""
+        """What a notebook shows: the report as Markdown."""
         return gate_report.markdown(self.judgement)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What is asked of a gate. Of base and head, in this order: a git revision (of the base also the folder of a run
-    from before; None is the working tree), an interpreter (None: this one) and a composition of techniques.
+    """What is asked of a gate. `revisions`, `pythons` and `techniques` have a value for the base and one for the head:
+    a git revision (for the base also the folder of an earlier run; None is the working tree), an interpreter (None:
+    this one) and a composition of techniques.
 
-    `shape` is what all models share beside their names; `shares` are tolerance, harm and memory, None where the team's
-    settings or the usual ones hold; `budget_s` is for each model.
+    `shape` is what all models share besides their names. `shares` are tolerance, harm and memory; None means the team's
+    settings or the defaults. `budget_s` is for each model.
     """
 
     models: tuple[str, ...] = ()
@@ -102,9 +103,19 @@ def gate(
     strict: bool = False,
     out: str | Path = "runs",
 ) -> Gate:
-    """Base against head, side by side, as `trainpace gate` does; see there for what is asked.
+    """Compare base and head side by side and reach a verdict, as `trainpace gate` does.
 
-    Raises ValueError for what cannot be compared at all.
+    `models` are measured on both sides; by default those of the team's settings. `base` and `head` are git revisions;
+    None is the working tree, and `base` may also be the folder of an earlier run. The sides may also differ in their
+    interpreter (`base_python`, `head_python`) and in their techniques (`base_technique`, `head_technique`, several
+    joined by +). `setup` is a shell command to run first in each checkout.
+
+    A slow-down of more than `tolerance` is a regression, and a pass rules out one of `harm` or more. Peak memory may
+    grow by the share `memory`. The limits are shares, such as 0.01; None takes those of the team's settings or the
+    defaults. `budget_s` is in seconds per model. `strict` does not let a pass that is only advisory count as a pass.
+
+    Returns the verdict and the new folder in `out` that holds every repetition. Raises ValueError for sides that cannot
+    be compared at all.
     """
     shape = {"phase": phase, "batch": batch, "sequence": sequence}
     text = {"corpus": data, "text_column": text_column, "label_column": label_column}
@@ -126,7 +137,7 @@ def gate(
 
 
 def judged(asked: Asked, folder: Path, show: Show = lambda text: None) -> Gate:
-    """The verdict, kept in `folder`. `show` receives a line on what is being done."""
+    """Measure until the verdict is reached, and keep it in `folder`. `show` receives a line on what is being done."""
     with opened(asked, is_calibration=False) as (job, sides, seed):
         judgement = decide(job, sides, seed, folder, show)
     return Gate(folder=folder, judgement=judgement, strict=asked.strict or settings.find(Path.cwd()).strict)
@@ -135,8 +146,8 @@ def judged(asked: Asked, folder: Path, show: Show = lambda text: None) -> Gate:
 def calibrated_by(
     asked: Asked, count: int, slowdowns: Sequence[float] | None, folder: Path, show: Show
 ) -> Iterator[tuple[Path, Outcome, int]]:
-    """Compare the base so often with itself, and slowed down on purpose; each outcome, where it is kept, and how many
-    there will be. The steps are kept in `folder`."""
+    """Compare the base with itself `count` times, and slowed down on purpose. Yields the file in which each outcome is
+    kept, the outcome, and how many there will be. The steps are kept in `folder`."""
     with opened(asked, is_calibration=True) as (job, sides, seed):
         shares = drawn_order(count, slowdowns, seed)
         for file, outcome in calibrate(job, sides, shares, seed=seed, folder=folder, show=show):
@@ -145,9 +156,9 @@ def calibrated_by(
 
 @contextlib.contextmanager
 def opened(asked: Asked, *, is_calibration: bool) -> Iterator[tuple[Job, tuple[Side, Side], int]]:
-    """The job, its two sides in checkouts of their own, and the seed of all that is drawn."""
+    """The job, its two sides in checkouts of their own, and the seed of all random choices."""
     if not asked.plugins:
-        # What a plugin adds, only the registry knows.
+        # Only the registry knows what a plugin adds.
         catalogue.check(asked.techniques)
     for file in asked.plugins:
         plugins.load_file(file)
@@ -164,14 +175,14 @@ def opened(asked: Asked, *, is_calibration: bool) -> Iterator[tuple[Job, tuple[S
 
 
 def _job(asked: Asked, team: Settings, two: Ends, *, is_calibration: bool) -> Job:
-    """What is compared, by the team's settings and what was asked for, which comes first."""
+    """What is compared. What was asked for takes precedence over the team's settings."""
     data = asked.shape.corpus
-    # Both sides have the same text, wherever their checkouts lie.
+    # Both sides read the same text, wherever their checkouts are.
     there = str(Path(data).absolute()) if data and Path(data).exists() else data
     models = settings.merged_models(team, asked.models)
     specs = [dataclasses.replace(asked.shape, corpus=there, model=name) for name in models]
     today = datetime.now(UTC).date()
-    # A workload with limits of its own has to be found: else whoever renames it would escape them.
+    # A workload with limits of its own must be measured: otherwise renaming it would escape them.
     named = dict.fromkeys([*(spec.name for spec in specs), *(() if is_calibration else team.workloads)])
     return Job(
         specs=tuple(specs),
@@ -187,7 +198,7 @@ def _job(asked: Asked, team: Settings, two: Ends, *, is_calibration: bool) -> Jo
 
 
 def new_folder(out: Path, kind: str) -> Path:
-    """One that is not there yet, whoever began in the same second."""
+    """A folder that does not exist yet, even if another gate started in the same second."""
     begun = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{kind}"
     names = (out / (begun if count == 1 else f"{begun}-{count}") for count in itertools.count(1))
     return next(folder for folder in names if not folder.exists())
@@ -195,7 +206,7 @@ def new_folder(out: Path, kind: str) -> Path:
 
 @contextlib.contextmanager
 def checkouts(refs: Sequence[str | None], setup: str | None) -> Iterator[list[Checkout]]:
-    """The revisions in folders of their own; None is the working tree as it is."""
+    """The revisions, each checked out to a folder of its own. None is the working tree as it is."""
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(temporary.folder("checkouts"))
         yield [

@@ -1,4 +1,4 @@
-"""What a tuning hands over beside its figures: the script, and what means the same to other trainers."""
+"""What a tuning hands over besides its figures: a script, and the equivalent settings for other trainers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from results.ladder import Ladder
 
 
 def handed_over(ladder: Ladder, prepared: Prepared, fork_server: ForkServer, folder: Path) -> Ladder:
-    """Write recipe.py. The ladder that is returned knows whether there is one, and what the recipe is to others."""
+    """Write recipe.py. Returns the ladder with whether there is a script, and with what the recipe is to other
+    trainers."""
     chosen, entry = compose(ladder.techniques), prepared.entries[0]
     arguments = {
         "request": entry.request,
@@ -39,7 +40,7 @@ def handed_over(ladder: Ladder, prepared: Prepared, fork_server: ForkServer, fol
 
 
 def _losses(folder: Path, techniques: tuple[str, ...]) -> list[float]:
-    """The first losses of the recipe, of the longest replay that there was."""
+    """The first losses of the recipe, from its longest replay."""
     found: list[float] = []
     for heat in sorted((folder / "records").iterdir()):
         for record in store.read(heat) if folders.has_records(heat) else []:

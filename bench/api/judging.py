@@ -1,4 +1,4 @@
-"""How a gate is carried out: two sides to a verdict that is kept, or to a calibration of this machine."""
+"""How a gate is carried out: from two sides to a stored verdict, or to a calibration of this machine."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from results.gate import Finding, Limits, Referee, log_ratio, overall
 from results.judgement import Judgement
 
 SLOWDOWNS = (0.02, 0.03, 0.05)
-"""What a calibration puts in, beside nothing."""
+"""The slow-downs that a calibration adds, besides none."""
 
 SLOWED_SHARE = 0.3
-"""Comparisons with each slow-down, for each of a base with itself."""
+"""Comparisons with each slow-down, as a share of those of the base with itself."""
 
 LONG_AGO = "the base was measured earlier: whatever has changed on the machine since then is part of the ratio"
 
@@ -42,11 +42,11 @@ Show = Callable[[str], object]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What is compared, whoever the sides are. `limits` has every workload that must be found, by name.
+    """What is compared, whatever the sides are. `limits` has every workload that must be measured, by name.
 
-    `budget_s` is for all workloads together, `modules` are plugins, `acknowledged` says which slow-downs the limits
-    hold already. With `needs_checkout` it is code of the checkouts that is compared. A `stored` run takes the place of
-    the base.
+    `budget_s` is for all workloads together. `modules` are plugins. `acknowledged` lists the slow-downs that the limits
+    already allow. `needs_checkout` says that the code of the checkouts is what is compared. A `stored` run takes the
+    place of the base.
     """
 
     specs: tuple[WorkloadSpec, ...]
@@ -61,9 +61,10 @@ class Job:
 
 
 def decide(job: Job, sides: tuple[Side, Side], seed: int, folder: Path, show: Show) -> Judgement:
-    """Measure until the verdict is found, keep every repetition and the verdict in `folder`, and return it.
+    """Measure until the verdict is reached, keep it and every repetition in `folder`, and return it.
 
-    Raises ValueError for what cannot be compared at all, and for a calibration that cannot be read."""
+    Raises ValueError for what cannot be compared at all, and for a calibration that cannot be read.
+    """
     started = datetime.now(UTC)
     begun = time.monotonic()
     with _comparison(job, sides, seed, folder, show) as comparison:
@@ -121,7 +122,8 @@ def _measure(
 
 
 def _keep(pair: Pair, matched: Matched, folder: Path) -> None:
-    """A side that was measured is a run of its own, as other commands read it; disturbed repetitions lie apart."""
+    """Store each measured side as a run of its own, which other commands can read. Disturbed repetitions are kept
+    apart."""
     for name, record in (("base", pair.base), ("head", pair.head)) if pair.together else (("head", pair.head),):
         place, plan = folder / name, matched.plans[name]
         if pair.disturbed:
@@ -130,7 +132,8 @@ def _keep(pair: Pair, matched: Matched, folder: Path) -> None:
 
 
 def _described(side: Side, matched: Matched, stored: Stored | None) -> str:
-    """What the side is, in words: of its packages torch, and those that the other has not or in another version."""
+    """Describe the side in words. Of its packages, name torch and those that the other side lacks or has in another
+    version."""
     machine = matched.machines[side.name]
     if stored is not None and side.name == "base":
         commit = f", commit {machine.git_commit[:10]}" if machine.git_commit else ""
@@ -145,9 +148,9 @@ def _described(side: Side, matched: Matched, stored: Stored | None) -> str:
 def calibrate(
     job: Job, twins: tuple[Side, Side], shares: Sequence[float], *, seed: int, folder: Path, show: Show
 ) -> Iterator[tuple[Path, Outcome]]:
-    """Compare a side with its twin, slowed down by each of these shares, and keep what came out for this machine.
+    """Compare a side with its twin, slowed down by each of these shares, and keep the outcomes for this machine.
 
-    Yields each outcome with the file that it is kept in.
+    Yields the file in which each outcome is kept, and the outcome.
     """
     for index, share in enumerate(shares):
         begun = time.monotonic()
@@ -164,7 +167,7 @@ def calibrate(
 
 
 def drawn_order(count: int, slowdowns: Sequence[float] | None, seed: int) -> list[float]:
-    """The slow-downs of a calibration, in random order, so that one that is broken off has some of each."""
+    """The slow-downs of a calibration in random order, so that one that is cut short has some of each."""
     if slowdowns:
         shares = [share for share in slowdowns for _ in range(count)]
     else:

@@ -1,4 +1,4 @@
-"""Where the records of a run go: its folder, and object storage besides; and what is said when that fails."""
+"""Where the records of a run go: its folder, and also object storage if asked for; and what is said when that fails."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ PLAN = "plan.json"
 
 
 def place(out: Where, name: str, resume: Where | None = None) -> tuple[Path, Remote | None]:
-    """The folder of a run that begins now, or goes on, and where it is kept besides, if that is said by a URL. Raises
-    ValueError if another has begun there in this second."""
+    """The folder of a new or resumed run, and its copy in object storage if a URL was given. Raises ValueError if
+    another run was started there in the same second."""
     if resume is not None:
         there = Remote(str(resume)) if is_url(str(resume)) else None
         return (there.folder if there else Path(resume)), there
@@ -38,7 +38,7 @@ def place(out: Where, name: str, resume: Where | None = None) -> tuple[Path, Rem
 
 
 def new_folder(out: Path, name: str) -> Path:
-    """Where a run that begins now is kept. Raises ValueError if another has begun there in this second."""
+    """The folder of a new run. Raises ValueError if another run was started there in the same second."""
     return _fresh(out / _stamped(name))
 
 
@@ -54,7 +54,8 @@ def _fresh(folder: Path) -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keeping:
-    """The `folder` of a run, where all of it is put `there` too, and `on` which cluster it is measured, if on one."""
+    """The `folder` of a run. If `there` is given, everything is copied to it too. `on` is the cluster that measures the
+    run, if any."""
 
     folder: Path
     plan: Plan
@@ -64,41 +65,41 @@ class Keeping:
 
     @property
     def go_on(self) -> str:
-        """How it is gone on with."""
+        """How to continue the run."""
         where = f" --on {self.on}" if self.on else ""
         return f"continue with: trainpace run --resume {self.there.url if self.there else self.folder}{where}"
 
     def begin(self, **facts: Mapping[str, Any]) -> None:
-        """Make the folder, with the plan in it and a JSON file for each of the `facts`. Raises OSError."""
+        """Create the folder, with the plan and a JSON file for each of the `facts` in it. Raises OSError."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for name, value in {"plan": self.plan.to_json(), **facts}.items():
             file = self.folder / f"{name}.json"
             file.write_text(json.dumps(value, indent=2), encoding="utf-8")
             if self.there:
-                # Whoever goes on elsewhere needs it.
+                # Resuming elsewhere needs it.
                 self.there.push(file)
 
     def keep(self, record: Record) -> None:
-        """Raises OSError where it cannot be kept."""
+        """Store a record. Raises OSError if that fails."""
         if not (self.folder / PLAN).exists():
-            # Somebody has taken the folder away, with what was in it.
+            # Somebody has removed the folder with everything in it.
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.folder))
         part = store.write(record, self.folder, machine=self.machine, plan=self.plan)
         if self.there:
             self.there.push(part)
 
     def render(self) -> Path:
-        """Whatever ends the run, Ctrl-C or worse, leaves the report of what there was."""
+        """Write the report of what there is, so that one exists however the run ends, by Ctrl-C or worse."""
         page = Run(self.folder).render()
         if self.there:
             self.there.sync()
         return page
 
     def end(self) -> Run:
-        """The finished run, in one file with its report."""
+        """Return the finished run, in one file and with its report."""
         made = Run(self.folder)
         made.render()
-        # Where there is no room for it, the parts are as good.
+        # If there is no room for one file, the separate parts are as good.
         with contextlib.suppress(OSError):
             compact(self.folder)
         if self.there:
@@ -107,7 +108,7 @@ class Keeping:
 
     @contextmanager
     def unfinished(self) -> Iterator[None]:
-        """What ends a run before its time is an Unfinished that says what is kept, and how to go on."""
+        """Turn what ends a run early into an Unfinished that says what was kept and how to continue."""
         try:
             yield
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Trainings that are kept in a folder: what is wanted and not there yet is trained."""
+"""Trainings that are stored in a folder: only those that are wanted and missing are trained."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from results import worth as outcome
 
 
 class Kept:
-    """Those of one `purpose`. Several may share a folder, also from threads of one process."""
+    """The trainings of one `purpose`. Several purposes may share a folder, even from several threads of one process."""
 
     _writing = threading.Lock()
 
@@ -22,13 +22,13 @@ class Kept:
         self._folder, self._purpose = folder, purpose
 
     def all(self) -> list[Training]:
-        """In the order in which they ended."""
+        """All of them, in the order in which they ended."""
         return curves.read(self._folder, self._purpose)
 
     def next_rates(
         self, compositions: Iterable[tuple[str, ...]], rates: int, *, seed: int, updates: int
     ) -> list[Asked]:
-        """The next learning rate of each composition that has not had so many."""
+        """The next learning rate to try of each composition that has had fewer than `rates`."""
         kept, wanted = self.all(), []
         for names in compositions:
             tried = outcome.tried_rates(kept, "+".join(names) or BASELINE)
@@ -37,7 +37,7 @@ class Kept:
         return wanted
 
     def train(self, trainings: Trainings, wanted: Sequence[Asked], say: Callable[[Training], object]) -> None:
-        """Train what is not kept yet, keep each as it ends, and say so."""
+        """Train what is missing. Each training is stored and reported as it ends."""
         known = {item.asked for item in self.all()}
         for training in trainings.run([item for item in wanted if item not in known]):
             with self._writing:

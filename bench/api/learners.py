@@ -1,9 +1,9 @@
-"""The last rungs of a tuning for the time to the same loss: what learns otherwise, as optimizers and schedules do, held
-against the recipe that is fastest.
+"""The last rungs of a tuning for the time to the same loss: techniques that learn differently, as optimizers and
+schedules do, compared with the fastest recipe.
 
-A recipe of techniques that change rounding alone loses nothing for its pace. On top of it comes what learns more by an
-update: all of that is looked at once, over few updates, and who did best is trained over several seeds beside the
-recipe (bench.api.asking). The whole is then confirmed on seeds that took no part in choosing it.
+A recipe whose techniques change only rounding is faster at no cost in loss. On top of it come techniques that learn
+more per update. All of them get a first look over few updates, and the best are then trained over several seeds beside
+the recipe (bench.api.asking). The whole is confirmed on seeds that took no part in choosing it.
 """
 
 from __future__ import annotations
@@ -35,25 +35,27 @@ from results.ladder import NO_TIME, Confirmation, Gain, Rung, Tried
 from results.worth import Answer, Found, Ratio, Worth
 
 LEARNS = frozenset({Change.UPDATE_RULE, Change.SCHEDULE})
-"""What may change where the time to the same loss is asked for, beside what users allow."""
+"""What may change if the objective is the time to the same loss, besides what the user allows."""
 
 PACE_SHARE = 0.3
-"""Of the whole time, for the climb to the fastest recipe."""
+"""The share of the whole time for the climb to the fastest recipe."""
 
 FIRST_LOOK_SHARE, FIRST_RATES = 0.25, 4
-"""Of what is left then, for a look at all that learns otherwise, and the learning rates that each is tried at."""
+"""The share of the time left then for a first look at all learners, and the number of learning rates to try for
+each."""
 
 MOST_COMPARED = 3
-"""Of those that did best in the first look, so many are trained over several seeds."""
+"""How many of the best in the first look are trained over several seeds."""
 
 COMPARED_SHARE, SEEDS, RATES = 0.55, 5, 4
-"""Of what is left after the look, for that; the rest confirms what was found."""
+"""The share of the time left after the look for these trainings, and their seeds and learning rates; the rest confirms
+what was found."""
 
 FRESH = 5000
-"""Added to the seed: nothing that was chosen by has seen what confirms it."""
+"""Added to the seed: what confirms the result took no part in choosing it."""
 
 REPLAY_S = 30.0
-"""For one repetition of the recipe, whose first losses its script is held against."""
+"""Seconds for one repetition of the recipe, whose first losses its script is checked against."""
 
 TOO_LATE = "it did not learn faster in a first look"
 NOT_AMONG_THE_BEST = "others did better in a first look"
@@ -61,15 +63,15 @@ NOT_AMONG_THE_BEST = "others did better in a first look"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learners:
-    """Techniques that learn otherwise, by name."""
+    """Techniques that learn differently, by name. `told` receives each rung."""
 
     stages: Stages
     names: tuple[str, ...]
     told: Callable[[Rung], object]
 
     def climb(self, rungs: list[Rung]) -> Confirmation | None:
-        """Add the rungs of what learns faster, and confirm the whole; None where nothing does beyond doubt, or there is
-        no time to confirm it."""
+        """Add the rungs of techniques that learn faster, and confirm the whole. None if nothing helps beyond doubt, or
+        if there is no time to confirm it."""
         recipe = _arranged(rungs[-1].after if rungs else ())
         begun_s = time.monotonic()
         promising, reasons = self._looked_at(recipe)
@@ -87,8 +89,9 @@ class Learners:
         return self._confirmed(recipe) if joined_some else None
 
     def _looked_at(self, recipe: tuple[str, ...]) -> tuple[dict[str, tuple[str, ...]], dict[tuple[str, ...], str]]:
-        """Those that did best over few updates, by name with the recipe that they join; and why others did not. Rates
-        are tried for each, as for the recipe itself; what counts is the time to the loss that this one came to."""
+        """The techniques that did best over few updates, by name with the composition that each makes with the recipe;
+        and why the others are out. Several rates are tried for each, and for the recipe itself. What counts is the time
+        to the loss that the recipe reached."""
         stages, label = self.stages, "+".join(recipe) or BASELINE
         step_s = self._step_s(recipe)
         rivals = self._rivals(recipe)
@@ -122,7 +125,8 @@ class Learners:
         return {name: rivals[name] for name in order[:MOST_COMPARED]}, reasons
 
     def _first_look(self, label: str, names: list[str], step_s: float) -> tuple[list[str], int]:
-        """Who is looked at, and over how many updates: as it was found when the tuning first came here."""
+        """Which techniques get a first look, and over how many updates. Decided once: a resumed tuning reads it
+        back."""
         file = self.stages.folder / "first-look.json"
         known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         if label not in known:
@@ -134,14 +138,14 @@ class Learners:
         return [name for name in known[label]["names"] if name in names], int(known[label]["updates"])
 
     def _rivals(self, recipe: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-        """By name, the recipe with each that can join it."""
+        """By name, the recipe with each technique that can join it."""
         found = {name: _arranged(names) for name in self.names if (names := joined(recipe, name))}
         found = {name: names for name, names in found.items() if self.stages.can_run(names)}
         too_large = self.stages.too_large(found.values())
         return {name: names for name, names in found.items() if names not in too_large}
 
     def _beside(self, recipe: tuple[str, ...], promising: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-        """Of those that were promising, what goes beside the one that has joined."""
+        """The promising techniques that go together with the one that has joined."""
         found = {name: names for name in promising if name not in recipe and (names := joined(recipe, name))}
         return {name: _arranged(names) for name, names in found.items() if set(recipe) < set(names)}
 
@@ -159,9 +163,9 @@ class Learners:
         return answer.found if answer else ()
 
     def _confirmed(self, recipe: tuple[str, ...]) -> Confirmation | None:
-        """The recipe against the plain baseline, on fresh seeds."""
+        """Compare the recipe with the plain baseline on fresh seeds."""
         begun_s, seed = time.monotonic(), self.stages.asked.seed + FRESH
-        # The losses that its script is held against, of all the text.
+        # Its script is checked against these losses, which are on the whole text.
         self.stages.measure(
             "replay", (recipe,), confirming.PROTOCOL, repetitions=1, budget_s=REPLAY_S, choose=lambda _: []
         )
@@ -180,8 +184,8 @@ class Learners:
     def _asked(
         self, stage: str, base: tuple[str, ...], compositions: tuple[tuple[str, ...], ...], minutes: float, seed: int
     ) -> Answer | None:
-        """What a worth says, which is kept in a folder of its own, and goes on where the tuning was interrupted; None
-        where there is no time for it."""
+        """The answer to a question of worth. It is kept in a folder of its own, and continues where the tuning was
+        interrupted. None if there is no time for it."""
         asked = self.stages.asked
         question = Question(
             workload=asked.workload,
@@ -210,8 +214,8 @@ class Learners:
         return answer
 
     def _begun(self, stage: str, wanted: Question) -> tuple[Path, Question]:
-        """The folder of a question, and what was asked in it if it was begun before. A tuning that goes on may come to
-        another recipe, and then has another folder."""
+        """The folder of a question, with the question that was stored there if it was started before. A resumed tuning
+        may come to another recipe, whose question gets another folder."""
         for attempt in itertools.count(1):
             folder = self.stages.folder / (stage if attempt == 1 else f"{stage}-{attempt}")
             if not (folder / "asked.json").exists():
@@ -224,17 +228,17 @@ class Learners:
 
 
 def _quiet(_: object) -> None:
-    """What is trained on the way is kept, and not told line by line."""
+    """Trainings on the way are stored, but not reported line by line."""
 
 
 def _arranged(names: Iterable[str]) -> tuple[str, ...]:
-    """In the order in which they are applied, as records and trainings have them."""
+    """In the order of application, as in records and trainings."""
     return tuple(item.name for item in compose(names))
 
 
 def _costs(kept: list[Training], label: str) -> dict[str, float]:
-    """By label, the time in which each came to the recipe's last loss, over that of the recipe; none for those that did
-    not. Roughly: they trained beside each other."""
+    """By label, the time to the recipe's last loss, relative to the recipe's own; arms that did not reach it are left
+    out. The figures are rough, because the arms trained at the same time."""
     best = {item.asked.label: item for item in reversed(_by_loss(kept))}
     base = best.get(label)
     if base is None:
@@ -254,7 +258,7 @@ def _by_loss(kept: list[Training]) -> list[Training]:
 
 
 def _gain(ratio: Ratio, seeds: int) -> Gain:
-    """As a factor of how soon the loss is reached: above 1 is sooner."""
+    """As a speed-up to the same loss: above 1 is sooner."""
     return Gain(
         speedup=None if ratio.value is None else 1 / ratio.value,
         low=None if ratio.high is None else 1 / ratio.high,
@@ -271,7 +275,7 @@ def _rung(
     *,
     seconds: float,
 ) -> Rung:
-    """What the trainings say of each, and of those that were left out before why."""
+    """What the trainings say of each rival, and why others were left out before."""
     found = {item.techniques: item for item in compared}
     tried = []
     for names in rivals.values():

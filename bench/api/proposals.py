@@ -1,4 +1,4 @@
-"""Whether a change is worth keeping: two sides to a verdict, and the ledger of all that were judged."""
+"""Whether a change is worth keeping: from two sides to a verdict, and the ledger of all verdicts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from results.pace import step_time_s
 from results.proposal import EXACT, Mean, Proposal, Verdict
 
 SAME = ("batch", "sequence")
-"""Of a workload, what both sides have: a proposal may change the model."""
+"""What both sides of a workload share: a proposal may change the model."""
 
 
 def judge(
@@ -48,10 +48,13 @@ def judge(
     out: Path = Path("runs"),
     show: Show = lambda text: None,
 ) -> tuple[Path, Proposal]:
-    """Base against head, as `trainpace judge` does: how long the head takes to the loss of the base.
+    """Judge a change by how long the head takes to reach the loss of the base, as `trainpace judge` does.
 
-    The verdict is entered in the `ledger`, and kept in a folder of its own with all that it was made of. Raises
-    ValueError for what cannot be compared at all.
+    `minutes` limits the time, `seeds` and `repetitions` are the numbers of trainings and of timed pairs, and `updates`
+    is how long the base trains (None: as long as there is time for). The verdict is entered in the `ledger`, and kept
+    in a new folder in `out` with all that it is based on.
+
+    Returns the folder and the verdict. Raises ValueError for sides that cannot be compared at all.
     """
     known = Ledger.read(ledger)
     begun_s = time.monotonic()
@@ -133,7 +136,8 @@ class _Judging:
         return self._learnt(name, steps, target, by_side, updates, repetitions=len(good))
 
     def _pairs(self, comparison: Comparison, matched: Matched, repetitions: int, end_s: float) -> list[Pair]:
-        """So many repetitions that nothing disturbed, or as many as there is time for: no look at times ends them."""
+        """`repetitions` undisturbed pairs, or as many as there is time for. When to stop does not depend on the
+        measured times."""
 
         def referee(pairs: Sequence[Pair]) -> Collection[str]:
             done = sum(not pair.disturbed for pair in pairs) >= repetitions or len(pairs) >= 2 * repetitions
@@ -148,12 +152,12 @@ class _Judging:
             store.write(record, place / side, machine=matched.machines[side], plan=matched.plans[side])
 
     def _unfit(self, pair: Pair) -> list[str]:
-        """Why a pair can decide nothing. That the head trains otherwise than the base is no reason here."""
+        """Why a pair cannot decide anything. That the head trains differently from the base is not a reason here."""
         return unfit(dataclasses.replace(pair, head=_excused(pair.head)), self._job.needs_checkout)
 
     def _learns_alike(self, pairs: Sequence[Pair]) -> bool:
-        """Whether the head's losses and gradients have been found to be the base's, of sides that declare no other
-        change."""
+        """Whether a replay has shown that the head has the losses and gradients of the base, and both sides declare
+        nothing but changed numerics."""
         declared = [item for side in self._sides for item in compose(side.techniques)]
         replayed = any(pair.head.certificate and pair.head.certificate.first_losses for pair in pairs)
         is_equal = all(pair.head.status is Status.OK for pair in pairs)
@@ -162,8 +166,8 @@ class _Judging:
     def _trained(
         self, matched: Matched, homes: Sequence[Home], seeds: int, updates: int
     ) -> tuple[float | None, dict[str, list[Training]]]:
-        """The loss to reach, which so many updates of the base tell, and by side trainings that go on until they have,
-        over the same seeds, none of which was used before."""
+        """The target loss, which is the base's after `updates`, and by side the trainings that continue until they
+        reach it. Both sides train on the same seeds, none of which was used before."""
         (entry,) = matched.entries.values()
         kept = {home.side.name: Kept(self._folder / home.side.name, home.side.name) for home in homes}
         target: float | None = None
@@ -263,14 +267,14 @@ def _excused(head: Record) -> Record:
 
 
 def _after(trainings: Sequence[Training], updates: int) -> float | None:
-    """The loss of the median seed after so many updates."""
+    """The median loss of the seeds after this many updates."""
     losses = [loss for item in trainings if (loss := outcome.loss_after(item, updates)) is not None]
     return statistics.median(losses) if losses else None
 
 
 def _ratios(base: Sequence[Training], head: Sequence[Training], target: float) -> tuple[list[float], bool]:
-    """Of each seed, ln(head / base) of the updates to the loss; and whether the head has not always reached it. A
-    training that has not counts with its end."""
+    """For each seed, ln(head / base) of the updates to the loss; and whether the head failed to reach it on any seed. A
+    training that did not reach it counts with its last update."""
     taken = {item.asked.seed: _updates(item, target) for item in base}
     ratios = [_updates(item, target) - taken[item.asked.seed] for item in head if item.asked.seed in taken]
     return ratios, not all(outcome.reaches(item, target) for item in head)

@@ -1,4 +1,4 @@
-"""Runs: what is asked for to what is measured."""
+"""Runs: from what is asked for to what is measured."""
 
 from __future__ import annotations
 
@@ -52,11 +52,18 @@ def run(
     resume: Where | None = None,
     on: str | None = None,
 ) -> Run:
-    """Measure a plan, or `models` under `techniques`, each of one or several joined by +, as `trainpace run` does.
+    """Measure a plan, or models under techniques, as `trainpace run` does.
 
-    `out` is the folder in which the run makes its own, or a URL of one; `resume` is that of an unfinished run, whose
-    plan is taken. `on` is a cluster, each of whose machines takes heats: "ray://HOST:PORT", "auto" or "slurm".
-    Raises ValueError for what cannot be measured, and Unfinished if it was interrupted or could not be kept.
+    `plan` is the name of a plan. `models` and `techniques` (one, or several joined by +) replace those of the plan, and
+    so do the other settings that are given: `device`, `phase`, `batch` in samples per update, `sequence` in tokens,
+    `repetitions`, `budget_s` in seconds for the whole run, and the `data`. If `plan` is a Plan, it is measured as it
+    is. `plugins` are Python files with techniques, models or plans.
+
+    The run creates its folder in `out`, a folder or the URL of one. `resume` continues an unfinished run under its own
+    plan. `on` is a cluster whose machines share the heats: "ray://HOST:PORT", "auto" or "slurm".
+
+    Returns the finished run. Raises ValueError for what cannot be measured, and Unfinished if the run was interrupted
+    or could not be stored.
     """
     overrides = Overrides(
         models=tuple(models),
@@ -93,16 +100,16 @@ def prepared(
     resume: Path | None = None,
     listening: Listening | None = None,
 ) -> Iterator[tuple[ForkServer, Prepared]]:
-    """What will be measured, and the fork server that its arms come from.
+    """The fork server that arms come from, and what it will measure.
 
-    A plan of that name is made for this machine, with what was asked for in place of its own, or taken from the run to
-    `resume`; `change` has the last word. `modules` are what the fork server imports beside plugins. With `listening`
-    arms may span the hosts that join there. Raises ValueError.
+    A plan given by name is made for this machine, with what the user asked for in place of its own. A Plan, or that of
+    the run to `resume`, is taken as it is. `change` is applied last. `modules` are imported by the fork server besides
+    plugins. With `listening`, arms may span the hosts that join there. Raises ValueError.
     """
     if not plugins:
-        # What a plugin adds, only the registry knows.
+        # Only the registry knows what a plugin adds.
         catalogue.check(overrides.compositions, plan if isinstance(plan, str) else None)
-    # The fork server imports torch while this process does: both need it, and neither waits for the other.
+    # The fork server imports torch at the same time as this process: both need it, and neither waits for the other.
     with fork_server(plugins, modules, listening) as server:
         chosen = plan_of(resume) if resume is not None else plan
         if isinstance(chosen, str):
@@ -114,8 +121,8 @@ def prepared(
 def fork_server(
     files: Sequence[Path] = (), modules: Sequence[str] = (), listening: Listening | None = None
 ) -> Iterator[ForkServer]:
-    """A fork server that knows the plugins, as this process then does too, and further modules. With `listening` it is
-    one of several hosts, once the others have joined."""
+    """A fork server that has loaded the plugins and `modules`; this process loads the plugins too. With `listening` it
+    leads several hosts, once the others have joined."""
     known = [*modules, *(str(file.resolve()) for file in files)]
     with Leader(listening, modules=known, say=print) if listening else ForkServer(modules=known) as started:
         for file in files:
@@ -134,7 +141,7 @@ def _choose(fork_server: ForkServer, plan: str, device: str | None, overrides: O
 
 
 def plan_of(folder: Path) -> Plan:
-    """The plan of a run that was begun. Raises ValueError if there is none."""
+    """The plan of a run that was started. Raises ValueError if there is none."""
     try:
         return Plan.from_json(json.loads((folder / "plan.json").read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
@@ -151,8 +158,8 @@ def measure(
     *,
     there: Remote | None = None,
 ) -> Run:
-    """Carry out the plan into the folder, with what was measured there before, and render the report. Records have the
-    `run_id`, by default the name of the folder. All of it is put `there` too.
+    """Measure the plan into the folder, continuing what was measured there before, and render the report. Records have
+    the `run_id`, by default the name of the folder. Everything is also copied to `there`.
 
     Raises Unfinished if it is interrupted, or if the folder cannot be written.
     """

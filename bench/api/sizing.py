@@ -1,5 +1,5 @@
-"""Which size of a family is the one for a given time: how long updates of each take, and what loss short trainings say
-that it comes to."""
+"""Which size of a family suits a given time: how long its updates take, and what loss short trainings predict for
+it."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ from results.day import Candidate
 from results.scaling import Expected, Law, Seen
 
 PROTOCOL = Protocol(warmup_s=1.0, rounds_s=1.0)
-"""Of the heats that tell how long updates are."""
+"""The protocol of the heats that measure how long updates take."""
 
 LOOKS, NEAR = (1 / 32, 1 / 16, 1 / 8), (1 / 4, 1 / 2)
-"""Of all the updates that there is time for, those of the short trainings that tell how the loss falls: of all sizes,
-and of the one that seems best and those beside it also longer ones. Twice the text is foretold well, four times is not.
-Of a longer day they are smaller, in the same proportions."""
+"""Lengths of the short trainings that show how the loss falls, as shares of all updates that there is time for. Every
+size is trained for LOOKS; the one that seems best and its neighbours are also trained for NEAR. A loss is predicted
+well for twice as much text, but not for four times as much. On a longer day all shares shrink in proportion."""
 
 PLANNING, LEAST_PLANNING_MINUTES = 0.25, 45.0
-"""The share of the time that short trainings may take one after the other, and what they may take of a short one."""
+"""The share of the time that all short trainings together may take, and the minutes that they may always take."""
 
 TUNED = 1 / 16
-"""The share over which learning rates are tried."""
+"""The length of the trainings that try learning rates, as a share of all updates."""
 
 RATES, MOST_RATES = 3, 5
-"""How many of them, and at most, while the best is the highest or the lowest."""
+"""How many rates are tried, and at most how many while the best is still the highest or the lowest."""
 
 LEAST_LENGTHS = dict(zip((*LOOKS, *NEAR), (100, 100, 200, 200, 400), strict=True))
-"""Updates that they have at least: in the very first ones a loss falls by another law."""
+"""The fewest updates of each length: in the very first ones the loss falls by another law."""
 
 LEAST_UPDATES = 2 * max(LEAST_LENGTHS.values())
-"""A size that takes fewer in the time is too large for it."""
+"""A size that fits fewer updates into the time is too large for it."""
 
 BUSY = 0.97
-"""Of the time, the share that goes into updates: there are evaluations and checkpoints beside."""
+"""The share of the time that goes into updates; the rest is for evaluations and checkpoints."""
 
 Say = Callable[[str], object]
 Choose = Callable[[Sequence[Candidate]], str]
@@ -70,22 +70,22 @@ class Sizing:
         folder: Path,
         say: Say,
     ) -> None:
-        """Of each model of `prepared` there are the bytes of text that a token stands for. A size takes so many
-        `updates`, or if None as many as there is time for. What is measured is kept in the folder."""
+        """`bytes_per_token` has, for each model of `prepared`, the bytes of text per token. A size takes `updates`, or
+        if that is None as many as there is time for. What is measured is kept in the folder."""
         self._prepared, self._bytes_per_token = prepared, bytes_per_token
         self._techniques, self._minutes, self._updates = techniques, minutes, updates
         self._fork_server, self._folder, self._say = fork_server, folder, say
         self._label = "+".join(techniques) or BASELINE
 
     def outlook(self) -> str:
-        """Which sizes would be looked at, and how."""
+        """Describe which sizes would be tried, and how."""
         sizes = [(entry.spec.model, entry.parameters) for entry in self._prepared.entries]
         scale = _scale([60 * self._minutes] * len(sizes))
         looks, near = ([scale * share for share in shares] for shares in (LOOKS, NEAR))
         return text.outlook(sizes, self._label, self._minutes, looks, near)
 
     def timed(self) -> list[Candidate]:
-        """Each size with how many updates there is time for, or the reason why it is none for this time."""
+        """Each size with the updates that there is time for, or the reason why it does not suit this time."""
         forecasts = forecast(self._prepared, self._fork_server)
         try:
             records = measure(
@@ -98,9 +98,8 @@ class Sizing:
         return [self._one_timed(entry, forecasts, records) for entry in self._prepared.entries]
 
     def expected(self, candidates: Sequence[Candidate], choose: Choose) -> list[Candidate]:
-        """Those that were timed, with the loss that each is expected to reach; what this is told of the one that
-        `choose` names, and of those beside it, is told by longer trainings. Raises ValueError if none can be
-        trained."""
+        """The timed sizes with the loss that each is expected to reach. The size that `choose` picks and its neighbours
+        are judged by longer trainings. Raises ValueError if no size can be trained."""
         able = {item.model: item for item in candidates if item.reason is None}
         if not able:
             told = "; ".join(f"{item.model}: {item.reason}" for item in candidates)
@@ -108,7 +107,7 @@ class Sizing:
         entries = {entry.spec.model: entry for entry in self._prepared.entries if entry.spec.model in able}
         scale = _scale([(item.update_s or 0.0) * (item.updates or 0) for item in able.values()])
         host = self._prepared.host
-        # On a CPU sizes are trained beside each other, each with its share of the threads: nothing is timed.
+        # On a CPU several sizes train at once, each with its share of the threads: nothing is timed.
         beside = min(len(entries), host.cores) if host.device == "cpu" else 1
         with ThreadPoolExecutor(beside) as pool:
             tuned = pool.map(lambda model: self._looked_at(entries[model], able[model], scale, beside), entries)
@@ -125,7 +124,7 @@ class Sizing:
                 longer |= due
 
     def _one_timed(self, entry: Entry, forecasts: Forecasts, records: Sequence[Record]) -> Candidate:
-        """A size with how many updates there is time for."""
+        """A size with the updates that there is time for."""
         own = arm.of(records, self._label, entry.spec.name)
         update_s = arm.step_time_s(own)
         made = Candidate(
@@ -147,7 +146,7 @@ class Sizing:
         return made
 
     def _looked_at(self, entry: Entry, found: Candidate, scale: float, beside: int) -> Candidate:
-        """A size with the learning rate that is found at one length; those of other lengths are trained at it."""
+        """A size with its learning rate, which is found at one length and used for the other lengths."""
         trainings, (tuned,) = self._trainings(entry, beside), _lengths(found, (TUNED,), scale)
 
         while True:
@@ -166,8 +165,8 @@ class Sizing:
         return dataclasses.replace(found, rate=rate)
 
     def _longer(self, entry: Entry, found: Candidate, scale: float, beside: int) -> Candidate:
-        """A size that may be the best, or is beside it, trained for longer. What is too high a rate for short
-        trainings, which hardly warm up, may be the right one for long ones: the next higher one is tried too."""
+        """Train a size that may be the best, or a neighbour of it, for longer. A rate that is too high for short
+        trainings, which have hardly any warm-up, may be right for long ones: the next higher rate is tried too."""
         usual, kept = found.rate or 1.0, self._kept(entry, "lengths")
         higher = outcome.STRIDE * usual
         first, *others = _lengths(found, NEAR, scale)
@@ -194,7 +193,7 @@ class Sizing:
         return Kept(self._folder, f"{purpose} {entry.spec.model}")
 
     def _seen(self, able: Mapping[str, Candidate]) -> list[Seen]:
-        """Of each size, the short trainings at the rate that it is trained at, by the bytes of text."""
+        """The short trainings of each size at its own learning rate, with their amounts of text in bytes."""
         seen = []
         for entry in self._prepared.entries:
             each, found = self._bytes_per_token[entry.spec.model], able.get(entry.spec.model)
@@ -208,8 +207,8 @@ class Sizing:
 
 
 def _scale(whole_s: Sequence[float]) -> float:
-    """By how much the short trainings are shorter, so that there is room for them, where those of all updates of each
-    size take so long."""
+    """The factor that shortens the short trainings so that there is room for them. `whole_s` is how long all updates of
+    each size take."""
     near = min(3, len(whole_s)) * max(whole_s)
     together_s = (sum(LOOKS) + (MOST_RATES - 1) * TUNED) * sum(whole_s) + (NEAR[0] + sum(NEAR)) * near
     room_s = max(PLANNING * max(whole_s), 60 * LEAST_PLANNING_MINUTES)
@@ -217,20 +216,20 @@ def _scale(whole_s: Sequence[float]) -> float:
 
 
 def _lengths(found: Candidate, shares: Sequence[float], scale: float) -> list[int]:
-    """The updates of short trainings of a size, each once."""
+    """The numbers of updates of a size's short trainings, without repeats."""
     lengths = (max(round(scale * share * (found.updates or 0)), LEAST_LENGTHS[share]) for share in shares)
     return list(dict.fromkeys(lengths))
 
 
 def _near(found: Sequence[Candidate], chosen: str) -> list[str]:
-    """The one that is chosen and those beside it, of those that can be trained."""
+    """The chosen size and its neighbours, among those that can be trained."""
     able = [item.model for item in found if item.expected]
     place = able.index(chosen)
     return able[max(0, place - 1) : place + 2]
 
 
 def _expected(candidates: Sequence[Candidate], seen: Sequence[Seen]) -> list[Candidate]:
-    """With the loss that each is expected to reach."""
+    """The candidates with the loss that each is expected to reach."""
     if not seen:
         raise ValueError("no size could be trained: arms.log has the reasons")
     law, made = Law(seen), []

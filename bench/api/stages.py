@@ -25,12 +25,12 @@ from results.compare import blocks
 from results.contrasts import Block
 
 FIRST_SHARE = 0.5
-"""Of a rung's time, the most that the first look at all its rivals takes."""
+"""The largest share of a rung's time that the first look at all its rivals takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What a tuning is asked for, as it is kept for its resumption."""
+    """What a tuning is asked for, as it is stored for resuming."""
 
     workload: WorkloadSpec
     device: str
@@ -43,7 +43,7 @@ class Asked:
 
     @classmethod
     def read(cls, folder: Path) -> Asked:
-        """Raises ValueError where no tuning was begun."""
+        """Read what was asked for in a folder. Raises ValueError if no tuning was started there."""
         try:
             return plain.read(cls, json.loads((folder / "asked.json").read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
@@ -57,9 +57,9 @@ class Asked:
 
 @dataclass(slots=True, kw_only=True)
 class Stages:
-    """The `heats` of a climb so far, each with the recipe that its rivals were held against, and all that was
-    `measured`, by stage. A stage is kept in a folder of `folder`/records, and is not measured again when the tuning
-    goes on. Until there is more, they have a `share` of the time."""
+    """The `heats` of a climb so far, each with the recipe that its rivals were compared with; and everything
+    `measured`, by stage. Each stage is kept in a folder in `folder`/records, and is not measured again when the tuning
+    is resumed. `share` is the part of the time that the heats may use at present."""
 
     asked: Asked
     prepared: Prepared
@@ -80,23 +80,24 @@ class Stages:
 
     @property
     def by(self) -> Objective:
-        """What heats are judged by."""
+        """The quantity that heats are judged by."""
         return Objective.ENERGY if self.asked.objective is Objective.ENERGY else Objective.PACE
 
     def left_s(self, share: float = 1.0) -> float:
-        """What is left of a share of the time."""
+        """Seconds left of a share of the time."""
         return self.begun_s + share * self.share * 60 * self.asked.minutes - time.monotonic()
 
     def beside(self, recipe: tuple[str, ...]) -> list[list[Record]]:
-        """The heats of this recipe."""
+        """The heats with this recipe."""
         return [records for before, records in self.heats if before == recipe]
 
     def elsewhere(self, recipe: tuple[str, ...] | None = None) -> list[Block]:
-        """The values of all arms in the heats of other recipes, or in all heats."""
+        """The values of all arms in the heats with other recipes, or in all heats."""
         return [block for before, records in self.heats if before != recipe for block in blocks(records, self.by)]
 
     def too_large(self, compositions: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
-        """Which of them take more than what is allowed, and how much, as far as that can be predicted."""
+        """The compositions that take more memory than is allowed, with how much they need, as far as that can be
+        predicted."""
         limit = self.asked.memory_bytes
         if limit is None:
             return {}
@@ -111,7 +112,7 @@ class Stages:
         return {names: f"needs {size / 1e9:.3g} GB" for names, size in sizes.items() if size and size > limit}
 
     def planned(self, stage: str) -> tuple[tuple[str, ...], ...]:
-        """The compositions of a stage that was begun before the tuning went on."""
+        """The compositions of a stage that was started before the tuning was resumed."""
         plan = self.folder / "records" / stage / "plan.json"
         return Plan.from_json(json.loads(plan.read_text(encoding="utf-8"))).compositions if plan.exists() else ()
 
@@ -127,8 +128,8 @@ class Stages:
         certify: Certify | None = None,
         lead: str = BASELINE,
     ) -> tuple[list[Record], list[str]]:
-        """The records of a stage, with what was measured of it before; and the labels of the arms whose steps take too
-        long for the time that there is."""
+        """Measure a stage, unless it was measured before. Returns its records, earlier ones included, and the labels of
+        the arms whose steps take too long for the time there is."""
         folder = self.folder / "records" / stage
         folder.mkdir(parents=True, exist_ok=True)
         finished = store.read(folder) if folders.has_records(folder) else []
@@ -162,7 +163,7 @@ class Stages:
                 show=live.progress,
                 finished=finished,
                 earlier=[record for _, records in self.heats for record in records],
-                # How long it takes to compile is not asked here, and what many arms compile is the same.
+                # Compile times are not measured here, and many arms compile the same code.
                 shared_cache=cache_folder() / "compiled",
                 forecasts=self.forecasts,
                 takes_up=False,

@@ -55,19 +55,24 @@ def tune(
     dry_run: bool = False,
     say: Say = print,
 ) -> Tuned | None:
-    """The fastest recipe for a model that trains the same thing, found in so many minutes, as `trainpace tune` does.
+    """Find the fastest recipe that trains the same model, in a given number of `minutes`, as `trainpace tune` does.
 
-    Of `techniques`, if any are named, and else of all; `allow` names changes beyond rounding that they may declare.
-    `memory` bounds what an arm may take, as in "16GB". The `objective` is "pace", or "energy" where the machine counts
-    it, or "worth": the time to the same loss, for which the update rule and the schedule may change too. `resume` is
-    the folder of a tuning that was interrupted, which then has its whole time again; with `dry_run` it only says what
-    would be tried, and returns nothing. Raises ValueError for what cannot be tuned.
+    `techniques` are the ones to try, by default all. `allow` names changes beyond rounding that a technique may
+    declare, such as "data order". `memory` limits what an arm may take ("16GB"). `objective` is "pace" (the default),
+    "energy" where the machine counts it, or "worth": the time to the same loss, for which the update rule and the
+    schedule may also change. `batch` (samples per update), `sequence` (tokens) and the other settings describe the
+    workload.
+
+    The tuning creates its folder in `out`. `resume` is the folder of an interrupted tuning, which then gets its whole
+    time again. With `dry_run`, `say` only receives a description of what would be tried.
+
+    Returns the recipe with all that was measured; None with `dry_run`. Raises ValueError for what cannot be tuned.
     """
     if resume is None and model is None:
         raise ValueError("no model is named: give --model, as in --model gpt2/tiny")
     allowed = changes(allow)
     for name in modules:
-        # Candidates are composed in this process too.
+        # This process composes candidates too.
         importlib.import_module(name)
     with started([Path(file) for file in plugins], modules) as fork_server:
         if resume is not None:
@@ -103,7 +108,7 @@ def tune(
 
 
 def _prepared(asked: Asked, fork_server: ForkServer, folder: Path, say: Say) -> Climb:
-    """All that is known before anything is measured. Raises ValueError for what cannot be tuned."""
+    """Prepare all that is known before anything is measured. Raises ValueError for what cannot be tuned."""
     plan = Plan(name="tune", workloads=(asked.workload,), compositions=(), device=asked.device, seed=asked.seed)
     prepared = prepare(plan, fork_server)
     batch = prepared.entries[0].batch
@@ -118,7 +123,7 @@ def _prepared(asked: Asked, fork_server: ForkServer, folder: Path, say: Say) -> 
             raise ValueError(f"objective 'energy' cannot be measured here ({energies_j}): give pace or worth")
     learners: tuple[str, ...] = ()
     if asked.objective is Objective.WORTH:
-        # Before anything is measured: whether something can be held out.
+        # Find out before anything is measured whether samples can be held out.
         divided(prepared.entries[0], fork_server)
         learners = tuple(name for name in options.names if not known_techniques()[name].is_numerics_only)
         stages.share = PACE_SHARE
@@ -135,12 +140,12 @@ def _objective(word: str | None) -> Objective:
 
 
 SAVERS = 6
-"""Techniques that take least memory by themselves, of which pairs are looked at where none is enough."""
+"""If no technique alone saves enough memory, pairs are tried of the techniques that take the least."""
 
 
 def _fitting(stages: Stages, options: Candidates) -> tuple[tuple[str, ...], ...]:
-    """The compositions that may be begun with where the baseline takes too much memory: those of one technique, or else
-    of two, that take no more than is allowed. Raises ValueError if there are none."""
+    """The compositions to start with if the baseline takes too much memory: the single techniques, or else the pairs,
+    that take no more than is allowed. Raises ValueError if there are none."""
     sizes = {name: stages.forecasts.of(stages.workload, name).peak_bytes for name in options.names}
     known = {name: size for name, size in sizes.items() if size is not None}
     single = [(name,) for name in known]
@@ -161,22 +166,22 @@ def _fitting(stages: Stages, options: Candidates) -> tuple[tuple[str, ...], ...]
 
 
 class Tuned:
-    """A folder that a tuning has made."""
+    """The result of `tune`: its `folder`, and the `ladder` with all that was measured."""
 
     def __init__(self, folder: Where, ladder: Ladder) -> None:
         self.folder, self.ladder = Path(folder), ladder
 
     @property
     def techniques(self) -> tuple[str, ...]:
-        """Those of the recipe; none where nothing was confirmed to help."""
+        """The techniques of the recipe; empty if nothing was confirmed to help."""
         return self.ladder.techniques
 
     def text(self) -> str:
-        """What the command prints."""
+        """Return the text that `trainpace tune` prints."""
         return text.render(self.ladder)
 
     def write(self) -> None:
-        """Leave recipe.json and report.html, and the report of each heat beside its records."""
+        """Write recipe.json and report.html, and the report of each heat beside its records."""
         ladders.write(self.ladder, self.folder / "recipe.json")
         (self.folder / "report.html").write_text(page.render(self.ladder), encoding="utf-8")
         for heat in sorted((self.folder / "records").iterdir()):

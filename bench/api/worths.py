@@ -22,21 +22,21 @@ from results.worth import Answer
 
 
 class Worth:
-    """A folder in which it was found what techniques are worth."""
+    """The result of `worth`: its `folder`, and the `answer` with all that was found."""
 
     def __init__(self, folder: Where, answer: Answer) -> None:
         self.folder, self.answer = Path(folder), answer
 
     def plain(self) -> list[dict[str, Any]]:
-        """An object for each arm, as `--format json` prints them."""
+        """Return one object per arm, as `trainpace worth --format json` prints them."""
         return formats.plain(self.answer)
 
     def text(self) -> str:
-        """What the command prints."""
+        """Return the text that `trainpace worth` prints."""
         return text.render(self.answer)
 
     def write(self) -> None:
-        """Leave worth.json and report.html beside the trainings and the records."""
+        """Write worth.json and report.html beside the trainings and the records."""
         (self.folder / "worth.json").write_text(json.dumps(self.plain(), indent=2) + "\n", encoding="utf-8")
         (self.folder / "report.html").write_text(page.render(self.answer), encoding="utf-8")
 
@@ -64,12 +64,19 @@ def worth(
     dry_run: bool = False,
     say: Say = print,
 ) -> Worth | None:
-    """Train the baseline and each composition over several seeds, and tell in which time each reaches the same loss.
+    """Train the baseline and each composition over several seeds, and find out how soon each reaches the same loss, as
+    `trainpace worth` does.
 
-    The target is what the baseline's median seed reaches after `updates`, as many as there is time for unless they are
-    given, or `target`. Each arm gets its learning rate from so many `rates`. With `dry_run` it only says what would be
-    trained, and returns nothing. Raises ValueError for what cannot be asked, and ArmFailed where a checkpoint that an
-    arm starts from cannot be made.
+    `techniques` are compositions, several techniques joined by +. The target loss is `target`, or else what the
+    baseline's median seed reaches after `updates`, by default as many as `minutes` leave time for. Every arm is trained
+    on `seeds` seeds, at the best of `rates` learning rates. `price_per_hour` puts a price on the time. `overrides`
+    changes the shape and the data of the workload.
+
+    A new folder is created in `out`. `resume` is the folder of an interrupted question, to continue. With `dry_run`,
+    `say` only receives a description of what would be trained.
+
+    Returns the answer; None with `dry_run`. Raises ValueError for bad input, and ArmFailed if a checkpoint that an arm
+    starts from cannot be made.
     """
     if resume is None and model is None:
         raise ValueError("no model is named: give --model, as in --model gpt2/nano")
@@ -81,7 +88,7 @@ def worth(
         if resume is not None:
             folder, question = Path(resume), Question.read(Path(resume))
         else:
-            # In the order in which they are applied, as records have them.
+            # In the order of application, as in records.
             named = dict.fromkeys(
                 tuple(item.name for item in compose(parse_composition(given))) for given in techniques
             )

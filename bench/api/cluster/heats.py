@@ -1,4 +1,4 @@
-"""A heat as a task: one workload in one repetition, measured on one machine, from which its records come back."""
+"""A heat as a task: one workload in one repetition, measured on one machine, which returns its records."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ TASK, LOG, ARMS = "task.json", "log", "arms.log"
 MODULE = "bench.api.cluster.heats"
 
 THREADS = "OMP_NUM_THREADS"
-"""Engines set it for what they start; a user would not."""
+"""Engines set it for the processes that they start; a user would not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """`plan` has the one workload and one repetition, and is plain data, as all of it is. It is measured in the
-    `folder`, from which models and data of one's own may be named."""
+    """A heat to measure, all plain data. `plan` has only this workload and one repetition. It is measured in `folder`,
+    so that models and data may be named relative to it."""
 
     plan: dict[str, Any]
     workload: str
@@ -44,7 +44,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """The file of a heat's records, where they were measured, and what the arms printed."""
+    """A measured heat: the content of its file of records, the host that measured it, and what the arms printed."""
 
     host: str
     content: bytes
@@ -59,11 +59,12 @@ class Lost:
 
 
 Engine = Callable[[Sequence[Task]], Iterator[tuple[int, Measured | Lost]]]
-"""Carries out tasks, one at a time on each machine, and gives back each by its index, in whatever order they end."""
+"""Carries out tasks, one at a time on each machine. Yields the index and the outcome of each, in the order in which
+they end."""
 
 
 def tasks_of(plan: Plan, run_id: str, plugins: Sequence[Path] = (), *, most: int) -> list[Task]:
-    """All heats of so many repetitions: the first of every workload comes first."""
+    """All heats of `most` repetitions. The first repetition of every workload comes first."""
     return [
         Task(
             plan=_plain(
@@ -87,8 +88,8 @@ def _plain(plan: Plan) -> dict[str, Any]:
 
 
 def measure_here(task: Task) -> Measured:
-    """Measure a heat on this machine, in a process of its own, which ends with this one. Raises RuntimeError with its
-    last words where it fails."""
+    """Measure a heat on this machine, in a process of its own that ends with this one. If it fails, raises RuntimeError
+    with the last line that it printed."""
     with temporary.folder("heat") as folder:
         (folder / TASK).write_text(json.dumps(dataclasses.asdict(task)), encoding="utf-8")
         surroundings = {key: value for key, value in os.environ.items() if key != THREADS}

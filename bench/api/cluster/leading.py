@@ -1,4 +1,4 @@
-"""What the leading machine does: it hands out heats, keeps their records, and says what was lost."""
+"""What the leading machine does: it hands out heats, stores their records, and reports what was lost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from results.remote import Remote
 
 
 def engine(on: str, folder: Path) -> Engine:
-    """What carries out heats: Slurm, or Ray at an address. Raises ValueError for what is neither, or is not there."""
+    """The engine that carries out heats: Slurm, or Ray at an address. Raises ValueError for anything else, and if it
+    cannot be reached."""
     cluster.check(on)
     return slurm.engine(folder) if on == "slurm" else ray.engine(on)
 
@@ -38,10 +39,11 @@ def measure(
     there: Remote | None = None,
     say: Callable[[str], object] = print,
 ) -> Run:
-    """Carry out the plan's least repetitions on the engine's machines into the folder, with what was measured there
-    before, once more what was disturbed, and render the report. `on` is what the engine is called, for who goes on.
+    """Measure the plan's least repetitions on the engine's machines into the folder, continuing what was measured there
+    before. Disturbed heats are measured once more. Then render the report. `on` is the name of the engine, for
+    resuming.
 
-    Raises ValueError where what was measured before is another training, and Unfinished if it is interrupted, if heats
+    Raises ValueError if the earlier records are of another training, and Unfinished if the run is interrupted, if heats
     are lost, or if the folder cannot be written.
     """
     finished = store.read(folder) if folders.has_records(folder) else []
@@ -55,7 +57,7 @@ def measure(
     handed_out: set[str] = set()
 
     def due() -> list[Task]:
-        """What is lost is not tried again before somebody has looked."""
+        """The heats still to be measured. A lost heat is not tried again before somebody has looked at it."""
         every = tasks_of(prepared.plan, folder.name, plugins, most=2 * prepared.plan.repetitions)
         found = [task for task in every if task.name not in handed_out and _missing(task, prepared, finished)]
         handed_out.update(task.name for task in found)
@@ -79,7 +81,7 @@ def measure(
             tasks = due()
             if tasks:
                 say(f"measuring more, because some heats were disturbed: {', '.join(task.name for task in tasks)}")
-                # Whatever becomes of the machines, there is a report of what was to be.
+                # Whatever happens to the machines, there is a report of what was measured.
                 keeping.render()
         made = keeping.end() if finished else None
     if lost:
@@ -90,8 +92,8 @@ def measure(
 
 
 def _outcomes(engine: Engine, tasks: Sequence[Task], *, is_needed: bool) -> Iterator[tuple[int, Measured | Lost]]:
-    """What the engine makes of them. An engine that takes no more tasks is no reason to lose what there is, where they
-    are not needed."""
+    """What the engine makes of the tasks. If it refuses tasks that are not needed, they are lost, but what was measured
+    is kept."""
     left = set(range(len(tasks)))
     try:
         for index, outcome in engine(tasks):
@@ -104,7 +106,7 @@ def _outcomes(engine: Engine, tasks: Sequence[Task], *, is_needed: bool) -> Iter
 
 
 def _missing(task: Task, prepared: Prepared, finished: Sequence[Record]) -> set[str]:
-    """The arms of a heat that is to be and are not measured yet: what has failed once is not tried again."""
+    """The arms of a wanted heat that are not measured yet. What has failed once is not tried again."""
     entry = next(entry for entry in prepared.entries if entry.spec.name == task.workload)
     own = [record for record in finished if record.workload == task.workload]
     if task.repetition >= repetitions_wanted(prepared.plan, own):
@@ -116,7 +118,8 @@ def _missing(task: Task, prepared: Prepared, finished: Sequence[Record]) -> set[
 def _kept(
     outcome: Measured, task: Task, prepared: Prepared, folder: Path, finished: Sequence[Record]
 ) -> list[Record] | Lost:
-    """The records of a heat, in one file that appears whole or not at all; or why they are none of this run."""
+    """The records of a heat, stored in one file that appears whole or not at all; or why they do not belong to this
+    run."""
     try:
         heat = store.parse(outcome.content, f"the heat from {outcome.host}")
     except (ValueError, pa.ArrowException) as error:
@@ -126,7 +129,7 @@ def _kept(
         return Lost(reason=f"{outcome.host} has other versions ({differs}): install the same ones everywhere")
     plan = prepared.plan
     earlier = [item for item in finished if (item.workload, item.repetition) == (task.workload, task.repetition)]
-    # What cannot run is told once, and what a run has measured that was then ended is there.
+    # Unsupported arms are recorded once, and a run that was interrupted may have measured some arms already.
     known = {item.techniques for item in earlier if item.techniques != BASELINE}
     known |= {item.techniques for item in finished if item.status is Status.UNSUPPORTED}
     part = len({item.heat_part for item in earlier if item.techniques == BASELINE})
@@ -151,6 +154,6 @@ def _kept(
 
 
 def _other_packages(machine: Machine, ours: Machine) -> str:
-    """What is installed there or here alone, in words."""
+    """Packages that differ between that machine and this one, in words."""
     differing = sorted(set(machine.packages.items()) ^ set(ours.packages.items()))
     return ", ".join(f"{name} {version}" for name, version in differing)

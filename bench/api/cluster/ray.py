@@ -1,4 +1,4 @@
-"""Heats on a Ray cluster. Ray places, restarts and tells what is lost; each machine is given one heat at a time."""
+"""Heats on a Ray cluster. Ray places and restarts them, and reports lost ones. Each machine gets one heat at a time."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 from bench.api.cluster.heats import Engine, Lost, Measured, Task, measure_here
 
 LOOK_S = 2.0
-"""How long new machines may go unseen."""
+"""Seconds for which a new machine may go unnoticed."""
 
 ATTEMPTS = 3
-"""Of a heat whose machine was lost."""
+"""How often a heat is tried if its machine is lost."""
 
 
 def engine(address: str) -> Engine:
-    """On the cluster at an address as Ray writes it, or "auto". Raises ValueError where there is none, or none that has
-    a machine to measure on."""
+    """An engine on the Ray cluster at this address, or "auto". Raises ValueError if there is none, or if it has no
+    machine to measure on."""
     if not _idle(_connected(address), set()):
         raise ValueError(f"the Ray cluster at {address!r} has no machine with a core: start workers with ray start")
     return partial(_over, address)
@@ -38,7 +38,7 @@ def _over(address: str, tasks: Sequence[Task]) -> Iterator[tuple[int, Measured |
                     attempts[index] += 1
                     running[_sent(ray, node, tasks[index])] = (index, node["NodeID"])
             if not running:
-                # All machines are gone, and others may come.
+                # All machines are gone; others may come.
                 time.sleep(LOOK_S)
                 continue
             done, _ = ray.wait(list(running), timeout=LOOK_S)
@@ -78,7 +78,7 @@ def _connected(address: str) -> Any:
 
 
 def _idle(ray: Any, busy: set[str]) -> list[dict[str, Any]]:
-    """The machines that have no heat. A thread of a large machine is no machine: a heat has all of it."""
+    """The machines without a heat. A heat takes a whole machine, never only some of its cores."""
     return [
         node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in busy and node["Resources"].get("CPU")
     ]

@@ -1,4 +1,5 @@
-"""Heats as an array of Slurm jobs, by submitit: each has a node to itself, and Slurm starts them as nodes are idle."""
+"""Heats as an array of Slurm jobs, by way of submitit. Each has a node to itself, and Slurm starts them as nodes become
+idle."""
 
 from __future__ import annotations
 
@@ -11,14 +12,16 @@ from bench.api.cluster.heats import Engine, Lost, Measured, Task, measure_here
 from bench.causes import one_line
 
 MINUTES = 24 * 60
-"""That a heat may take. Accounts and partitions are those of the variables that sbatch reads, SBATCH_PARTITION say."""
+"""Minutes that a heat may take. Accounts and partitions come from the variables that sbatch reads, such as
+SBATCH_PARTITION."""
 
 JOBS = "slurm"
-"""The folder below the run's in which submitit keeps what it hands over; all nodes have to see it."""
+"""The subfolder of the run's folder in which submitit keeps what it hands over. All nodes have to see it."""
 
 
 def engine(folder: Path, cluster: str = "slurm") -> Engine:
-    """Raises ValueError where there is no Slurm. `cluster` "local" starts the same jobs on this machine, one by one."""
+    """An engine that submits jobs to Slurm. Raises ValueError if there is no Slurm. The `cluster` "local" starts the
+    same jobs on this machine, one by one."""
     try:
         import submitit
     except ModuleNotFoundError:
