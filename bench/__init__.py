@@ -1,3 +1,3 @@
-"""WHAT is measured: workloads, techniques, plans, and the command line."""
+"""What is measured: workloads, techniques, plans, and the command line."""
 
 __version__ = "0.1.0"

@@ -1,7 +1,7 @@
-"""What a function of the user's returns, as a workload: a Workload, a transformers Trainer, a LightningModule with its
-data, a model with a loader and a loss, or a model alone.
+"""What the user's function returns, as a workload: a Workload, a transformers Trainer, a LightningModule with its data,
+a model with a loader and a loss, or a model alone.
 
-A function is called wherever a model is built: a fresh one each time, on whatever device is asked for.
+The function is called wherever a model is built: it makes a fresh one each time, on whatever device is asked for.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def workload():
         loss=lambda model, batch: torch.nn.functional.cross_entropy(model(batch[0]), batch[1]),
         batch=32,                      # samples of one optimizer update
     )"""
-"""What to write where nothing can be guessed."""
+"""What to write if nothing can be guessed."""
 
 KINDS = (
     "a torch module, a Workload, a transformers Trainer, (LightningModule, its data module or loader) or "
@@ -39,7 +39,8 @@ KINDS = (
 
 
 def as_workload(made: object, function: Callable[[], Any], batch: int | None) -> Workload | None:
-    """The workload of what `function` has returned; None for a model alone, which is given text. Raises ValueError."""
+    """The workload made of what `function` has returned. None for a model alone, which is then trained on text. Raises
+    ValueError for anything else."""
     if isinstance(made, Workload):
         return with_loader(made, batch)
     built = Built(function, made)
@@ -56,15 +57,15 @@ def as_workload(made: object, function: Callable[[], Any], batch: int | None) ->
 
 
 class Built:
-    """What a function of the user's has built: `latest` is what model, loss, data and optimizer are all parts of."""
+    """What the user's function has built. Model, loss, data and optimizer are all parts of `latest`."""
 
     def __init__(self, function: Callable[[], Any], made: Any) -> None:
         self._function, self._is_unused = function, True
         self.latest = made
 
     def anew(self) -> Any:
-        """A fresh one, whose model is trained next; the first if nobody has had it yet, and it is where it should be:
-        with memory, on the CPU."""
+        """A fresh object, whose model is trained next. The first one is used if nobody has had it yet and it is needed
+        where it was built: on the CPU, with memory."""
         elsewhere = _get_current_dispatch_mode() is not None or torch.get_default_device().type != "cpu"
         if elsewhere or not self._is_unused:
             self.latest = self._function()
@@ -79,13 +80,13 @@ def _shown(made: object) -> str:
 
 
 def _is(made: object, name: str, *packages: str) -> bool:
-    """Whether it is of that class, by name: to import a library that the user has not takes seconds."""
+    """Whether an object is of that class, by name: importing a library that the user does not use takes seconds."""
     return any(kind.__name__ == name and kind.__module__.partition(".")[0] in packages for kind in type(made).__mro__)
 
 
 def _criterion(loss: Any) -> Callable[[nn.Module, Batch], Any]:
-    """The loss as a function of the model and a batch: torch's own, modules and functions, compare an output with a
-    target, the second of a batch's two parts."""
+    """The loss as a function of the model and a batch. Torch's own losses, modules and functions, compare an output
+    with a target: the second of a batch's two parts."""
     is_torch = isinstance(loss, nn.Module) or str(getattr(loss, "__module__", "")).startswith("torch")
     if not is_torch:
         return loss  # type: ignore[no-any-return]
@@ -99,8 +100,8 @@ def _compared(criterion: Callable[[Any, Any], Tensor], model: nn.Module, batch: 
 
 def _of_trainer(trainer: Any, built: Built) -> Workload:
     """What `trainer.train()` does in an update: its data, collator, batch size, accumulation, loss, optimizer and
-    clipping. Number formats, compilation, ranks and how data is loaded are for techniques to say, and the learning
-    rate stays as it begins."""
+    clipping. Number formats, compilation, ranks and data loading are left to techniques, and the learning rate keeps
+    its initial value."""
     from transformers import Trainer
 
     args = trainer.args
@@ -113,7 +114,7 @@ def _of_trainer(trainer: Any, built: Built) -> Workload:
     )
 
     def data() -> Any:
-        # Between ranks accelerate would share out the batches, which is done here already.
+        # Accelerate would split the batches over the ranks, which is done here already.
         accelerator = built.latest.accelerator
         accelerator.prepare = lambda loader, **_: loader
         try:
@@ -143,8 +144,8 @@ def _of_trainer(trainer: Any, built: Built) -> Workload:
 
 
 def _on(parameters: Iterable[nn.Parameter], own: Optimizer) -> Optimizer:
-    """The optimizer if these are its parameters, or else one of its kind for these, with the options that each of them
-    has there: techniques shard parameters, freeze some and add others."""
+    """The optimizer itself if these are its parameters. Otherwise one of its kind for these, with each parameter's
+    options: techniques shard parameters, freeze some and add others."""
     listed: list[Any] = list(parameters)
     groups = listed if listed and isinstance(listed[0], dict) else [{"params": listed}]
     asked = [item for group in groups for item in group["params"]]
@@ -164,7 +165,7 @@ def _on(parameters: Iterable[nn.Parameter], own: Optimizer) -> Optimizer:
 
 
 def _joined(groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Groups of one parameter each as one group for each set of options."""
+    """Groups of one parameter each, merged into one group per set of options."""
     found: dict[str, dict[str, Any]] = {}
     for group in groups:
         key = repr({name: value for name, value in group.items() if name != "params"})
@@ -173,7 +174,7 @@ def _joined(groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _of_lightning(module: Any, built: Built) -> Workload:
-    """The module's `training_step` on the batches of its data, and the optimizer of `configure_optimizers`. Hooks that
+    """The module's `training_step` on the batches of its data, with the optimizer of `configure_optimizers`. Hooks that
     only Lightning's own Trainer calls are not called."""
     if not getattr(module, "automatic_optimization", True):
         raise ValueError(f"{type(module).__name__} optimizes by hand (automatic_optimization is False): {_INSTEAD}")
@@ -191,14 +192,14 @@ _INSTEAD = f"return a Workload instead, as in\n\n{TEMPLATE}"
 
 def _training_step(model: nn.Module, batch: Batch) -> Any:
     step: Any = model.training_step
-    # As Lightning has it, the number of the batch is given to who asks for it.
+    # As in Lightning, a step that takes the number of the batch is given it.
     kinds = [item.kind for item in inspect.signature(step).parameters.values()]
     positional = kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD) + kinds.count(inspect.Parameter.POSITIONAL_ONLY)
     return step(batch, 0) if positional > 1 or inspect.Parameter.VAR_POSITIONAL in kinds else step(batch)
 
 
 def _train_loader(data: Any) -> Any:
-    """The loader of a data module, or what is a loader already."""
+    """The loader of a data module, or the data itself if it is a loader already."""
     if not hasattr(data, "train_dataloader"):
         return data
     data.prepare_data()
@@ -207,7 +208,8 @@ def _train_loader(data: Any) -> Any:
 
 
 def _only_optimizer(module: Any) -> Optimizer:
-    """What `configure_optimizers` returns, in any of Lightning's forms."""
+    """The optimizer that `configure_optimizers` returns, in any of Lightning's forms. Raises ValueError unless there is
+    exactly one."""
     found = module.configure_optimizers()
     if isinstance(found, dict):
         found = found["optimizer"]
@@ -223,8 +225,8 @@ def _only_optimizer(module: Any) -> Optimizer:
 
 
 def takes_text(model: nn.Module) -> Callable[[nn.Module, Batch], Any] | None:
-    """How a model alone, given text, computes its loss: as transformers' do, or as nanoGPT's `forward(idx, targets)`,
-    which returns logits and loss. None where it cannot be guessed."""
+    """How a model alone, given text, computes its loss: like transformers' models, or like nanoGPT's `forward(idx,
+    targets)`, which returns logits and loss. None if it cannot be guessed."""
     parameters = inspect.signature(model.forward).parameters
     takes_any = any(item.kind is inspect.Parameter.VAR_KEYWORD for item in parameters.values())
     if "input_ids" in parameters and ("labels" in parameters or takes_any):

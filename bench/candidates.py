@@ -1,4 +1,4 @@
-"""Which techniques may join a recipe, and which of them wait until one of their kind has shown something."""
+"""Which techniques may join a recipe, and which of them wait until another of their kind has been tried."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HONEST = frozenset({Change.NUMERICS})
 """What a recipe may change unless more is allowed: it trains the same model on the same data by the same rule."""
 
 FIRST = ("compile", "ddp_2", "accumulate_2", "workers_2")
-"""The plainest of their kinds. The others of a kind differ in how they do it, and cost as much to try."""
+"""The plainest technique of each kind. The others of a kind differ only in how they do it, and cost as much to try."""
 
 
 FOR_OTHER_ENDS = frozenset(
@@ -28,13 +28,13 @@ FOR_OTHER_ENDS = frozenset(
         "schedule_constant",
     }
 )
-"""They cost time, for memory or for accuracy once the model is served, are nothing but a cost that is measured, or are
-the baseline until it ends."""
+"""Techniques that cost time and give memory, or accuracy once the model is served; that are only a cost to be measured;
+or that are the baseline until it stops."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidates:
-    """Techniques that may join, by name, and of all others why they may not."""
+    """Techniques that may join, by name, and why each of the others may not."""
 
     names: tuple[str, ...]
     left_out: dict[str, str]
@@ -48,7 +48,7 @@ class Candidates:
         return None
 
     def is_late(self, name: str) -> bool:
-        """Whether it is tried after all others: it is not made for speed, or it waits for a compiler and is no way to
+        """Whether it is tried after all others: it is not made for speed, or it calls a compiler without being a way to
         compile the model."""
         own = techniques()[name]
         compiles = any(need.words.endswith(compiler.words) for need in own.needs)
@@ -56,7 +56,7 @@ class Candidates:
 
 
 def _is_alike(one: Technique, other: Technique) -> bool:
-    """Whether both are of one kind: what trains with several ranks, or what is of one family and slot."""
+    """Whether both are of one kind: both train with several ranks, or share a family and a slot."""
     if other.ranks != 1:
         return one.ranks != 1
     return one.family == other.family and one.slot == other.slot
@@ -65,9 +65,9 @@ def _is_alike(one: Technique, other: Technique) -> bool:
 def candidates(
     host: Host, phase: Phase, batch: int, *, allowed: Collection[Change] = (), named: Sequence[str] = ()
 ) -> Candidates:
-    """All that may join on this host at this global batch, of those that are `named` if any are.
+    """The techniques that may join on this host at this global batch; if some are `named`, only those.
 
-    Raises ValueError for a named one that is unknown, or that changes what is not allowed.
+    Raises ValueError for a named technique that is unknown, or that changes what is not allowed.
     """
     known = techniques()
     for name in named:
@@ -83,7 +83,7 @@ def candidates(
 
 
 def changes(words: Iterable[str]) -> frozenset[Change]:
-    """What users allow, by the names that reports use. Raises ValueError for one that there is not."""
+    """What users allow, by the names that reports use. Raises ValueError for an unknown name."""
     valid = {change.value: change for change in Change if change not in HONEST}
     found = set()
     for word in words:
@@ -94,7 +94,8 @@ def changes(words: Iterable[str]) -> frozenset[Change]:
 
 
 def joined(recipe: Sequence[str], name: str) -> tuple[str, ...] | None:
-    """The recipe with the technique, in place of the one that excludes it, if one does; None if several do."""
+    """The recipe with the technique added, in place of the one that excludes it if there is one. None if several
+    exclude it."""
     if _composes([*recipe, name]):
         return (*recipe, name)
     exchanged = [others for item in recipe if _composes([*(others := tuple(o for o in recipe if o != item)), name])]
@@ -125,7 +126,7 @@ def _why_not(item: Technique, host: Host, phase: Phase, batch: int, allowed: Col
 
 
 def _more(item: Technique, allowed: Collection[Change]) -> str:
-    """What it changes beyond what is allowed, in words."""
+    """What the technique changes beyond what is allowed, in words."""
     return ", ".join(change.value for change in Change if change in item.changes - HONEST - set(allowed))
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """`memory_bytes` is all that its driver reports, `capability` CUDA's compute capability (major, minor)."""
+    """A graphics card. `memory_bytes` is the total that its driver reports, `capability` the CUDA compute capability
+    (major, minor)."""
 
     name: str
     memory_bytes: int
@@ -44,20 +45,21 @@ CARDS = {
         _card("B200", 183359, (10, 0)),
     )
 }
-"""Memory as nvidia-smi reports it in all, of cards as they are shipped; compute capability by
-https://developer.nvidia.com/cuda-gpus. A program sees some hundred MiB less."""
+"""Total memory as nvidia-smi reports it for cards as shipped; a program sees some hundred MiB less. Compute capability
+from https://developer.nvidia.com/cuda-gpus."""
 
 ANY_CAPABILITY = (8, 0)
-"""Of a card of which only the size is told: the least that has bfloat16 and FlashAttention."""
+"""The capability assumed for a card given only by its size: the lowest that has bfloat16 and FlashAttention."""
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(GB|GiB|MB|MiB)", re.IGNORECASE)
 _UNITS = {"gb": 10**9, "gib": 2**30, "mb": 10**6, "mib": 2**20}
 
 
 def card(text: str) -> Card:
-    """The card of a name, whatever its case and spaces, or one of a size, as in `24GB`: makers mean GiB by that.
+    """The card of this name, in any case and spacing, or a card of this size, such as `24GB`, which makers use to mean
+    GiB.
 
-    Raises ValueError for an unknown one, with the names that there are.
+    Raises ValueError for an unknown card, with the known names.
     """
     known = {_plain(name): found for name, found in CARDS.items()}
     plain = _plain(re.sub(r"(?i)nvidia|geforce", "", text))

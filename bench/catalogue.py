@@ -1,7 +1,7 @@
 """What there is to choose from, as plain rows: techniques, models and plans.
 
-The registry itself is asked only where it may know more than catalogue.json does: it imports torch, which takes
-seconds. `python -m bench.catalogue` writes that file anew, and a test holds it against the registry.
+The registry imports torch, which takes seconds, so it is asked only if it may know more than catalogue.json does.
+`python -m bench.catalogue` writes that file again, and a test compares it with the registry.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SOURCES = ("plans.py", "models/*.py", "techniques/*.py")
 """Where techniques, models and plans are added."""
 
 DETAILS = {"stage", "slot", "excludes", "ranks", "phases"}
-"""Facts of a technique that a table has no room for."""
+"""Facts about a technique that a table has no room for."""
 
 Rows = list[dict[str, Any]]
 
@@ -43,7 +43,7 @@ def rows(kind: Kind) -> Rows:
 
 
 def captions() -> dict[str, str]:
-    """What each technique does, in a line."""
+    """What each technique does, in one line."""
     return {row["name"]: row["caption"] for row in rows(Kind.TECHNIQUES)}
 
 
@@ -67,7 +67,7 @@ def check(compositions: Iterable[tuple[str, ...]], plan: str | None = None, mode
 
 
 def _sizes() -> list[str]:
-    """FAMILY/SIZE of all. No model is built for it, as `rows` builds them to count their parameters."""
+    """FAMILY/SIZE for every size. Unlike `rows`, this builds no model to count its parameters."""
     if kept := _valid():
         return [row["name"] for row in kept[Kind.MODELS]]
     from bench.workload import families
@@ -85,13 +85,13 @@ def _facts(row: dict[str, Any]) -> Facts:
 
 
 def _valid() -> dict[str, Rows] | None:
-    """What is kept, as long as nothing that has been imported since may have registered more: a plugin, or a test."""
+    """The stored rows. None once the registry is imported: plugins or tests may have registered more."""
     return None if "bench.workload" in sys.modules else _kept()
 
 
 @functools.cache
 def _kept() -> dict[str, Rows] | None:
-    """What the file says; None where the sources are others than it was made of, or packages declare further ones."""
+    """The contents of the file. None if the sources have changed since it was written, or if packages declare more."""
     from importlib.metadata import entry_points
 
     if not KEPT.exists() or any(entry_points(group=group) for group in GROUPS):
@@ -111,7 +111,7 @@ def _registered(kind: Kind) -> Rows:
 
 
 def _technique_rows() -> Rows:
-    """What is declared of each technique."""
+    """What each technique declares."""
     from bench.composition import declared
     from bench.registry import techniques
 
@@ -134,7 +134,7 @@ def _technique_rows() -> Rows:
 
 
 def _model_rows() -> Rows:
-    """Every size of every family, and the shape it is measured at."""
+    """Every size of every family, and the shape that it is measured at."""
     from bench.workload import Size, families, parameter_count
 
     return [
@@ -158,7 +158,7 @@ def _plan_rows() -> Rows:
 
 
 def main() -> None:
-    """Write the file anew."""
+    """Write the file again."""
     made = {"sources": _digest()} | {kind.value: _registered(kind) for kind in Kind}
     KEPT.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
 

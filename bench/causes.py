@@ -1,4 +1,4 @@
-"""Why something failed, in one line: the root cause, whole, and nothing of the machinery around it."""
+"""Why something failed, in one line: the whole root cause, and nothing of the machinery around it."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ import signal
 from pathlib import Path
 
 LONGEST = 400
-"""Letters of a reason; libraries put whole manuals into their messages."""
+"""The longest reason, in characters; some libraries put whole manuals into their messages."""
 
 _MACHINERY = re.compile(
     r"\s*(Exception raised from |frame #\d|For debugging consider|Traceback \(most recent call last\))"
 )
-"""Where the C++ part of torch begins to say where it was."""
+"""Where torch's C++ code begins to describe where it was."""
 
 _RAISED = re.compile(r"^(?:\w+\.)*[A-Z]\w*(?:Error|Exception|Warning|Interrupt|Exit|Iteration|Invalid)?: \S")
-"""The last line of a traceback, with what an exception said."""
+"""The last line of a traceback, which has the exception's message."""
 
 
 _ECHO = re.compile(r"closed by peer|reset by peer|Broken pipe|remote (worker|process)", re.IGNORECASE)
-"""What gloo and NCCL say in a rank whose partner is gone."""
+"""What gloo and NCCL report in a rank whose partner is gone."""
 
 
 class Unfinished(Exception):
-    """A run was interrupted, or could not be written. What was finished is kept in `folder`, from which it goes on."""
+    """A run was interrupted, or could not be stored. What was finished is kept in `folder`, from which the run can be
+    resumed. `interrupted` tells the first case from the second."""
 
     def __init__(self, reason: str, folder: Path, *, interrupted: bool) -> None:
         super().__init__(reason)
@@ -31,21 +32,22 @@ class Unfinished(Exception):
 
 
 class DamagedRecords(UserWarning):
-    """A file of records is not what it was when it was written. It is set aside, and all others are read."""
+    """A file of records has changed since it was written. It is set aside, and all others are read."""
 
 
 def is_echo(reason: str) -> bool:
-    """Whether a rank only tells that another one has failed."""
+    """Whether a rank only reports that another one has failed."""
     return _ECHO.search(reason) is not None
 
 
 def killed_by(number: int) -> str:
-    """How a process ended that a signal has ended."""
+    """How a process ended that was killed by a signal."""
     return f"killed by {signal.Signals(number).name}"
 
 
 def root_cause(error: BaseException) -> str:
-    """`Type: message` of the exception at the bottom; one of a loader's worker comes with the worker's traceback."""
+    """`Type: message` of the exception at the bottom. For an error in a loader's worker, it is read from the worker's
+    traceback."""
     text = str(error)
     if "Original Traceback (most recent call last)" in text:
         lines = text.splitlines()
@@ -57,7 +59,7 @@ def root_cause(error: BaseException) -> str:
 
 
 def one_line(text: str) -> str:
-    """A message of several lines as one, up to where it begins to describe machinery, and no longer than is read."""
+    """A message of several lines as one line. It ends where the machinery is described, or at the longest length."""
     kept: list[str] = []
     for line in text.strip().splitlines():
         if _MACHINERY.match(line):

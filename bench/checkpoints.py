@@ -13,16 +13,17 @@ from bench.corpus import cache_folder, write_atomically
 from bench.workload import Workload
 
 UPDATES = 200
-"""Updates of the baseline that a checkpoint has seen: enough for a model to have left chance far behind."""
+"""Updates of the baseline behind a checkpoint: enough to be far better than chance."""
 
 LAYOUT = 2
-"""Of the file; another number keeps those of an earlier layout from being read."""
+"""Version of the file's layout; a new number keeps files with an earlier layout from being read."""
 
 
 def path(workload: Workload) -> Path:
-    """Where the weights of this workload's language model are, or will be: known by its size, shape and corpus.
+    """The file for the weights of this workload's language model, which may not exist yet. Its name depends on the
+    size, the shape and the corpus.
 
-    Raises ValueError for a workload that is not of a family: its model is not known well enough to be found again.
+    Raises ValueError for a workload without a family: its model is not known well enough to be found again.
     """
     if workload.family is None or workload.size is None or workload.text is None:
         raise ValueError(f"model {workload.name!r} is of no family, so it cannot be pre-trained here: give FAMILY/SIZE")
@@ -39,7 +40,7 @@ def path(workload: Workload) -> Path:
 
 
 def save(model: nn.Module, file: Path) -> None:
-    """Write the model's weights; tied ones once, under the name where the model uses them first."""
+    """Write the model's weights. Tied weights are written once, under the name where the model uses them first."""
     from safetensors.torch import save_file
 
     first = {id(tensor): name for name, tensor in reversed(model.state_dict(keep_vars=True).items())}
@@ -49,17 +50,17 @@ def save(model: nn.Module, file: Path) -> None:
 
 
 def load(workload: Workload, model: nn.Module) -> nn.Module:
-    """Put the pre-trained weights into the model: all of its base; a model with another head keeps its fresh head.
+    """Load the pre-trained weights into the model's base. A model with another head keeps its fresh head.
 
     Raises ValueError if the checkpoint lacks a part of the base.
     """
     from safetensors.torch import load_file
 
     if torch.get_default_device().type == "meta":
-        return model  # Where nothing but shapes is wanted there is nothing to load into.
+        return model  # If only shapes are wanted, there is nothing to load into.
     base = f"{getattr(model, 'base_model_prefix', '')}."
     own = model.state_dict()
-    # Where a language model is itself what a classifier holds as its base, the names differ by that.
+    # If the language model is itself the base of the classifier, its names lack the prefix of the base.
     stored = {name if name in own else base + name: tensor for name, tensor in load_file(str(path(workload))).items()}
     fitting = {name: tensor for name, tensor in stored.items() if name in own and own[name].shape == tensor.shape}
     needed = [name for name, _ in model.named_parameters() if name.startswith(base) and "pooler" not in name]

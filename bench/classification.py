@@ -1,8 +1,7 @@
-"""Fine-tuning: a classifier told the label of each row of a table, or which section of a corpus a piece of text comes
-from.
+"""Fine-tuning: a classifier learns the label of each row of a table, or which section of a corpus a text comes from.
 
-The sections are the corpus's own: of the default one the top-level module, `asyncio` or `json`, else the first folder
-or file name below the corpus.
+Sections come from the corpus itself: in the default corpus the top-level module, such as `asyncio` or `json`, otherwise
+the first folder or file name below the corpus.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from bench.samples import LineRows, TextSource
 from bench.workload import Workload
 
 LABELS = 16
-"""At most so many sections, those with the most text."""
+"""The most sections that are told apart: those with the most text."""
 
 HELD_OUT = 10
-"""Every so manyth piece is kept from training, to be scored on."""
+"""Every 10th piece is kept from training, to be scored on."""
 
 
 class Pieces:
@@ -43,7 +42,7 @@ class Pieces:
 
 
 class Labelled:
-    """Map-style dataset of whole rows, cut to one sequence and padded to it: `{"input_ids": int64 (sequence,),
+    """Map-style dataset of whole rows, each truncated or padded to one sequence: `{"input_ids": int64 (sequence,),
     "attention_mask": int64 (sequence,), "labels": int64 ()}`."""
 
     def __init__(self, rows: LineRows, indices: np.ndarray, labels: np.ndarray) -> None:
@@ -60,7 +59,7 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """The names of the labels, and what to train on and to score on."""
+    """The names of the labels, and the data to train on and to score on."""
 
     labels: list[str]
     training: Pieces | Labelled
@@ -69,10 +68,10 @@ class Split:
 
 @functools.cache
 def split(text: TextSource) -> Split:
-    """The rows of a table with their labels. Of other text each document is cut into pieces of one sequence; what is
-    left over is dropped, and so are the small sections.
+    """The rows of a table with their labels. In other text, each document is cut into pieces of one sequence; the
+    remainder is dropped, and so are small sections.
 
-    Raises ValueError if there are fewer than two labels, or sections that are left.
+    Raises ValueError if there are fewer than two labels or sections.
     """
     tokens = text.corpus.tokens(text.vocabulary)
     ends = np.flatnonzero(tokens == text.vocabulary.end)
@@ -122,7 +121,7 @@ def _training_and_held_out(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def classification(workload: Workload, classifier: Callable[[int], nn.Module]) -> Workload:
-    """The fine-tuning of a language model's workload; `classifier` makes the model for a number of labels."""
+    """The fine-tuning of a language model's workload. `classifier` makes the model for a given number of labels."""
     text = workload.text
     assert text is not None
 

@@ -10,15 +10,16 @@ from torch.optim import Optimizer
 
 
 def clip(optimizer: Optimizer, *, largest_norm: float) -> None:
-    """Scale the gradients down, all alike, to at most this total norm; a hook of the optimizer, before its step."""
+    """Scale all gradients down by the same factor so that their total norm is at most `largest_norm`. A hook that the
+    optimizer calls before its step."""
     trained = [item for group in optimizer.param_groups for item in group["params"] if item.grad is not None]
-    # GradScaler leaves it to a fused optimizer to divide by the scale, in its step: too late for the norm.
+    # With a fused optimizer, GradScaler leaves dividing by the scale to its step: too late for the norm.
     scale = getattr(optimizer, "grad_scale", None)
     if scale is not None:
         for parameter in trained:
             parameter.grad.div_(scale)
         optimizer.grad_scale = None  # type: ignore[attr-defined]  # GradScaler sets it on any optimizer
-    # Tensors of different meshes, or of none, do not mix in one operation.
+    # Tensors of different meshes, or of none, cannot be mixed in one operation.
     alike: dict[DeviceMesh | None, list[Tensor]] = {}
     for parameter in trained:
         alike.setdefault(parameter.device_mesh if isinstance(parameter, DTensor) else None, []).append(parameter)

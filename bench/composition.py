@@ -1,4 +1,4 @@
-"""The rules of composition: which techniques go together, on which machine, and what they may change between them."""
+"""The rules of composition: which techniques go together, on which machine, and what they may change together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.spec import Phase
 
 
 def compose(names: Iterable[str]) -> list[Technique]:
-    """The techniques in the order in which they are applied.
+    """The techniques in the order of application.
 
     Raises ValueError for an unknown name (with the nearest ones) or for two that exclude each other.
     """
@@ -32,13 +32,13 @@ def unmet(chosen: Iterable[Technique], host: Host, phase: Phase = Phase.PRETRAIN
 
 
 def hosts_for(ranks: int, hosts: int, each: int) -> int | None:
-    """Over how many of these hosts, of which each has room for so many ranks, they are spread: over as few as share
-    them equally. None where no number of them does."""
+    """The smallest number of `hosts` that can share the ranks equally, if each has room for `each` ranks. None if no
+    number can."""
     return next((count for count in range(1, hosts + 1) if ranks % count == 0 and ranks // count <= each), None)
 
 
 def _too_few_hosts(item: Technique, host: Host, phase: Phase) -> str | None:
-    """Of several hosts each has the same number of an arm's ranks."""
+    """Why the hosts cannot run it: every host used must run the same number of an arm's ranks."""
     if host.hosts == 1 or item.ranks == 1:
         return None
     count = hosts_for(item.ranks or host.ranks, host.hosts, host.ranks_each)
@@ -53,7 +53,7 @@ def _too_few_hosts(item: Technique, host: Host, phase: Phase) -> str | None:
 
 
 def _too_few_devices(ranks: int, host: Host) -> str | None:
-    """One GPU a rank; on a CPU two ranks may share a core, so that small machines can try."""
+    """Each rank needs a GPU of its own. On a CPU two ranks may share a core, so that small machines can try."""
     if host.hosts > 1:
         return None
     if host.device == "cuda" and ranks > max(1, host.gpus):
@@ -64,7 +64,8 @@ def _too_few_devices(ranks: int, host: Host) -> str | None:
 
 
 def allowance(chosen: Collection[Technique]) -> tuple[set[Change], float]:
-    """What the composition may change, and how far its first losses may lie from the baseline's, relative."""
+    """What the composition may change, and how far its first losses may be from the baseline's, as a relative
+    difference."""
     changes: set[Change] = set().union(*(item.changes for item in chosen))
     # Rounding errors of several techniques add up.
     rounding = sum(item.loss_tolerance for item in chosen if Change.NUMERICS in item.changes)
@@ -72,21 +73,21 @@ def allowance(chosen: Collection[Technique]) -> tuple[set[Change], float]:
 
 
 def declared(chosen: Collection[Technique]) -> list[str]:
-    """What the composition declares that it changes, in words, in the order of `Change`."""
+    """The changes that the composition declares, in words, in the order of `Change`."""
     changes, _ = allowance(chosen)
     return [change.value for change in Change if change in changes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranks:
-    """How many processes a composition trains with, and over how many of them the global batch is shared."""
+    """How many processes a composition trains with, and how many of them share the global batch."""
 
     count: int = 1
     replicas: int = 1
 
 
 def ranks(chosen: Iterable[Technique], host: Host) -> Ranks:
-    """The ranks of the composition; at most one technique of it brings more than one."""
+    """The ranks of the composition. At most one of its techniques uses more than one."""
     for item in chosen:
         if item.ranks != 1:
             count = item.ranks or host.ranks

@@ -1,7 +1,7 @@
-"""Real text to tokens.
+"""From real text to tokens.
 
-The default corpus is the Python standard library's own source files, read from the running interpreter. Tokens are
-made once, before anything is timed, and memory-mapped by every arm.
+The default corpus is the Python standard library's own source files, read from the running interpreter. Tokens are made
+once, before anything is timed, and every arm memory-maps them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 BYTE_VOCABULARY = 260
-"""256 bytes and the special tokens; rounded up to a multiple of 4."""
+"""256 bytes and the special tokens, rounded up to a multiple of 4."""
 
 SPECIAL_TOKENS = ("<|end|>", "<|mask|>", "<|pad|>")
 
@@ -40,9 +40,9 @@ Encode = Callable[[bytes], Tokens]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vocabulary:
     """How text becomes token ids: bytes (`size` 260), byte-level BPE trained on the corpus itself (any other size), or
-    a tokenizer of transformers' that lies in a folder, whose files have this `digest`.
+    a transformers tokenizer in a folder, whose files have this `digest`.
 
-    The ids are the special tokens: end of document, mask and padding.
+    The ids are those of the special tokens: end of document, mask and padding.
     """
 
     size: int
@@ -70,7 +70,7 @@ def bpe(size: int) -> Vocabulary:
 
 
 class Part(StrEnum):
-    """Of a corpus: what is trained on, and what is held out to see what a model has learnt."""
+    """The part of a corpus that is trained on, and the part that is held out to see what a model has learnt."""
 
     TRAINED = "trained"
     HELD_OUT = "held_out"
@@ -78,10 +78,11 @@ class Part(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corpus:
-    """Text on disk, known by the SHA-256 over its documents in their fixed order. `path` None: the standard library.
+    """Text on disk, identified by the SHA-256 of its documents in their fixed order. A `path` of None is the standard
+    library.
 
-    Of a table each row is a document; `label_column` is where a classifier finds its label. `part`: only that of it;
-    None: all.
+    In a table each row is a document, and `label_column` holds the classifier's labels. `part` restricts the corpus to
+    one part; None is all of it.
     """
 
     path: str | None
@@ -94,16 +95,17 @@ class Corpus:
         return dataclasses.replace(self, part=part)
 
     def as_message(self) -> dict[str, Any]:
-        """As an arm is asked for it; one of an earlier revision knows of no parts."""
+        """The corpus as it is sent to an arm. An arm of an earlier revision does not know parts, so `part` is left out
+        if None."""
         return {name: value for name, value in dataclasses.asdict(self).items() if name != "part" or value is not None}
 
     @property
     def identity(self) -> str:
-        """What tells it from any other text, in file names."""
+        """What identifies this text in file names."""
         return self.sha256[:16] + (f"-{Part(self.part).value}" if self.part else "")
 
     def tokens(self, vocabulary: Vocabulary) -> Tokens:
-        """All token ids in one 1-D memory-mapped array. Encoded on first use, then found by hash in the cache."""
+        """All token ids in one 1-D memory-mapped array. Encoded on first use, later found in the cache by hash."""
         target = cache_folder() / f"{self.identity}-{vocabulary.size}{vocabulary.digest}.npy"
         if not target.exists():
             encode = self.encoder(vocabulary)
@@ -111,8 +113,8 @@ class Corpus:
         return cast(Tokens, np.load(target, mmap_mode="r"))
 
     def documents(self) -> Iterator[Document]:
-        """The documents one by one, which have to be those that the hash is of. Raises ValueError before the first if
-        they are others by now, or others here, as the standard library of another Python is."""
+        """The documents one by one. Raises ValueError before the first if they no longer match the hash, or differ on
+        this machine, as the standard library of another Python does."""
         if _sha256(self._read()) != self.sha256:
             raise ValueError(f"corpus {self.path or 'of the standard library'!r} is different here: give --data PATH")
         yield from _part(self._read, Part(self.part)) if self.part else self._read()
@@ -121,14 +123,14 @@ class Corpus:
         return read_documents(self.path, self.text_column, self.label_column)
 
     def text(self) -> Text:
-        """All documents' bytes one after the other, as a 1-D memory-mapped uint8 array."""
+        """The bytes of all documents in order, as a 1-D memory-mapped uint8 array."""
         target = cache_folder() / f"{self.identity}-text.npy"
         if not target.exists():
             _keep(target, np.uint8, (np.frombuffer(document.text, np.uint8) for document in self.documents()))
         return cast(Text, np.load(target, mmap_mode="r"))
 
     def sections(self) -> list[str]:
-        """For each document, in order, its label, or else the first part of its path: of the default corpus the
+        """For each document, in order, its label, or else the first part of its path: in the default corpus the
         top-level module."""
         target = cache_folder() / f"{self.identity}-sections.json"
         if not target.exists():
@@ -141,12 +143,13 @@ class Corpus:
         if vocabulary.is_bytes:
             return [ord("\n"), vocabulary.end]
         known = (_own_tokenizer(vocabulary) or _bpe_tokenizer(self, vocabulary)).get_vocab()
-        # Byte-level BPE writes a line feed as this letter, SentencePiece as its number.
+        # Byte-level BPE writes a line feed as this letter, SentencePiece as its byte value.
         marks = ("Ċ", "\n", "<0x0A>")
         return [vocabulary.end, *(number for token, number in known.items() if any(mark in token for mark in marks))]
 
     def encoder(self, vocabulary: Vocabulary) -> Encode:
-        """From one document's bytes to its token ids, the end token last. Trains and keeps a tokenizer on first use."""
+        """A function from one document's bytes to its token ids, ending with the end token. Trains and stores a
+        tokenizer on first use."""
         if vocabulary.is_bytes:
             return _bytes_encoder(vocabulary)
         return _own_encoder(vocabulary) if vocabulary.tokenizer else _bpe_encoder(self, vocabulary)
@@ -159,15 +162,15 @@ def open_corpus(path: str | None, text_column: str | None = None, label_column: 
 
 
 HELD_OUT_EVERY = 20
-"""One piece in so many is held out."""
+"""One piece in this many is held out."""
 
 LEAST_PIECES = 400
 LARGEST_PIECE_BYTES = 1 << 16
 
 
 def _part(read: Callable[[], Iterator[Document]], part: Part) -> Iterator[Document]:
-    """The pieces of the documents that are of that part. Which these are depends on their text alone, and what is there
-    twice is twice in the same part. Raises ValueError where that is all."""
+    """The pieces of the documents that belong to that part. This depends on their text alone, so text that occurs twice
+    is in the same part both times. Raises ValueError if nothing could be held out."""
     total = sum(len(document.text) for document in read())
     size = min(LARGEST_PIECE_BYTES, total // LEAST_PIECES)
     digests = sorted(_digest(piece) for document in read() for piece in _pieces(document, size))
@@ -184,7 +187,7 @@ def _digest(document: Document) -> bytes:
 
 
 def _pieces(document: Document, size: int) -> Iterator[Document]:
-    """A document in pieces of so many bytes, each up to the end of a line. A row of a table stays whole."""
+    """A document in pieces of about `size` bytes, each up to the end of a line. A row of a table stays whole."""
     start, text = 0, document.text
     while start < len(text):
         end = text.find(b"\n", start + size) + 1 if not document.is_labelled else 0
@@ -194,7 +197,7 @@ def _pieces(document: Document, size: int) -> Iterator[Document]:
 
 
 def _sha256(documents: Iterable[Document]) -> str:
-    """Of the sizes, texts and labels; whether a large file comes in pieces makes no difference."""
+    """The hash of the sizes, texts and labels. It does not depend on whether a large file comes in pieces."""
     digest = hashlib.sha256()
     for document in documents:
         if document.file_bytes is not None:
@@ -206,7 +209,7 @@ def _sha256(documents: Iterable[Document]) -> str:
 @dataclass(frozen=True, slots=True)
 class Document:
     """One text file, whose `section` is the first part of its path below the corpus, without a suffix; or one row of a
-    table, whose section is its label. A large file comes in pieces, of which the first alone knows the `file_bytes`."""
+    table, whose section is its label. A large file comes in pieces, and only the first has the `file_bytes`."""
 
     section: str
     text: bytes
@@ -215,16 +218,16 @@ class Document:
 
 
 LARGEST_DOCUMENT_BYTES = 1 << 23
-"""Text is read in pieces of about so many bytes, each up to the end of a line: it may be larger than memory."""
+"""Text is read in pieces of about this many bytes, each up to the end of a line: it may be larger than memory."""
 
 
 def read_documents(
     path: str | None, text_column: str | None = None, label_column: str | None = None
 ) -> Iterator[Document]:
     """The text at `path`, a file or a folder (None: the standard library's `.py` files), in a fixed order; of a table
-    (see bench.tables) its rows. One after the other: it may be more than there is memory for.
+    (see bench.tables) its rows. Yielded one by one, because it may be larger than memory.
 
-    Files with a NUL byte near the start are taken for binary and left out. Raises ValueError if nothing is left.
+    Files with a NUL byte near the start count as binary and are left out. Raises ValueError if nothing is left.
     """
     if path is not None and tables.is_table(path):
         yield from _table(path, text_column, label_column)
@@ -258,7 +261,7 @@ def read_documents(
 
 
 def _file(file: Path, section: str) -> Iterator[Document]:
-    """In pieces; nothing of one that is binary, or blank from its first piece to its last."""
+    """The file in pieces. Yields nothing if it is binary, or blank throughout."""
     with file.open("rb") as opened:
         size, most = os.fstat(opened.fileno()).st_size, LARGEST_DOCUMENT_BYTES
         held_back: list[Document] | None = []
@@ -286,8 +289,8 @@ def _table(path: str, text_column: str | None, label_column: str | None) -> Iter
 
 
 def cache_folder() -> Path:
-    """Where tokens and tokenizers are kept between runs: `$XDG_CACHE_HOME/trainpace`, or where nothing can be written
-    there, a folder of this user's beside other temporary ones."""
+    """Where tokens and tokenizers are cached: `$XDG_CACHE_HOME/trainpace` (`~/.cache/trainpace` by default), or if that
+    is not writable, a temporary folder of this user."""
     with contextlib.suppress(OSError, RuntimeError):  # There may be no home at all.
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trainpace"
         folder.mkdir(parents=True, exist_ok=True)
@@ -312,7 +315,7 @@ def _own_encoder(vocabulary: Vocabulary) -> Encode:
 
 
 def _own_tokenizer(vocabulary: Vocabulary) -> Any:
-    """That of a model's folder; None where the vocabulary is not from one."""
+    """The tokenizer in a model's folder; None if the vocabulary does not come from one."""
     if vocabulary.tokenizer is None:
         return None
     from transformers import AutoTokenizer
@@ -330,11 +333,11 @@ def _bpe_encoder(corpus: Corpus, vocabulary: Vocabulary) -> Encode:
 
 
 def _bpe_tokenizer(corpus: Corpus, vocabulary: Vocabulary) -> Tokenizer:
-    """Trained on the corpus on first use, then found in the cache."""
+    """The tokenizer, trained on the corpus on first use, later found in the cache."""
     from tokenizers import ByteLevelBPETokenizer, Tokenizer
 
     if corpus.part:
-        # Of what is held out the tokenizer knows no more than the model does.
+        # The tokenizer sees no more of the held-out part than the model does.
         corpus = corpus.of(Part.TRAINED)
     target = cache_folder() / f"{corpus.identity}-{vocabulary.size}.tokenizer.json"
     if not target.exists():
@@ -351,7 +354,7 @@ def _bpe_tokenizer(corpus: Corpus, vocabulary: Vocabulary) -> Tokenizer:
 
 
 def tokenizer_of(corpus: Corpus, vocabulary: Vocabulary) -> Any:
-    """The vocabulary as a tokenizer of transformers', which gives the same ids as the corpus has."""
+    """The vocabulary as a transformers tokenizer, which gives the same ids as the corpus."""
     own = _own_tokenizer(vocabulary)
     if own is not None:
         return own
@@ -363,7 +366,7 @@ def tokenizer_of(corpus: Corpus, vocabulary: Vocabulary) -> Any:
 
 
 def _bytes_tokenizer(vocabulary: Vocabulary) -> Tokenizer:
-    """Each byte is its own number. Byte-level BPE without a merge is that, by the letters that it has for bytes."""
+    """A tokenizer whose ids are the byte values. It is byte-level BPE without merges, with BPE's letters for bytes."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -377,7 +380,7 @@ def _bytes_tokenizer(vocabulary: Vocabulary) -> Tokenizer:
 
 
 def _keep(target: Path, dtype: type[np.unsignedinteger], arrays: Iterable[np.ndarray]) -> None:
-    """Arrays one after the other as one on disk; they are not in memory together."""
+    """Write the arrays one after the other into one array on disk, without holding them all in memory."""
 
     def fill(name: str) -> None:
         with tempfile.TemporaryFile(dir=target.parent) as joined, Path(name).open("wb") as file:
@@ -393,7 +396,7 @@ def _keep(target: Path, dtype: type[np.unsignedinteger], arrays: Iterable[np.nda
 
 
 def write_atomically(target: Path, write: Callable[[str], object]) -> None:
-    """Let `write` fill a file of another name, then put it in place: no reader sees half of it."""
+    """Let `write` fill a temporary file, then rename it into place: no reader sees half of it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=target.suffix)
     os.close(handle)

@@ -1,18 +1,18 @@
-"""How much of what passes through a model is set to 0 while it trains."""
+"""Setting the dropout probability of a model."""
 
 from __future__ import annotations
 
 from torch import nn
 
 NAMES = ("dropout", "attention_dropout")
-"""What transformers' attention layers call the probability that they keep as a number."""
+"""The attributes in which transformers' attention layers keep their dropout probability as a number."""
 
 
 def set_dropout(model: nn.Module, probability: float) -> bool:
-    """Give every dropout layer, and every attention layer that keeps its own as a number, this probability; and whether
-    there is any.
+    """Set this probability in every dropout layer, and in every attention layer that keeps its own as a number. Returns
+    whether there is any.
 
-    Dropout that any other module calls as a function is out of reach.
+    Dropout that other modules call as a function cannot be reached.
     """
     found = False
     for module in model.modules():

@@ -1,4 +1,4 @@
-"""What is declared of a technique, and which techniques go together. Standard library only."""
+"""What a technique declares, and which techniques go together. Standard library only."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TypeVar
 
 
 class Stage(IntEnum):
-    """When a technique is applied; the order holds whatever order the user typed.
+    """When a technique is applied, whatever order the user typed.
 
-    SHAPE builds another model in place of the baseline's, MODEL changes the one that is there. OPTIMIZER chooses what
-    is made of the parameters, which DISTRIBUTE and STEP may wrap.
+    SHAPE builds another model in place of the baseline's; MODEL changes the existing one. OPTIMIZER chooses what is
+    made of the parameters, which DISTRIBUTE and STEP may wrap.
     """
 
     SHAPE = 1
@@ -41,7 +41,7 @@ class Change(Enum):
 
 
 class Objective(StrEnum):
-    """What a recipe is to make less of: the time of an update, that to the same loss, or the energy of an update."""
+    """What a recipe minimizes: the time of an update, the time to the same loss, or the energy of an update."""
 
     PACE = "pace"
     WORTH = "worth"
@@ -50,8 +50,8 @@ class Objective(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What decides about compositions. `slot` is a place that only one technique can take; `excludes` names techniques,
-    or slots whose techniques are all excluded."""
+    """The facts that decide which techniques go together. Only one technique can take a `slot`. `excludes` names
+    techniques, or slots whose techniques are all excluded."""
 
     name: str
     stage: Stage
@@ -63,7 +63,7 @@ Declared = TypeVar("Declared", bound=Facts)
 
 
 def arrange(names: Iterable[str], known: Mapping[str, Declared]) -> list[Declared]:
-    """The techniques in the order in which they are applied.
+    """The techniques in the order of application.
 
     Raises ValueError for an unknown name (with the nearest ones) or for two that exclude each other.
     """

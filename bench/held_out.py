@@ -1,4 +1,4 @@
-"""A workload in two: what is trained on, and the samples that are held out to see what a model has learnt."""
+"""A workload in two parts: what is trained on, and the samples held out to see what a model has learnt."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Message = dict[str, Any]
 
 
 def with_held_out(spec: WorkloadSpec, corpus: Corpus) -> Workload:
-    """The workload on what is left to train on, with what is `held_out`: of text pieces of documents, of a classifier
-    what it is scored on, of a data set of the user's one sample in twenty, whatever the seed.
+    """The workload without the samples that it now has as `held_out`. In text these are pieces of documents, for a
+    classifier what it is scored on, in the user's own data set one sample in twenty. They do not depend on the seed.
 
-    Raises ValueError where nothing can be held out.
+    Raises ValueError if nothing can be held out.
     """
     if spec.phase is Phase.FINETUNE:
         tuned = resolve(spec, corpus)
@@ -48,8 +48,8 @@ def with_held_out(spec: WorkloadSpec, corpus: Corpus) -> Workload:
 
 
 def held_out_facts(workload: Message, corpus: Message) -> Message:
-    """Task: how many `samples` are held out of a workload, and how many bytes of text a token of them stands for, None
-    where they are no text. Raises ValueError if nothing can be held out, or less than one batch."""
+    """Task: how many `samples` of a workload are held out, and how many bytes of text one of their tokens stands for
+    (None if they are not text). Raises ValueError if nothing, or less than one batch, can be held out."""
     found = with_held_out(WorkloadSpec.from_json(workload), Corpus(**corpus))
     assert found.held_out is not None
     count = len(found.held_out())
@@ -69,7 +69,7 @@ def _bytes_per_token(workload: Workload) -> float | None:
 
 
 def at_rate(workload: Workload, factor: float) -> Workload:
-    """The workload at so many times its learning rate, whoever makes its optimizer."""
+    """The workload at `factor` times its learning rate, whether or not it brings its own optimizer."""
     own = workload.optimizer
     return dataclasses.replace(
         workload,

@@ -1,4 +1,4 @@
-"""What a machine offers, and what a technique may need of it."""
+"""What a machine offers, and what a technique may need from it."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from pathlib import Path
 from bench.spec import WorkloadSpec
 
 CONTEXT_BYTES = {"cpu": 0, "cuda": 600 << 20}
-"""What a process takes of a GPU before its first tensor, for CUDA's context and kernels: an allowance."""
+"""Bytes of a GPU that a process takes for CUDA's context and kernels before its first tensor: an allowance."""
 
 MEMORY_MARGIN = {"cpu": 1.3, "cuda": 1.1}
-"""By how much more memory a rival may take than what is known: an allowance. A GPU refuses what is too much, and the
-arm is then measured by itself; a CPU's kernel ends a process for it."""
+"""How many times the known memory a rival may take: an allowance. If that is not enough, a GPU refuses the allocation,
+and the arm is measured alone; on a CPU the kernel kills a process."""
 
 
 def rival_bytes(device: str, known_bytes: float) -> float:
-    """What must be free of the device for one more arm, where the most that one has taken in tensors is known."""
+    """Bytes of the device that must be free for one more arm. `known_bytes` is the most that one has taken in
+    tensors."""
     return MEMORY_MARGIN[device] * (known_bytes + CONTEXT_BYTES[device])
 
 
 RANKS = (2, 4, 8, 16, 32, 64)
-"""How many there are where more and more of them are tried: up to eight hosts with eight GPUs each."""
+"""The numbers of ranks in scaling plans: up to eight hosts with eight GPUs each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """What the machine offers to techniques and plans: `memory_bytes` is what is free of the device's memory.
+    """What the machine offers to techniques and plans. `memory_bytes` is the free memory of the device.
 
-    `capability` is CUDA's (major, minor), None without a GPU. `gpu_uuids` are the GPUs' in CUDA's order, as torch gives
-    them: without NVML's prefix. Of several `hosts` this is the one that leads, and each lends an arm `ranks_each`.
-    `need_bytes` tells how much of the memory the tensors of one process take that trains a
-    workload plainly; it answers None where that is unknown, and is None where nobody can tell.
+    `capability` is CUDA's (major, minor), None without a GPU. `gpu_uuids` are those of the GPUs in CUDA's order, as
+    torch gives them: without NVML's prefix. Of several `hosts` this is the leader, and each lends an arm `ranks_each`.
+    `need_bytes` returns the bytes that the tensors of one process take for plain training of a workload, or None if
+    that is unknown. The function itself is None if nobody can tell.
     """
 
     device: str
@@ -50,22 +51,22 @@ class Host:
 
     @property
     def ranks(self) -> int:
-        """How many ranks a technique trains with that takes all there are: every GPU, or two on a CPU; or what all
-        hosts lend."""
+        """The ranks of a technique that takes all there are: every GPU, or two on a CPU; or what all hosts lend."""
         if self.hosts > 1:
             return self.hosts * self.ranks_each
         return max(2, self.gpus) if self.device == "cuda" else 2
 
     def fitting(self, workloads: Sequence[WorkloadSpec]) -> list[WorkloadSpec]:
-        """Those that fit; if there are none, the one that needs least, whose arms then take turns on the device."""
+        """The workloads that fit. If none does, the one that needs the least, whose arms then take turns on the
+        device."""
         if self.need_bytes is None or len(workloads) == 1:
             return list(workloads)
         fitting = [spec for spec in workloads if self.fits(spec)]
-        # What is unknown fits: if nothing does, all needs are known.
+        # A workload of unknown need counts as fitting, so if none fits, all needs are known.
         return fitting or [min(workloads, key=self.need_bytes)]  # type: ignore[arg-type]
 
     def fits(self, workload: WorkloadSpec) -> bool:
-        """Whether a rival would be admitted beside the baseline; yes where nobody can tell."""
+        """Whether there is room for a rival beside the baseline; true if nobody can tell."""
         need = self.need_bytes(workload) if self.need_bytes else None
         if need is None:
             return True
@@ -74,7 +75,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """A requirement in `words`. Called with a host, it answers why that does not meet it, or None."""
+    """A requirement in `words`. Called with a host, it returns why the host does not meet it, or None."""
 
     words: str
     reason: Callable[[Host], str | None]
@@ -97,11 +98,11 @@ def gpu(minimum: tuple[int, int] = (0, 0), what: str = "a GPU") -> Need:
 
 
 cpu = Need("a CPU", lambda host: None if host.device == "cpu" else f"needs a CPU; this run is on {host.device}")
-"""The run is on the CPU, whose setting or part the technique is."""
+"""For techniques that are a setting or a part of the CPU."""
 
 
 def not_the_baseline_on(device: str, default: str) -> Need:
-    """Any device but this one, where the baseline does the same by itself: `default` says what is done by default."""
+    """Any device but this one, on which the baseline does the same anyway. `default` describes that."""
 
     def reason(host: Host) -> str | None:
         return f"is the baseline itself on {device}, where {default}" if host.device == device else None
@@ -110,12 +111,12 @@ def not_the_baseline_on(device: str, default: str) -> Need:
 
 
 def on_gpu(need: Need) -> Need:
-    """This need where the run is on a GPU; on a CPU the technique does without."""
+    """This need if the run is on a GPU; on a CPU the technique has no such need."""
     return Need(f"on a GPU {need.words}", lambda host: need(host) if host.device == "cuda" else None)
 
 
 def package(module: str, install: str) -> Need:
-    """An importable module; `install` is the pip requirement that brings it."""
+    """An importable module; `install` is the pip requirement that provides it."""
 
     def reason(host: Host) -> str | None:
         if importlib.util.find_spec(module) is None:
@@ -136,11 +137,12 @@ def _no_compiler(host: Host) -> str | None:
 
 
 def _python_headers() -> Path:
-    """The folder where triton looks for Python.h (triton/runtime/build.py): Debian's own scheme names one without."""
+    """The folder in which triton looks for Python.h (triton/runtime/build.py); Debian's own scheme names one without
+    it."""
     scheme = sysconfig.get_default_scheme()
     return Path(sysconfig.get_paths("posix_prefix" if scheme == "posix_local" else scheme)["include"])
 
 
 compiler = Need("a compiler", _no_compiler)
-"""A C++ compiler, which torch.compile calls on a CPU, or a C compiler and Python's headers, which triton needs on a GPU
-for the extensions that launch its kernels."""
+"""A C++ compiler, which torch.compile needs on a CPU; or a C compiler and Python's headers, which triton needs on a GPU
+to build the extensions that launch its kernels."""

@@ -1,6 +1,6 @@
-"""Techniques that change nothing: rivals of which the truth is known, to calibrate with.
+"""Techniques that change nothing: rivals whose true effect is known, for calibration.
 
-They are not among the techniques unless this module is imported, which `trainpace run --calibrate` does.
+They are registered only if this module is imported, as `trainpace run --calibrate` does.
 """
 
 from __future__ import annotations

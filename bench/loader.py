@@ -1,4 +1,4 @@
-"""What a workload takes of a DataLoader that a user has made."""
+"""What a workload takes from a DataLoader of the user's."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from bench.workload import Workload
 
 
 class Made:
-    """What a function makes: whoever asks first gets what was made to be looked at, later ones get their own."""
+    """What a function makes. The first object can be looked at, and is returned by the first call; later calls make
+    their own."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make, self._first = make, make()
 
     def look(self) -> Any:
-        """What was made first; only before anybody has asked."""
+        """The first object; only before the first call."""
         return self._first
 
     def __call__(self) -> Any:
@@ -31,9 +32,9 @@ class Made:
 
 
 def with_loader(workload: Workload, batch: int | None = None) -> Workload:
-    """The workload whose `data` gives a dataset alone, where it gave a DataLoader, and the batch that is asked for.
+    """The workload with a dataset as its `data`, even if that was a DataLoader, and with the batch that is asked for.
 
-    Raises ValueError where a loader says nothing of its batch, or leaves no choice of it.
+    Raises ValueError if a loader does not tell its batch size, or does not allow another one.
     """
     made = Made(workload.data)
     loader = made.look()
@@ -67,14 +68,14 @@ def _collate(own: Callable[[list[Any]], Any]) -> Callable[[list[Any]], Any]:
 
 
 def _plain(collate: Callable[[list[Any]], Any], samples: list[Any]) -> Any:
-    """A batch as torch's tools know it: what tokenizers make is a mapping and no dict."""
+    """A batch as torch's tools know it: tokenizers make a mapping that is not a dict."""
     made = collate(samples)
     return dict(made) if isinstance(made, Mapping) else made
 
 
 def _order(loader: DataLoader[Any], own_batches: bool) -> Callable[[int, int], Iterable[list[int]]] | None:
-    """Endless index lists of global batches as the loader's samplers have them, drawn from a seed; None: the loader
-    shuffles as anybody does."""
+    """Endless index lists of global batches from the loader's own samplers, drawn from a seed. None if the loader
+    shuffles in the usual way."""
     if own_batches:
         return lambda batch, seed: _epochs(loader.batch_sampler, loader, seed)
     sampler = loader.sampler
@@ -89,7 +90,7 @@ def _order(loader: DataLoader[Any], own_batches: bool) -> Callable[[int, int], I
 
 
 def _epochs(sampler: Any, loader: DataLoader[Any], seed: int) -> Iterator[Any]:
-    """What the sampler gives, epoch after epoch, each drawn from a seed of its own."""
+    """What the sampler yields, epoch after epoch, each drawn from a seed of its own."""
     for epoch in itertools.count():
         if hasattr(sampler, "set_epoch"):
             sampler.set_epoch(epoch)

@@ -1,4 +1,4 @@
-"""Plain data back from JSON, each field as its dataclass declares it. Standard library only."""
+"""Reading plain data from JSON, each field as its dataclass declares it. Standard library only."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ SCALARS: dict[Any, tuple[type, ...]] = {
 
 
 def read(kind: type[Kind], data: object, where: str = "it") -> Kind:
-    """The inverse of `dataclasses.asdict`, by way of JSON. Raises ValueError that names the field which is missing, not
-    known, or of another type."""
+    """The inverse of `dataclasses.asdict`, after a round trip through JSON. Raises ValueError that names the field that
+    is missing, unknown or of another type."""
     made: Kind = _read(kind, data, where)
     return made
 
 
 def known(kind: Any, data: Any) -> Any:
-    """The data without the fields that a dataclass, or one in it, does not have: earlier ones may have had others."""
+    """The data without fields that a dataclass, or one nested in it, does not have: earlier versions may have had
+    others."""
     if dataclasses.is_dataclass(kind) and isinstance(data, dict):
         hints = typing.get_type_hints(kind)
         return {name: known(hints[name], value) for name, value in data.items() if name in hints}

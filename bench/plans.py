@@ -1,6 +1,6 @@
 """Named plans: Python functions that return a Plan. The first line of the docstring is the caption.
 
-Whoever writes one finds here all that it is made of.
+This module exports all that a plan of one's own needs.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ __all__ = [
 ]
 
 CUSTOM = "-custom"
-"""At the end of the name of a plan whose models or techniques the user named."""
+"""The end of a plan's name if the user named models or techniques."""
 
 CPU_PARAMETERS = 50_000_000
-"""Larger models take seconds a step on a CPU: whoever wants to wait for them names them."""
+"""Larger models take seconds per step on a CPU: to measure them, the user has to name them."""
 
 PREDICTABLE_PARAMETERS = 200_000_000
-"""Of larger ones it is not even predicted on a CPU how long a step takes: that takes seconds an operator."""
+"""For larger models, the time of a step on a CPU is not even predicted: that takes seconds per operator."""
 
 SCALED_BATCH = 16
-"""Samples of an update over whose ranks is scaled, where those are not more."""
+"""Samples per update in the scaling plans, unless there are more ranks."""
 
 
 COMMON = (
@@ -81,10 +81,11 @@ SAVING = (
     ("adamw_8bit",),
     *SAVING_MOST,
 )
-"""What makes models fit: what helps most, where many models are asked about, and more of it where few are."""
+"""What makes models fit: SAVING_MOST helps most, for questions about many models; SAVING has more, for those about
+few."""
 
 PlanFunction = Callable[[Host], Plan]
-"""From what the machine offers to the plan; the first line of the docstring is the caption."""
+"""From what the machine offers to the plan. The first line of the docstring is the caption."""
 
 _PLANS: dict[str, PlanFunction] = {}
 
@@ -101,7 +102,7 @@ def plan(function: PlanFunction) -> PlanFunction:
 
 
 def plans() -> dict[str, PlanFunction]:
-    """Every plan by name: those below, and what plugins have registered."""
+    """Every plan by name: those below, and those that plugins have registered."""
     plugins.load_installed()
     return dict(_PLANS)
 
@@ -142,7 +143,7 @@ def quick(host: Host) -> Plan:
         compositions=_singly(COMMON),
         device=host.device,
         repetitions=3,
-        # What comes before the clock starts, texts and tokenizers among it, takes longer for the larger vocabularies.
+        # What comes before the clock starts, texts and tokenizers included, takes longer with the larger vocabularies.
         budget_s=510 if host.device == "cuda" else 570,
         protocol=protocol,
     )
@@ -166,7 +167,7 @@ def full(host: Host) -> Plan:
 def each(host: Host) -> Plan:
     """A quarter of an hour: every technique on one model, to see what works here and what it brings."""
     sizes = ("nano",) if host.device == "cpu" else ("small", "mini", "tiny")
-    # A batch that divides by every number of micro-batches.
+    # A batch that every number of micro-batches divides.
     models = _workloads(*(f"gpt2/{size}" for size in sizes), batch=16)
     protocol = Protocol(warmup_s=0.5, rounds_s=0.5, timeout_s=300)
     return Plan(
@@ -199,7 +200,7 @@ def crossover(host: Host) -> Plan:
 def strong_scaling(host: Host) -> Plan:
     """The same global batch over 1, 2, 4 ... ranks: how much speed each further device adds."""
     counts = _counts(host)
-    # Each rank has a sample at the least.
+    # Each rank needs at least one sample.
     return _scaling(host, "strong_scaling", [(f"ddp_{count}",) for count in counts], batch=max(SCALED_BATCH, *counts))
 
 
@@ -228,10 +229,10 @@ def _scaling(host: Host, name: str, compositions: Iterable[tuple[str, ...]], *, 
 
 
 def sizes_of(name: str, host: Host, shape: WorkloadSpec, most_parameters: int = CPU_PARAMETERS) -> list[WorkloadSpec]:
-    """The sizes of a family to train here in this shape, smallest first; on a CPU up to so many parameters."""
+    """The sizes of a family that are trained here in this shape, smallest first; on a CPU up to `most_parameters`."""
     family = families()[name]
     if host.device == "cuda":
-        # To count, libraries would be imported that start CUDA, and no process but the arms' is to be on the GPU.
+        # Counting would import libraries that start CUDA, and only the arms' processes may use the GPU.
         return host.fitting([dataclasses.replace(shape, model=f"{name}/{size}") for size in family.sizes])
     counts = {size: parameter_count(family, made) for size, made in family.sizes.items()}
     ordered = sorted(counts, key=lambda size: counts[size])
@@ -240,10 +241,10 @@ def sizes_of(name: str, host: Host, shape: WorkloadSpec, most_parameters: int = 
 
 
 def customise(plan: Plan, host: Host, overrides: Overrides) -> Plan:
-    """The plan with what the user asked for in place of its own."""
+    """The plan with what the user asked for in place of its own settings."""
     shaped = tuple(map(overrides.shaped, plan.workloads))
     if overrides.models:
-        # What shape all of the plan's workloads have is the plan's, whatever the model.
+        # The shape that all of the plan's workloads share is the plan's, whatever the model.
         most = PREDICTABLE_PARAMETERS if plan.narrows else CPU_PARAMETERS
         expanded = [
             spec
@@ -256,7 +257,7 @@ def customise(plan: Plan, host: Host, overrides: Overrides) -> Plan:
         ]
         shaped = tuple(dict.fromkeys(expanded))
     is_custom = overrides.models or overrides.compositions or overrides.phase
-    # Naming repetitions without a budget means just those.
+    # Repetitions without a budget mean exactly that many.
     keeps_budget = overrides.budget_s is None and overrides.repetitions is None
     return dataclasses.replace(
         plan,
@@ -264,14 +265,14 @@ def customise(plan: Plan, host: Host, overrides: Overrides) -> Plan:
         workloads=shaped,
         compositions=tuple(dict.fromkeys(overrides.compositions)) or plan.compositions,
         repetitions=overrides.repetitions or plan.repetitions,
-        # Whoever names sizes wants those.
+        # A user who names sizes wants just those.
         narrows=plan.narrows and len(overrides.models) < 2 and all(model in families() for model in overrides.models),
         budget_s=plan.budget_s if keeps_budget else overrides.budget_s,
     )
 
 
 def known_plan(name: str) -> PlanFunction:
-    """The function of the plan of this name. Raises ValueError for an unknown one."""
+    """The function of the plan with this name. Raises ValueError if there is none."""
     known = plans()
     if name not in known:
         raise ValueError(f"plan {name!r} is unknown: give one of {', '.join(known)}")

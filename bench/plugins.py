@@ -1,6 +1,6 @@
-"""Techniques, models and plans from outside: installed packages that declare entry points, and files that users name.
+"""Techniques, models and plans from elsewhere: installed packages that declare entry points, and files that users name.
 
-Either way the module is imported, and registers what it has: `@technique`, `@plan`, and `register(Family(...))`.
+Either way the module is imported and registers what it has, with `@technique`, `@plan` and `register(Family(...))`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def load_installed() -> None:
 
 
 def load_file(path: str | Path, *, kind: str = "plugin") -> ModuleType:
-    """Import a file by its path, once in a process, also where it is imported by name already; the files beside it can
-    be imported from it.
+    """Import a file by its path, once per process, even if it is already imported by name. The file can import those
+    beside it.
 
     Raises ValueError, naming the file as a `kind`, if it is missing or fails to import.
     """
@@ -73,7 +73,7 @@ def load_file(path: str | Path, *, kind: str = "plugin") -> ModuleType:
 
 
 def _imported_by_name(file: Path) -> ModuleType | None:
-    """The module that an import statement made of the file: a second one would register its techniques again."""
+    """The module that an import statement made from the file: a second one would register its techniques again."""
     for module in list(sys.modules.values()):
         if getattr(module, "__file__", None) == str(file) and module.__name__ != "__main__":
             return module
@@ -82,8 +82,8 @@ def _imported_by_name(file: Path) -> ModuleType | None:
 
 @contextlib.contextmanager
 def _no_arguments(file: Path) -> Iterator[None]:
-    """A script that reads its arguments at the top finds its own name and no arguments: those of this process are none
-    of its business."""
+    """Hide the arguments of this process: a script that reads its arguments at the top finds its own name and no
+    arguments."""
     ours, sys.argv = sys.argv, [str(file)]
     try:
         yield
@@ -92,8 +92,8 @@ def _no_arguments(file: Path) -> Iterator[None]:
 
 
 def _by_the_path(file: Path) -> Path:
-    """The file's absolute name. A relative one goes by the folder of sys.path that it lies in, if it lies in one: a
-    gate puts the code of each side there under a name that varies, and the model's own file is to vary with it."""
+    """The absolute name of the file. A relative name is looked up in sys.path first: a gate puts the code of each side
+    there, in folders whose names vary, and the model's own file has to come from the same side."""
     if not file.is_absolute() and file.is_file():
         for folder in map(Path, sys.path):
             named = folder / file

@@ -1,5 +1,5 @@
-"""Models of the Hugging Face kind: a folder, or an id whose folder is in the standard cache. Their configuration,
-weights and tokenizer, without any code of theirs."""
+"""Hugging Face models: a folder, or an id whose folder is in the standard cache. Their configuration, weights and
+tokenizer are used, but none of their code."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from bench.corpus import Vocabulary
 from bench.samples import Masked, Objective, causal, continuation
 
 ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-"""How a model or data set of the hub is called: its owner and its name."""
+"""The id of a model or data set on the hub: its owner and its name."""
 
 FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
-"""What is taken of a model: no pickles, which can run any code, and none of its own code."""
+"""The files that are downloaded of a model: no pickles, which can run any code, and none of its own code."""
 
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pretrained:
-    """A folder with a configuration that transformers knows; `name` is what the user called it."""
+    """A folder with a configuration that transformers knows. `name` is what the user typed."""
 
     name: str
     folder: Path
@@ -37,7 +37,7 @@ class Pretrained:
 
 
 def is_named(model: str) -> bool:
-    """Whether `--model` can only mean a folder or an id of the hub."""
+    """Whether `--model` can only mean a folder or an id on the hub."""
     return Path(model).is_dir() or bool(ID.fullmatch(model))
 
 
@@ -60,7 +60,7 @@ def find(model: str) -> Pretrained:
 
 
 def _cached(model: str) -> Path:
-    """The folder of an id: from the cache, or else from the hub where that can be reached."""
+    """The folder of an id: from the cache, or else downloaded from the hub."""
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -79,7 +79,8 @@ def _cached(model: str) -> Path:
 
 
 def language_model(found: Pretrained) -> tuple[Any, Objective | type[Masked]]:
-    """The auto class that builds it, and what it learns from text. Raises ValueError if it is no language model."""
+    """The auto class that builds the model, and what it learns from text. Raises ValueError if it is not a language
+    model."""
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
     kind = type(found.config)
@@ -96,7 +97,8 @@ def language_model(found: Pretrained) -> tuple[Any, Objective | type[Masked]]:
 
 
 def vocabulary(found: Pretrained) -> Vocabulary | None:
-    """That of the folder's own tokenizer, so that weights meet the tokens they know; None if it has none."""
+    """The vocabulary of the folder's own tokenizer, so that weights meet the tokens they know. None if it has no
+    tokenizer."""
     files = [file for name in TOKENIZERS if (file := found.folder / name).is_file()]
     if not files:
         return None
@@ -127,13 +129,14 @@ def vocabulary(found: Pretrained) -> Vocabulary | None:
 
 
 def build(found: Pretrained, kind: Any, **options: Any) -> nn.Module:
-    """A model of this auto class with the folder's weights, or without where it has none."""
+    """A model of this auto class with the folder's weights, or with fresh ones if it has none."""
     config = copy.deepcopy(found.config)
     for name, value in options.items():
         setattr(config, name, value)
-    # Where nothing but shapes is wanted, on the meta device, there are no weights to load.
+    # On the meta device only shapes are wanted, and no weights are loaded.
     if any(found.folder.glob("*.safetensors")) and torch.get_default_device().type != "meta":
-        # transformers takes a default device for a wish to spread the model, which needs another package.
+        # transformers takes a default device as a request to spread the model over devices, which needs another
+        # package.
         with torch.device("cpu"):
             model: nn.Module = kind.from_pretrained(
                 found.folder, config=config, local_files_only=True, trust_remote_code=False, dtype=torch.float32

@@ -1,4 +1,4 @@
-"""A recipe as `trainpace tune` leaves it: which workload it is for, and which techniques it takes."""
+"""A recipe as `trainpace tune` writes it: the workload that it is for, and its techniques."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.spec import WorkloadSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What recipe.json says to whoever trains by it."""
+    """The part of recipe.json that is needed to train with it."""
 
     workload: WorkloadSpec
     techniques: tuple[str, ...]
@@ -23,7 +23,7 @@ class Recipe:
 
 
 def read(file: Path) -> Recipe:
-    """Raises ValueError for what is no recipe, and for an empty one."""
+    """Read a recipe.json. Raises ValueError if it is not a recipe, or an empty one."""
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
         told = {"workload": data["ladder"]["workload"], "techniques": data["techniques"]}

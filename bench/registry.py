@@ -1,4 +1,4 @@
-"""The registry of techniques: what is declared of each, one decorator and one dictionary."""
+"""The registry of techniques: what each one declares, a decorator and a dictionary."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ Apply = Callable[[TrainingSetup], TrainingSetup]
 
 SAME_NUMERICS = 1e-3
 OTHER_NUMERICS = 5e-2
-"""Largest relative difference of the first losses from the baseline's: without and with declared numerics."""
+"""Largest relative difference between the first losses and the baseline's: without and with declared numerics."""
 
 ALL = 0
-"""As the number of ranks of a technique: all that the host offers."""
+"""As a technique's number of ranks: as many as the host offers."""
 
 TRAINING = frozenset({Phase.PRETRAIN, Phase.FINETUNE})
 EVERY_PHASE = frozenset(Phase)
@@ -47,7 +47,7 @@ EVERY_PHASE = frozenset(Phase)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Technique(Facts):
-    """One registered speed-up: the function and its declared facts."""
+    """One registered technique: its function and the facts that it declares."""
 
     caption: str
     apply: Apply
@@ -65,7 +65,7 @@ class Technique(Facts):
 
     @property
     def is_numerics_only(self) -> bool:
-        """Whether it trains the same model on the same data by the same rule, if perhaps in other numbers."""
+        """Whether it trains the same model on the same data by the same rule, with at most other rounding."""
         return self.changes <= {Change.NUMERICS}
 
 
@@ -91,19 +91,21 @@ def technique(
 ) -> Callable[[Callable[..., TrainingSetup]], Callable[..., TrainingSetup]]:
     """Register a function `TrainingSetup -> TrainingSetup` under its own name.
 
-    With `values` the function takes a second argument and registers as `name_value` for each; `{value}` in the first
-    line of its docstring is filled in. Two techniques with the same `slot` exclude each other (two optimizers, say);
-    `excludes` names techniques, or slots whose techniques are all excluded.
-    `phases` are those that it makes sense in; by default training, and inference too for what only touches the model,
-    its numbers or the feeding of data.
-    `ranks` is the number of processes (ALL: as many as the host has GPUs; a function: of the value) and `replicas` over
-    how many of them the global batch is shared (None: over all).
+    With `values`, the function takes a second argument and is registered as `name_value` for each; `{value}` in the
+    first line of its docstring is filled in. Two techniques with the same `slot` exclude each other (two optimizers,
+    for example); `excludes` names techniques, or slots whose techniques are all excluded.
+    `phases` are those that it makes sense in; by default training, and also inference for techniques that only touch
+    the model, its numbers, its compilation or the feeding of data.
+    `ranks` is the number of processes (ALL: as many as the host offers; a function: of the value), and `replicas` is
+    how many of them share the global batch (None: all).
     `loss_tolerance` is the largest relative difference from the baseline's first losses, where these are comparable.
-    `pretrained` gives the workload whose model must have been trained before anything is measured, a teacher say:
-    its weights are then found with `bench.checkpoints.load`.
-    `alone` says that it takes what memory there is, and is measured while no other arm holds any.
-    `code` is how it is written by hand, for the script of a recipe; None: it is not known.
-    `source` is the address of the primary source. Raises ValueError if a name is taken or the docstring is missing.
+    `pretrained` gives a workload whose model must be trained before anything is measured, such as a teacher; its
+    weights are then loaded with `bench.checkpoints.load`.
+    `alone` says that it takes all the memory there is, and is measured while no other arm holds any.
+    `code` is how it is written by hand, for the script of a recipe (None: not known).
+    `source` is the address of the primary source.
+
+    Raises ValueError if a name is taken or the docstring is missing.
     """
     numerics = OTHER_NUMERICS if Change.NUMERICS in changes else SAME_NUMERICS
     default_phases = EVERY_PHASE if stage <= Stage.NUMERICS or stage in (Stage.COMPILE, Stage.DATA) else TRAINING
@@ -156,7 +158,8 @@ def _call(function: Callable[..., TrainingSetup], value: Any, setup: TrainingSet
 
 
 def techniques() -> dict[str, Technique]:
-    """Every technique by name, in the order of stages: those of bench/techniques, and what plugins have registered."""
+    """Every technique by name, in the order of stages: those in bench/techniques, and those that plugins have
+    registered."""
     for module in pkgutil.iter_modules(bench.techniques.__path__):
         importlib.import_module(f"bench.techniques.{module.name}")
     plugins.load_installed()

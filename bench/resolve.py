@@ -21,14 +21,14 @@ from bench.spec import Phase, WorkloadSpec
 from bench.workload import Dimensions, Family, Size, Workload, families, output_loss
 
 SEQUENCE = 128
-"""Tokens of a sample of a model that names no length, if it has so many positions."""
+"""Tokens per sample of a model that declares no length, or fewer if it has fewer positions."""
 
 
 def resolve(spec: WorkloadSpec, corpus: Corpus) -> Workload:
-    """The workload that `spec.model` names: FAMILY/SIZE, FILE.py:FUNCTION, a Hugging Face folder or an id of its hub.
+    """The workload that `spec.model` names: FAMILY/SIZE, FILE.py:FUNCTION, a Hugging Face folder, or an id on its hub.
 
-    A family's name wins over a folder of that name: write `./gpt2/tiny` for the folder.
-    Raises ValueError, with the valid choices, for anything else.
+    The name of a family takes precedence over a folder of that name: write `./gpt2/tiny` for the folder. Raises
+    ValueError, with the valid choices, for anything else.
     """
     if ".py:" in spec.model or spec.model.endswith(".py"):
         workload = _from_file(spec, corpus)
@@ -77,7 +77,7 @@ def _from_family(spec: WorkloadSpec, corpus: Corpus) -> Workload:
 
 
 def _without_text(spec: WorkloadSpec, family: Family, size: Dimensions) -> Workload:
-    """A family that makes its own samples. Raises ValueError for what only text has."""
+    """The workload of a family that makes its own samples. Raises ValueError for options that apply only to text."""
     for option, value in (("--sequence", spec.sequence), ("--data", spec.corpus)):
         if value is not None:
             raise ValueError(f"{option} {value} does not apply: {spec.model} makes its own samples, which are not text")
@@ -127,7 +127,8 @@ def _from_file(spec: WorkloadSpec, corpus: Corpus) -> Workload:
 
 
 def _own_language_model(spec: WorkloadSpec, corpus: Corpus, function: Callable[[], Any], made: nn.Module) -> Workload:
-    """A module of the user's on text. Fine-tuning it is to train it on from the weights that the function gives it."""
+    """The user's own module, trained on text. Fine-tuning it means training on from the weights that the function gives
+    it."""
     loss = brought.takes_text(made)
     if loss is None:
         raise ValueError(
@@ -139,8 +140,8 @@ def _own_language_model(spec: WorkloadSpec, corpus: Corpus, function: Callable[[
     if loss is output_loss:
         return workload
     assert workload.text is not None
-    # Its targets are not shifted: they come from one token further on, and techniques that cut text otherwise do not
-    # know that.
+    # Its targets are not shifted by the model: they come from one token further on. Techniques that cut text
+    # differently do not know that.
     text = workload.text
     samples = functools.partial(_next_tokens, text)
     return dataclasses.replace(workload, data=samples, loss=loss, text=None, tokens_per_sample=text.sequence)
@@ -151,7 +152,8 @@ def _next_tokens(text: TextSource) -> Samples:
 
 
 def _own_classifier(spec: WorkloadSpec, corpus: Corpus, function: Callable[..., nn.Module]) -> Workload:
-    """A classifier of the user's, `function(num_labels=N)`, told which section of the corpus a text comes from."""
+    """The user's own classifier, `function(num_labels=N)`, which learns which section of the corpus a text comes
+    from."""
     try:
         with torch.device("meta"):
             config = getattr(function(num_labels=2), "config", None)
@@ -161,7 +163,7 @@ def _own_classifier(spec: WorkloadSpec, corpus: Corpus, function: Callable[..., 
 
 
 def _from_folder(spec: WorkloadSpec, corpus: Corpus) -> Workload:
-    """A model of the Hugging Face kind: a folder, or an id in the standard cache. Remote code stays off."""
+    """A Hugging Face model: a folder, or an id in the standard cache. Remote code stays off."""
     from transformers import AutoModelForSequenceClassification
 
     found = pretrained.find(spec.model)
@@ -171,7 +173,7 @@ def _from_folder(spec: WorkloadSpec, corpus: Corpus) -> Workload:
             raise ValueError(f"model {spec.model!r} is a {found.config.model_type}, which has no classifier")
         workload = _language_model(spec, corpus, nn.Module, found.config, vocabulary=own)
         assert workload.text is not None
-        # A causal model finds a row's last token by where the padding begins.
+        # A causal model finds a row's last token by where the padding starts.
         classifier = functools.partial(
             pretrained.build,
             found,
@@ -193,8 +195,8 @@ def _language_model(
     vocabulary: Vocabulary | None = None,
     learns: Objective | type[Masked] = causal,
 ) -> Workload:
-    """A language model on the corpus. Without a vocabulary of its own it has bytes, unless it knows as many tokens as
-    BPE makes."""
+    """A language model on the corpus. Without a vocabulary of its own it reads bytes, or BPE tokens if it has enough of
+    them."""
     size = getattr(config, "vocab_size", None)
     if vocabulary is None and size is not None and size < BYTE_VOCABULARY:
         raise ValueError(f"model {spec.model!r} has a vocabulary of {size}: byte-level text needs {BYTE_VOCABULARY}")

@@ -1,6 +1,6 @@
-"""Tokens to samples to batches.
+"""From tokens to samples to batches.
 
-Rows cut the corpus into pieces of one length; an objective makes a sample of each row, with what is to be predicted.
+Rows cut the corpus into pieces of one length. An objective makes each row a sample, with what is to be predicted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ IGNORED = -100
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`ids`: int64, shape (sequence,). Positions from `length` on are padding, None: there is none."""
+    """A row of tokens. `ids`: int64, shape (sequence,). Positions from `length` on are padding; None: there is none."""
 
     ids: np.ndarray
     length: int | None = None
@@ -38,7 +38,7 @@ Objective = Callable[[Row, int], Sample]
 
 
 class PackedRows:
-    """Row i is the i-th run of `sequence` tokens of the whole corpus: no padding, documents run into each other."""
+    """Row i is the i-th run of `sequence` tokens in the whole corpus: no padding, documents run into each other."""
 
     def __init__(self, tokens: Tokens, sequence: int) -> None:
         if len(tokens) < sequence:
@@ -54,10 +54,10 @@ class PackedRows:
 
 
 class LineRows:
-    """Row i is the i-th line of text, or document, that is not empty, cut to `sequence` tokens and padded to it."""
+    """Row i is the i-th line of text, or document, that is not empty, truncated or padded to `sequence` tokens."""
 
     def __init__(self, tokens: Tokens, sequence: int, *, ends: np.ndarray, pad: int) -> None:
-        """`ends` are the positions, in order, of the last token of each line."""
+        """`ends` are the positions of the last token of each line, in order."""
         starts = np.concatenate([[0], ends[:-1] + 1])
         kept = ends - starts >= 1
         self._starts, self._ends = starts[kept], ends[kept] + 1
@@ -67,7 +67,7 @@ class LineRows:
         return len(self._starts)
 
     def lengths(self) -> np.ndarray:
-        """Tokens of each row that are not padding, int64, shape (rows,)."""
+        """The tokens of each row that are not padding, int64, shape (rows,)."""
         real: np.ndarray = np.minimum(self._ends - self._starts, self._sequence)
         return real
 
@@ -80,10 +80,10 @@ class LineRows:
 
 
 class RawRows:
-    """Row i is made of the i-th stretch of raw text, which is tokenized when it is asked for."""
+    """Row i is made from the i-th stretch of raw text, which is tokenized on access."""
 
     def __init__(self, text: Text, sequence: int, *, encode: Encode, bytes_per_token: float) -> None:
-        """A stretch is long enough for `sequence` tokens and half as many more; what is left over is dropped."""
+        """A stretch is long enough for `sequence` tokens and half as many again; surplus tokens are dropped."""
         self._text, self._sequence, self._encode = text, sequence, encode
         self._stretch = sequence if bytes_per_token <= 1 else int(1.5 * sequence * bytes_per_token)
 
@@ -93,27 +93,28 @@ class RawRows:
     def __getitem__(self, index: int) -> Row:
         start = index * self._stretch
         ids = self._encode(self._text[start : start + self._stretch].tobytes())[: self._sequence].astype(np.int64)
-        padded = np.resize(ids, self._sequence)  # A stretch of very long words may fall short: it is read again.
+        padded = np.resize(ids, self._sequence)  # If a stretch of very long words is too short, it is repeated.
         return Row(padded)
 
 
 def causal(row: Row, index: int) -> Sample:
-    """Every token is predicted from those before it: `labels` are the ids, which the model shifts."""
+    """Predict every token from those before it: `labels` are the ids, which the model shifts."""
     return _with_mask(row, {"input_ids": row.ids, "labels": row.ids})
 
 
 def next_token(row: Row, index: int) -> Sample:
-    """For a model that does not shift its labels: each of all tokens but the last, and the one that follows it."""
+    """For a model that does not shift its labels: every token but the last, and the token that follows it."""
     return {"input_ids": row.ids[:-1], "labels": row.ids[1:]}
 
 
 @dataclass(frozen=True, slots=True)
 class Masked:
-    """Masked language modelling as BERT had it (Devlin et al. 2018, arXiv:1810.04805, 3.1).
+    """Masked language modelling as in BERT (Devlin et al. 2018, arXiv:1810.04805, 3.1).
 
-    15 % of each sample's positions are predicted: of these 80 % show the mask, 10 % a random token, 10 % themselves.
-    Exactly `round(0.15 * sequence)` positions a sample, as in the published code, so that the mean loss over equal
-    micro-batches is the mean loss over the batch. The mask of a sample depends on the seed and its index alone.
+    15 % of each sample's positions are predicted: of these 80 % show the mask, 10 % a random token, and 10 % the
+    original one. Each sample has exactly `round(0.15 * sequence)` of them, as in the published code, so that the mean
+    loss over equal micro-batches is the mean loss over the batch. The mask of a sample depends only on the seed and its
+    index.
     """
 
     vocabulary: Vocabulary
@@ -134,9 +135,9 @@ class Masked:
 
 
 def continuation(row: Row, index: int) -> Sample:
-    """For an encoder and a decoder: the second half of a row is predicted from the first.
+    """For an encoder with a decoder: predict the second half of a row from the first.
 
-    The prefix objective of Raffel et al. 2019 (arXiv:1910.10683, 3.3.1): it needs no sentinel tokens, which a
+    This is the prefix objective of Raffel et al. 2019 (arXiv:1910.10683, 3.3.1). It needs no sentinel tokens, which a
     vocabulary of bytes does not have.
     """
     middle = len(row.ids) // 2
@@ -148,7 +149,7 @@ def continuation(row: Row, index: int) -> Sample:
 
 
 def _with_mask(row: Row, sample: Sample) -> Sample:
-    """Where a row has padding, say so to the model, and predict none of it."""
+    """If the row has padding, tell the model, and predict none of it."""
     if row.length is None:
         return sample
     real = np.arange(len(row.ids)) < row.length
@@ -171,7 +172,7 @@ class Samples:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextSource:
-    """Where a workload's samples come from; techniques that feed text in another way cut it into other rows."""
+    """Where a workload's samples come from. Techniques that feed text in another way cut it into other rows."""
 
     corpus: Corpus
     vocabulary: Vocabulary
@@ -179,15 +180,15 @@ class TextSource:
     objective: Objective
 
     def packed(self) -> Samples:
-        """Runs of tokens without padding: what every workload trains on unless a technique says otherwise."""
+        """Runs of tokens without padding: what a workload trains on unless a technique says otherwise."""
         return Samples(PackedRows(self.corpus.tokens(self.vocabulary), self.sequence), self.objective)
 
 
 class ShuffledBatches:
     """Endless index lists for a DataLoader's `batch_sampler`: one rank's equal share of each global batch.
 
-    The order depends on the seed alone, so any split into ranks or micro-batches trains on the same samples
-    in the same updates. An epoch's incomplete last batch is dropped.
+    The order depends only on the seed, so any split into ranks or micro-batches trains on the same samples in the same
+    updates. The incomplete last batch of an epoch is dropped.
     """
 
     def __init__(self, *, samples: int, batch: int, seed: int, rank: int = 0, world_size: int = 1) -> None:

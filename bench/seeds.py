@@ -1,7 +1,7 @@
-"""Every generator of random numbers that a model or its data may draw from: Python's, NumPy's and torch's.
+"""The random number generators that a model or its data may draw from: Python's, NumPy's and torch's.
 
-Others, a library's own or the operating system's, are out of reach: a baseline that draws from them does not repeat
-itself when it is replayed.
+Others, such as a library's own or the operating system's, are out of reach: a baseline that draws from them does not
+repeat itself in a replay.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ import torch
 
 
 def seed_all(seed: int) -> None:
-    """From here on the process draws what any process draws that was seeded alike."""
+    """Seed all generators: from here on, processes with the same seed draw the same numbers."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
 def states() -> tuple[Any, ...]:
-    """Where the generators are, to be compared: a draw moves one of them. Of a GPU's, those of the current device."""
+    """The states of the generators, for comparison: every draw changes one of them. For GPUs, only the current device
+    is included."""
     name, keys, position, *rest = np.random.get_state(legacy=True)
     device = torch.cuda.get_rng_state().numpy().tobytes() if torch.cuda.is_initialized() else b""
     numpy = (name, np.asarray(keys).tobytes(), position, *rest)
@@ -33,7 +34,8 @@ def states() -> tuple[Any, ...]:
 
 @contextlib.contextmanager
 def own_draws(seed: int) -> Iterator[None]:
-    """Draws inside come from this seed, and leave the generators as they were. Those of a GPU are left alone."""
+    """Within the context, draws come from this seed; afterwards the generators are as before. Those of a GPU are left
+    alone."""
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -47,7 +49,7 @@ def own_draws(seed: int) -> Iterator[None]:
 
 
 class SeededSamples:
-    """Map-style dataset: each sample as `samples` gives it, drawn from a seed of its own, with its index."""
+    """Map-style dataset of (index, sample): each sample of `samples`, drawn from a seed of its own."""
 
     def __init__(self, samples: Any, seed: int) -> None:
         self._samples, self._seed = samples, seed
@@ -61,7 +63,7 @@ class SeededSamples:
 
 
 def seeded_stream(samples: Iterable[Any], seed: int) -> Iterator[tuple[int, Any]]:
-    """The samples of a stream, each drawn from a seed of its own, with their numbers."""
+    """The samples of a stream with their numbers, each drawn from a seed of its own."""
     with own_draws(seed):
         stream = iter(samples)
     for index in itertools.count():
@@ -74,7 +76,7 @@ def seeded_stream(samples: Iterable[Any], seed: int) -> Iterator[tuple[int, Any]
 
 
 class SeededCollate:
-    """Makes a batch of samples of SeededSamples; what is drawn on the way, as masks are, depends on the samples."""
+    """Collates samples of SeededSamples. What is drawn in doing so, such as masks, depends only on the samples."""
 
     def __init__(self, collate: Callable[[list[Any]], Any], seed: int) -> None:
         self._collate, self._seed = collate, seed

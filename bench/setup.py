@@ -1,4 +1,4 @@
-"""TrainingSetup: all that one training step needs, as techniques hand it on. The one type that holds torch objects."""
+"""TrainingSetup: all that one training step needs, as techniques pass it on. The only type that holds torch objects."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bench.workload import Batch, LossModule, MeanLoss, Workload, counting_label
 
 
 class Unsupported(Exception):
-    """This technique cannot run on this model or device; the message says why, for the user."""
+    """This technique cannot run on this model or device. The message tells the user why."""
 
 
 Feed = Callable[[Iterator[Batch]], Iterator[Batch]]
@@ -29,23 +29,24 @@ Order = Iterable[list[int]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSetup:
-    """What one rank trains with. A technique takes one and returns another, with `dataclasses.replace`.
+    """What one rank trains with. A technique takes a setup and returns another, made with `dataclasses.replace`.
 
-    `optimizer` is called once, after every technique has been applied, on the parameters that require gradients; what
+    `optimizer` is called once, after every technique has been applied, with the parameters that require gradients; what
     is to happen at every update goes into a hook of the optimizer that it returns.
-    `autocast` is entered around forward and loss. `accumulate` is the number of micro-batches of one update.
-    `no_sync` is entered around every micro-batch but the last: ranks exchange gradients once an update.
-    `targets` tells on how many of what it is to predict a part of a batch is trained, a scalar, so that parts count by
-    it; None: equal parts have equally many. `counted` is the loss that tells so itself, once it was called.
-    `gradients` computes the gradients of one update on the rank's batch and returns the mean loss, detached; None:
+    `autocast` is entered around forward and loss. `accumulate` is the number of micro-batches per update. `no_sync` is
+    entered around every micro-batch but the last, because ranks exchange gradients once per update.
+    `targets` returns how many of the things to be predicted in a part of a batch are trained on, as a scalar by which
+    parts are weighted. None: equal parts have equally many. `counted` is a loss that returns that count itself, after
+    each call.
+    `gradients` computes the gradients of one update on the rank's batch and returns the mean loss, detached. None:
     forward and backward of each micro-batch.
-    `loader` are options of the DataLoader; `order` makes the index lists of this rank's batches from their number of
-    samples and a seed, None: shuffled; `feed` wraps the endless batches, which are on the device by then.
+    `loader` are options of the DataLoader. `order` makes the index lists of this rank's batches from their number of
+    samples and a seed; None: shuffled. `feed` wraps the endless batches, which are on the device by then.
     `find_largest_batch` asks the harness to enlarge the batch until it no longer fits.
-    `compute` names the number format of the large matrix products, for the peak that MFU is measured against.
-    `patience` ends a training to a loss once so many evaluations in a row have found no lower one.
-    `replicas` is the number of equal shares of the global batch and `replica` this rank's: ranks that hold parts of
-    one model see the same share.
+    `compute` names the number format of the large matrix products, which decides the peak for MFU.
+    `patience` ends a training to a loss after this many evaluations in a row without a lower one.
+    `replicas` is the number of equal shares of the global batch, and `replica` the index of this rank's share: ranks
+    that hold parts of one model see the same share.
     """
 
     workload: Workload
@@ -80,8 +81,8 @@ class TrainingSetup:
 def baseline(
     workload: Workload, device: torch.device, *, rank: int = 0, world_size: int = 1, replicas: int = 1
 ) -> TrainingSetup:
-    """Plain training as a first script would have it, in the number format that the model comes in: with the workload's
-    optimizer, or else torch.optim.AdamW with its defaults."""
+    """Plain training as in a first script, in the number format that the model comes in: with the workload's optimizer,
+    or else with torch.optim.AdamW at its defaults and the workload's learning rate."""
     with device:
         model = workload.model()
     if not workload.calls_model:
@@ -110,7 +111,8 @@ def baseline(
 
 
 def _number_format(model: nn.Module) -> str:
-    """That of most of a model's weights, which is the one that it multiplies in; float32 where none has any."""
+    """The number format of most of a model's weights, which is the one that it multiplies in; float32 if it has
+    none."""
     sizes: Counter[torch.dtype] = Counter()
     for parameter in model.parameters():
         if parameter.is_floating_point():
@@ -124,7 +126,7 @@ def with_hooks(
     before: Callable[[Optimizer], object] | None = None,
     after: Callable[[Optimizer], object] | None = None,
 ) -> TrainingSetup:
-    """The setup whose optimizer calls `before` and `after` around every update with itself."""
+    """The setup with an optimizer that calls `before` and `after`, passing itself, around every update."""
     make = setup.optimizer
 
     def hooked(parameters: Iterable[nn.Parameter]) -> Optimizer:
@@ -139,7 +141,7 @@ def with_hooks(
 
 
 def _as_hook(call: Callable[[Optimizer], object]) -> Callable[..., None]:
-    """A step hook of torch.optim; what it returns would be taken for new arguments of the step."""
+    """A step hook for torch.optim. It returns nothing, because torch would take that for new arguments of the step."""
 
     def hook(optimizer: Optimizer, *_: object) -> None:
         call(optimizer)
@@ -148,7 +150,8 @@ def _as_hook(call: Callable[[Optimizer], object]) -> Callable[..., None]:
 
 
 def split(batch: Batch, parts: int) -> list[Batch]:
-    """`parts` equal micro-batches along the first dimension. Raises ValueError if it does not divide."""
+    """Split a batch into `parts` equal micro-batches along the first dimension. Raises ValueError if it does not
+    divide."""
     if parts == 1:
         return [batch]
     sizes: set[int] = set()

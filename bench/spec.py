@@ -1,4 +1,4 @@
-"""Trial and Plan: the plain data that says what is to be measured. Standard library only."""
+"""Trial and Plan: plain data that says what is to be measured. Standard library only."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ BASELINE = "fp32"
 
 
 GPU_TURN_STEPS = 4
-"""A turn of few steps, waited for at both ends, would hide what a technique gains by letting the host run ahead."""
+"""The fewest steps in a turn on a GPU. Shorter turns, waited for at both ends, would hide what a technique gains by
+letting the host run ahead."""
 
 GPU_SUSTAINED_S = 0.5
-"""A GPU's figures are means of its driver over a part of a second: they need a window in which nobody else steps."""
+"""Seconds of the window for telemetry on a GPU. Its driver reports means over a fraction of a second, so no other arm
+may take steps in that window."""
 
 GPU_ENERGY_S = 2.5
-"""Of a window whose energy counts: the counter moves some ten times a second, and what moves it less is left unknown
-(harness.telemetry.sampler)."""
+"""Seconds of a window whose energy counts. The counter is updated some ten times a second; with too few updates the
+energy is left unknown (harness.telemetry.sampler)."""
 
 
 class Phase(StrEnum):
-    """What is done with the model: trained from scratch, trained on from a checkpoint as a classifier, or only run."""
+    """What is done with the model: it is trained from scratch, trained on from a checkpoint as a classifier, or only
+    run."""
 
     PRETRAIN = "pretrain"
     FINETUNE = "finetune"
@@ -34,10 +37,11 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadSpec:
-    """Which model, data and shape. `batch` is samples per optimizer update over all ranks; `sequence` is in tokens.
+    """A model, its data and its shape. `batch` is in samples per optimizer update over all ranks, `sequence` in tokens.
 
-    `None` stands for the default of the model. `corpus` is a path or what else bench.corpus reads, None for the
-    standard library's own sources. Of a table `text_column` has the text and `label_column` what a classifier tells.
+    None stands for the model's default. `corpus` is a path or anything else that bench.corpus reads; None is the
+    standard library's own source code. In a table, `text_column` holds the text and `label_column` the labels for a
+    classifier.
     """
 
     model: str
@@ -56,12 +60,12 @@ class WorkloadSpec:
 
     @property
     def name(self) -> str:
-        """What tells this workload from the others of a plan: the model, and the phase unless it is pretraining."""
+        """What distinguishes this workload within a plan: the model, and the phase unless it is pretraining."""
         return self.model if self.phase is Phase.PRETRAIN else f"{self.model} {self.phase}"
 
     @property
     def source(self) -> tuple[str | None, str | None, str | None]:
-        """Where the text comes from: what bench.corpus.open_corpus takes."""
+        """Where the text comes from: the arguments of bench.corpus.open_corpus."""
         return self.corpus, self.text_column, self.label_column
 
     @classmethod
@@ -74,7 +78,7 @@ class WorkloadSpec:
 class Trial:
     """One arm to be measured: a workload under a composition of techniques (empty: the baseline).
 
-    Of arms that are the same, as the baseline's several processes in a heat are, `copy` tells one from another.
+    `copy` distinguishes identical arms, such as the baseline's several processes in a heat.
     """
 
     workload: WorkloadSpec
@@ -89,15 +93,19 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
-    """How long each phase of a repetition lasts. Every phase is bounded in seconds, with a least number of steps.
+    """How long each phase of a repetition lasts. Every phase is limited in seconds and has a least number of steps.
 
-    A turn counts steps for `turn_s`, at least `turn_steps`, after those that are taken from cold caches. An arm takes
-    turns for `rounds_s` of counted steps, at least `rounds_min` and at most `rounds`. What disturbs is looked for every
-    `watch_s`, and of the rounds that were disturbed a `spare` share is replaced. At most `heat_arms` arms are alive at
-    once, `baselines` of them the baseline (0: as many as the square root of the rivals); a larger heat is split into
-    parts, each with the baseline. `sustained_s` is a window for telemetry before the rounds (0: there is none, and
-    telemetry is read before and after each turn). `certify_steps` updates are replayed for the certificate,
-    `finetune_steps` where a classifier is then scored; in `certify_s` as many more as fit, but no more than were timed.
+    A turn starts with steps on cold caches, which are not counted, and then counts steps for `turn_s`, at least
+    `turn_steps`. An arm takes turns until it has `rounds_s` of counted steps, at least `rounds_min` and at most
+    `rounds` turns. Disturbances are looked for every `watch_s`, and disturbed rounds are repeated, up to a `spare`
+    share of all rounds.
+
+    At most `heat_arms` arms are alive at once, of which `baselines` are the baseline (0: the square root of the number
+    of rivals); a larger heat is split into parts, each with the baseline. `sustained_s` is a window for telemetry
+    before the rounds (0: no window; telemetry is read before and after each turn).
+
+    `certify_steps` updates are replayed for the certificate, or `finetune_steps` if a classifier is then scored. As
+    many more are replayed as fit into `certify_s`, but no more than were timed.
     """
 
     warmup_s: float = 1.5
@@ -131,7 +139,7 @@ class Protocol:
                 raise ValueError(f"protocol {name} {getattr(self, name)} is not positive: give seconds above 0")
 
     def on(self, device: str) -> Protocol:
-        """This protocol with the turns, and the window for telemetry, that suit the device."""
+        """This protocol with the turns and the window for telemetry that suit the device."""
         if device != "cuda":
             return self
         return dataclasses.replace(
@@ -141,7 +149,7 @@ class Protocol:
         )
 
     def with_energy(self, device: str) -> Protocol:
-        """This protocol on the device, with a window in which its energy counter moves often enough to be read."""
+        """This protocol on the device, with a window in which the energy counter is updated often enough to be read."""
         fitting = self.on(device)
         return fitting if device != "cuda" else dataclasses.replace(fitting, sustained_s=GPU_ENERGY_S)
 
@@ -151,9 +159,9 @@ class Plan:
     """Workloads times compositions, and how much care to spend on them.
 
     Every workload is one heat: the baseline and every composition. `repetitions` is the least number of repetitions;
-    more follow while `budget_s` (seconds of wall time for the whole run, None: no more than `repetitions`) allows.
-    Workloads are the sizes of one family, smallest first, in a plan that `narrows`: those are measured between which a
-    technique is predicted to begin to pay.
+    more follow while `budget_s` allows (seconds of wall time for the whole run; None: no more than `repetitions`). In a
+    plan that `narrows`, workloads are the sizes of one family, smallest first, and only the sizes around the point
+    where a technique is predicted to start paying off are measured.
     """
 
     name: str
@@ -190,9 +198,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overrides:
-    """What a user asks for in place of what a plan has; what is None or empty stays the plan's.
+    """What a user asks for in place of a plan's own settings; what is None or empty stays the plan's.
 
-    The name of a family among `models` stands for all its sizes that can be trained here.
+    The name of a family in `models` stands for all of its sizes that can be trained here.
     """
 
     models: tuple[str, ...] = ()
@@ -207,7 +215,7 @@ class Overrides:
     budget_s: float | None = None
 
     def over(self, spec: WorkloadSpec, techniques: tuple[str, ...]) -> Overrides:
-        """The same on top of a workload, and beside a composition, that are asked for by other means."""
+        """These overrides on top of a workload and a composition that were asked for in another way."""
         shaped = self.shaped(spec)
         names = ("phase", "batch", "sequence", "corpus", "text_column", "label_column")
         return dataclasses.replace(
@@ -218,13 +226,13 @@ class Overrides:
         )
 
     def shaped(self, spec: WorkloadSpec) -> WorkloadSpec:
-        """The workload in the phase and shape, and with the data, that were asked for."""
+        """The workload with the phase, shape and data that were asked for."""
         names = ("phase", "batch", "sequence", "corpus", "text_column", "label_column")
         return dataclasses.replace(spec, **{name: value for name in names if (value := getattr(self, name))})
 
 
 def parse_composition(text: str) -> tuple[str, ...]:
-    """`"compile+amp_bf16"` to `("compile", "amp_bf16")`; the baseline's own name adds nothing."""
+    """From `"compile+amp_bf16"` to `("compile", "amp_bf16")`. The baseline's own name adds nothing."""
     names = tuple(part.strip() for part in text.split("+"))
     if not all(names):
         raise ValueError(f"technique {text!r} has an empty part: write names joined by '+', as in amp_bf16+compile")

@@ -1,6 +1,5 @@
-"""Texts, and labels, from tables: JSON lines, CSV and parquet files, folders that `datasets` has saved, and data sets
-of the Hugging Face hub. `datasets` does the reading.
-"""
+"""Texts and labels from tables: JSON lines, CSV and parquet files, folders saved by `datasets`, and data sets on the
+Hugging Face hub. They are read with `datasets`."""
 
 from __future__ import annotations
 
@@ -12,10 +11,10 @@ from typing import Any
 from bench.causes import one_line
 
 FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".arrow": "arrow"}
-"""The builder of `datasets` that reads files of this suffix."""
+"""The builder of `datasets` that reads files with this suffix."""
 
 ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.-]+)?")
-"""A data set of the hub: its owner, its name and, where it has several, a configuration."""
+"""A data set on the hub: its owner, its name and, if it has several, a configuration."""
 
 SAVED = ("dataset_info.json", "dataset_dict.json")
 """What marks a folder as saved by `datasets`."""
@@ -24,7 +23,7 @@ SPLIT = "train"
 
 
 def is_table(path: str) -> bool:
-    """Whether this is read as a table, and not as text as it is."""
+    """Whether this is read as a table rather than as plain text."""
     there = Path(path)
     if there.is_file():
         return there.suffix in FORMATS
@@ -34,10 +33,10 @@ def is_table(path: str) -> bool:
 
 
 def rows(path: str, text_column: str | None, label_column: str | None) -> Iterator[tuple[str, str | None]]:
-    """Each row's text, and its label by name where a column is named for it.
+    """Each row's text, and its label by name if a column is given for it.
 
-    Rows without a text or a label are left out. Raises ValueError, naming the columns that there are, for one that is
-    not there, or if the text cannot be guessed.
+    Rows without a text or a label are left out. Raises ValueError, naming the existing columns, for a column that does
+    not exist, or if the text column cannot be guessed.
     """
     found = _load(path)
     text = _column(path, found, "--text-column", text_column or _guessed(path, found))
@@ -59,7 +58,7 @@ def _column(path: str, found: Any, option: str, name: str) -> str:
 
 
 def _guessed(path: str, found: Any) -> str:
-    """The column "text", or else the only one of text."""
+    """The column "text", or else the only column of text."""
     texts = [name for name, feature in found.features.items() if getattr(feature, "dtype", None) in _TEXT]
     if "text" in texts:
         return "text"
@@ -73,7 +72,7 @@ _TEXT = ("string", "large_string")
 
 
 def _load(path: str) -> Any:
-    """The rows of the training split, or of the only one. Raises ValueError, saying what to do, if there are none."""
+    """The rows of the training split, or of the only split. Raises ValueError, saying what to do, if there are none."""
     try:
         import datasets
     except ImportError as error:

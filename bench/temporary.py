@@ -1,4 +1,4 @@
-"""Temporary folders that do not outlive whoever made them for long, however that ended. Standard library only."""
+"""Temporary folders that do not outlive their owners for long, however those end. Standard library only."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from pathlib import Path
 
 PREFIX = "trainpace-"
 OWNER = ".owner"
-"""A file in each that is locked for as long as its owner lives: the kernel lets go of it when that is killed."""
+"""A file in each folder that is locked as long as its owner lives: if the owner is killed, the kernel releases the
+lock."""
 
 
 @contextmanager
 def folder(what: str) -> Iterator[Path]:
-    """A fresh folder for as long as the context lasts. What earlier owners were killed in is removed first."""
+    """A fresh folder for as long as the context lasts. Folders whose owners were killed are removed first."""
     sweep()
     with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{what}-") as name:
         made = Path(name)
-        # Under another name until it is locked: whoever sweeps meanwhile sees none.
+        # The file has another name until it is locked, so that others who sweep meanwhile do not see it.
         with open(made / f"{OWNER}.new", "wb") as held:
-            # Where files cannot be locked, nobody sweeps.
+            # If files cannot be locked, nothing is swept.
             with contextlib.suppress(OSError):
                 fcntl.flock(held, fcntl.LOCK_EX)
                 os.rename(held.name, made / OWNER)
@@ -33,9 +34,9 @@ def folder(what: str) -> Iterator[Path]:
 
 
 def sweep() -> None:
-    """Remove the folders of owners that are no more."""
+    """Remove the folders whose owners are gone."""
     for owner in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{OWNER}"):
-        # Some are being removed by themselves.
+        # Some are just being removed by their owners.
         with contextlib.suppress(OSError):
             found = owner.lstat()
             if found.st_uid == os.getuid() and stat.S_ISREG(found.st_mode):

@@ -38,13 +38,14 @@ Data = Any
 
 
 def output_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """The `.loss` that a Hugging Face style model returns for `input_ids, labels`: a scalar, mean over targets. Other
+    """The `.loss` that a Hugging Face model returns for `input_ids, labels`: a scalar, the mean over targets. Other
     models return it in a dict or a tuple."""
     return scalar_of(model(**batch))
 
 
 def scalar_of(found: Any) -> Tensor:
-    """The loss in what a model has returned: itself, its `.loss`, its entry "loss", or the one scalar among others."""
+    """The loss in what a model returns: the value itself, its `.loss`, its entry "loss", or the only scalar in a
+    tuple."""
     if isinstance(found, tuple | list):
         found = next((item for item in found if isinstance(item, Tensor) and not item.dim()), found)
     elif isinstance(found, dict) and "loss" in found:
@@ -57,11 +58,11 @@ def scalar_of(found: Any) -> Tensor:
 
 
 class MeanLoss:
-    """A loss of the user's as the mean that training wants, whichever way it returns it: as `scalar_of` has it, or as a
-    pair of numbers, a sum and what it is the sum over.
+    """The user's loss as the mean that training needs, whichever way it is returned: as `scalar_of` understands it, or
+    as a pair of numbers, a sum and the number of its terms.
 
-    `count` is that of the latest call, a tensor without gradient, None where the loss told none: a part of a batch
-    counts by it.
+    `count` is that number in the latest call, a tensor without gradient, or None if the loss returned none. It is the
+    weight of a part of a batch.
     """
 
     def __init__(self, loss: Callable[[nn.Module, Batch], Any]) -> None:
@@ -84,8 +85,9 @@ def _is_number(item: object) -> bool:
 
 
 def counting_labels(model: nn.Module) -> Callable[[Batch], Tensor] | None:
-    """What counts the labels that a model's own loss is the mean over; None where its loss is another kind of mean."""
-    # transformers' name for the loss; its older causal models have none. Models of others are taken to shift nothing.
+    """A function that counts the labels that a model's own loss is the mean over. None if its loss is another kind of
+    mean."""
+    # transformers' name for the loss; its older causal models have none. Other models are assumed not to shift labels.
     kind = getattr(model, "loss_type", "ForTokenClassification")
     if kind not in (None, "ForCausalLM", "ForConditionalGeneration", "ForMaskedLM", "ForTokenClassification"):
         return None
@@ -93,10 +95,10 @@ def counting_labels(model: nn.Module) -> Callable[[Batch], Tensor] | None:
 
 
 def _labelled(batch: Batch, *, is_shifted: bool) -> Tensor:
-    """How many labels of a batch are trained: all but those that torch's cross entropy ignores. `is_shifted`: a causal
-    model of transformers predicts each token from those before it, hence not the first.
+    """How many labels of a batch are trained on: all but those that torch's cross entropy ignores. `is_shifted`: a
+    causal transformers model predicts each token from those before it, and so never the first.
 
-    Where a batch has no labels of that kind, each sample counts alike.
+    If a batch has no such labels, every sample counts the same.
     """
     labels = batch.get("labels") if isinstance(batch, dict) else None
     if not isinstance(labels, Tensor) or labels.is_floating_point():
@@ -107,21 +109,24 @@ def _labelled(batch: Batch, *, is_shifted: bool) -> Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """A training job at a fixed shape. `batch` is samples per optimizer update over all ranks, 0: the loader's own.
+    """A training job at a fixed shape.
 
-    `model` and `data` are called inside the measured process. `data` gives a map-style dataset, an IterableDataset, or
-    a DataLoader, of which the dataset, the collate function, the sampler and the batch size are used; how many
-    processes load is for techniques to say. `loss` takes the model and a batch and returns the mean loss, a scalar, or
-    a pair of a sum and what it is the sum over, or an output with `.loss`. `optimizer` makes the baseline's from the
-    trained parameters, None: torch.optim.AdamW at `learning_rate`. `accumulate` is the baseline's number of
-    micro-batches of an update. `find_unused_parameters` is for DistributedDataParallel.
+    `model` and `data` are called inside the measured process. `data` returns a map-style dataset, an IterableDataset,
+    or a DataLoader, of which the dataset, the collate function, the sampler and the batch size are used; the number of
+    loading processes is left to techniques. `batch` is in samples per optimizer update over all ranks; 0: the loader's
+    own.
 
-    `calls_model` is found out before anything is measured: False of a loss that takes more of a model than its
-    forward, as `model.training_step(batch)` does. `tokens_per_sample` is None where samples are not text: then no
-    tokens per second are reported. `held_out` are samples to score a classifier on. `text` is where the samples come
-    from, and `family` and `size` what the model was built of, where that is known: techniques that feed other text or
-    build another model need it. `collate` and `order` are a loader's: `order` makes endless index lists of global
-    batches from a batch size and a seed, None: shuffled. `is_stream`: `data` gives an IterableDataset.
+    `loss` takes the model and a batch. It returns the mean loss, a scalar; or a pair of a sum and the number of its
+    terms; or an output with `.loss`. `optimizer` makes the baseline's optimizer from the trained parameters; None:
+    torch.optim.AdamW at `learning_rate`. `accumulate` is the baseline's number of micro-batches per update.
+    `find_unused_parameters` is passed to DistributedDataParallel.
+
+    `tokens_per_sample` is None if samples are not text: then no tokens per second are reported. `held_out` are samples
+    to score a classifier on. `text` is where the samples come from, and `family` and `size` are what the model was
+    built from, if known: techniques that feed other text or build another model need them. `collate` and `order` are
+    taken from a loader: `order` makes endless index lists of global batches from a batch size and a seed; None:
+    shuffled. `is_stream` says that `data` returns an IterableDataset. `calls_model` is found out before anything is
+    measured: it is False if the loss uses more of the model than its forward, as in `model.training_step(batch)`.
     """
 
     model: Callable[[], nn.Module]
@@ -146,8 +151,8 @@ class Workload:
 
 
 class LossModule(nn.Module):
-    """A model whose forward pass is its loss, so that what wraps a model, as torch.compile and DistributedDataParallel
-    do, wraps what training calls. What else it is asked for, the model inside has."""
+    """A model whose forward pass is its loss, so that what wraps a model, such as torch.compile and
+    DistributedDataParallel, wraps what training calls. Any other attribute is looked up in the model inside."""
 
     def __init__(self, module: nn.Module, loss: Callable[[nn.Module, Batch], Any]) -> None:
         super().__init__()
@@ -164,13 +169,13 @@ class LossModule(nn.Module):
 
 
 def own_loss(model: nn.Module, batch: Batch) -> Any:
-    """The loss of a model that computes its own in its forward pass."""
+    """The loss of a model that computes it in its own forward pass."""
     return model(batch)
 
 
 def first_batch(workload: Workload, count: int | None = None) -> Batch:
-    """The first samples as one batch, so many or else as the workload's has. Raises ValueError if there are fewer than
-    that."""
+    """The first `count` samples as one batch; None: as many as the workload's batch has. Raises ValueError if the data
+    has fewer samples than that batch."""
     data = workload.data()
     if isinstance(data, IterableDataset):
         found = list(itertools.islice(data, workload.batch))
@@ -186,7 +191,7 @@ def first_batch(workload: Workload, count: int | None = None) -> Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dimensions:
-    """One size of a family. `batch` (samples) is the default that it is measured at."""
+    """One size of a family. `batch` is the default number of samples per update."""
 
     layers: int
     width: int
@@ -196,7 +201,7 @@ class Dimensions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size(Dimensions):
-    """A size of a family that reads text. `sequence` (tokens) is the default that it is measured at."""
+    """A size of a family that reads text. `sequence` is the default number of tokens per sample."""
 
     sequence: int
     vocabulary: Vocabulary
@@ -206,15 +211,15 @@ class Size(Dimensions):
 class Family:
     """A model family: its sizes, smallest first, and how a size becomes a model.
 
-    Of one that reads text: the most positions that a model has, what it predicts, and `classifier`, which makes a
-    sequence classifier of the given number of labels on the same base, its parts named alike. Of another: `samples`,
-    which makes its data on the spot, the same at every call.
+    A family that reads text has `positions`, the most that a model has; `objective`, what it predicts; and
+    `classifier`, which makes a sequence classifier with a given number of labels on the same base, whose parts have the
+    same names. Any other family has `samples`, which generates its data, the same in every call.
     """
 
     name: str
     caption: str
     sizes: Mapping[str, Dimensions]
-    # Each family has sizes of one kind, and its functions take just that.
+    # All sizes of a family are of one kind, and its functions take just that.
     model: Callable[[Any], nn.Module]
     positions: int | None = None
     classifier: Callable[[Any, int], nn.Module] | None = None
@@ -223,7 +228,7 @@ class Family:
 
 
 def parameter_count(family: Family, size: Dimensions) -> int:
-    """How many parameters a model of this size has; built without memory on the meta device to count them."""
+    """How many parameters a model of this size has. It is built on the meta device, without memory."""
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in family.model(size).parameters())
 
@@ -232,14 +237,14 @@ _REGISTERED: dict[str, Family] = {}
 
 
 def register(family: Family) -> None:
-    """Add a model family of a plugin, so that `--model NAME/SIZE` finds it. Raises ValueError if the name is taken."""
+    """Add a plugin's model family, so that `--model NAME/SIZE` finds it. Raises ValueError if the name is taken."""
     if family.name in families():
         raise ValueError(f"model family {family.name!r} is already registered: choose another name")
     _REGISTERED[family.name] = family
 
 
 def families() -> dict[str, Family]:
-    """Every family by name: those of bench/models, and what plugins have registered."""
+    """Every family by name: those in bench/models, and those that plugins have registered."""
     modules = (module.name for module in pkgutil.iter_modules(bench.models.__path__))
     names = sorted(name for name in modules if not name.startswith("_"))
     built_in = [importlib.import_module(f"bench.models.{name}").FAMILY for name in names]
