@@ -1,1 +1,2 @@
-"""One file per model family; each defines FAMILY. The workload module imports those without an underscore before."""
+"""One file per model family; each defines FAMILY. The workload module imports all files without a leading
+underscore."""

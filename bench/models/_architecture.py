@@ -1,4 +1,4 @@
-"""Models of transformers by the names of their classes; the library is imported when the first is built."""
+"""Models of transformers, by the names of their classes. The library is imported when the first one is built."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 Config = Callable[[Any], dict[str, Any]]
-"""From a size to what the configuration of the class is made of."""
+"""From a size to the arguments of the class's configuration."""
 
 
 @dataclass(frozen=True, slots=True)
 class Untrained:
-    """Builds freshly initialised models of the class `name`, and gives them these `attributes`. `to_count` changes
-    those on the meta device, where only shapes and work are wanted."""
+    """Builds freshly initialised models of the class `name`, and sets `attributes` on them. `to_count` modifies models
+    on the meta device, where only shapes and operation counts matter."""
 
     name: str
     config: Config
@@ -35,12 +35,12 @@ class Untrained:
 def untrained(
     name: str, config: Config, *, to_count: Callable[[Any], object] | None = None, **attributes: Any
 ) -> Untrained:
-    """What builds freshly initialised models of this class, and sets these attributes of them."""
+    """Returns a builder of freshly initialised models of this class, with these attributes set."""
     return Untrained(name, config, attributes, to_count)
 
 
 def untrained_classifier(name: str, config: Config) -> Callable[[Any, int], nn.Module]:
-    """What builds freshly initialised sequence classifiers of this class for a number of labels."""
+    """Returns a builder of freshly initialised sequence classifiers of this class, for a given number of labels."""
     return lambda size, labels: _build(name, config(size) | {"num_labels": labels})
 
 

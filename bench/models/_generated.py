@@ -1,4 +1,4 @@
-"""Samples that are made on the spot, the same ones each time, for models that read no text."""
+"""Samples for models that read no text. They are generated on access, the same ones every time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SAMPLES = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """Map-style dataset: sample i is what `make` draws for it from a generator that is seeded by i."""
+    """Map-style dataset: `make` draws sample i from a generator seeded with i."""
 
     make: Callable[[np.random.Generator, int], Sample]
 
@@ -27,7 +27,7 @@ class Generated:
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """`{"pixel_values": float32 (3, side, side), "labels": int64 ()}`: noise over the pattern of a class, a wave of
+    """`{"pixel_values": float32 (3, side, side), "labels": int64 ()}`: noise over the pattern of a class, a wave with
     its own direction and length."""
 
     side: int
@@ -44,8 +44,8 @@ class Images:
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """`{"input_features": float32 (bins, frames), "labels": int64 (tokens,)}`: each token is a tone that lasts as
-    long as its share of the frames, in noise, as a log-mel spectrogram shows it."""
+    """`{"input_features": float32 (bins, frames), "labels": int64 (tokens,)}`: each token is a tone in noise that lasts
+    for its share of the frames, as in a log-mel spectrogram."""
 
     bins: int
     frames: int

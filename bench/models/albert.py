@@ -1,6 +1,6 @@
 """ALBERT, masked language modelling (Lan et al. 2019, arXiv:1909.11942): all layers share one set of weights.
 
-base (12M parameters) to xxlarge as published, without the head that orders sentences and, as in the second release,
+base (12M parameters) to xxlarge are as published, but without the sentence-order head and, as in the second release,
 without dropout. Nano, tiny and mini are ours, and read bytes.
 """
 
@@ -22,7 +22,7 @@ def _config(size: Size) -> dict[str, Any]:
     return {
         "vocab_size": size.vocabulary.size,
         "max_position_embeddings": POSITIONS,
-        # The embedding is factored to be narrower than the layers: wider would be none of its kind.
+        # ALBERT factorises the embedding to make it narrower than the layers, so it must not be wider.
         "embedding_size": min(EMBEDDING, size.width),
         "hidden_size": size.width,
         "num_hidden_layers": size.layers,

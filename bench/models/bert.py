@@ -1,7 +1,7 @@
-"""BERT, masked language modelling (Devlin et al. 2018); tiny, mini, small, medium after Turc et al. 2019.
+"""BERT, masked language modelling (Devlin et al. 2018); tiny, mini, small and medium follow Turc et al. 2019.
 
-Dropout is the published 0.1. Nano is ours, for tests. The three smallest read bytes, so their embedding is smaller
-than the published one.
+Dropout is 0.1, as published. Nano is ours, for tests. The three smallest read bytes, so their embeddings are smaller
+than the published ones.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""DistilBERT, masked language modelling (Sanh et al. 2019, arXiv:1910.01108). base (66M parameters) as published.
+"""DistilBERT, masked language modelling (Sanh et al. 2019, arXiv:1910.01108). base (66M parameters) is as published.
 
-It is trained here on the text alone, without a teacher, with the published dropout of 0.1. Nano, tiny and mini are
+Here it is trained on the text alone, without a teacher, with the published dropout of 0.1. Nano, tiny and mini are
 ours, and read bytes.
 """
 

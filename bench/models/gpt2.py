@@ -1,4 +1,4 @@
-"""GPT-2, causal language modelling (Radford et al. 2019). small to xl as published, with dropout of 0.1; nano,
+"""GPT-2, causal language modelling (Radford et al. 2019). small to xl are as published, with a dropout of 0.1; nano,
 tiny and mini are ours."""
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _config(size: Size) -> dict[str, Any]:
     }
 
 
-# transformers 5 cannot tell the loss from this class's name; its warning about that would break a compiled graph.
+# transformers 5 cannot infer the loss from this class's name, and its warning about that would break a compiled graph.
 FAMILY = Family(
     name="gpt2",
     caption="GPT-2, causal language model",

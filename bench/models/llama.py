@@ -1,6 +1,6 @@
 """Llama 3, causal language modelling (arXiv:2407.21783): rotary positions, gated layers, shared keys and values.
 
-8b as published; 1b (1.23B parameters) and 3b have the shapes of Llama 3.2, whose model card is
+8b is as published; 1b (1.23B parameters) and 3b have the shapes of Llama 3.2, whose model card is
 https://huggingface.co/meta-llama/Llama-3.2-1B. Nano, tiny and mini are ours, and read bytes.
 """
 
@@ -15,13 +15,14 @@ from bench.samples import causal
 from bench.workload import Family, Size
 
 POSITIONS = 8192
-"""What Llama 3 was pretrained with, before it was stretched to longer text."""
+"""The length in pretraining, before it was extended to longer text."""
 _BPE = bpe(128256)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlamaSize(Size):
-    """`sharing` heads use one head of keys and values; a gated layer is `expansion` times as wide as the model.
+    """Each group of `sharing` heads uses one head of keys and values. A gated layer is `expansion` times as wide as the
+    model.
 
     `tied`: the output head is the input embedding.
     """

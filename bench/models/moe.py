@@ -1,7 +1,7 @@
-"""Mixtral, a causal mixture of experts (Jiang et al. 2024, arXiv:2401.04088). 8x7b (46.7B parameters) as published.
+"""Mixtral, a causal mixture of experts (Jiang et al. 2024, arXiv:2401.04088). 8x7b (46.7B parameters) is as published.
 
-A router sends each token to two of a layer's experts. As in transformers' default for Mixtral, its loss for balanced
-experts is left out. Nano, tiny, mini and small are ours; the first three read bytes.
+A router sends each token to two of a layer's experts. The loss that balances the experts is left out, as in
+transformers' default for Mixtral. Nano, tiny, mini and small are ours; the first three read bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BPE = bpe(32000)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MixtureSize(Size):
-    """`sharing` heads use one head of keys and values; an expert is 3.5 times as wide as the model."""
+    """Each group of `sharing` heads uses one head of keys and values. An expert is 3.5 times as wide as the model."""
 
     experts: int
     sharing: int
@@ -50,12 +50,13 @@ def _config(size: Size) -> dict[str, Any]:
 
 
 def _to_count(model: Any) -> None:
-    """One product a token and expert: that is the same work, and torch knows that of no grouped product of float32."""
+    """Use one matrix product per token and expert, which is the same work: torch cannot count that of a grouped float32
+    product."""
     model.set_experts_implementation("batched_mm")
 
 
 def classifier(size: Size, labels: int) -> nn.Module:
-    """The same base under a head that tells a sequence's class from its last token that is not padding."""
+    """The same base with a head that classifies a sequence by its last token that is not padding."""
     model = untrained_classifier("MixtralForSequenceClassification", _config)(size, labels)
     if torch.get_default_device().type == "meta":
         _to_count(model)

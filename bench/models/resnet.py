@@ -1,7 +1,7 @@
-"""ResNet, image classification (He et al. 2015, arXiv:1512.03385). 18 as published; nano and tiny are ours.
+"""ResNet, image classification (He et al. 2015, arXiv:1512.03385). 18 is as published; nano and tiny are ours.
 
-`layers` are the blocks of each of the four stages, `width` is that of the first; each stage is twice as wide as the one
-before.
+`layers` is the number of blocks in each of the four stages, `width` the width of the first stage; each stage is twice
+as wide as the one before.
 """
 
 from __future__ import annotations

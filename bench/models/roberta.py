@@ -1,6 +1,7 @@
-"""RoBERTa, masked language modelling (Liu et al. 2019, arXiv:1907.11692). base (125M parameters), large as published.
+"""RoBERTa, masked language modelling (Liu et al. 2019, arXiv:1907.11692). base (125M parameters) and large are as
+published.
 
-Dropout is the published 0.1. Nano, tiny and mini are ours, and read bytes.
+Dropout is 0.1, as published. Nano, tiny and mini are ours, and read bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ _BPE = bpe(50265)
 def _config(size: Size) -> dict[str, Any]:
     return {
         "vocab_size": size.vocabulary.size,
-        # Positions are numbered from the padding id on: the rows up to it are never read, in the published model too.
+        # Positions are numbered from the padding id on. The rows up to it are never read, in the published model
+        # either.
         "max_position_embeddings": size.vocabulary.pad + 1 + POSITIONS,
         "hidden_size": size.width,
         "num_hidden_layers": size.layers,

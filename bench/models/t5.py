@@ -1,7 +1,8 @@
-"""T5, an encoder and a decoder (Raffel et al. 2019, arXiv:1910.10683). small (60M parameters) to large as published.
+"""T5, an encoder and a decoder (Raffel et al. 2019, arXiv:1910.10683). small (60M parameters) to large are as
+published.
 
 The second half of a sequence is predicted from the first: its tokens are split between the encoder and the decoder.
-`layers` are those of each; dropout is the published 0.1. Nano, tiny and mini are ours, and read bytes.
+`layers` is the number of each one's layers; dropout is 0.1, as published. Nano, tiny and mini are ours, and read bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from bench.samples import continuation
 from bench.workload import Family, Size
 
 POSITIONS = 1024
-"""512 on each side, as published; positions are relative, and the model itself has no limit."""
+"""512 on each side, as published. Positions are relative, so the model itself has no limit."""
 _BPE = bpe(32128)
 
 
@@ -36,14 +37,14 @@ def _config(size: Size) -> dict[str, Any]:
 
 
 def classifier(size: Size, labels: int) -> nn.Module:
-    """The same base under a head that tells a sequence's class from the decoder's output at its end token."""
+    """The same base with a head that classifies a sequence by the decoder's output at its end token."""
     model = untrained_classifier("T5ForSequenceClassification", _config)(size, labels)
     model.register_forward_pre_hook(_end_each_row, with_kwargs=True)
     return model
 
 
 def _end_each_row(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The end token in place of the last token of each row, and nowhere else: the model looks for exactly one."""
+    """Put the end token in place of each row's last token, and nowhere else: the model looks for exactly one."""
     ids, mask = kwargs["input_ids"], kwargs.get("attention_mask")
     end, pad = model.config.eos_token_id, model.config.pad_token_id
     last = ids.new_full((len(ids), 1), ids.shape[1] - 1) if mask is None else mask.sum(1, keepdim=True) - 1

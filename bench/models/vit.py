@@ -1,5 +1,5 @@
-"""Vision transformer, image classification (Dosovitskiy et al. 2020, arXiv:2010.11929). base and large as published,
-small as in Touvron et al. 2020 (arXiv:2012.12877); nano, tiny and mini are ours."""
+"""Vision transformer, image classification (Dosovitskiy et al. 2020, arXiv:2010.11929). base and large are as
+published, small as in Touvron et al. 2020 (arXiv:2012.12877); nano, tiny and mini are ours."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Whisper, speech recognition by an encoder and a decoder (Radford et al. 2022, arXiv:2212.04356). tiny, base and small
-as published, on 30 s of speech; nano is ours, on 1 s."""
+are as published, on 30 s of speech; nano is ours, on 1 s."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from bench.models._generated import Generated, Speech
 from bench.workload import Dimensions, Family
 
 BINS = 80
-"""Mel bins of a frame; a second has 100 frames, and the encoder sees half as many."""
+"""Mel bins per frame. A second has 100 frames, and the encoder sees half as many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Size(Dimensions):
-    """`frames` of a sample, `tokens` that are recognised in them."""
+    """`frames` per sample, and `tokens` to be recognised in them."""
 
     frames: int
     tokens: int
