@@ -1,5 +1,6 @@
 """A recipe as a script of plain PyTorch.
 
-`code.py` is what a technique declares of how it is written there, `model.py` and `data.py` write a workload's, and
-`recipe.py` puts all of it into `bench/templates/recipe.py.jinja`. Imports nothing but the rest of `bench`.
+`code.py` holds what a technique declares about how it is written by hand, `model.py` and `data.py` write a workload's
+model and data, and `recipe.py` puts everything into `bench/templates/recipe.py.jinja`. Imports nothing but the rest of
+`bench`.
 """

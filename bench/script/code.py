@@ -1,4 +1,4 @@
-"""How a technique is written by hand. Standard library only: every technique declares it."""
+"""How a technique is written by hand. Standard library only, because every technique declares it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ Options = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Code:
-    """The lines that a technique adds to a plain script; see `bench/templates/recipe.py.jinja` for where they stand.
+    """The lines that a technique adds to a plain script; `bench/templates/recipe.py.jinja` shows where they go.
 
-    `imports` are whole statements and `functions` definitions. `first` comes before the model is built, `model` once
-    `model` is there. `optimizer` makes `optimizer`, from the parameters `{parameters}`; `parameters` says what those
-    are, `optimized` comes once it is made. `contexts` are around the forward pass, `loss` comes after it. `gradients`
-    comes before the update, `update` makes it and frees the gradients, `updated` comes after it. `loader` are options
-    of the DataLoader, `feed` wraps the endless batches. `scaler`: the loss is scaled. `accumulate`: micro-batches of an
-    update. `number_format` is what floats of a batch become. `linear`: the model's Conv1D layers are nn.Linear before
-    anything else. `ranks` join the models of several, which have a share of the batch each; `part` comes before each
-    micro-batch of theirs, or around it. `apart` are techniques and families beside which this is not how it is done.
+    `imports` are whole statements and `functions` are definitions. `first` comes before the model is built, `model`
+    once `model` exists. `optimizer` makes `optimizer` from the parameters `{parameters}`; `parameters` says what those
+    are, and `optimized` comes once the optimizer exists. `contexts` surround the forward pass, `loss` comes after it.
+    `gradients` comes before the update, `update` makes it and frees the gradients, `updated` comes after it. `loader`
+    are options of the DataLoader; `feed` wraps the endless batches. `scaler`: the loss is scaled. `accumulate` is the
+    number of micro-batches per update. `number_format` is what a batch's floats are converted to. `linear`: the model's
+    Conv1D layers become nn.Linear before anything else. `ranks` joins the models of several ranks, each of which gets a
+    share of the batch; `part` comes before each of their micro-batches, or around it. `apart` names the techniques and
+    families with which the technique would be written differently.
 
-    `trainer` are the TrainingArguments of transformers and `lightning` the flags of Lightning's Trainer that mean the
-    same; None: there are none. In any text `{value}` is the technique's value, `{blocks}` what goes over the layers.
+    `trainer` are the equivalent TrainingArguments of transformers, and `lightning` the equivalent flags of Lightning's
+    Trainer; None: there are none. In any text, `{value}` is the technique's value and `{blocks}` iterates over the
+    layers.
     """
 
     imports: tuple[str, ...] = ()
@@ -51,30 +53,30 @@ class Code:
     lightning: Options | None = None
 
     def of(self, value: Any) -> Code:
-        """The same for one of a technique's values."""
+        """The same code for one of the technique's values."""
         return self.filled("{value}", value)
 
     def filled(self, mark: str, value: Any) -> Code:
-        """The same with the value in place of the mark."""
+        """The same code with `value` in place of `mark`."""
         changed = {item.name: _filled(getattr(self, item.name), mark, value) for item in fields(self)}
         return replace(self, **changed)
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """What can be done to a model, its optimizer and its data whoever trains them."""
+        """The lines that change a model, its optimizer and its data, whoever trains them."""
         given = ", ".join(f"{name}={value!r}" for name, value in self.loader.items())
         loader = (f"loader = DataLoader(samples, {given})",) if given else ()
         return (*self.imports, *self.functions, *self.first, *self.model, *self.optimizer, *loader)
 
     @property
     def is_in_the_loop(self) -> bool:
-        """Whether it says something that only a loop of one's own can."""
+        """Whether it needs something that only a training loop of one's own can do."""
         told = (self.parameters, self.contexts, self.loss, self.gradients, self.updated, self.feed, self.scaler)
         return any(told) or self.update is not None or self.accumulate != 1 or bool(self.ranks)
 
 
 def _filled(item: Any, mark: str, value: Any) -> Any:
-    """Numbers stay numbers where they are all that is said."""
+    """Fill the mark in one item. A number stays a number if it is all there is."""
     if item == mark:
         return value
     if isinstance(item, str):
@@ -91,11 +93,11 @@ PLAIN = Code(
     parameters="model.parameters()",
     update=("optimizer.step()", "optimizer.zero_grad()"),
 )
-"""Plain training, as the baseline has it."""
+"""Plain training, as in the baseline."""
 
 
 def together(codes: tuple[Code, ...]) -> Code:
-    """Plain training with all of them, in the order in which their techniques are applied."""
+    """Plain training with all of them, in the order of application."""
     made = PLAIN
     for code in codes:
         joined: dict[str, Any] = {
@@ -132,8 +134,8 @@ def together(codes: tuple[Code, ...]) -> Code:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Elsewhere:
-    """What a recipe is to a trainer of another library: its arguments, the techniques that are `lines` on the model and
-    its optimizer there too, and those that it has `no_word` for."""
+    """What a recipe is to a trainer of another library: its arguments; the `lines` that apply techniques to the model
+    and its optimizer there too; and the techniques that it has `no_word` for."""
 
     arguments: Mapping[str, object]
     lines: Sequence[str]

@@ -20,7 +20,7 @@ from bench.script.text import literal
 from bench.workload import Workload
 
 TOKENS = "tokens.npy"
-"""Where tokens lie beside the script that a script of this length could not make itself."""
+"""The file beside the script with tokens that such a short script could not make itself."""
 
 OF_THE_STANDARD_LIBRARY = """\
 root = Path(sysconfig.get_path("stdlib"))
@@ -67,8 +67,8 @@ return {{"input_ids": ids, "labels": labels}}"""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataCode:
-    """`definition` is the class `Samples`. `files` are arrays that have to lie beside the script, by name.
-    `has_floats`: of a batch, some are numbers that a number format is for. `sequence` is in tokens."""
+    """The data in a script. `definition` is the class `Samples`. `files` are arrays that have to be beside the script,
+    by name. `has_floats`: a batch contains floats, to which a number format applies. `sequence` is in tokens."""
 
     imports: tuple[str, ...]
     definition: str
@@ -78,7 +78,7 @@ class DataCode:
 
 
 def data_code(workload: Workload) -> DataCode:
-    """Raises Unwritten for samples that the workload brings itself."""
+    """Write a workload's data. Raises Unwritten for samples that the workload brings itself."""
     if workload.text is not None:
         return _of_text(workload.text)
     source = workload.data.func if isinstance(workload.data, functools.partial) else None
@@ -137,7 +137,7 @@ def _dataset(said: str, begun: str, length: str, item: str) -> str:
 
 
 def _generated(found: Generated) -> DataCode:
-    """What `make` draws, with its fields written out."""
+    """Write what `make` draws, with the values of its fields filled in."""
     make = found.make
     if not isinstance(make, Images | Speech):
         raise Unwritten("how its samples are made is known to its plugin alone")

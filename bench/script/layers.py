@@ -1,4 +1,4 @@
-"""A model's layers in a script: what goes over those that are alike, and its linear ones."""
+"""A model's layers in a script: an expression for the repeated blocks, and the conversion of linear layers."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ CONV1D_TO_LINEAR = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layers:
-    """`blocks` is what goes over all layers of the `model` that are alike; `conv1d`: some are transformers' Conv1D."""
+    """`blocks` iterates over the repeated layers of `model`; `conv1d`: some layers are transformers' Conv1D."""
 
     blocks: str
     conv1d: bool
 
     def written(self, code: Code) -> Code:
-        """The code for these layers."""
+        """Fill the code in for these layers."""
         if code.linear and self.conv1d:
             code = replace(
                 code,
@@ -50,6 +50,6 @@ def layers_of(model: nn.Module) -> Layers:
 
 
 def layers(workload: Workload) -> Layers:
-    """Those of its model."""
+    """The layers of the workload's model."""
     with torch.device("meta"):
         return layers_of(workload.model())

@@ -25,7 +25,8 @@ class Unwritten(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCode:
-    """`lines` make `model`, and `dropout` are those that switch dropout of the module `module` off."""
+    """The model in a script. `lines` make `model`, and `dropout` are those that switch off the dropout of the module
+    `module`."""
 
     imports: tuple[str, ...]
     lines: tuple[str, ...]
@@ -34,7 +35,7 @@ class ModelCode:
 
 
 def model_code(workload: Workload, spec: WorkloadSpec, device: str) -> ModelCode:
-    """Raises Unwritten for what is no model of transformers that trains on its own loss."""
+    """Write a workload's model. Raises Unwritten unless it is a transformers model that trains on its own loss."""
     with torch.device("meta"):
         model = workload.model()
     from transformers import PreTrainedModel
@@ -43,7 +44,7 @@ def model_code(workload: Workload, spec: WorkloadSpec, device: str) -> ModelCode
         raise Unwritten(f"{spec.model} trains by a loss or a loop of its own: take the lines below over into that")
     imports, lines = _built(workload.model, spec)
     if device != "cpu":
-        # Weights are drawn where they will be.
+        # Draw the weights on the device where they will be.
         lines = [*lines[:-1], "with torch.device(DEVICE):", f"    {lines[-1]}"] if "(config)" in lines[-1] else lines
     family = workload.family and workload.family.model
     attributes = family.attributes if isinstance(family, Untrained) else {}
@@ -56,7 +57,7 @@ def model_code(workload: Workload, spec: WorkloadSpec, device: str) -> ModelCode
 
 
 def _built(make: Callable[[], nn.Module], spec: WorkloadSpec) -> tuple[tuple[str, ...], list[str]]:
-    """Imports, and lines of which the last makes `model`."""
+    """The imports, and lines of which the last makes `model`."""
     function = make.func if isinstance(make, functools.partial) else make
     arguments = make.args if isinstance(make, functools.partial) else ()
     if isinstance(function, Untrained):
@@ -94,7 +95,7 @@ def _of_a_folder(found: pretrained.Pretrained, kind: Any) -> tuple[tuple[str, ..
 
 
 def _dropout(model: nn.Module) -> tuple[str, ...]:
-    """What a replay does before it takes the first updates: harness/evidence/replay.py."""
+    """What a replay does before the first updates: harness/evidence/replay.py."""
     lines: list[str] = []
     if any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p for module in model.modules()):
         lines += ["if isinstance(module, torch.nn.Dropout):", "    module.p = 0.0"]

@@ -1,4 +1,4 @@
-"""The whole script, and what means the same to others who train."""
+"""The whole script, and the equivalent settings for other trainers."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from bench.workload import Workload
 TEMPLATES = Path(__file__).parent.parent / "templates"
 
 LOSSES = 10
-"""Of those that a replay showed, so many are compared."""
+"""How many of a replay's losses the script compares."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
-    """The text, and arrays by the names of the files that have to lie beside it."""
+    """The script's text, and arrays by the names of the files that have to be beside it."""
 
     text: str
     files: Mapping[str, np.ndarray]
@@ -45,11 +45,11 @@ def script(
     tolerance: float,
     measured_rate: float | None = None,
 ) -> Script:
-    """Training this workload by this recipe. `said` are the lines of its docstring. Its first `losses`, without
-    dropout and at `measured_rate` if that is another than the workload's, have to come out again within the relative
-    `tolerance`.
+    """Write a script that trains this workload with this recipe. `said` are the lines of its docstring. The script
+    checks that its first losses match `losses` within the relative `tolerance`, without dropout and at `measured_rate`
+    if that differs from the workload's rate.
 
-    Raises Unwritten, saying why, for what there is no script for.
+    Raises Unwritten, saying why, if there is no script.
     """
     import jinja2
 
@@ -91,7 +91,7 @@ def script(
         data=data,
         code=code,
         copies=copies,
-        # Another thread than the one that chose the device may copy.
+        # The thread that copies may not be the one that chose the device.
         place='f"{DEVICE}:{RANK}"' if code.ranks and device != "cpu" else "DEVICE",
         first=(*_ranks_meet(code, device), *code.first),
         scaler=("scaler = torch.amp.GradScaler(DEVICE)",) if code.scaler else (),
@@ -104,8 +104,8 @@ def script(
 
 
 def _at_the_update(code: Code) -> str:
-    """What is done there beside a way of one's own to make updates, and cannot be written beside it; empty if that can.
-    Who has several optimizers, or steps while gradients are made, has none that is called `optimizer`."""
+    """Names what the script does around the update that does not go with an update of the code's own; empty if there is
+    no conflict. Code with several optimizers, or that steps while gradients are computed, has no single `optimizer`."""
     if code.update == PLAIN.update:
         return ""
     told = {
@@ -136,7 +136,7 @@ def _batches(code: Code, copies: bool) -> str:
 
 
 def _step(code: Code) -> list[str]:
-    """One update, as lines of a loop over `batch`."""
+    """One update, as lines in a loop over `batch`."""
     if code.accumulate == 1:
         lines = _pass("loss", "batch", "", code)
     else:
@@ -172,7 +172,7 @@ def _indented(lines: Sequence[str]) -> list[str]:
 
 
 def for_trainer(workload: Workload, techniques: Sequence[str]) -> Elsewhere:
-    """TrainingArguments of transformers: those of the plain workload, changed by the recipe."""
+    """The recipe as TrainingArguments of transformers: those of the plain workload, changed by the recipe."""
     plain: dict[str, Any] = {
         "learning_rate": workload.learning_rate,
         "weight_decay": 0.01,
@@ -181,7 +181,7 @@ def for_trainer(workload: Workload, techniques: Sequence[str]) -> Elsewhere:
         "max_grad_norm": 0.0,
         "dataloader_pin_memory": False,
     }
-    # One that the user brings has its own.
+    # An optimizer that the user brings has its own settings.
     found = _elsewhere(workload, techniques, {} if workload.optimizer else plain, "trainer")
     parts = found.arguments.get("gradient_accumulation_steps", 1)
     assert isinstance(parts, int)
@@ -191,7 +191,7 @@ def for_trainer(workload: Workload, techniques: Sequence[str]) -> Elsewhere:
 
 
 def for_lightning(workload: Workload, techniques: Sequence[str]) -> Elsewhere:
-    """Flags of Lightning's Trainer."""
+    """The recipe as flags of Lightning's Trainer."""
     return _elsewhere(workload, techniques, {}, "lightning")
 
 
@@ -209,7 +209,7 @@ def _elsewhere(workload: Workload, techniques: Sequence[str], plain: Mapping[str
 
 
 def _by_itself(code: Code, workload: Workload) -> Code:
-    """The code with what the script would have around it written out."""
+    """The code with everything filled in that the script would define around it."""
     filled = code.filled("{parameters}", PLAIN.parameters).filled("LEARNING_RATE", workload.learning_rate)
     filled = filled.filled("0.0 if check else ", "")
     needs_layers = code.linear or any("{blocks}" in line for line in code.model)

@@ -1,4 +1,4 @@
-"""Python as `ruff format` would leave it: values, and calls that take one line or one a argument."""
+"""Python source as `ruff format` would leave it: values, and calls on one line or with one argument per line."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 WIDTH = 88
-"""Columns of a line, as Python's formatters have them by default."""
+"""The columns of a line, the default of Python's formatters."""
 
 
 def literal(value: Any) -> str:
-    """A value as it is written in a script; of text, with double quotes."""
+    """A value as Python source, with double quotes around text."""
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, Mapping):
@@ -24,7 +24,7 @@ def literal(value: Any) -> str:
 
 
 def call(head: str, arguments: Sequence[str], tail: str = ")", indent: int = 4) -> list[str]:
-    """`head` with the arguments and `tail`, on one line if that is short enough after so many spaces."""
+    """`head` with the arguments and `tail`, on one line if that fits after `indent` spaces."""
     line = f"{head}{', '.join(arguments)}{tail}"
     if len(line) + indent <= WIDTH:
         return [line]
@@ -40,7 +40,7 @@ def named(options: Mapping[str, Any]) -> list[str]:
 
 
 def imports(statements: Iterable[str]) -> str:
-    """Import statements in the usual order: of the standard library first, and names of one module together."""
+    """Import statements in the usual order: the standard library first, and names from one module together."""
     modules: set[str] = set()
     names: dict[str, set[str]] = defaultdict(set)
     for statement in statements:
@@ -64,14 +64,14 @@ def _is_standard(module: str) -> bool:
 
 
 def _from(module: str, names: Mapping[str, set[str]]) -> list[str]:
-    # Constants first, then classes, then the rest, as isort has it.
+    # Constants first, then classes, then the rest, as in isort.
     ordered = sorted(names[module], key=lambda name: (not name.isupper(), not name[0].isupper(), name))
     line = f"from {module} import {', '.join(ordered)}"
     return [line] if len(line) <= WIDTH else [f"from {module} import (", *(f"    {name}," for name in ordered), ")"]
 
 
 def fitted(text: str) -> str:
-    """The script with those of its lines broken that are too long and end with a bracket, at that bracket."""
+    """The script with its long lines broken, if they end with a bracket, at that bracket."""
     return "\n".join(part for line in text.split("\n") for part in _broken(line.rstrip()))
 
 
@@ -88,7 +88,7 @@ def _broken(line: str) -> list[str]:
 
 
 def _opening(line: str) -> int | None:
-    """Where the bracket begins that ends with the line."""
+    """Where the bracket opens that ends the line."""
     depths: list[int] = []
     for place, letter in _unquoted(line):
         if letter in "([{":
@@ -101,7 +101,7 @@ def _opening(line: str) -> int | None:
 
 
 def _unquoted(text: str) -> Iterator[tuple[int, str]]:
-    """The letters that are in no quotes, with their places."""
+    """The characters outside quotes, with their positions."""
     quote = ""
     for place, letter in enumerate(text):
         if quote:
@@ -113,7 +113,7 @@ def _unquoted(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _arguments(text: str) -> list[str]:
-    """What commas part that are in no bracket and no quotes."""
+    """Split at the commas that are outside brackets and quotes."""
     found, depth, begun = list[str](), 0, 0
     for place, letter in _unquoted(text):
         if letter in "([{":
