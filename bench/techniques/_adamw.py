@@ -1,4 +1,5 @@
-"""What stands in for plain AdamW, or computes it by other means, asks here whether AdamW is the baseline's optimizer.
+"""Checks whether AdamW is the baseline's optimizer, for techniques that replace plain AdamW or compute it in another
+way.
 
 Registers nothing.
 """
@@ -17,15 +18,15 @@ from bench.setup import TrainingSetup, Unsupported
 
 
 def check_plain(setup: TrainingSetup, name: str) -> None:
-    """Raises Unsupported where the workload brings an optimizer, whose rule this one would not keep."""
+    """Raises Unsupported if the workload brings its own optimizer, whose rule this technique would not keep."""
     if setup.workload.optimizer is not None:
         raise Unsupported(f"{name} keeps the rule of plain AdamW; this workload brings an optimizer of its own")
 
 
 def by_other_means(setup: TrainingSetup, name: str, *, foreach: bool = False, fused: bool = False) -> TrainingSetup:
-    """The setup whose AdamW, the workload's own too, is computed in a loop, in batches or by one kernel.
+    """The setup with an AdamW, the workload's own included, that is computed in a loop, in batches or by one kernel.
 
-    Once it is made, raises Unsupported for another optimizer, or one that is computed so already.
+    When the optimizer is made, raises Unsupported if it is not AdamW, or if it is already computed that way.
     """
     options = {"foreach": foreach, "fused": fused}
     make = setup.workload.optimizer
@@ -41,7 +42,7 @@ def by_other_means(setup: TrainingSetup, name: str, *, foreach: bool = False, fu
             raise Unsupported(f"{name} is how this workload already computes its AdamW")
         for group in (optimizer.defaults, *optimizer.param_groups):
             group.update(options)
-        # As its constructor has it of a fused one.
+        # As AdamW's constructor does for a fused one.
         optimizer._step_supports_amp_scaling = fused
         optimizer._need_device_dtype_check_for_fused = fused  # type: ignore[attr-defined]
         return optimizer

@@ -1,4 +1,4 @@
-"""The stacks of transformer blocks inside a model. Registers nothing: techniques that go layer by layer share it."""
+"""The stacks of transformer blocks in a model. Registers nothing: techniques that work layer by layer share it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 def stacks(model: nn.Module) -> dict[str, nn.ModuleList]:
-    """The outermost lists of blocks of one kind, by name: one in most models, two in an encoder with a decoder."""
+    """The outermost lists of blocks of one kind, by name: one in most models, two in an encoder-decoder."""
     found: dict[str, nn.ModuleList] = {}
     inside: set[nn.Module] = set()
     for path, module in model.named_modules():

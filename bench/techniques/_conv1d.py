@@ -1,4 +1,4 @@
-"""Which layers of a model are linear, and transformers' Conv1D, a linear layer that libraries do not see as one.
+"""Finds a model's linear layers, including transformers' Conv1D, which libraries do not recognise as one.
 
 LINEAR_LAYERS is how a script finds them once there is no Conv1D. Registers nothing: the techniques that rewrite linear
 layers share it.
@@ -15,10 +15,10 @@ LINEAR_LAYERS = (
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The nn.Linear and Conv1D layers inside the model by name, without the output head.
+    """The nn.Linear and Conv1D layers in the model, by name, without the output head.
 
-    Low precision harms convergence most in the head, and its weight is often the input embedding too. Subclasses are
-    left out: they compute something of their own.
+    In the head, low precision harms convergence most, and its weight is often the input embedding too. Subclasses are
+    left out: they compute something else.
     """
     from transformers.pytorch_utils import Conv1D
 
@@ -32,20 +32,20 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def conv1d_to_linear(model: nn.Module) -> None:
-    """Replace every Conv1D inside the model, in place, by the nn.Linear that computes the same."""
+    """Replace every Conv1D in the model, in place, with the nn.Linear that computes the same."""
     from transformers.pytorch_utils import Conv1D
 
     made: dict[nn.Module, nn.Linear] = {}
-    # One layer may sit in several places; it stays one layer.
+    # A layer may be in several places, and must stay one layer.
     for path, layer in list(model.named_modules(remove_duplicate=False)):
         if path and type(layer) is Conv1D:
             model.set_submodule(path, made.setdefault(layer, _linear(layer)))
 
 
 def _linear(layer: nn.Module) -> nn.Linear:
-    """The same map with the weight transposed: a Conv1D holds (inputs, outputs), nn.Linear (outputs, inputs)."""
+    """The same map with a transposed weight: a Conv1D holds (inputs, outputs), nn.Linear (outputs, inputs)."""
     weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
-    # On the meta device no initial weights are drawn, so the random state stays the baseline's.
+    # On the meta device no initial weights are drawn, so the random state stays that of the baseline.
     inputs, outputs = weight.shape
     linear = nn.Linear(inputs, outputs, device="meta").train(layer.training)
     linear.weight = nn.Parameter(weight.detach().t().contiguous(), requires_grad=weight.requires_grad)

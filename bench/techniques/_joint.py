@@ -1,6 +1,6 @@
-"""Several optimizers as one, for what updates different parameters in different ways.
+"""Several optimizers as one, for techniques that update different parameters in different ways.
 
-Registers nothing: the techniques that split their parameters share it.
+Registers nothing: those techniques share it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from torch.optim import Optimizer
 StateDict = dict[str, Any]
 
 Group = dict[str, Any]
-"""Parameters under "params", and the options that are theirs alone."""
+"""Parameters under "params", and their own options."""
 
 
 class Joint(Optimizer):
-    """One optimizer to hook, scale, schedule and look into; groups and state are those of its parts."""
+    """One optimizer to hook, scale, schedule and inspect. Its groups and state are those of its parts."""
 
     def __init__(self, parts: Sequence[Optimizer]) -> None:
         super().__init__([group for part in parts for group in part.param_groups], {})
@@ -29,7 +29,7 @@ class Joint(Optimizer):
         self._parts = parts
 
     def load_state_dict(self, state_dict: StateDict) -> None:
-        """The same for all parts, which go on to share what is loaded."""
+        """Load the state for all parts, which share it from then on."""
         super().load_state_dict(state_dict)
         groups = iter(self.param_groups)
         for part in self._parts:
@@ -43,7 +43,7 @@ class Joint(Optimizer):
 
 
 def as_groups(parameters: Iterable[Tensor] | Iterable[Group]) -> list[Group]:
-    """What an optimizer may be made of, parameters or groups of them, as groups."""
+    """The arguments of an optimizer, parameters or groups of them, as groups."""
     listed = list(parameters)
     if listed and isinstance(listed[0], dict):
         return cast(list[Group], listed)
@@ -51,10 +51,10 @@ def as_groups(parameters: Iterable[Tensor] | Iterable[Group]) -> list[Group]:
 
 
 def as_parameters(groups: Iterable[Group]) -> Iterable[nn.Parameter]:
-    """Groups where the setup's type speaks of parameters; every optimizer of torch takes either."""
+    """Groups typed as parameters, as the setup declares them; every torch optimizer takes either."""
     return cast(Iterable[nn.Parameter], groups)
 
 
 def part_of(group: Group, parameters: Iterable[Tensor]) -> Group:
-    """A group of these parameters with the options of the given one."""
+    """A group of these parameters with the options of `group`."""
     return {**group, "params": list(parameters)}

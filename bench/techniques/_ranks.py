@@ -1,6 +1,6 @@
-"""What several ranks of one model need: one view of overflows, and optimizers over sharded tensors.
+"""What several ranks of one model need: agreement on overflows, and optimizers over sharded tensors.
 
-Registers nothing: the techniques of several ranks share it.
+Registers nothing: the techniques with several ranks share it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
 def uncompiled(model: nn.Module) -> nn.Module:
-    """The module that torch.compile has wrapped: changed before its first call, it is compiled as changed."""
+    """The module that torch.compile has wrapped. If it is changed before its first call, it is compiled with the
+    change."""
     inner: nn.Module = getattr(model, "_orig_mod", model)
     return inner
 
 
 def agreeing_on_overflow(setup: TrainingSetup) -> TrainingSetup:
-    """Where each rank has gradients of its own, an overflow in one makes all of them skip the update."""
+    """Make an overflow on one rank skip the update on all, where each rank has gradients of its own."""
     if setup.scaler is None:
         return setup
     from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
@@ -37,7 +38,7 @@ def agreeing_on_overflow(setup: TrainingSetup) -> TrainingSetup:
 
     def unscaled(parameters: Iterable[nn.Parameter]) -> Optimizer:
         optimizer = make(parameters)
-        # A fused optimizer looks for overflows by itself, and then in the gradients of its rank alone.
+        # A fused optimizer looks for overflows itself, and then only in the gradients of its own rank.
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # GradScaler asks for it
         return optimizer
 
@@ -45,7 +46,8 @@ def agreeing_on_overflow(setup: TrainingSetup) -> TrainingSetup:
 
 
 def grouped_by_mesh(make: MakeOptimizer) -> MakeOptimizer:
-    """Batched kernels take a group at once, and tensors of different meshes, or of none, do not mix in one call."""
+    """Give every mesh parameter groups of its own. Batched kernels take a whole group, and tensors of different meshes,
+    or of none, cannot be mixed in one call."""
 
     def grouped(parameters: Iterable[nn.Parameter]) -> Optimizer:
         return make(as_parameters(part for group in as_groups(parameters) for part in _by_mesh(group)))

@@ -1,7 +1,7 @@
-"""How the model of one rank is cut down to its stage of a pipeline.
+"""How one rank's model is cut down to its stage of a pipeline.
 
-Every stage runs the model's own forward, which makes masks and positions as ever; what belongs to other stages is
-replaced by something that costs nothing, and what the last layer of a stage gives leaves the forward there.
+Every stage runs the model's own forward pass, which makes masks and positions as usual. What belongs to other stages is
+replaced with something that costs nothing, and the output of a stage's last layer ends the forward pass there.
 Registers nothing: the pipelines share it.
 """
 
@@ -22,7 +22,7 @@ from bench.workload import first_batch
 
 
 class Left(Exception):
-    """Carries what the last layer of a stage gives out of the model's forward."""
+    """Carries the output of a stage's last layer out of the model's forward pass."""
 
     def __init__(self, hidden: Tensor) -> None:
         super().__init__("this stage's forward pass ends here")
@@ -30,7 +30,7 @@ class Left(Exception):
 
 
 class Entrance(nn.Module):
-    """In place of the layers before a stage: gives what the rank before has sent."""
+    """Stands in for the layers before a stage: returns what the previous rank has sent."""
 
     hidden: Tensor | None = None
 
@@ -39,20 +39,20 @@ class Entrance(nn.Module):
 
 
 class _Exit(nn.Module):
-    """In place of the layers after a stage: the forward pass ends here."""
+    """Stands in for the layers after a stage: the forward pass ends here."""
 
     def forward(self, hidden: Tensor, *_: Any, **__: Any) -> Tensor:
         raise Left(hidden)
 
 
 class _Absent(nn.Module):
-    """In place of an embedding or head of another stage: what it gives is not used, but its shape may be looked at, and
-    the shapes and types of what it is made of."""
+    """Stands in for an embedding or head of another stage. Its output is not used, but the model may look at its shape,
+    and at the shapes and types of its parameters."""
 
     def __init__(self, layer: nn.Module, kept: Collection[Tensor]) -> None:
         super().__init__()
         self._embedding = (layer.embedding_dim, layer.weight.dtype) if isinstance(layer, nn.Embedding) else None
-        # A tied weight goes by the name that it has in the whole model.
+        # A tied weight keeps the name that it has in the whole model.
         for name, parameter in layer.named_parameters(recurse=False):
             if parameter in kept:
                 self.register_parameter(name, parameter)
@@ -69,7 +69,7 @@ class _Absent(nn.Module):
 
 
 class Cut(nn.Module):
-    """The part of the model that this rank holds, as it is called in training; what is called to look is inside."""
+    """The part of the model that this rank holds, as training calls it. The module inside is the one to inspect."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -80,11 +80,11 @@ class Cut(nn.Module):
 
 
 Tied = list[tuple[nn.Parameter, distributed.ProcessGroup]]
-"""Parameters that other stages hold too, with the group of the ranks that do."""
+"""Parameters that other stages hold too, with the group of the ranks that hold them."""
 
 
 def keep_stage(setup: TrainingSetup, model: nn.Module, entrance: Entrance) -> Tied:
-    """Take out of the model, in place, what other ranks run. Returns the parameters that other ranks keep too."""
+    """Remove from the model, in place, what other ranks run. Returns the parameters that other ranks keep too."""
     layers = _layers(setup, model)
     last, rank = setup.world_size - 1, setup.rank
     stage_of = dict.fromkeys(model.modules(), last) | dict.fromkeys(_called_before(setup, model, layers[0]), 0)
@@ -108,7 +108,7 @@ def keep_stage(setup: TrainingSetup, model: nn.Module, entrance: Entrance) -> Ti
 
 
 def _replace(model: nn.Module, path: str, module: nn.Module) -> None:
-    # What it was inside of may be gone already.
+    # Its parent may already have been replaced.
     with contextlib.suppress(AttributeError):
         model.set_submodule(path, module)
 
@@ -128,7 +128,7 @@ def _layers(setup: TrainingSetup, model: nn.Module) -> nn.ModuleList:
 
 
 def _called_before(setup: TrainingSetup, model: nn.Module, first: nn.Module) -> list[nn.Module]:
-    """The modules that run before the first layer does, found with one sample."""
+    """The modules that run before the first layer, found with one sample."""
     called: list[nn.Module] = []
 
     def leave(layer: nn.Module, inputs: object, output: Any) -> None:
@@ -151,7 +151,8 @@ def _called_before(setup: TrainingSetup, model: nn.Module, first: nn.Module) -> 
 
 
 def _groups(users: Mapping[nn.Parameter, Collection[int]], rank: int) -> Tied:
-    """Every rank makes every group, in the same order, as torch.distributed wants it."""
+    """The shared parameters of this rank with their groups. Every rank creates every group, in the same order, because
+    torch.distributed requires it."""
     groups = {frozenset(ranks): None for ranks in users.values() if len(ranks) > 1}
     made = {ranks: distributed.new_group(sorted(ranks)) for ranks in groups}
     return [
