@@ -40,7 +40,7 @@ def _use(setup: TrainingSetup, name: str, implementation: str) -> TrainingSetup:
         choose(implementation)
     except ValueError as error:
         raise Unsupported(f"{name} needs a model that supports it: {str(error).split('. ')[0]}") from error
-    # transformers only warns where a model's layers do not look the choice up.
+    # If a model's layers ignore the choice, transformers only warns.
     if setup.model.config._attn_implementation != implementation:  # type: ignore[union-attr]
         raise Unsupported(f"{name} needs a model whose attention can be chosen; {type(setup.model).__name__}'s cannot")
     return setup
@@ -59,7 +59,7 @@ def _use_kernel(setup: TrainingSetup, name: str, kernel: SDPBackend) -> Training
             with sdpa_kernel(kernel):
                 return sdpa_attention_forward(module, query, *args, dropout=dropout, **kwargs)  # type: ignore[no-any-return]
         except RuntimeError as error:
-            # Types, masks and shapes decide it, which are known here alone.
+            # Whether a kernel exists depends on types, masks and shapes, which are known only here.
             if "No available kernel" not in str(error) and "No viable backend" not in str(error):
                 raise
             seen = f"{query.dtype} of head size {query.shape[-1]}".removeprefix("torch.")
@@ -67,7 +67,7 @@ def _use_kernel(setup: TrainingSetup, name: str, kernel: SDPBackend) -> Training
                 f"{name} has no kernel for this model's attention, {seen}, dropout {dropout:g}"
             ) from error
 
-    # With "flash" in its name transformers would take it for the package flash-attn, which makes other masks.
+    # If the name had "flash" in it, transformers would take it for the package flash-attn, which makes other masks.
     implementation = f"sdpa_kernel_{kernel.value}"
     AttentionInterface.register(implementation, attend)
     AttentionMaskInterface.register(implementation, sdpa_mask)
@@ -89,7 +89,7 @@ def attention_eager(setup: TrainingSetup) -> TrainingSetup:
 @technique(
     stage=Stage.NUMERICS,
     changes={Change.NUMERICS},
-    # Inductor recognises the fallback's pieces and fuses them into the kernel that they stand in for.
+    # Inductor recognises the operations of the fallback, and fuses them into the very kernel that they replace.
     excludes={"compile"},
     slot="attention",
     source=SDPA_DOCS,

@@ -16,10 +16,10 @@ RAMP = ((4, 8), (2, 8))
     stage=Stage.DATA,
     slot="batch",
     changes={Change.BATCH_SIZE},
-    # Ranks would each have to fit, and one that does not would leave the others waiting; and every size that is tried
+    # Every rank would have to fit, and one that does not would leave the others waiting; and every size that is tried
     # would be compiled.
     excludes={"distribute", "compile"},
-    # What parked neighbours leave is not what fits, and they would be left nothing.
+    # Memory that parked neighbours leave is not all that fits, and they would be left with none.
     alone=True,
     source="https://arxiv.org/abs/1812.06162",
 )
@@ -33,7 +33,7 @@ def largest_batch(setup: TrainingSetup) -> TrainingSetup:
     stage=Stage.DATA,
     slot="batch",
     changes={Change.BATCH_SIZE, Change.SCHEDULE},
-    # A quarter of a batch may not divide any further, and order is what each of these decides.
+    # A quarter of a batch may not be divisible any further, and each of these techniques decides the order of samples.
     excludes={"accumulate", "distribute", "samples"},
     source="https://arxiv.org/abs/1711.00489",
 )

@@ -16,9 +16,9 @@ from bench.techniques._blocks import blocks
 from bench.workload import Batch
 
 COMPILE_DOCS = "https://docs.pytorch.org/docs/stable/generated/torch.compile.html"
-# Fused kernels round in another order; the differences stay within the tolerance of numerics.
+# Fused kernels round in another order; the differences stay within the tolerance for numerics.
 ROUNDS = {Change.NUMERICS}
-# The gradients of the first micro-batch stay in the graphs' memory, and the second writes over them
+# The gradients of the first micro-batch are in the graphs' memory, and the second overwrites them
 # (pytorch/pytorch#169545).
 ONE_BACKWARD = {"accumulate"}
 
@@ -52,7 +52,7 @@ def compile(setup: TrainingSetup) -> TrainingSetup:
 @technique(
     stage=Stage.COMPILE,
     changes=ROUNDS,
-    # torch 2.13 fails to capture a checkpointed layer whose shapes are symbols (lift_tracked_freevar_to_input).
+    # torch 2.13 fails to capture a checkpointed layer with symbolic shapes (lift_tracked_freevar_to_input).
     excludes={"checkpoint"},
     slot="compile",
     needs=[compiler],
@@ -74,7 +74,7 @@ def compile_dynamic(setup: TrainingSetup) -> TrainingSetup:
 )
 def compile_blocks(setup: TrainingSetup) -> TrainingSetup:
     """Each layer is compiled by itself; identical layers share one compilation, and nothing around them is compiled."""
-    # One that is called twice is compiled once.
+    # A block that is called twice is compiled once.
     found = dict.fromkeys(blocks(setup.model))
     if not found:
         raise Unsupported("compile_blocks needs a model whose layers are alike in an nn.ModuleList; it has none")

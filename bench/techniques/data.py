@@ -96,7 +96,7 @@ def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
                 ready.put(batch)
                 if ended.is_set():
                     return
-        except BaseException as error:  # The training thread has to hear of it, whatever it is.
+        except BaseException as error:  # The training thread has to learn of any error.
             ready.put(error)
 
     filler = threading.Thread(target=fill, daemon=True)
@@ -108,7 +108,7 @@ def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
                 raise batch
             yield batch
     finally:
-        # It draws from the generators of the process, from which whoever trains next is seeded.
+        # The thread draws from the process's generators, which seed whatever trains next.
         ended.set()
         with contextlib.suppress(queue.Empty):
             while True:
@@ -138,7 +138,7 @@ def _text(setup: TrainingSetup, name: str) -> TextSource:
 @technique(
     stage=Stage.DATA,
     slot="samples",
-    # With bytes for tokens the ids are the same; a BPE tokenizer sees other stretches of text than the whole document.
+    # With bytes as tokens the ids are the same; a BPE tokenizer sees other stretches of text than whole documents.
     changes={Change.DATA_ORDER},
     source="https://huggingface.co/docs/datasets/about_map_batch",
 )
@@ -201,7 +201,7 @@ def bucket_lengths(setup: TrainingSetup) -> TrainingSetup:
 def _bucketed(lengths: np.ndarray, setup: TrainingSetup, seed: int) -> Order:
     """This replica's share of each global batch. Within a pool of batches samples are sorted by length."""
     batch = setup.workload.batch
-    mine = slice(setup.replica, None, setup.replicas)  # Every replica gets long and short ones alike.
+    mine = slice(setup.replica, None, setup.replicas)  # Every replica gets long and short samples alike.
     epoch = 0
     while True:
         random = np.random.default_rng((seed, epoch))
@@ -220,5 +220,5 @@ def _trimmed(samples: list[Any]) -> Batch:
     batch = default_collate(samples)
     longest = int(batch["attention_mask"].sum(-1).max())
     kept = min(batch["attention_mask"].shape[1], -(-longest // 8) * 8)
-    # Models flatten labels with view(), which takes whole memory only.
+    # Models flatten labels with view(), which needs contiguous memory.
     return {name: tensor[:, :kept].contiguous() for name, tensor in batch.items()}

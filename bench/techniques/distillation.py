@@ -38,7 +38,7 @@ def larger(workload: Workload) -> Workload:
     stage=Stage.MODEL,
     changes={Change.OBJECTIVE},
     slot="objective",
-    # The teacher is a language model and cannot tell a classifier what it should say.
+    # The teacher is a language model, so it cannot teach a classifier.
     phases={Phase.PRETRAIN},
     pretrained=larger,
     source="https://arxiv.org/abs/1503.02531",
@@ -52,7 +52,7 @@ def distill(setup: TrainingSetup) -> TrainingSetup:
         with torch.no_grad():
             goal = frozen(**batch).logits
         predicted = batch["labels"] != IGNORED
-        # A padded vocabulary has columns that the teacher does not know.
+        # A padded vocabulary has columns that the teacher lacks.
         known = output.logits[..., : goal.shape[-1]]
         mean: Tensor = (output.loss + distance(known[predicted], goal[predicted])) / 2
         return mean

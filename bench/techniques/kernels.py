@@ -38,11 +38,11 @@ def liger(setup: TrainingSetup) -> TrainingSetup:
 
     model = next((module for module in setup.model.modules() if isinstance(module, PreTrainedModel)), None)
     kind = None if model is None else model.config.model_type
-    # Liger only logs that it leaves a model alone.
+    # If Liger leaves a model alone, it only logs that.
     if kind not in MODEL_TYPE_TO_APPLY_LIGER_FN:
         raise Unsupported(f"liger has no kernels for this model, {kind or type(setup.model).__name__}")
     assert model is not None
-    # Its fused loss would turn any model into a language model.
+    # Its fused loss assumes that any model is a language model.
     _apply_liger_kernel_to_instance(model, fused_linear_cross_entropy=model.get_output_embeddings() is not None)
     return setup
 
@@ -75,7 +75,8 @@ def chunked_loss(hidden, head, labels):
 @technique(
     stage=Stage.MEMORY,
     needs=[CHUNKS],
-    # Both replace the loss. Chunks have their gradients before the loss is scaled up, where float16 loses small ones.
+    # Liger and objectives replace the loss too. Chunks compute their gradients before the loss is scaled up, so float16
+    # loses small ones.
     excludes={"liger", "amp_fp16", "objective"},
     source="https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.linear_cross_entropy.html",
     code=Code(
@@ -93,7 +94,7 @@ def chunked_loss(setup: TrainingSetup) -> TrainingSetup:
 
     model: Any = setup.model
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    # An encoder with a decoder has this loss by name, but computes its own.
+    # An encoder-decoder has this loss by name, but computes its own.
     if (
         not isinstance(head, nn.Linear)
         or getattr(model, "loss_function", None) is not ForCausalLMLoss
@@ -104,7 +105,7 @@ def chunked_loss(setup: TrainingSetup) -> TrainingSetup:
     def loss(logits: Tensor, labels: Tensor, *_: Any, **__: Any) -> Tensor:
         return _chunked(logits, head, labels)
 
-    # The head hands on its input in place of the scores, and the loss brings in the head's weight.
+    # The head returns its input instead of scores, and the loss applies the head's weight.
     head.forward = lambda hidden: hidden  # type: ignore[method-assign,assignment]
     model.loss_function = loss
     return setup
@@ -115,7 +116,7 @@ def _chunked(hidden: Tensor, head: nn.Linear, labels: Tensor) -> Tensor:
     following = functional.pad(labels, (0, 1), value=IGNORED)[..., 1:].reshape(-1)
     tensors = [hidden.reshape(-1, hidden.shape[-1]), head.weight, head.bias]
     if torch.is_autocast_enabled(hidden.device.type):
-        # Autocast does not know this function.
+        # Autocast does not cover this function.
         dtype = torch.get_autocast_dtype(hidden.device.type)
         tensors = [None if item is None else item.to(dtype) for item in tensors]
     flat, weight, bias = tensors

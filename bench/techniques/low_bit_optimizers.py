@@ -21,7 +21,7 @@ low_bit = partial(
     technique,
     stage=Stage.OPTIMIZER,
     changes={Change.NUMERICS},
-    # In ten updates of GPT-2 and BERT their losses go as far apart as 0.6 %, of a small ResNet 1 %.
+    # Within ten updates, losses differ by up to 0.6 % for GPT-2 and BERT, and by up to 1 % for a small ResNet.
     loss_tolerance=2e-2,
     slot="optimizer",
     needs=[package("torchao", "torchao"), compiler],

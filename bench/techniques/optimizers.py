@@ -89,8 +89,8 @@ def adam(setup: TrainingSetup) -> TrainingSetup:
     return _optimizer(setup, torch.optim.Adam)
 
 
-# torch.optim's _default_to_fused_or_foreach: batched wherever all parameters are on a GPU, sharded ones too, and never
-# on a CPU; fused nowhere.
+# torch.optim's _default_to_fused_or_foreach: batched if all parameters are on a GPU, sharded ones included; never on a
+# CPU; fused nowhere.
 @adamw_by_other_means(
     needs=[not_the_baseline_on("cpu", "torch updates one parameter after the other by default")],
     source=f"{OPTIM_DOCS}.AdamW.html",
@@ -166,7 +166,7 @@ def lamb(setup: TrainingSetup) -> TrainingSetup:
     """LAMB: each tensor's Adam update is scaled to the size of the tensor, for very large batches."""
     from pytorch_optimizer import Lamb
 
-    # The library's bias correction, on by default, would make the first updates ten times as long as the rate says.
+    # The library's bias correction, on by default, would make the first updates ten times as large as the rate says.
     return _of_whole_tensors("lamb", _optimizer(setup, Lamb, weight_decay=DECAY, adam_debias=True))
 
 
@@ -230,7 +230,7 @@ def muon_and_adamw(model):
 def muon(setup: TrainingSetup) -> TrainingSetup:
     """Muon orthogonalizes the momentum of each hidden matrix; embeddings, output head and vectors stay with AdamW."""
     rate = setup.workload.learning_rate
-    # Scaled to the size of AdamW's updates, so that AdamW's rate and decay are right for it.
+    # Updates are scaled to the size of AdamW's, so that AdamW's rate and decay suit them.
     for_matrices = partial(torch.optim.Muon, lr=rate, weight_decay=DECAY, adjust_lr_fn="match_rms_adamw")
     for_the_rest = partial(torch.optim.AdamW, lr=rate)
 

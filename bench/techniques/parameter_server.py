@@ -70,7 +70,7 @@ class _Pull(Optimizer):
     """On the other ranks: an update is to fetch the parameters that the server has after its own."""
 
     def __init__(self, parameters: Sequence[Tensor], rate: float) -> None:
-        # Schedules set a rate, if to no effect here.
+        # Schedules set a rate, although it has no effect here.
         super().__init__(parameters, {"lr": rate})
         self._held, self._updates = parameters, 0
 
@@ -104,8 +104,8 @@ def _start_rpc(rank: int, world_size: int) -> None:
     """Once a process; it ends with the process."""
     # All ranks are on this machine: the loopback interface needs no name resolution.
     os.environ.setdefault("TP_SOCKET_IFNAME", "lo")
-    # Every other rank may wait in a call of its own.
-    # Not its shared-memory transport: that polls, and a parked arm that keeps a core busy slows down all others.
+    # Every other rank may be waiting in a call of its own. The shared-memory transport is not used, because it polls: a
+    # parked arm that keeps a core busy slows down all others.
     options = rpc.TensorPipeRpcBackendOptions(num_worker_threads=2 * world_size, _transports=["uv"])
     rpc.init_rpc(f"rank{rank}", rank=rank, world_size=world_size, rpc_backend_options=options)
     Finalize(None, rpc.shutdown, kwargs={"graceful": False}, exitpriority=0)
@@ -123,7 +123,7 @@ def parameter_server(setup: TrainingSetup) -> TrainingSetup:
 
     def served(parameters: Iterable[nn.Parameter]) -> Optimizer:
         groups = as_groups(parameters)
-        # An optimizer may order them otherwise, and only the first rank has it.
+        # An optimizer may order parameters differently, and only the first rank has the optimizer.
         held = [item for group in groups for item in group["params"]]
         if setup.rank:
             optimizer: Optimizer = _Pull(held, setup.workload.learning_rate)
@@ -134,6 +134,6 @@ def parameter_server(setup: TrainingSetup) -> TrainingSetup:
             optimizer.register_step_post_hook(lambda *_: server.publish(held))
         return optimizer
 
-    # No call may reach a server of before.
+    # No call may reach an earlier server.
     distributed.barrier()
     return agreeing_on_overflow(replace(setup, optimizer=served))

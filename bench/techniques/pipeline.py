@@ -89,7 +89,7 @@ class _Pipeline:
     def __call__(self, setup: TrainingSetup, batch: Batch) -> Tensor:
         loss = torch.zeros((), device=setup.device)
         if setup.scaler is not None:
-            # The scale is made when it is first asked for, and most stages have no loss to ask it for.
+            # The scale is created on first use, and most stages have no loss that would use it.
             setup.scaler.scale(loss)
         for part in split(batch, setup.accumulate):
             loss += self._run(setup, part)
@@ -110,7 +110,7 @@ class _Pipeline:
         if shapes not in self._made:
             self._made[shapes] = self._make(setup, batch)
         stage, schedule = self._made[shapes]
-        # The loss is the last stage's output: nothing is asked of the target but that there is one.
+        # The loss is the last stage's output; the target only has to exist.
         schedule.step(batch=batch, target=leaves[0], return_outputs=False)
         losses, stage.losses = stage.losses, []
         return sum(losses)

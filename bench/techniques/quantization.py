@@ -55,7 +55,7 @@ def _convertible(setup: TrainingSetup, name: str, multiple: int = 1) -> dict[str
 
     Raises Unsupported if there are none.
     """
-    # torchao passes over a Conv1D without a word: of GPT-2 it would convert the output head alone.
+    # torchao silently skips Conv1D: in GPT-2 it would convert only the output head.
     conv1d_to_linear(setup.model)
     layers = {
         path: layer
@@ -71,7 +71,8 @@ def _convertible(setup: TrainingSetup, name: str, multiple: int = 1) -> dict[str
 @technique(
     stage=Stage.NUMERICS,
     changes={Change.NUMERICS},
-    # Both own the weight: a masked weight is computed in each forward and is no parameter that torchao could take over.
+    # Both own the weight: a masked weight is computed in each forward pass, and is not a parameter that torchao could
+    # take over.
     excludes={"prune_magnitude_50"},
     slot="quantization",
     needs=[TORCHAO],
@@ -175,7 +176,7 @@ def int8_mixed_precision(setup: TrainingSetup) -> TrainingSetup:
     from torchao.quantization import quantize_
 
     if setup.device.type == "cpu" and has_triton():
-        # torchao chooses when it is imported, by what the machine has and not by where the model is.
+        # torchao chooses at import, by what the machine has and not by where the model is.
         raise Unsupported("int8_mixed_precision uses a Triton kernel where there is a GPU, which has no CPU form")
     layers = _convertible(setup, "int8_mixed_precision")
     # The default, a weight subclass, multiplies in float32 without a word: torchao 0.18 registers its F.linear in the
