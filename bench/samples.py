@@ -15,7 +15,7 @@ from bench.corpus import Corpus, Encode, Text, Tokens, Vocabulary
 
 Sample = dict[str, np.ndarray]
 IGNORED = -100
-"""The label of a position that is not predicted, as torch's cross entropy has it."""
+"""The label of a position that is not predicted; the default `ignore_index` of torch's cross entropy."""
 
 
 @dataclass(frozen=True, slots=True)

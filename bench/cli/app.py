@@ -90,21 +90,21 @@ def _interrupt(*_: object) -> NoReturn:
 
 def main() -> None:
     """The entry point of the `trainpace` command."""
-    # Schedulers end what has used up its time by this: it keeps what Ctrl-C keeps.
+    # Schedulers send SIGTERM when time is used up: it keeps what Ctrl-C keeps.
     signal.signal(signal.SIGTERM, _interrupt)
     warnings.formatwarning = _warning
     for stream in (sys.stdout, sys.stderr):
-        # A locale that lacks a letter shows another one, and ends nothing.
+        # In a locale that lacks a character, another one is shown instead of failing.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     quieten()
     if len(sys.argv) == 1:
         sys.argv.append("--help")
-    # typer's own words on what cannot be parsed are a box of several lines, and what draws it takes long to import.
+    # typer reports what it cannot parse in a box of several lines, and the library that draws it is slow to import.
     try:
         sys.exit(app(standalone_mode=False))
     except typer.TyperException as error:
-        # pydantic's words come through where typer checks by it.
+        # pydantic's messages come through where typer uses it for checks.
         said = getattr(error, "format_message", error.__str__)().replace("Value error, ", "")
         context: typer.Context | None = getattr(error, "ctx", None)
         more = f"; see `{context.command_path} --help`" if context else ""

@@ -19,7 +19,7 @@ INTERRUPTED = 130
 
 def fail(message: object, code: int = USAGE_ERROR) -> NoReturn:
     """One line on standard error, and out."""
-    # A stranger's names may be in it.
+    # It may contain names that somebody else chose.
     typer.echo(f"trainpace: {printable(str(message), keep=chr(10))}", err=True)
     raise typer.Exit(code)
 
