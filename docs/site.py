@@ -28,6 +28,12 @@ REFERENCE = """# Python reference
 ::: bench.api.fits.Fits
 ::: bench.api.gates.gate
 ::: bench.api.gates.Gate
+::: bench.api.tuning.tune
+::: bench.api.tuning.Tuned
+::: bench.api.worths.worth
+::: bench.api.worths.Worth
+::: bench.api.days.day
+::: results.day.Day
 ::: bench.causes.Unfinished
 ::: results.compare.Comparison
 ::: results.judgement.Judgement

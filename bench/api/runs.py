@@ -79,6 +79,11 @@ def run(
     )
     if resume is not None and (plan != "quick" or device or overrides != Overrides()):
         raise ValueError("resume takes its plan from the run: leave out the plan and the settings that change it")
+    if not isinstance(plan, str) and (device or overrides != Overrides()):
+        raise ValueError(
+            f"plan {plan.name!r} is a Plan and is measured as it is: leave out the settings that change it, or change "
+            "it with dataclasses.replace"
+        )
     files = [Path(file) for file in plugins]
     earlier = None if resume is None else folders.here(str(resume))
     with prepared(plan, overrides, device=device, plugins=files, resume=earlier) as (fork_server, made):

@@ -123,6 +123,12 @@ def test_bad_input_is_named_before_anything_runs(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_plan_of_ones_own_is_not_changed_in_silence(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="plan 'short' is a Plan and is measured as it is"):
+        api.run(PLAN, repetitions=5, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_without_records_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no records"):
         api.Run(tmp_path)
