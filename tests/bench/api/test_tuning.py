@@ -101,6 +101,7 @@ class EverySixth(torch.optim.Optimizer):
 
 
 @pytest.mark.long
+@pytest.mark.alone
 @pytest.mark.usefixtures("short", "undisturbed")
 def test_what_learns_faster_joins_by_the_time_to_the_same_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who makes one update in six learns six times as slowly as plain SGD does."""
