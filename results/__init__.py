@@ -1,1 +1,1 @@
-"""What is KEPT and concluded: parquet parts, statistics, comparisons."""
+"""What is KEPT and concluded: parquet files, statistics, comparisons."""

@@ -1,4 +1,4 @@
-"""What the records of one arm say: how long its updates take and what they cost, or why that is not known."""
+"""What the records of one arm show: how long its updates take and what they cost, or why that is unknown."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from results import pace
 
 
 def of(records: Sequence[Record], label: str, workload: str | None = None) -> list[Record]:
-    """Those of an arm; `workload` None: there is one only."""
+    """The records of an arm; `workload` is None if there is only one."""
     return [item for item in records if item.techniques == label and workload in (None, item.workload)]
 
 
 def failure(own: Sequence[Record]) -> str | None:
-    """Why it has no pace."""
+    """Why the arm has no pace; None if it has records and none of them failed."""
     failed = next((item for item in own if item.status is not Status.OK), None)
     if failed:
         return failed.reason or failed.status.value
@@ -23,19 +23,19 @@ def failure(own: Sequence[Record]) -> str | None:
 
 
 def step_time_s(own: Sequence[Record]) -> float | None:
-    """The median of its repetitions."""
+    """The median over its undisturbed repetitions."""
     times_s = [time_s for item in own if item.status is Status.OK and (time_s := pace.step_time_s(item)) is not None]
     return statistics.median(times_s) if times_s else None
 
 
 def rough_step_time_s(own: Sequence[Record]) -> float | None:
-    """For planning: of disturbed repetitions too."""
+    """The median over all steps, those of disturbed repetitions included; for planning."""
     times_s = [time_s for item in own for time_s in item.measurement.round_step_times_s]
     return statistics.median(times_s) if times_s else None
 
 
 def joules_per_token(own: Sequence[Record]) -> float | None:
-    """Where the machine counts energy; of data that is no text, for a sample."""
+    """Joules per token, or per sample where data is not text; None where the machine does not count energy."""
     for item in own:
         measured = item.measurement
         units = measured.sustained_tokens or measured.sustained_samples

@@ -1,4 +1,4 @@
-"""What the gate is known to do on this machine: comparisons of a base with itself, and with a slow-down put in."""
+"""How reliable the gate is on this machine: comparisons of a base with itself, and with an injected slow-down."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from results.decision import LOOKS, Margins, Verdict
 from results.gate import Limits
 
 METHOD = 5
-"""Of measuring and deciding. Outcomes of another method say nothing about this one."""
+"""The version of the method of measuring and deciding. Outcomes of another one say nothing about it."""
 
 BOUND_CONFIDENCE = 0.95
 TOLERATED_BOUND = 0.02
-"""A gate whose false alarms may be more frequent than this only advises."""
+"""A gate whose rate of false alarms may be higher than this only advises."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """One comparison whose truth is known: the head is `slowdown` slower than the base (`held_share` as measured in
-    the head), or not at all. `log_ratios` are of its repetitions, in their order."""
+    """One comparison with a known truth: the head is slower than the base by the share `slowdown` (`held_share`, as
+    measured in the head), or 0. `log_ratios` has one value per repetition, in order."""
 
     method: int
     version: str
@@ -47,17 +47,17 @@ class Outcome:
 
     @property
     def looked(self) -> bool:
-        """Whether there were repetitions enough for a look, at which it could have erred."""
+        """Whether there were enough repetitions for a look, and so for an error."""
         return self.repetitions >= min(LOOKS)
 
     def is_as_strict_as(self, limits: Limits) -> bool:
-        """Whether its tolerances were no wider: then it called no fewer things a regression."""
+        """Whether its limits were no wider: then it called at least as much a regression."""
         return self.limits.time.tolerance <= limits.time.tolerance and self.limits.memory <= limits.memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """How often something was seen in how many tries."""
+    """How often something was seen, in how many tries."""
 
     seen: int
     tries: int
@@ -68,14 +68,14 @@ class Rate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """What the outcomes of one machine add up to. Those that had no time for a look say nothing of the gate's errors.
+    """The outcomes of one machine in total. Those without time for a look say nothing about the gate's errors.
 
     `false_alarm_bound` is the upper end of the one-sided 95 % Clopper-Pearson interval of the share of regressions
-    among the comparisons of a base with itself that came to a verdict; None without any. `caught` is by slow-down, in
-    the order of their size. `covered` counts the 95 % intervals that hold the truth; `above` the repetitions of a base
-    with itself whose head was the slower one, and `alike` of those that follow each other in a gate the pairs with the
-    same side the slower. If repetitions are independent and neither side is favoured, both are one half; `above_p` and
-    `alike_p` are the binomial p of that.
+    among the comparisons of a base with itself that came to a verdict; None without any. `caught` is by slow-down,
+    smallest first. `covered` counts the 95 % intervals that contain the truth. In comparisons of a base with itself,
+    `above` counts the repetitions whose head was slower, and `alike` the pairs of consecutive repetitions in which the
+    same side was slower. If repetitions are independent and neither side is favoured, both shares are one half;
+    `above_p` and `alike_p` are the binomial p of that.
     """
 
     false_alarms: Rate
@@ -91,18 +91,18 @@ class Calibration:
 
 
 def append(machine_id: str, outcome: Outcome) -> Path:
-    """Keep one outcome of a machine."""
+    """Store one outcome of a machine."""
     return kept.append(machine_id, outcome)
 
 
 def load(machine_id: str, limits: Collection[Limits]) -> list[Outcome]:
-    """The machine's outcomes by the present method that were held to limits no wider than any of these."""
+    """The machine's outcomes by the current method whose limits were no wider than any of `limits`."""
     found = kept.load(machine_id, _outcome, METHOD)
     return [outcome for outcome in found if all(outcome.is_as_strict_as(item) for item in limits)]
 
 
 def read(file: Path) -> list[Outcome]:
-    """A file's outcomes by the latest method in it. Raises ValueError for a line that cannot be read."""
+    """The outcomes in a file by the latest method in it. Raises ValueError for a line that cannot be read."""
     return kept.read(file, _outcome, None)
 
 
@@ -147,18 +147,18 @@ def _share(found: Sequence[bool]) -> Rate:
 
 
 def _half_p(rate: Rate) -> float | None:
-    """Two-sided binomial p of one half."""
+    """The two-sided binomial p of a true rate of one half; None without tries."""
     return float(stats.binomtest(rate.seen, rate.tries).pvalue) if rate.tries else None
 
 
 def covers(outcome: Outcome) -> bool:
-    """Whether the interval holds the slow-down that was really put in."""
+    """Whether the interval contains the slow-down that was actually injected."""
     assert outcome.ratio_low is not None and outcome.ratio_high is not None
     return outcome.ratio_low <= 1 + outcome.held_share <= outcome.ratio_high
 
 
 def upper_bound(rate: Rate) -> float | None:
-    """The rate that is exceeded with a confidence of 5 % at most (Clopper and Pearson 1934, one-sided)."""
+    """The one-sided 95 % upper confidence bound of the rate (Clopper and Pearson 1934); None without tries."""
     if not rate.tries:
         return None
     if rate.seen == rate.tries:
@@ -167,7 +167,7 @@ def upper_bound(rate: Rate) -> float | None:
 
 
 def why_advisory(calibration: Calibration) -> str | None:
-    """In words, why a verdict of this machine only advises; None if its false alarms are known to be rare."""
+    """Why verdicts of this machine are only advice, in words; None if false alarms are known to be rare."""
     bound = calibration.false_alarm_bound
     if bound is None:
         return "this machine is not calibrated: run `trainpace gate --calibrate 150` on it"
@@ -179,7 +179,7 @@ def why_advisory(calibration: Calibration) -> str | None:
 
 
 def needed(rate: Rate) -> int | None:
-    """How many more comparisons without a false alarm bring the bound down to what is tolerated; None if over 1000."""
+    """How many more comparisons without a false alarm bring the bound down to TOLERATED_BOUND; None if over 1000."""
     for more in range(1001):
         bound = upper_bound(Rate(seen=rate.seen, tries=rate.tries + more))
         if bound is not None and bound <= TOLERATED_BOUND:

@@ -1,8 +1,7 @@
-"""A run that has ended in one file: the parts of a hundred arms are mostly footers.
+"""Compact a finished run into one file: the parts of a hundred arms are mostly parquet footers.
 
-The file is sorted, its name has its own checksum, and `_manifest.json` beside it lists the checksum of each part that
-it was made of. It is there, durable and whole, before any part is removed; readers of a folder take whichever there is
-(results.store).
+The file is sorted and has its own checksum in its name. `_manifest.json` lists the checksums of the parts that it was
+made from. The file is complete and durable before any part is removed; readers accept both forms (results.store).
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ from bench.corpus import write_atomically
 from results import folders, store
 
 MANIFEST = "_manifest.json"
-"""Readers of the folder pass over names that begin with an underscore."""
+"""Readers of the folder skip names that begin with an underscore."""
 
 
 def compact(folder: Path) -> Path | None:
-    """Put all records of a run into one file and remove the parts; None where there were none left to put there.
+    """Put all records of a run into one file and remove the parts; None if there was nothing to do.
 
-    Whatever ends it on the way, every record is there once for who reads by `store`, and the next time the rest is
-    done. Raises OSError if the file cannot be written, and then all parts are left.
+    If it is interrupted, readers by `store` still see every record once, and the next call finishes the work. Raises
+    OSError if the file cannot be written; then all parts remain.
     """
     records = folder / "records"
-    # What is damaged stands for nothing.
+    # Damaged files replace no others.
     read = store.tables(folder)
     found = [file for file, _ in read]
     _remove(records, [Path(file) for file in folders.record_files(folder) if Path(file) not in found])
@@ -41,7 +40,7 @@ def compact(folder: Path) -> Path | None:
     tables = [table for _, table in read]
     names = [f"{store.part_name(store.from_row(row))}.parquet" for table in tables for row in table.to_pylist()]
     order = sorted(range(len(names)), key=names.__getitem__)
-    # Columns that earlier parts do not have are null.
+    # Columns that earlier parts lack are null.
     table = pa.concat_tables(tables, promote_options="default").take(order)
     metadata = {**tables[0].schema.metadata, store.PARTS: json.dumps(sorted(names)).encode()}
     machines = list({machine.machine_id: machine for table in tables for machine in store.machines_of(table)}.values())
@@ -55,14 +54,14 @@ def compact(folder: Path) -> Path | None:
 
 
 def _manifest(records: Path) -> Mapping[str, str]:
-    """The checksums of parts that were put together before."""
+    """The checksums of parts that were compacted before."""
     file = records / MANIFEST
     found: Mapping[str, str] = json.loads(file.read_text(encoding="utf-8"))["sha256"] if file.exists() else {}
     return found
 
 
 def _remove(records: Path, files: Sequence[Path]) -> None:
-    """What is in another file. That this one is there survives a loss of power only once its folder is written."""
+    """Remove files whose records are in another one. The folder is synced first, so that the other one is durable."""
     opened = os.open(records, os.O_RDONLY)
     try:
         os.fsync(opened)

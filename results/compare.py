@@ -1,4 +1,4 @@
-"""Records to comparisons: one row for each workload and composition, against the baseline of the same heat."""
+"""From records to comparisons: one row for each workload and composition, against the baseline of the same heat."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison(Figures):
-    """One arm of one heat over its repetitions. None is unknown; `reason` says why where an arm is not `ok`.
+    """One arm of one heat over its repetitions. None means unknown; `reason` says why an arm is not `ok`.
 
-    `compute` is the number format of the large matrix products. Times are in seconds; `speedup` is the baseline's time
-    a token over the arm's (above 1 is faster), with its 95 % interval. `claim_low` and `claim_high` are bounds that
-    hold for all arms of the workload together with 95 %, and the verdict follows them. Of an arm whose verdict is open,
-    `seconds_to_know` is about how long more repetitions of it and the baseline would take until it is known. `dropped`
-    counts the repetitions that something disturbed; they are not among the `repetitions`, and nothing shown is made of
-    them. `pays` and `pays_after_updates` say when what it takes longer to start is earned back (results.payback), by
-    the bounds for all arms. `changes` are what the techniques declare that they change. `alone`: not interleaved with
-    the baseline, beside which it does not fit in memory, but measured before or after it in each repetition.
-    `smallest_effect` is the least relative change of the time a token that these repetitions could have seen (80 %
-    power, beside all other arms).
+    `compute` is the number format of the large matrix products. Times are in seconds. `speedup` is the baseline's time
+    per token over the arm's (above 1 is faster), with its 95 % interval. `claim_low` and `claim_high` are bounds that
+    hold for all arms of the workload together with 95 %; the verdict follows them. If the verdict is unclear,
+    `seconds_to_know` estimates how long further repetitions of the arm and the baseline would take to settle it.
+    `dropped` counts disturbed repetitions; they are not among the `repetitions` and enter no figure. `pays` and
+    `pays_after_updates` say when the arm has earned back its longer start (results.payback), by the bounds for all
+    arms. `changes` are those that the techniques declare. `alone` means that the arm does not fit in memory together
+    with the baseline, so it was not interleaved with it but measured before or after it in each repetition.
+    `smallest_effect` is the least relative change of the time per token that these repetitions could have detected
+    (80 % power, with all arms compared together).
     """
 
     workload: str
@@ -76,7 +76,7 @@ class Comparison(Figures):
 
 
 def compare(records: Sequence[Record], machine: Machine) -> list[Comparison]:
-    """One comparison for each workload and composition: workloads as they were measured, baseline first."""
+    """One comparison for each workload and composition: workloads in the order of measurement, baselines first."""
     groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in sorted(records, key=lambda item: (item.repetition, item.heat_part, item.techniques)):
         groups[record.workload, record.techniques].append(record)
@@ -96,9 +96,9 @@ def compare(records: Sequence[Record], machine: Machine) -> list[Comparison]:
 
 
 def blocks(records: Sequence[Record], by: Objective = Objective.PACE) -> list[dict[str, list[float]]]:
-    """For each repetition of one workload, and each part of it, the paces of the processes of every arm that did well
-    all the time; `by` their energy, ln(joules a token) of those that the machine has counted."""
-    # One repetition of unequal work or failure disqualifies the arm: what the others did is not known to be better.
+    """For each repetition of one workload, and each part of it, the paces of the processes of every arm that never
+    failed. With `by` set to energy, the values are ln(joules per token), where the machine has counted them."""
+    # One repetition with unequal work or a failure disqualifies the arm: its other repetitions may be no better.
     failed = {record.techniques for record in records if record.status is not Status.OK} - {BASELINE}
     parts: dict[tuple[int, int], list[Record]] = defaultdict(list)
     for record in records:
@@ -131,7 +131,7 @@ def _comparison(
     # Unequal work is shown with its figures, but never ranked.
     shown = (Status.OK, Status.UNEQUAL_WORK)
     good = [record for record in records if record.status in shown and step_time_s(record) is not None]
-    # Of several machines, ratios are of all: each is of a heat, which is of one. What is absolute is of this machine.
+    # Ratios use all machines, because each is taken within a heat, on one machine. Absolute figures use this machine.
     only = machine.machine_id if several else None
     here, beside = ([item for item in own if only in (None, item.machine_id)] for own in (good, baselines))
     failed = next((record for record in records if record.status is not Status.OK), None)
@@ -180,7 +180,7 @@ def _comparison(
 
 
 def _payback(found: Contrast | None, start_s: float | None, baselines: list[Record], machine: Machine) -> Payback:
-    """By the bounds for all arms together, as the verdict."""
+    """The payback by the bounds for all arms together, like the verdict."""
     if found is None or found.claim_low is None or found.claim_high is None:
         return Payback()
     reference_s = METRICS["start_s"].median(baselines, machine)
@@ -195,14 +195,14 @@ def _payback(found: Contrast | None, start_s: float | None, baselines: list[Reco
 
 
 def _why_disturbed(records: Sequence[Record]) -> str | None:
-    """What disturbed an arm of whose repetitions none is left; None if one is."""
+    """What disturbed an arm that has no undisturbed repetition; None if it has one."""
     if not all(record.disturbed for record in records):
         return None
     return f"every repetition was disturbed, so none is counted; in the last one, {records[-1].disturbances[-1]}"
 
 
 def _step_times_s(records: Sequence[Record]) -> list[float]:
-    """One value a repetition: the mean over the arm's processes in it."""
+    """One value per repetition: the mean over the arm's processes in it."""
     by_repetition: dict[int, list[float]] = defaultdict(list)
     for record in records:
         if (time_s := step_time_s(record)) is not None:
@@ -220,9 +220,9 @@ def _seconds_to_know(found: Contrast, records: Sequence[Record], baselines: Sequ
 
 
 def _efficiency(found: Contrast | None, record: Record) -> float | None:
-    """Speed-up over the number of devices that are used for each of the baseline's: 1 is perfect scaling.
+    """Speed-up over the number of devices for each device of the baseline: 1 is perfect scaling.
 
-    On a GPU every rank brings a device. On a CPU the ranks share the cores that the baseline has to itself.
+    On GPUs every rank has its own device. On a CPU the ranks share the cores that the baseline has to itself.
     """
     if found is None or record.world_size == 1:
         return None
@@ -235,12 +235,12 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 
 def difference(value: float | None, reference: float | None) -> float | None:
-    """None where either is unknown."""
+    """None if either is unknown."""
     return None if value is None or reference is None else value - reference
 
 
 def _log_interval(values: Sequence[float]) -> Interval | None:
-    """The interval of positive values, taken on their logarithms; `smallest_effect` as a relative change."""
+    """The interval of positive values, computed on their logarithms; `smallest_effect` is a relative change."""
     if not values:
         return None
     logs = interval([math.log(value) for value in values])
@@ -258,7 +258,7 @@ def _exp(value: float | None) -> float | None:
 
 
 def verdict(low: float | None, high: float | None) -> Verdict:
-    """What bounds of a speed-up allow to say: a direction only if they leave 1 out, `same` only if they are narrow."""
+    """The verdict that the bounds of a speed-up allow: a direction only if they exclude 1, `same` only if narrow."""
     if low is None or high is None:
         return Verdict.UNCLEAR
     if low > 1:
@@ -270,8 +270,8 @@ def verdict(low: float | None, high: float | None) -> Verdict:
 
 
 def _repetitions_to_know(found: Contrast, count: int) -> int | None:
-    """How many more repetitions would be likely to tell a direction, or else that there is none, if the estimate is
-    right: bounds narrow with the square root of their number. None where there are no bounds yet."""
+    """How many more repetitions are likely to settle the verdict, either way, if the estimate is right: the width of
+    the bounds falls with the square root of their number. None while there are no bounds."""
     if found.claim_high is None:
         return None
     effect = abs(found.estimate)
@@ -280,10 +280,11 @@ def _repetitions_to_know(found: Contrast, count: int) -> int | None:
 
 
 def most_telling(records: Sequence[Record], machine: Machine) -> list[tuple[str, list[str]]]:
-    """Workloads with the labels that another repetition would tell most about, by the width of their bounds alone.
+    """Workloads with the labels that would gain most from another repetition, by the width of their bounds alone.
 
-    First all arms of the workload whose bounds are the widest in the median, then their wider half, and so for every
-    workload. Directions play no part: looking again until an interval leaves 1 out would make it do so too often.
+    The workload with the widest median bounds comes first: once with all its arms, then with the wider half of them.
+    The others follow likewise. Directions play no part: repeating until an interval excludes 1 would make it do so too
+    often.
     """
     rows = [row for row in compare(records, machine) if row.status is Status.OK and row.techniques != BASELINE]
     widths: dict[str, dict[str, float]] = defaultdict(dict)
@@ -297,7 +298,7 @@ def most_telling(records: Sequence[Record], machine: Machine) -> list[tuple[str,
 
 
 def width(row: Comparison) -> float:
-    """Half the distance of the bounds on a logarithmic scale; infinite where there are none."""
+    """Half the width of the bounds on a logarithmic scale; infinite without bounds."""
     if row.claim_low is None or row.claim_high is None:
         return math.inf
     return math.log(row.claim_high / row.claim_low) / 2

@@ -1,11 +1,10 @@
-"""The speed-ups of all rivals of a workload together: one linear model, one spread where it is shared, bounds that hold
-for all of them at once.
+"""The speed-ups of all rivals of a workload together: one linear model, moderated spreads, simultaneous bounds.
 
-Every repetition is a block in which each arm has one value, ln(time a token) of a fresh process, and the baseline
-several. A value is the sum of what the arm has, what befell the whole block, and the luck of the process. How large
-that luck is for an arm is poorly known from its own two or three values, so it is drawn towards what all arms show
-(Smyth 2004, Linear models and empirical Bayes methods, sections 4 and 6.2). The bounds for all rivals together are
-Sidak's (1967), which hold for Student's t whatever the rivals have in common.
+Every repetition is a block in which each arm has one value, ln(time per token) of a fresh process, and the baseline
+several. A value is the sum of an arm effect, a block effect and the noise of the process. An arm's own two or three
+values say little about the size of its noise, so that is shrunk towards the noise of all arms (Smyth 2004, Linear
+models and empirical Bayes methods, sections 4 and 6.2). The bounds for all rivals together are Sidak's (1967), which
+hold for Student's t whatever the correlation between the rivals.
 """
 
 from __future__ import annotations
@@ -20,22 +19,22 @@ from scipy import special
 from results.statistics import CONFIDENCE, POWER
 
 SHARED_FROM = 6
-"""Arms from which on their spreads show how much they share: with fewer, each difference has its own spread."""
+"""Spreads are moderated from this many arms on; with fewer, each difference has its own spread."""
 
 UNLIKE_P = 0.01
-"""An arm whose own spread is above the others' at this p, over all arms together, keeps its own."""
+"""An arm keeps its own spread if that is larger than the others' at this p, over all arms together."""
 
 TINY = 1e-16
-"""No spread is smaller: times of a clock are not exact."""
+"""The least variance: times from a clock are not exact."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contrast:
-    """A rival against the baseline: ln(baseline / rival) of the time a token, above 0 is faster.
+    """A rival against the baseline: ln(baseline / rival) of the time per token, above 0 is faster.
 
-    `low` and `high` are the 95 % interval of this one, `claim_low` and `claim_high` the bounds that hold for all rivals
-    of the workload together with 95 %; None where there is no spread to be seen. `smallest_effect` is the least true
-    value, in either direction, that would have been found with a probability of 80 %.
+    `low` and `high` are the 95 % interval of this rival alone. `claim_low` and `claim_high` are bounds that hold for
+    all rivals of the workload together with 95 %. All are None if the spread is unknown. `smallest_effect` is the least
+    true value, in either direction, that would have been detected with a probability of 80 %.
     """
 
     estimate: float
@@ -49,23 +48,23 @@ class Contrast:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Spread:
-    """The variance of one process's value, known with so many degrees of freedom."""
+    """A variance, of one process's value or of a mean difference, with its degrees of freedom."""
 
     variance: float
     degrees: float
 
 
 Block = Mapping[str, Sequence[float]]
-"""By label, the values of an arm's processes in one repetition: ln(time a token)."""
+"""By label, the values of an arm's processes in one repetition: ln(time per token)."""
 
 
 def contrasts(
     blocks: Sequence[Block], baseline: str, rivals: Collection[str] | None = None, lent: Sequence[Block] = ()
 ) -> dict[str, Contrast]:
-    """Each rival that has a value beside the baseline's in a block, against the baseline.
+    """Each rival that shares a block with the baseline, against the baseline.
 
-    Where `rivals` are given, it is these, and their bounds hold for them together; what other arms have, and `lent`
-    blocks of other heats, only tells how much processes differ.
+    If `rivals` are given, only these are compared, and the bounds hold for them together. Other arms, and `lent` blocks
+    of other heats, only help to estimate how much processes differ.
     """
     shared = [block for block in blocks if block.get(baseline)]
     differences: dict[str, list[float]] = {}
@@ -87,7 +86,7 @@ def contrasts(
 def _error(
     found: Sequence[float], weights: Sequence[float], own: _Spread | None, reference: _Spread | None
 ) -> _Spread | None:
-    """The variance of the mean difference. None where it is not known: from one repetition, and none that is shared."""
+    """The variance of the mean difference; None for a single repetition without a moderated spread."""
     count = len(found)
     if own is None or reference is None:
         if count < 2:
@@ -103,7 +102,7 @@ def _contrast(found: Sequence[float], error: _Spread | None, rivals: int) -> Con
     estimate, count = float(np.mean(found)), len(found)
     if error is None:
         return Contrast(estimate=estimate, method="one repetition")
-    # Of scipy.special throughout, which is there at once, where scipy.stats takes half a second to import.
+    # scipy.special throughout: importing scipy.stats takes half a second.
     deviation = math.sqrt(error.variance)
     single = deviation * float(special.stdtrit(error.degrees, (1 + CONFIDENCE) / 2))
     together = deviation * float(special.stdtrit(error.degrees, (1 + CONFIDENCE ** (1 / rivals)) / 2))
@@ -119,12 +118,12 @@ def _contrast(found: Sequence[float], error: _Spread | None, rivals: int) -> Con
 
 
 def _spreads(blocks: Sequence[Block]) -> dict[str, _Spread]:
-    """The spread of each arm's processes, moderated: of an arm with one repetition it is what all the others show. None
-    of an arm that has a spread of its own, and none at all where too few arms have several repetitions to share any."""
+    """The moderated spread of each arm's processes; an arm with one repetition gets that of the others. Arms that keep
+    their own spread are left out. Empty if too few arms have several repetitions."""
     unlike: dict[str, _Spread] = {}
     while len(own := _own_spreads(blocks)) >= SHARED_FROM:
         worst = max(own, key=lambda label: own[label].variance)
-        # What swings widely moves the mean of its blocks, and with it what is left of all others.
+        # An arm with a wide spread moves the mean of its blocks, and with it the residuals of all others.
         others = [{label: values for label, values in block.items() if label != worst} for block in blocks]
         calm = _own_spreads(others)
         if len(calm) >= SHARED_FROM and _is_unlike(own[worst], *_prior(calm), len(own)):
@@ -132,7 +131,7 @@ def _spreads(blocks: Sequence[Block]) -> dict[str, _Spread]:
             unlike[worst] = own[worst]
             continue
         most = sum(spread.degrees for spread in own.values())
-        # What is seen once may be of either sort.
+        # An arm seen only once may be calm or not.
         once = _drawn_to(_Spread(variance=0.0, degrees=0.0), *_prior(own | unlike), most)
         labels = {label for block in blocks for label in block}
         prior = _prior(own)
@@ -159,8 +158,8 @@ def _is_unlike(spread: _Spread, typical: float, prior: float, arms: int) -> bool
 
 
 def _own_spreads(blocks: Sequence[Block]) -> dict[str, _Spread]:
-    """From the residuals of the model `value = arm + block`, each arm's mean square over its degrees of freedom: what
-    the fit has left it of its values. Arms with less than half a degree have none."""
+    """From the residuals of the model `value = arm + block`, each arm's sum of squares over its degrees of freedom: the
+    number of its values less those that the fit uses up. Arms with at most half a degree are left out."""
     entries = [
         (label, index, value)
         for index, block in enumerate(blocks)
@@ -187,9 +186,9 @@ def _own_spreads(blocks: Sequence[Block]) -> dict[str, _Spread]:
 
 
 def _prior(own: Mapping[str, _Spread]) -> tuple[float, float]:
-    """The mean variance, and with how many degrees of freedom it speaks for an arm: infinitely many where the arms'
-    variances differ by no more than chance. The degrees are Smyth's, by the method of moments on the logarithms; his
-    variance is a geometric mean, which is too small where arms differ and each is known by two or three values."""
+    """The mean variance, and its degrees of freedom as a prior for each arm: infinitely many if the arms' variances
+    differ by no more than chance. The degrees are Smyth's, by the method of moments on the logarithms. His variance is
+    not used: it is a geometric mean, which is too small if arms differ and have only two or three values each."""
     variances = np.array([spread.variance for spread in own.values()])
     halves = np.array([spread.degrees for spread in own.values()]) / 2
     typical = float(np.average(variances, weights=halves))
@@ -197,6 +196,6 @@ def _prior(own: Mapping[str, _Spread]) -> tuple[float, float]:
     beyond_chance = float(np.var(logs, ddof=1) - np.mean(special.polygamma(1, halves)))
     if beyond_chance <= 0:
         return typical, math.inf
-    from scipy.optimize import brentq  # It takes a while to import, and few runs need it.
+    from scipy.optimize import brentq  # Slow to import, and few runs need it.
 
     return typical, 2 * float(brentq(lambda x: special.polygamma(1, x) - beyond_chance, 1e-6, 1e8))

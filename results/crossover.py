@@ -1,4 +1,4 @@
-"""From which size of a model on a technique pays."""
+"""The model size from which on a technique pays."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ LEAST_SIZES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crossover:
-    """One composition over the sizes of one family, smallest first; `parameters` are the baseline's, one a size.
+    """One composition over the sizes of one family, smallest first; `parameters` are the baseline's for each size.
 
-    `pays_from` is the index of the smallest size from which on every size is shown to be faster; None if there is none.
+    `pays_from` is the index of the smallest size from which on every size is proven faster; None if there is none.
     """
 
     family: str
@@ -36,7 +36,7 @@ class Crossover:
 
 
 def crossovers(comparisons: Sequence[Comparison]) -> list[Crossover]:
-    """Every composition that was measured on several sizes of a family, `FAMILY/SIZE` in one phase."""
+    """Every composition measured on at least LEAST_SIZES sizes of a family, `FAMILY/SIZE`, in one phase."""
     baselines = {item.workload: item for item in comparisons if item.techniques == BASELINE}
     groups: dict[tuple[str, str], list[Comparison]] = defaultdict(list)
     for item in comparisons:

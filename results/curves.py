@@ -1,7 +1,7 @@
-"""Complete trainings on disk: one immutable parquet part each, beside the records of what was timed.
+"""Complete trainings on disk: one immutable parquet part each, next to the records of timings.
 
-A part has one row: what was asked for, and the loss on held-out samples after so many updates as list columns. Read all
-of a folder with `pandas.read_parquet("FOLDER/trainings")`.
+A part has one row: the request, and list columns with numbers of updates and the loss on held-out samples after each.
+Read a whole folder with `pandas.read_parquet("FOLDER/trainings")`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SCHEMA = pa.schema(
 
 
 def write(training: Training, folder: Path, purpose: str) -> None:
-    """Keep one below `folder`/trainings. It appears whole or not at all."""
+    """Write one training below `folder`/trainings, atomically."""
     (folder / "trainings").mkdir(parents=True, exist_ok=True)
     row = training.to_json()
     asked = row.pop("asked")
@@ -66,7 +66,7 @@ def write(training: Training, folder: Path, purpose: str) -> None:
 
 
 def read(folder: Path, purpose: str) -> list[Training]:
-    """Those of that purpose, in the order in which they ended."""
+    """The trainings of that purpose, in the order in which they ended."""
     parts = sorted((folder / "trainings").glob("part-*.parquet"))
     rows: list[dict[str, Any]] = [row for part in parts for row in pq.read_table(part, schema=SCHEMA).to_pylist()]
     return [_training(row) for row in rows if row["purpose"] == purpose]
@@ -75,7 +75,7 @@ def read(folder: Path, purpose: str) -> list[Training]:
 def _training(row: dict[str, Any]) -> Training:
     names = ("techniques", "seed", "rate", "until_loss")
     asked = {name: row.pop(name) for name in names} | {"updates": row.pop("asked_updates")}
-    asked["on_course"] = bool(row.pop("on_course"))  # Earlier ones have no word of it.
+    asked["on_course"] = bool(row.pop("on_course"))  # Null in earlier files.
     kept = {name: value for name, value in row.items() if name not in ("purpose", "label")}
     kept["scores"] = dict(kept["scores"])
     return Training.from_json(kept | {"asked": asked})

@@ -1,4 +1,4 @@
-"""A language model in the time that there is: what each size is expected to reach, and what came of the one trained."""
+"""The best language model for a given time: the loss expected of each size, and the result of the one trained."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from results.scaling import Expected
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One size of the family: in the time it takes so many `updates` of so many tokens, at a `rate` that is a factor of
-    the workload's learning rate. `expected` is its loss on held-out text; None where that is not known, for this
-    `reason`. Bytes are those of tensors; joules are unknown where the machine counts none. `bytes_per_token` is what a
-    token of the held-out text stands for."""
+    """One size of the family, with the `updates` that fit into the time. `rate` is a factor of the workload's learning
+    rate. `expected` is its loss on held-out text; if it is None, `reason` says why. `peak_memory_bytes` is that of
+    tensors; `joules` is None where the machine does not count energy. `bytes_per_token` is that of the held-out text.
+    """
 
     model: str
     parameters: int | None = None
@@ -39,14 +39,14 @@ class Candidate:
 
     @property
     def tokens(self) -> int | None:
-        """In all the time."""
+        """All tokens of the training; None where the number is unknown."""
         known = self.updates is not None and self.tokens_per_update is not None
         return self.updates * self.tokens_per_update if known else None  # type: ignore[operator]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reached:
-    """What the training came to, and why it ended."""
+    """The result of the training, and why it ended."""
 
     loss: float
     updates: int
@@ -58,8 +58,8 @@ class Reached:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Day:
-    """The plan for a family in so many minutes under `techniques`, or over so many `updates`, and what came of the
-    `chosen` size once it is trained. Planning took `planning_s`."""
+    """The plan for training a family under `techniques` for so many `minutes`, or so many `updates`. Once the `chosen`
+    size is trained, `reached` is the result. Planning took `planning_s`."""
 
     family: str
     minutes: float
@@ -76,11 +76,11 @@ class Day:
 
     @property
     def candidate(self) -> Candidate:
-        """The one that is trained."""
+        """The size that is trained."""
         return next(item for item in self.candidates if item.model == self.chosen)
 
     def to_json(self) -> dict[str, Any]:
-        """With what a program asks first at the top."""
+        """As JSON, with what a program needs most at the top."""
         expected = self.candidate.expected
         head = {
             "model": self.chosen,
@@ -111,13 +111,13 @@ class Day:
 
 
 def write(day: Day, folder: Path) -> None:
-    """Keep the plan as `folder`/plan.json. It appears whole or not at all."""
+    """Write the plan to `folder`/plan.json, atomically."""
     text = json.dumps(day.to_json(), indent=2) + "\n"
     write_atomically(folder / "plan.json", lambda name: Path(name).write_text(text, encoding="utf-8"))
 
 
 def read(folder: Path) -> Day:
-    """Raises ValueError where there is none."""
+    """The plan in a folder. Raises ValueError if there is none."""
     try:
         return Day.from_json(json.loads((folder / "plan.json").read_text(encoding="utf-8")))
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
@@ -125,7 +125,7 @@ def read(folder: Path) -> Day:
 
 
 def write_curve(points: Sequence[Point], folder: Path) -> None:
-    """The whole curve as `folder`/curve.parquet, a row a point. It appears whole or not at all."""
+    """Write the whole curve to `folder`/curve.parquet, one row per point, atomically."""
     temporary = folder / ".curve.parquet"
     pq.write_table(pa.Table.from_pylist([dataclasses.asdict(point) for point in points]), temporary)
     os.replace(temporary, folder / "curve.parquet")

@@ -1,7 +1,7 @@
 """The gate's decision: from the log ratios of repetitions to regression, pass or inconclusive.
 
-One value a repetition and workload: ln(head / base) of the time a token. Nothing here looks at whether a repetition was
-fit to be counted; that is decided before, without looking at its times.
+There is one value per repetition and workload: ln(head / base) of the time per token. Which repetitions count is
+decided before, without looking at their times.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from scipy import optimize, stats
 from results.statistics import POWER, interval
 
 LOOKS: Mapping[int, float] = {8: 0.004, 12: 0.002, 16: 0.002, 24: 0.002}
-"""Repetitions at which the gate looks, and the p under which it then says regression: 1 % over all looks (Bonferroni).
+"""Repetitions at which the gate looks, and the p up to which it then says regression: 1 % over all looks (Bonferroni).
 
-The exact test of eight values can reach 1/256 and no less.
+The smallest p of the exact test of eight values is 1/256.
 """
 
 PASS_P = 0.0125
-"""The p under which a look says pass: 5 % over the four looks."""
+"""The p up to which a look says pass: 5 % over the four looks."""
 
 DRAWS = 4000
-"""Samples behind the smallest regression seen: a share of 80 % is then known to 0.6 %."""
+"""Samples drawn to find the smallest regression that is seen: they give a share of 80 % to within 0.6 %."""
 
 
 class Verdict(StrEnum):
-    """`invalid` is never decided from times: what was measured is not fit to be decided about."""
+    """`invalid` is never decided from times: it means that the measurements are not fit for a decision."""
 
     REGRESSION = "regression"
     PASS = "pass"
@@ -43,8 +43,8 @@ class Verdict(StrEnum):
 class Margins:
     """How much slower the head may be, as a share of the base's time.
 
-    Up to `tolerance` is nobody's concern: a regression is a proof of more. `harm` is what must not go unseen: a pass is
-    a proof of less. Raises ValueError unless 0 <= tolerance < harm.
+    Up to `tolerance` does not matter: a regression is a proof of more. `harm` must not be missed: a pass is a proof of
+    less. Raises ValueError unless 0 <= tolerance < harm.
     """
 
     tolerance: float = 0.01
@@ -57,9 +57,9 @@ class Margins:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What one workload's repetitions allow to say. `ratio` is head over base, above 1 is slower, with its 95 %
-    interval; `least_seen` is the smallest ratio that this many repetitions of this spread call a regression four times
-    in five, None where they are too few to call anything one."""
+    """The decision for one workload. `ratio` is head over base, above 1 is slower, with its 95 % interval. `least_seen`
+    is the smallest true ratio that this many repetitions of this spread would call a regression four times in five;
+    None if they are too few to call anything one."""
 
     verdict: Verdict
     repetitions: int
@@ -74,14 +74,14 @@ class Decision:
 def decide(
     log_ratios: Mapping[str, Sequence[float]], margins: Mapping[str, Margins], *, family: int | None = None
 ) -> dict[str, Decision]:
-    """The decision for each workload at a look. All have the same number of repetitions, one of LOOKS or any other
-    where the time has run out: then the strictest of the earlier looks' thresholds holds.
+    """The decision for each workload at a look. All have the same number of repetitions: one of LOOKS, or any other if
+    the time has run out, and then the strictest threshold of all looks applies.
 
-    Where a ratio is proven to lie between the margins, that is a regression: harm is what a pass has to leave out.
-    Regressions by Holm's procedure over the workloads; a pass needs no such correction, because the whole passes only
-    if every workload does. `family` counts the workloads that no earlier look has called a regression, those that are
-    no longer looked at because they have passed included: all that are given, if None. Raises ValueError for no values,
-    or for workloads with unequal numbers of them.
+    A ratio that is proven to lie between the margins is a regression: a pass has to exclude harm. Regressions use
+    Holm's procedure over the workloads. A pass needs no such correction, because the gate passes only if every workload
+    does. `family` counts the workloads that no earlier look has called a regression, including those that have passed
+    and are no longer looked at; None means all that are given. Raises ValueError for no values, or for workloads with
+    unequal numbers of them.
     """
     counts = {len(values) for values in log_ratios.values()}
     if len(counts) != 1 or 0 in counts:
@@ -127,8 +127,8 @@ def p_below(values: Sequence[float], share: float) -> float:
 
 
 def holm(p_values: Mapping[str, float], alpha: float, family: int) -> set[str]:
-    """The hypotheses rejected at a family-wise `alpha` (Holm 1979): from the smallest p on, each against alpha over
-    the number that are left of the family, of which some may have no p here and are not rejected."""
+    """The hypotheses rejected at a family-wise `alpha` (Holm 1979): from the smallest p up, each is compared with alpha
+    over the number left in the family. Members of the family without a p here are not rejected."""
     rejected: set[str] = set()
     for name in sorted(p_values, key=lambda item: p_values[item]):
         if p_values[name] > alpha / (family - len(rejected)):
@@ -138,15 +138,16 @@ def holm(p_values: Mapping[str, float], alpha: float, family: int) -> set[str]:
 
 
 def _least_seen(values: Sequence[float], margins: Margins, alpha: float) -> float | None:
-    """(1 + tolerance) exp(k s), where s is the spread of the values; None where no regression can be seen at all."""
+    """(1 + tolerance) exp(k s), where s is the spread of the values; None if no regression can be seen at all."""
     factor = _spreads_seen(len(values), alpha)
     return None if factor is None else float((1 + margins.tolerance) * math.exp(factor * np.std(values, ddof=1)))
 
 
 @functools.cache
 def _spreads_seen(size: int, alpha: float) -> float | None:
-    """How many spreads above the tolerance the centre of normal values must lie to be called a regression four times
-    in five: found by drawing, because no formula knows the steps of the exact test. None if 2^-size is above alpha."""
+    """How many standard deviations above the tolerance the centre of normal values must lie to be called a regression
+    four times in five. It is found by simulation, because no formula gives the steps of the exact test. None if 2^-size
+    is above alpha."""
     if 0.5**size > alpha:
         return None
     draws = np.random.default_rng(0).normal(size=(DRAWS, size))

@@ -1,4 +1,4 @@
-"""What the gate's command ends with."""
+"""The exit codes of the gate's command."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """0 is a proof of no harm and nothing else is."""
+    """0 means proven harmless; nothing else does."""
 
     PASS = 0
     REGRESSION = 1

@@ -1,4 +1,4 @@
-"""Where runs lie, told from names alone: who only looks for them imports nothing that reads them."""
+"""Where runs lie, from file names alone: looking for runs must not import what reads them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 PART, WHOLE = "part-", "run-"
-"""How the names of files of records begin: of one record, and of all of a run that has ended."""
+"""Prefixes of the names of record files: with one record, and with all records of a finished run."""
 
 
 def is_url(text: str) -> bool:
@@ -15,8 +15,8 @@ def is_url(text: str) -> bool:
 
 
 def here(text: str) -> Path:
-    """The folder of what is named by a path, or by a URL, whose records are then fetched. Raises OSError where that
-    fails, and ValueError for a URL that nothing knows."""
+    """The local folder for a path, or for a URL, whose records are fetched first. Raises OSError if that fails, and
+    ValueError for a URL of an unknown kind."""
     if not is_url(text):
         return Path(text)
     from results.remote import Remote
@@ -25,7 +25,7 @@ def here(text: str) -> Path:
 
 
 def record_files(folder: Path) -> list[os.DirEntry[str]]:
-    """The files that hold a run's records, in order of name; none where there is no run."""
+    """The files that hold a run's records, sorted by name; none if there is no run."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder / "records") as found:
         return sorted(
             (item for item in found if item.name.startswith((PART, WHOLE)) and item.name.endswith(".parquet")),
@@ -39,7 +39,7 @@ def has_records(folder: Path) -> bool:
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """The folder itself if it is a run, or else the runs that lie in it. Raises ValueError where there is none."""
+    """The folder itself if it is a run, else the runs in it. Raises ValueError if there are none."""
     if has_records(folder):
         return [folder]
     found = sorted(item for item in folder.iterdir() if has_records(item)) if folder.is_dir() else []

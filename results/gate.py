@@ -1,4 +1,4 @@
-"""From the repetitions of two sides to a verdict: what is fit to be counted, what it says, and how surely."""
+"""From the repetitions of two sides to a verdict: which repetitions count, what they show, and how surely."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from results.pace import centre, turns
 from results.statistics import interval
 
 if TYPE_CHECKING:
-    # It imports torch, which takes a second, and what is kept is read without it.
+    # It imports torch, which takes a second; reading stored results must not need that.
     from harness.ab.pair import Pair
 
 MOST_DROPPED = 8
-"""Disturbed repetitions of a workload that are replaced, before it is given up."""
+"""At most this many disturbed repetitions of a workload are replaced; with more, it is given up."""
 
 DROPPED_SHARE = 0.25
-"""A workload of whose repetitions more than this share were disturbed is not decided about."""
+"""There is no decision about a workload if more than this share of its repetitions were disturbed."""
 
 WORST_FIRST = (Verdict.REGRESSION, Verdict.INVALID, Verdict.INCONCLUSIVE, Verdict.PASS)
 
@@ -31,7 +31,7 @@ TOO_LATE = (Verdict.INCONCLUSIVE, "the time ran out before anything was measured
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What is allowed of one workload: of its time, and by what share its peak memory may grow."""
+    """The limits of one workload: the margins of its time, and the share by which its peak memory may grow."""
 
     time: Margins = field(default_factory=Margins)
     memory: float = 0.005
@@ -43,8 +43,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """Peak memory of the head over the base's, with its 95 % interval, and whether it is proven to have grown by more
-    than the limit."""
+    """Peak memory of the head over the base's, with its 95 % interval, and whether it has provably grown by more than
+    the limit."""
 
     ratio: float
     ratio_low: float | None
@@ -52,15 +52,15 @@ class Memory:
     is_regression: bool
 
     def may_have_grown(self, limit: float) -> bool:
-        """Whether the interval lies above the limit, which is less than a proof over all looks."""
+        """Whether the whole interval lies above the limit, which is weaker than a proof over all looks."""
         return self.ratio_low is not None and self.ratio_low > 1 + limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What came out for one workload. `reasons` say in words what the verdict rests on beside the time.
+    """The finding for one workload. `reasons` say in words what the verdict rests on, apart from the time.
 
-    `repetitions` were counted, `dropped` were disturbed, by what is in `disturbances` with how often.
+    `repetitions` were counted, `dropped` were disturbed; `disturbances` has the causes with their counts.
     """
 
     workload: str
@@ -79,29 +79,29 @@ class Finding:
 
 
 class Referee:
-    """Looks at the repetitions as they come in. What a look has decided about a workload stands."""
+    """Looks at the repetitions as they come in. Once a look has decided about a workload, the decision stands."""
 
     def __init__(self, limits: Mapping[str, Limits], missing: Mapping[str, str], *, needs_checkout: bool) -> None:
-        """`limits` has all workloads that were asked for, `missing` says which of them cannot be compared, and why.
-        With `needs_checkout` code of both sides' checkouts has to have run: it is what is compared."""
+        """`limits` has all workloads asked for; `missing` has those that cannot be compared, with the reason. With
+        `needs_checkout`, code of the sides' checkouts must have run, because it is what is compared."""
         self._limits, self._needs_checkout = limits, needs_checkout
         self._settled = {name: self._finding(name, [], Verdict.INVALID, reason) for name, reason in missing.items()}
 
     def __call__(self, pairs: Sequence[Pair]) -> list[str]:
-        """The workloads that need more repetitions, after a look at those that have enough for one."""
+        """The workloads that need more repetitions. A look is taken first, if all open ones have enough for it."""
         self._reject_unfit(pairs)
         good = {name: self._good(pairs, name) for name in self._open}
         due = [name for name, found in good.items() if len(found) in LOOKS]
-        # Workloads that are still open have their looks together.
+        # All open workloads are looked at together.
         if due and len(due) == len(good):
             self._look(pairs, good)
         return [name for name in self._open if len(good[name]) < max(LOOKS)]
 
     def conclude(self, pairs: Sequence[Pair]) -> list[Finding]:
-        """What came out for every workload, when there will be no more repetitions."""
+        """The findings for all workloads, once there will be no more repetitions."""
         self(pairs)
         good = {name: self._good(pairs, name) for name in self._open}
-        # Where the time ran out in the middle, the surplus is left out, which looks at no time.
+        # If the time ran out midway, surplus repetitions are left out, which does not depend on their times.
         size = min((len(found) for found in good.values()), default=0)
         if size and self._open:
             self._look(pairs, {name: found[:size] for name, found in good.items()}, is_last=True)
@@ -152,7 +152,7 @@ class Referee:
             verdict, reasons = Verdict.INCONCLUSIVE, [reason]
         dropped = len(own) - sum(not pair.disturbed for pair in own)
         if dropped > DROPPED_SHARE * len(own):
-            # It may still become a smaller share; until then nothing is decided.
+            # The share may still fall; until then nothing is decided.
             verdict, reasons = Verdict.INVALID, [f"{dropped} of {len(own)} repetitions were disturbed"]
         finding = self._finding(name, own, verdict, *reasons)
         return dataclasses.replace(
@@ -180,13 +180,13 @@ class Referee:
 
 
 def overall(findings: Collection[Finding]) -> Verdict:
-    """A proven regression anywhere; else invalid, if anything is; else inconclusive; a pass only if all pass."""
+    """A regression if any workload has one, else invalid if any is, else inconclusive if any is; pass if all pass."""
     return min((finding.verdict for finding in findings), key=WORST_FIRST.index, default=Verdict.INVALID)
 
 
 def log_ratio(pair: Pair) -> float:
-    """ln(head / base) of the time a token (a sample, where samples are not text): the centre over the rounds, or where
-    these were not taken together the ratio of the centres."""
+    """ln(head / base) of the time per token (per sample, where samples are not text): the centre over the rounds, or,
+    if the sides did not take their rounds together, the difference of their centres."""
     base, head = ({turn.round: turn.log_pace for turn in turns(record)} for record in (pair.base, pair.head))
     if not pair.together:
         return _centre(head.values()) - _centre(base.values())
@@ -204,7 +204,7 @@ def _step_time_s(record: Record) -> float:
 
 
 def unfit(pair: Pair, needs_checkout: bool) -> list[str]:
-    """In words, why a repetition can decide nothing, whatever its times: another would be no better."""
+    """Why a repetition is useless whatever its times, in words: another one would be no better."""
     at = f"in repetition {pair.repetition + 1}"
     sides = (("base", pair.base, pair.base_seen), ("head", pair.head, pair.head_seen))
     failed = [
@@ -245,8 +245,8 @@ def _bad_numbers(measured: Measurement) -> list[str]:
 
 
 def compare_memory(pairs: Sequence[Pair], limit: float, alpha: float) -> Memory | None:
-    """Peak memory of the sides; None where a repetition does not know it. Exact on a GPU; on a CPU it has a spread, so
-    the test for time decides here too."""
+    """The comparison of the sides' peak memory; None if any repetition lacks it. It is exact on a GPU. On a CPU it has
+    a spread, so the same test as for time decides."""
     peaks = [(pair.base.measurement.peak_memory_bytes, pair.head.measurement.peak_memory_bytes) for pair in pairs]
     if any(base is None or head is None or base <= 0 or head <= 0 for base, head in peaks):
         return None
@@ -261,7 +261,7 @@ def compare_memory(pairs: Sequence[Pair], limit: float, alpha: float) -> Memory 
 
 
 def side_gates(pairs: Sequence[Pair], memory: Memory | None, limits: Limits) -> list[str]:
-    """In words, what has become worse beside the time."""
+    """What has become worse apart from the time, in words."""
     found = []
     if memory is not None and memory.is_regression:
         found.append(f"peak memory grew by {memory.ratio - 1:.1%}, more than {limits.memory:.1%}")
@@ -273,7 +273,7 @@ def side_gates(pairs: Sequence[Pair], memory: Memory | None, limits: Limits) -> 
 
 
 def _may_have_grown(memory: Memory | None, allocated: Sequence[tuple[int, int]], limit: float) -> str | None:
-    """Why nothing passes, if memory is not known not to have grown."""
+    """Why the workload cannot pass, if its memory may have grown; else None."""
     if memory is None:
         return "peak memory is unknown"
     if memory.may_have_grown(limit):
@@ -284,11 +284,11 @@ def _may_have_grown(memory: Memory | None, allocated: Sequence[tuple[int, int]],
 
 
 ENOUGH_SIGHTS = 2
-"""So many replays have to show that the head allocates more. It is exact, but what is drawn by chance may differ."""
+"""So many replays must show that the head allocates more. Each is exact, but random draws may differ between them."""
 
 
 def _allocates_more(allocated: Sequence[tuple[int, int]], limit: float) -> list[str]:
-    """In words, if in every replay the head has allocated more than is allowed."""
+    """The reason, in words, if the head allocated more than the limit allows in every replay; else empty."""
     if len(allocated) < ENOUGH_SIGHTS or not all(_is_more(sight, limit) for sight in allocated):
         return []
     base, head = allocated[-1]
@@ -301,7 +301,7 @@ def _is_more(allocated: tuple[int, int], limit: float) -> bool:
 
 
 def _counted(pairs: Sequence[Pair], side: str, name: str) -> float | None:
-    """The median count over the repetitions; None where nothing was compiled, which has no such count."""
+    """The median count over the repetitions; None if any lacks it, because nothing was compiled."""
     counts = [getattr(getattr(pair, side).certificate, name, None) for pair in pairs]
     known = [count for count in counts if count is not None]
     return statistics.median(known) if len(known) == len(counts) else None

@@ -1,8 +1,8 @@
 """The pace of each arm over many runs, and where it may have changed.
 
-A machine is not the same from day to day, so every pace is taken relative to a pinned reference that was measured in
-the same run. What is nominated here is a question, not a verdict: runs lie apart in time, and only the gate, which
-measures both sides in turn, convicts.
+A machine changes from day to day, so every pace is relative to a pinned reference that was measured in the same run. A
+nomination is a question, not a verdict: the runs lie apart in time. Only the gate, which measures both sides in turn,
+can convict.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from results.statistics import Floats, Moments, welch_half_width
 from results.summary import Summary
 
 PINNED = "gpt2/nano"
-"""The reference unless the user names another: a workload of trainpace's own, which no change of the user's touches."""
+"""The default reference: one of trainpace's own workloads, which no change of the user's code affects."""
 
 LEAST_RUNS = 4
-"""Before and after a change: with three each no order of the runs is rarer than one in ten."""
+"""The fewest runs before and after a change: with three each, no order of the runs is rarer than one in ten."""
 
 NOMINATED_P = 0.05
 
 MOST_ORDERS = 10_000
-"""Of runs before a change times those after it: so far the rank-sum test is exact."""
+"""The rank-sum test is exact while the runs before a change times those after it are at most this many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One run of a series: `ratio` is the arm's time a token over the reference's, with Welch's 95 % interval, which
-    is None where one repetition gives no spread."""
+    """One run of a series. `ratio` is the arm's time per token over the reference's, with Welch's 95 % interval, which
+    is None where there is only one repetition and so no spread."""
 
     run_id: str
     started_at: str
@@ -47,8 +47,8 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nomination:
-    """From the run at `index` on, the arm takes `factor` times the time that it took before, since the last nomination.
-    `p` is of the rank-sum test, times the number of places and series that were tried."""
+    """From the run at `index` on, the arm takes `factor` times as long as before. `p` is that of the rank-sum test,
+    times the number of places and series that were tried."""
 
     index: int
     factor: float
@@ -57,7 +57,7 @@ class Nomination:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """One arm over the runs that have it, in the order of time."""
+    """One arm over the runs that have it, in chronological order."""
 
     workload: str
     techniques: str
@@ -68,7 +68,7 @@ class Series:
 def history(runs: Sequence[Summary], reference: str | None = None) -> tuple[str, list[Series]]:
     """The reference's name and a series for each other arm.
 
-    Raises ValueError, naming the run, where the reference was not measured.
+    Raises ValueError, naming the run, if a run has not measured the reference.
     """
     ordered = sorted(runs, key=lambda run: run.started_at)
     pinned = _pinned(ordered, reference)
@@ -130,11 +130,11 @@ def _stacked(samples: Sequence[Moments]) -> Moments:
 
 
 def nominate(logs: Sequence[float] | Floats, offset: int = 0, *, series: int = 1) -> list[Nomination]:
-    """Where a series of logarithms changes its level: the place that divides it best, if by more than chance, and then
-    the same within both parts.
+    """Where a series of logarithms changes its level: at the place that divides it best, if the difference is
+    significant, and then at further places within both parts.
 
-    By the rank-sum test at that place, corrected for the number of places and that of the `series` that are looked at
-    together (Bonferroni); values need no shape.
+    The rank-sum test at that place decides, corrected for the number of places and of `series` that are examined
+    together (Bonferroni). It assumes nothing about the distribution of the values.
     """
     values = np.asarray(logs, dtype=float)
     places = range(LEAST_RUNS, len(values) - LEAST_RUNS + 1)
@@ -152,7 +152,7 @@ def nominate(logs: Sequence[float] | Floats, offset: int = 0, *, series: int = 1
 
 
 def runs_needed(series: int) -> int:
-    """The fewest runs in which a change could be nominated at all, where so many series are looked at together."""
+    """The fewest runs in which a change can be nominated at all if so many series are examined together."""
     return next(
         count
         for count in itertools.count(2 * LEAST_RUNS)
@@ -161,8 +161,8 @@ def runs_needed(series: int) -> int:
 
 
 def _unlikeness(values: Floats, places: range) -> Floats:
-    """How unlike the ranks before and after each place are: the distance of their sum from what chance expects, in its
-    standard deviations, less the correction for continuity."""
+    """How much the ranks before and after each place differ: the distance of the rank sum from its expectation, in
+    standard deviations, with continuity correction."""
     count, before = len(values), np.array(places)
     ranks = np.cumsum(_ranks(values))[before - 1]
     deviation = np.sqrt(before * (count - before) * (count + 1) / 12)
@@ -171,8 +171,8 @@ def _unlikeness(values: Floats, places: range) -> Floats:
 
 
 def _rank_sum_p(values: Floats, place: int) -> float:
-    """The two-sided chance of ranks as unlike before and after the place (Mann and Whitney 1947): exact, or where there
-    are too many orders to count by the normal approximation, which far out in the tail is too large."""
+    """The two-sided p of the rank-sum test at a place (Mann and Whitney 1947). It is exact, or, with too many orders to
+    count, from the normal approximation, which is too large far out in the tail."""
     before, after = sorted((place, len(values) - place))
     if before * after > MOST_ORDERS:
         return float(min(1.0, 2 * special.ndtr(-_unlikeness(values, range(place, place + 1))[0])))
@@ -182,12 +182,12 @@ def _rank_sum_p(values: Floats, place: int) -> float:
 
 
 def _orders(before: int, after: int, most: int) -> Floats:
-    """How many orders of so many values before and after a place have 0, 1, ... up to `most` pairs the wrong way round:
-    the coefficients of a Gaussian binomial. In place of scipy.stats, which takes half a second to import."""
+    """How many orders of so many values before and after a place have 0, 1, ..., `most` inverted pairs: the
+    coefficients of a Gaussian binomial. This avoids scipy.stats, which takes half a second to import."""
     counts = np.zeros(most + 1)
     counts[0] = 1
     for size in range(1, before + 1):
-        # Times 1 - x**(after + size), over 1 - x**size.
+        # Multiply by 1 - x**(after + size), then divide by 1 - x**size.
         counts[after + size :] -= counts[: max(0, len(counts) - after - size)].copy()
         rows = np.pad(counts, (0, -len(counts) % size)).reshape(-1, size)
         counts = np.cumsum(rows, axis=0).ravel()[: most + 1]
@@ -195,7 +195,7 @@ def _orders(before: int, after: int, most: int) -> Floats:
 
 
 def _ranks(values: Floats) -> Floats:
-    """From 1, ties sharing the mean of theirs."""
+    """Ranks from 1; tied values share the mean of their ranks."""
     ordered = np.sort(values)
     found: Floats = (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right") + 1) / 2
     return found

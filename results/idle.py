@@ -14,14 +14,14 @@ from results.calibration import Rate, upper_bound
 from results.compare import Comparison, Verdict, width
 
 METHOD = 1
-"""Of measuring and concluding. What another method came to says nothing about this one."""
+"""The version of the method of measuring and concluding. Results of another one say nothing about it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdleHeat:
-    """One heat, over all its repetitions. `held` of its `intervals` hold 1, and so many arms were said to be faster or
-    slower though none is. `claim_width` is half the median width of the bounds, as a share. `step_bias` is the
-    baseline's step time over that of a bare loop that ran alone before and after, None where there was none."""
+    """One heat, over all its repetitions. `held` of its `intervals` contain 1. `false_directions` counts the arms that
+    were called faster or slower although none is. `claim_width` is the median half-width of the bounds, as a share.
+    `step_bias` is the baseline's step time over that of a bare loop run alone before and after; None without one."""
 
     method: int
     version: str
@@ -40,8 +40,9 @@ class IdleHeat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorRate:
-    """What the heats of one machine add up to. `false_heats` had any false direction, and `false_bound` is the upper
-    end of the one-sided 95 % Clopper-Pearson interval of their share. The widths and biases are medians."""
+    """The heats of one machine in total. `false_heats` counts those with any false direction; `false_bound` is the
+    upper end of the one-sided 95 % Clopper-Pearson interval of their share. `claim_width` and `step_bias` are medians.
+    """
 
     held: Rate
     false_heats: Rate
@@ -53,7 +54,7 @@ class ErrorRate:
 def outcome(
     rows: Sequence[Comparison], *, version: str, at: str, device: str, step_bias: float | None, seconds: float
 ) -> IdleHeat | None:
-    """What one heat came to; None if it has no interval, because all was disturbed or failed."""
+    """The result of one heat; None if it has no interval, because every arm was disturbed or failed."""
     arms = [row for row in rows if row.status is Status.OK and row.speedup_low is not None]
     if not arms:
         return None
@@ -75,22 +76,22 @@ def outcome(
 
 
 def append(machine_id: str, heat: IdleHeat) -> Path:
-    """Keep what one heat of a machine came to."""
+    """Store the result of one heat of a machine."""
     return kept.append(_name(machine_id), heat)
 
 
 def load(machine_id: str) -> list[IdleHeat]:
-    """The machine's heats by the present method. Raises ValueError for a line that cannot be read."""
+    """The machine's heats by the current method. Raises ValueError for a line that cannot be read."""
     return kept.load(_name(machine_id), _heat, METHOD)
 
 
 def read(file: Path) -> list[IdleHeat]:
-    """A file's heats by the latest method in it. Raises ValueError for a line that cannot be read."""
+    """The heats in a file by the latest method in it. Raises ValueError for a line that cannot be read."""
     return kept.read(file, _heat, None)
 
 
 def is_in(file: Path) -> bool:
-    """Whether a file has heats of `run`, not gates."""
+    """Whether a file has heats of `run`, rather than outcomes of the gate."""
     return any("intervals" in fields for fields in kept.lines(file))
 
 
@@ -103,7 +104,7 @@ def _heat(fields: dict[str, Any]) -> IdleHeat:
 
 
 def error_rate(heats: Sequence[IdleHeat]) -> ErrorRate | None:
-    """None where there are no heats."""
+    """The totals of these heats; None without heats."""
     if not heats:
         return None
     false_heats = Rate(seen=sum(heat.false_directions > 0 for heat in heats), tries=len(heats))

@@ -1,4 +1,4 @@
-"""A gate's verdict with all that it rests on, as plain data that can be written down and read again."""
+"""A gate's verdict with all that it rests on, as plain data that can be written and read."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from results.gate import Finding
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """The verdict over all workloads. `advisory` says why this machine's verdicts only advise, None if they do not.
+    """The verdict over all workloads. `advisory` says why this machine's verdicts are only advice; None if they bind.
 
-    `sides` describe base and head in words, `acknowledged` the slow-downs that were accepted; `unseen` are disturbances
-    that this machine does not show.
+    `sides` describes base and head in words, `acknowledged` the slow-downs that were accepted. `unseen` lists
+    disturbances that this machine cannot detect.
     """
 
     verdict: Verdict
@@ -39,7 +39,7 @@ class Judgement:
     command: str
 
     def exit_code(self, *, strict: bool) -> ExitCode:
-        """`strict` does not let a verdict pass that only advises."""
+        """With `strict`, a pass that is only advice counts as inconclusive."""
         if strict and self.verdict is Verdict.PASS and self.advisory is not None:
             return ExitCode.INCONCLUSIVE
         return ExitCode[self.verdict.name]

@@ -1,4 +1,4 @@
-"""What calibrations come to, kept a line each in the user's data folder, one file a machine, and never rewritten."""
+"""The outcomes of calibrations, one line each, in append-only files in the user's data folder, by machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Outcome = TypeVar("Outcome")
 
 
 def folder() -> Path:
-    """By the XDG base directory specification. Raises ValueError where there is no home."""
+    """The data folder by the XDG base directory specification. Raises ValueError if there is no home directory."""
     try:
         data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
     except RuntimeError as error:
@@ -25,7 +25,7 @@ def folder() -> Path:
 
 
 def append(name: str, outcome: DataclassInstance) -> Path:
-    """Add one outcome to the file of that name, and have it on disk."""
+    """Append one outcome to the file of that name, durably."""
     file = folder() / f"{name}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     with open(file, "a", encoding="utf-8") as lines:
@@ -36,13 +36,13 @@ def append(name: str, outcome: DataclassInstance) -> Path:
 
 
 def load(name: str, make: Callable[[dict[str, Any]], Outcome], method: int) -> list[Outcome]:
-    """What the file of that name has of one method; nothing if there is none."""
+    """The outcomes of one method in the file of that name; empty if there is no file."""
     file = folder() / f"{name}.jsonl"
     return read(file, make, method) if file.exists() else []
 
 
 def read(file: Path, make: Callable[[dict[str, Any]], Outcome], method: int | None) -> list[Outcome]:
-    """What a file has of one method, None: of the latest in it. Raises ValueError for a line that cannot be read."""
+    """The outcomes of one method in a file; None means the latest in it. Raises ValueError if it cannot be read."""
     known = lines(file)
     try:
         wanted = method or max((fields["method"] for fields in known), default=0)
@@ -52,7 +52,7 @@ def read(file: Path, make: Callable[[dict[str, Any]], Outcome], method: int | No
 
 
 def lines(file: Path) -> list[dict[str, Any]]:
-    """The fields of each line. Raises ValueError for a file that cannot be read."""
+    """The fields of each line. Raises ValueError if the file cannot be read."""
     try:
         return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     except OSError as error:

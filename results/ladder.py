@@ -1,9 +1,9 @@
-"""How a recipe grows: what each heat says of the rivals of the recipe so far, and the ladder that this makes.
+"""How a recipe grows: what each heat shows about the rivals of the recipe so far, and the resulting ladder.
 
-A rival joins when its simultaneous bounds against the recipe so far leave 1 out (results.contrasts), never for its
-estimate. The bounds are looked at after every repetition, and the best of many is chosen by them, so what a heat says
-of the one that joins is a little too good. What is told of a rung is therefore made of all heats that had both sides of
-it, later ones too; that of the whole recipe comes from fresh repetitions that took no part in any choice.
+A rival joins when its simultaneous bounds against the recipe so far exclude 1 (results.contrasts), never because of its
+estimate. The bounds are checked after every repetition, and they select the best of many, so a heat flatters the rival
+that joins a little. The figures of a rung therefore use all heats that had both sides of it, later ones included. Those
+of the whole recipe come from fresh repetitions that took no part in any choice.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from results.compare import blocks
 from results.contrasts import Block, Contrast, contrasts
 
 INTERRUPTED = "it was interrupted"
-"""Why a ladder ended that can go on."""
+"""Why a ladder ended that can be continued."""
 
 NO_TIME = "there was no time for it"
 
 MOST_REPETITIONS = 5
-"""What is not known after so many is left undecided: it makes little difference."""
+"""A rival still open after so many repetitions is left undecided: it makes little difference."""
 
 PROMISES, ENOUGH_REPETITIONS = 1.02, 15
-"""But not what seems to add so much: processes that differ widely hide it, and it is looked for up to so many."""
+"""A rival that seems to gain at least this much gets up to so many: processes that differ widely may hide its gain."""
 
 HOPELESS = 0.8
-"""An arm that reaches less of the recipe's pace in its first repetition leaves before there are bounds: processes of
-one arm differ by 2 to 4 %."""
+"""An arm at or below this share of the recipe's pace in its first repetition leaves before there are bounds: processes
+of one arm differ by only 2 to 4 %."""
 
 MATTERS = 1.005
-"""What cannot add more than this to the pace is not looked at again."""
+"""A rival that cannot bring the pace above this factor is not tried again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gain:
-    """What a composition makes of the pace of another, above 1 is faster; None is unknown. `low` and `high` hold for
-    all rivals of the heat together with 95 %, `own_low` and `own_high` for this one."""
+    """The pace of a composition over that of another, above 1 is faster; None is unknown. `low` and `high` hold for all
+    rivals of the heat together with 95 %, `own_low` and `own_high` for this one alone."""
 
     speedup: float | None = None
     low: float | None = None
@@ -57,7 +57,7 @@ class Gain:
 
     @property
     def helps(self) -> bool:
-        """Beyond doubt."""
+        """Whether it is faster beyond doubt."""
         return self.low is not None and self.low > 1
 
     @property
@@ -67,8 +67,8 @@ class Gain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
-    """A composition that was set against the recipe so far, what came of it, and why it cannot join, if it cannot.
-    `failed`: it will not do so in another heat either."""
+    """A composition that was tried against the recipe so far, its gain, and the `reason` if it cannot join. `failed`:
+    it cannot join in a later heat either."""
 
     techniques: tuple[str, ...]
     gain: Gain
@@ -78,14 +78,14 @@ class Tried:
 
     @property
     def may_join_later(self) -> bool:
-        """Whether it is worth another try beside another technique at once."""
+        """Whether it is worth another try at once, together with another technique."""
         if self.gain.high is not None:
             return self.gain.high > MATTERS
         return self.gain.speedup is None or self.gain.speedup > HOPELESS
 
     @property
     def is_looked_for(self) -> bool:
-        """Whether more repetitions may still be spent on it."""
+        """Whether it may get further repetitions."""
         promises = (self.gain.speedup or 0.0) >= PROMISES
         return self.gain.repetitions < (ENOUGH_REPETITIONS if promises else MOST_REPETITIONS)
 
@@ -96,11 +96,11 @@ class Tried:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rung:
-    """One heat of the climb: the recipe `before`, who was tried against it, and the recipe `after` it, which is the
-    same where nobody joined. `late` heats try what waits until nothing else helps. `arm_s` is what an arm took with
-    what it compiles: the one that joined, or most of them. `overall` is what all heats of the tuning say of it. Where
-    the `objective` is the time to the same loss, trainings have said it, and it is reached soonest at so many times the
-    workload's `learning_rate`."""
+    """One heat of the climb: the recipe `before`, the rivals `tried` against it, and the recipe `after`, which is the
+    same if nothing joined. `late` heats try what waits until nothing else helps. `arm_s` is how long the arm that
+    joined took, compilation included, or most arms if nothing joined. `overall` is the gain over all heats of the
+    tuning. If the `objective` is the time to the same loss, the gain comes from trainings, and `learning_rate` is the
+    best one, as a factor of the workload's."""
 
     before: tuple[str, ...]
     after: tuple[str, ...]
@@ -114,14 +114,14 @@ class Rung:
 
     @property
     def gain(self) -> Gain:
-        """What the step makes of the pace, by all that is known; unknown where nobody joined."""
+        """The gain of this step, by all that is known; unknown if nothing joined."""
         if self.overall is not None:
             return self.overall
         return self.chosen.gain if self.chosen else Gain()
 
     @property
     def undecided(self) -> list[Tried]:
-        """Those that may still help, for all that was seen of them: there was no time, or something disturbed them."""
+        """The rivals that may still help but were not settled, for lack of time or because they were disturbed."""
         unseen = [item for item in self.tried if item.reason and not item.failed]
         return unseen + [item for item in contenders(self.tried) if item.is_looked_for]
 
@@ -135,7 +135,7 @@ class Rung:
 
     @property
     def chosen(self) -> Tried | None:
-        """What came of the one that joined; None where nobody did."""
+        """The rival that joined; None if none did."""
         if self.after == self.before:
             return None
         return next(item for item in self.tried if item.techniques == self.after)
@@ -143,8 +143,8 @@ class Rung:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confirmation:
-    """The recipe on fresh repetitions: `whole` is against the baseline, `without` each technique against the recipe
-    (above 1: faster without it), `runner_up` that composition against the recipe."""
+    """The recipe on fresh repetitions: `whole` compares it with the baseline, `without` compares it without each
+    technique with the whole (above 1: faster without), and `runner_up` compares the runner-up with the recipe."""
 
     techniques: tuple[str, ...]
     whole: Gain
@@ -157,11 +157,11 @@ class Confirmation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ladder:
-    """A whole tuning. `ended` says in words why it climbed no further. `techniques` are those of the recipe, none where
-    nothing was confirmed to help; `confirmation` is None where there was no time for one, or nothing to confirm.
-    `no_script` says why there is no recipe.py, and `elsewhere` what the recipe is to trainers of other libraries.
-    `memory_bytes` is what it may take where the baseline takes more. Where the `objective` is the time to the same
-    loss, factors are of how soon that is reached, and the `learning_rate` is so many times the workload's."""
+    """A whole tuning. `ended` says in words why it climbed no further. `techniques` are those of the recipe, none if
+    nothing was confirmed to help. `confirmation` is None if there was no time for it, or nothing to confirm.
+    `no_script` says why there is no recipe.py, and `elsewhere` is the recipe for trainers of other libraries.
+    `memory_bytes` is the memory limit, if the baseline exceeds it. If the `objective` is the time to the same loss, the
+    factors are those of that time, and `learning_rate` is a factor of the workload's."""
 
     workload: Mapping[str, Any]
     techniques: tuple[str, ...]
@@ -188,12 +188,12 @@ class Ladder:
 
     @property
     def steps(self) -> list[Rung]:
-        """The rungs at which somebody joined."""
+        """The rungs at which a rival joined."""
         return [rung for rung in self.rungs if rung.chosen]
 
     @property
     def product(self) -> float | None:
-        """Of the rungs' factors."""
+        """The product of the rungs' factors; None without steps."""
         factors = [rung.gain.speedup for rung in self.steps]
         return math.prod(factor for factor in factors if factor is not None) if factors else None
 
@@ -206,7 +206,7 @@ class Ladder:
 
 
 def write(ladder: Ladder, file: Path) -> None:
-    """Keep it as JSON, with what a program asks first at the top."""
+    """Write it as JSON, with what a program needs most at the top."""
     whole = ladder.whole
     steps = [
         {
@@ -245,9 +245,9 @@ def heat(
     lent: Sequence[Block] = (),
     by: Objective = Objective.PACE,
 ) -> list[Tried]:
-    """What the records of one heat say of each rival of the recipe so far, by label. The repetitions of `earlier` heats
-    beside the same recipe count as its own do; `lent` ones of others tell how much processes differ, and nothing
-    else. Gains are of the pace, or `by` the energy."""
+    """The result of one heat for each rival of the recipe so far; `rivals` is by label. Repetitions of `earlier` heats
+    against the same recipe count like its own. `lent` blocks of other heats only help to estimate how much processes
+    differ. Gains are of the pace, or `by` energy."""
     heats = [*earlier, records]
     lead = "+".join(before) or BASELINE
     against = contrasts([block for found in heats for block in blocks(found, by)], lead, rivals, lent)
@@ -285,7 +285,7 @@ def _tried(
 
 
 def overall(rung: Rung, heats: Sequence[Sequence[Record]], by: Objective = Objective.PACE) -> Gain:
-    """What all heats that had both sides of a rung say of it."""
+    """The gain of a rung over all heats that had both sides of it."""
     before, after = ("+".join(names) or BASELINE for names in (rung.before, rung.after))
     values = [block for records in heats for block in blocks(records, by)]
     own = ([record for record in records if record.techniques == after] for records in heats)
@@ -293,7 +293,7 @@ def overall(rung: Rung, heats: Sequence[Sequence[Record]], by: Objective = Objec
 
 
 def gain(found: Contrast | None, *heats: Sequence[Record]) -> Gain:
-    """The contrast as factors of the pace; `heats` are what was measured of the arm in each."""
+    """The contrast as factors of the pace; `heats` are the arm's records in each heat."""
     if found is None:
         return Gain()
     return Gain(
@@ -307,20 +307,20 @@ def gain(found: Contrast | None, *heats: Sequence[Record]) -> Gain:
 
 
 def peak_memory_bytes(records: Sequence[Record]) -> int | None:
-    """Of all ranks, the median of the repetitions; None where it is not known."""
+    """The peak memory of all ranks, as the median over the repetitions; None if unknown."""
     found = [record.measurement.peak_memory_bytes for record in records if record.status is Status.OK]
     known = [size for size in found if size is not None]
     return round(statistics.median(known)) if known else None
 
 
 def best(tried: Sequence[Tried]) -> Tried | None:
-    """The one that helps most beyond doubt: by its lower bound. None where none does."""
+    """The rival that helps most beyond doubt, by its lower bound; None if none does."""
     helping = [item for item in tried if item.reason is None and item.gain.helps]
     return max(helping, key=lambda item: item.gain.low or 0.0, default=None)
 
 
 def contenders(tried: Sequence[Tried]) -> list[Tried]:
-    """Those that may still turn out to be the best: their upper bound is above 1, and above the best's lower one."""
+    """The rivals that may still be the best: their upper bound is above MATTERS and above the best's lower bound."""
     leader = best(tried)
     least = max(MATTERS, leader.gain.low or 0.0 if leader else 0.0)
     able = [item for item in tried if item.reason is None and item.gain.speedup is not None]

@@ -1,4 +1,4 @@
-"""Machines side by side: how much faster one is than another, by the baselines that both have measured."""
+"""Machines side by side: how much faster one is than another, from the baselines that both have measured."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from results.summary import paces
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beside:
-    """A machine of a run beside the one that has most heats: `speed` is that one's time a token over this one's, over
-    the `workloads` whose baselines both have measured, with its interval; None where there is none, or no spread."""
+    """A machine of a run against the reference, the one with most heats. `speed` is the reference's time per token over
+    this machine's, over the `workloads` whose baselines both have measured; None without any. The bounds are None where
+    there is no spread."""
 
     machine: Machine
     heats: int
@@ -31,7 +32,7 @@ class Beside:
 
 
 def side_by_side(records: Sequence[Record], machines: Sequence[Machine]) -> list[Beside]:
-    """Each machine that has records, the one with most heats first."""
+    """Each machine with records, the one with most heats first."""
     heats: dict[str, set[tuple[str, int, int]]] = defaultdict(set)
     for record in records:
         heats[record.machine_id].add((record.workload, record.repetition, record.heat_part))
@@ -47,7 +48,7 @@ def side_by_side(records: Sequence[Record], machines: Sequence[Machine]) -> list
 
 
 def _paces(records: Sequence[Record], machine_id: str) -> dict[str, Sequence[float]]:
-    """By workload, the paces of the baseline, one of each repetition."""
+    """By workload, the baseline's paces, one per repetition."""
     own = paces([record for record in records if record.machine_id == machine_id])
     return {workload: found[BASELINE] for workload, found in own.items() if BASELINE in found}
 
@@ -55,7 +56,7 @@ def _paces(records: Sequence[Record], machine_id: str) -> dict[str, Sequence[flo
 def _beside(
     machine: Machine, heats: int, reference: dict[str, Sequence[float]], own: dict[str, Sequence[float]]
 ) -> Beside:
-    """The mean over workloads; its spread is pooled, as all are of the same two machines."""
+    """The mean over workloads. The spread is pooled, because all workloads ran on the same two machines."""
     shared = [workload for workload in own if workload in reference]
     if own is reference or not shared:
         return Beside(

@@ -1,4 +1,4 @@
-"""The metrics: figures that are derived from a record. `Figures` is the list of them."""
+"""The metrics: figures derived from a record. `Figures` lists them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from results import pace
 from results.pace import step_time_s
 
 Derive = Callable[[Record, Machine], float | None]
-"""One figure of a repetition; None where it is not known."""
+"""Derives one figure of a repetition; None where it is unknown."""
 
 
 class Form(StrEnum):
-    """How a figure is written: by the function of that name in reports/wording/quantity.py."""
+    """How a figure is formatted: by the function of that name in reports/wording/quantity.py."""
 
     DURATION = "duration"
     ENERGY = "energy"
@@ -32,9 +32,9 @@ class Form(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """How a figure is derived, written and named, and why it may be unknown if nothing more is said of it.
+    """How a figure is derived, formatted and named. `unknown` is the default reason why it may be unknown.
 
-    A median below `least`, where there is one, is unknown: single repetitions may lie below it by chance.
+    A median below `least`, if given, is unknown: single repetitions may lie below it by chance.
     """
 
     derive: Derive
@@ -45,7 +45,7 @@ class Metric:
     least: float | None = None
 
     def median(self, records: Iterable[Record], machine: Machine) -> float | None:
-        """Over repetitions, of those that know it."""
+        """The median over the repetitions in which the figure is known."""
         known = [value for record in records if (value := self.derive(record, machine)) is not None]
         found = statistics.median(known) if known else None
         return None if found is None or (self.least is not None and found < self.least) else found
@@ -64,8 +64,8 @@ def mean(values: Sequence[float]) -> float | None:
 
 
 OTHER_FLOPS = {"trained parameters", "objective", "data order"}
-"""Changes under which a step computes more or less than the baseline's: what is frozen has no gradients, and samples of
-another order can be of other lengths."""
+"""Changes that make a step compute more or less than the baseline's: frozen parameters have no gradients, and in
+another order samples can have other lengths."""
 
 
 def _share_pct(record: Record, what: str) -> float | None:
@@ -74,8 +74,8 @@ def _share_pct(record: Record, what: str) -> float | None:
 
 
 def _flops_share(record: Record, peaks: dict[str, float]) -> float | None:
-    """Model FLOP utilisation (Chowdhery et al. 2022, arXiv:2204.02311, appendix B): FLOP of one update of the
-    unmodified model, over step time, ranks and the peak of one device in the arm's number format."""
+    """Model FLOP utilisation (Chowdhery et al. 2022, arXiv:2204.02311, appendix B): the FLOP of one update of the
+    unmodified model, over the step time, the devices and the peak of one device in the arm's number format."""
     time_s, peak = step_time_s(record), peaks.get(record.compute or "")
     if record.step_flops is None or time_s is None or not peak:
         return None
@@ -86,7 +86,8 @@ def _flops_share(record: Record, peaks: dict[str, float]) -> float | None:
 
 
 def why_no_flops(record: Record) -> str | None:
-    """Why the FLOP of the arm's step are unknown, in words: they were counted for the whole model on full batches."""
+    """Why the FLOP of the arm's step are unknown, in words; None if known. They are counted for the whole model on full
+    batches."""
     if record.step_flops is None:
         return "the FLOP of one update could not be counted"
     if record.certificate is not None and record.certificate.parameters != record.parameters:
@@ -103,12 +104,12 @@ def _energy_per_token(record: Record) -> float | None:
 
 
 def _cudagraph_skips(record: Record) -> int | None:
-    """On a GPU: elsewhere there are no such graphs to give up."""
+    """None except on a GPU: elsewhere there are no CUDA graphs to skip."""
     return record.certificate.cudagraph_skips if record.certificate and record.device == "cuda" else None
 
 
 def final_loss(record: Record) -> float | None:
-    """The last of the replayed first losses: the same updates on the same data in every arm."""
+    """The last of the replayed first losses: every arm replays the same updates on the same data."""
     losses = record.certificate.first_losses if record.certificate else None
     return losses[-1] if losses else None
 
@@ -118,7 +119,7 @@ def _certified(name: str) -> Derive:
 
 
 def _is_cold(record: Record) -> bool:
-    """Where compilation was found in a cache, what it costs was not seen."""
+    """Whether compiled code, if any, was not found in a cache: otherwise the cost of compilation was not measured."""
     return record.measurement.compile_cache in (None, "cold")
 
 
@@ -127,7 +128,7 @@ def _cold(name: str) -> Derive:
 
 
 def _start_s(record: Record) -> float | None:
-    """From asking for the arm until it is warm, less what its steps until then would have taken at its pace."""
+    """The time from starting the arm until it is warm, less what its steps until then would have taken at its pace."""
     measured, steady_s = record.measurement, step_time_s(record)
     if measured.ready_s is None or steady_s is None or not _is_cold(record):
         return None
@@ -140,7 +141,7 @@ NOT_PROFILED = "so far a step is profiled only in a replay on a CPU"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """The metrics of an arm: of each the median over its repetitions, None where it is not known."""
+    """The metrics of an arm: each is the median over its repetitions, None where it is unknown."""
 
     tokens_per_s: float | None = metric(
         lambda record, _: pace.rate_per_s(record, "tokens"), Form.RATE, "Tokens", "tokens a second, over the same steps"
@@ -186,7 +187,7 @@ class Figures:
         "Start",
         "time until it is warm, less what the same steps take when warm",
         unknown="no pace was measured, or steps became slower later, or compiled code was found in a cache",
-        # Where steps became slower after the warm-up, their pace says nothing of those before.
+        # If steps became slower after the warm-up, their pace says nothing about those before.
         least=0.0,
     )
     compile_s: float | None = metric(

@@ -1,9 +1,9 @@
-"""Many proposals, one after another, and how few of those that are kept may be no gain.
+"""Many proposals, one after another, with a bound on the share of those kept that are no gain.
 
-Whoever tests each of a hundred changes at 5 % keeps five that change nothing. Here the level of each test is made of
-what the tests before it have left: LORD++ (Ramdas, Yang, Wainwright & Jordan 2017, arXiv:1710.00499), which keeps the
-expected share of false ones among those that are kept at or below a level, however many there are. It falls while
-nothing is kept, and each that is kept gives some of it back.
+Testing each of a hundred useless changes at 5 % keeps five of them. Here the level of each test depends on the tests
+before it: LORD++ (Ramdas, Yang, Wainwright & Jordan 2017, arXiv:1710.00499) controls the false discovery rate, the
+expected share of false proposals among those kept, however many are tested. The level falls while nothing is kept, and
+each proposal that is kept raises it again.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import Any
 from bench.corpus import write_atomically
 
 FALSE_SHARE = 0.05
-"""Of the proposals that are kept, the share that may be no gain."""
+"""The share of the kept proposals that may be no gain."""
 
 FIRST = FALSE_SHARE / 2
-"""What is there before anything is kept."""
+"""The part of FALSE_SHARE that can be spent before anything is kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One proposal that was judged. `seeds` are the first of those that it was trained with and how many."""
+    """One proposal that was judged. `seeds` are the first seed that it was trained with, and their number."""
 
     at: str
     base: str
@@ -40,13 +40,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """All proposals of a branch, in their order."""
+    """All proposals of a branch, in order."""
 
     entries: tuple[Entry, ...] = ()
 
     @classmethod
     def read(cls, file: Path) -> Ledger:
-        """An empty one where there is none yet. Raises ValueError for a file that is something else."""
+        """The ledger in a file, empty if there is no file. Raises ValueError if the file is something else."""
         if not file.exists():
             return cls()
         try:
@@ -65,7 +65,7 @@ class Ledger:
 
     @property
     def level(self) -> float:
-        """That of the next test."""
+        """The level of the next test."""
         number = len(self.entries) + 1
         kept = [index for index, entry in enumerate(self.entries, 1) if entry.kept]
         level = _share(number) * FIRST
@@ -75,10 +75,10 @@ class Ledger:
 
     @property
     def next_seed(self) -> int:
-        """No seed is counted twice: who has seen a training could fit a proposal to its luck."""
+        """The first unused seed. None is used twice, so that no proposal is fitted to the luck of a known training."""
         return max((first + count for first, count in (entry.seeds for entry in self.entries)), default=0)
 
 
 def _share(number: int) -> float:
-    """Of what there is, how much is spent on the test of this number since: of all of them at most 1 (ibid., 4)."""
+    """The share of a budget that is spent on its test of this number; the shares sum to at most 1 (ibid., 4)."""
     return 0.0722 * math.log(max(number, 2)) / (number * math.exp(math.sqrt(math.log(number))))

@@ -1,6 +1,6 @@
-"""The pace of warm, contiguous training: what a record's turns come to, without the steps and rounds that do not count.
+"""The pace of warm, contiguous training, from the turns of a record without the steps and rounds that do not count.
 
-Everything that is shown as a step time, a throughput, a share of a step or a speed-up is made of these.
+Every step time, throughput, share of a step and speed-up that is shown comes from here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from harness.record import Record
 
 _MOST_SWEEPS, _STILL = 100, 1e-6
-"""When the fit of rounds and arms ends: after so many sweeps, or when a sweep moves no arm by more than this share."""
+"""The fit of rounds and arms ends after so many sweeps, or when a sweep moves no arm by this share or more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,24 +40,24 @@ class Turn:
 
     @property
     def log_pace(self) -> float:
-        """ln of the seconds for each token, or sample where samples are not text."""
+        """ln(seconds per token), or per sample where samples are not text."""
         return math.log(self.seconds / (self.tokens or self.samples))
 
 
 def turns(record: Record) -> list[Turn]:
-    """The counted turns of a record, in the order of their rounds; none where the whole repetition was disturbed."""
+    """The counted turns of a record, in the order of their rounds; none if the whole repetition was disturbed."""
     return [_turn(record, index, counted) for index, counted in counted_steps(record)]
 
 
 def counted_steps(record: Record) -> list[tuple[int, list[int]]]:
-    """The rounds of the counted turns, each with where its counted steps are in the measurement's lists."""
+    """The rounds of the counted turns, each with the positions of its counted steps in the measurement's lists."""
     if record.disturbed:
         return []
     rounds = record.measurement.round_index
     found = []
     for index, entries in itertools.groupby(range(len(rounds)), key=rounds.__getitem__):
         whole = list(entries)
-        # A turn of which nothing would be left keeps its last step.
+        # A turn that would have no step left keeps its last one.
         if index not in record.dropped_rounds:
             found.append((index, whole[min(record.lead_steps, len(whole) - 1) :]))
     return found
@@ -81,9 +81,8 @@ def _turn(record: Record, index: int, counted: Sequence[int]) -> Turn:
 
 
 def centre(values: Iterable[float]) -> float | None:
-    """The Hodges-Lehmann estimate: the median of the means of all pairs, each value with itself included. It minds a
-    few turns that something interrupted as little as a median does, and wastes less of the others. None for no value.
-    """
+    """The Hodges-Lehmann estimate: the median of the means of all pairs, each value paired with itself included. Like a
+    median it is robust to a few interrupted turns, and it is more efficient. None for no value."""
     data = np.fromiter(values, dtype=float)
     if not data.size:
         return None
@@ -97,12 +96,12 @@ def _pairs(count: int) -> tuple[npt.NDArray[np.intp], ...]:
 
 
 def step_time_s(record: Record) -> float | None:
-    """Seconds of one optimizer update: the centre of the turns' means."""
+    """Seconds per optimizer update: the centre of the turns' means."""
     return centre(turn.step_time_s for turn in turns(record))
 
 
 def rate_per_s(record: Record, what: str) -> float | None:
-    """`tokens` or `samples` a second: what a step handles, over the step time. None where they are not counted."""
+    """`tokens` or `samples` per second: those of a step, over the step time. None where they are not counted."""
     counted, step_s = turns(record), step_time_s(record)
     handled = [getattr(turn, what) for turn in counted]
     if step_s is None or None in handled:
@@ -111,23 +110,23 @@ def rate_per_s(record: Record, what: str) -> float | None:
 
 
 def share(record: Record, what: str) -> float | None:
-    """The part of the counted steps' time that went into `data_wait_s` or `copy_s`."""
+    """The share of the counted steps' time that `data_wait_s` or `copy_s` takes."""
     counted = turns(record)
     seconds = sum(turn.seconds for turn in counted)
     return sum(getattr(turn, what) for turn in counted) / seconds if seconds else None
 
 
 def log_pace(record: Record) -> float | None:
-    """The centre of the turns' ln(seconds a token)."""
+    """The centre of the turns' ln(seconds per token)."""
     return centre(turn.log_pace for turn in turns(record))
 
 
 def log_paces_together(records: Sequence[Record]) -> list[float | None]:
-    """The pace of each of the arms that took their turns in the same rounds, without what befell a round as a whole.
+    """The pace of each arm that took turns in the same rounds, corrected for effects on a whole round.
 
-    A drift of the machine reaches all arms of a round alike: pace = arm + round + chance. Rounds and arms are fitted
-    in turn until nothing moves, rounds by medians, as in Tukey's median polish, and arms by their centres. A round in
-    which one arm alone took a turn says nothing of differences. None for an arm without a turn beside another's.
+    A drift of the machine affects all arms of a round alike: pace = arm + round + noise. Rounds and arms are fitted
+    alternately until nothing moves: rounds by medians, as in Tukey's median polish, arms by their centres. A round in
+    which only one arm took a turn says nothing about differences. None for an arm that shared no round with another.
     """
     paces = [{turn.round: turn.log_pace for turn in turns(record)} for record in records]
     partners = Counter(index for own in paces for index in own)
@@ -143,7 +142,7 @@ def log_paces_together(records: Sequence[Record]) -> list[float | None]:
 
 
 def _shifts(paces: Sequence[Mapping[int, float]], arms: Sequence[float | None]) -> dict[int, float]:
-    """How far the arms of each round are from where they are over all rounds: the median."""
+    """For each round, the median deviation of its arms from their paces over all rounds."""
     deviations: dict[int, list[float]] = defaultdict(list)
     for own, arm in zip(paces, arms, strict=True):
         if arm is not None:

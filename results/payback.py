@@ -1,4 +1,4 @@
-"""When a technique has earned its start back: what it takes longer until it is warm, over what it saves afterwards."""
+"""When a technique has earned back its start: the extra time until it is warm, over what it saves afterwards."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Pays(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payback:
-    """`updates` of the baseline's tokens, and the bounds that those of the speed-up give; what starting takes counts as
-    it was seen. None without `pays` is unknown; of what never pays there is no number."""
+    """When a technique pays. `updates` is in updates of the baseline's size; its bounds follow from those of the
+    speed-up, with the start time taken as measured. `pays` None is unknown; what never pays has no `updates`."""
 
     pays: Pays | None = None
     updates: float | None = None
@@ -24,10 +24,11 @@ class Payback:
 
 
 def payback(extra_s: float | None, step_time_s: float | None, speedup: float, low: float, high: float) -> Payback:
-    """For a technique that takes `extra_s` longer than the baseline until it is warm, and then trains as many tokens as
-    a step of the baseline, of `step_time_s`, in a `speedup`-th of its time.
+    """For a technique that takes `extra_s` longer than the baseline until it is warm, and from then on trains `speedup`
+    times as fast as the baseline, whose step takes `step_time_s`.
 
-    `low` and `high` are the bounds of the speed-up. Where they leave open whether it is faster, so is whether it pays.
+    `low` and `high` are the bounds of the speed-up. If they leave open whether it is faster, it is unknown whether it
+    pays.
     """
     if high < 1:
         return Payback(pays=Pays.NEVER)

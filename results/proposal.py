@@ -1,7 +1,7 @@
-"""Whether a change is worth keeping: the time in which the head reaches the loss of the base.
+"""Whether a change is worth keeping, by the time in which the head reaches the loss of the base.
 
-How many updates that takes is told by trainings of both sides over the same seeds, how long an update takes by pairs of
-processes that step in turn. The logarithm of the ratio of the times is the sum of two means, of which each has its own
+Trainings of both sides over the same seeds show how many updates that takes, and pairs of processes that step in turn
+show how long an update takes. The logarithm of the ratio of the times is the sum of two means, each with its own
 spread: Welch's test (1947) with Satterthwaite's degrees of freedom.
 """
 
@@ -22,10 +22,10 @@ from results.statistics import CONFIDENCE
 from results.worth import Ratio
 
 LEAST_GAIN = 0.01
-"""A change that is proven to gain less is not worth keeping."""
+"""A change that provably gains less is not worth keeping."""
 
 HARM_LEVEL = 0.05
-"""At which it is proven to gain less: to throw a good change away is not what the ledger guards against."""
+"""The level of the proof that it gains less; the ledger does not guard against discarding a good change."""
 
 
 class Verdict(StrEnum):
@@ -40,9 +40,9 @@ EXIT_CODES = {Verdict.KEEP: 0, Verdict.DISCARD: 1, Verdict.UNKNOWN: 3, Verdict.I
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """What came of it. Ratios are head over base, below 1 is better, each with the 95 % interval of its own; `p` is the
-    probability of such a gain, or a larger one, if there is none, and `level` what it had to be below. `learns_alike`:
-    losses and gradients are the base's, and nothing was trained."""
+    """The judgement of one proposal. Ratios are head over base, below 1 is better, each with its own 95 % interval. `p`
+    is the probability of this gain or a larger one if there is none; for `keep` it must not exceed `level`.
+    `learns_alike`: losses and gradients equal the base's, so nothing was trained."""
 
     workload: str
     base: str
@@ -75,7 +75,7 @@ def write(proposal: Proposal, file: Path) -> None:
 
 
 def plain(proposal: Proposal) -> dict[str, object]:
-    """For programs; unknown is null."""
+    """The proposal as plain data for programs; unknown is null."""
     return dataclasses.asdict(proposal) | {"exit_code": proposal.exit_code}
 
 
@@ -92,14 +92,14 @@ EXACT = Mean(0.0, 0.0, math.inf)
 
 
 def mean(values: Sequence[float]) -> Mean:
-    """Raises ValueError for fewer than two values, which have no spread."""
+    """The mean of independent values. Raises ValueError for fewer than two, which have no spread."""
     if len(values) < 2:
         raise ValueError(f"{len(values)} values have no spread: give two or more")
     return Mean(statistics.fmean(values), statistics.variance(values) / len(values), len(values) - 1)
 
 
 def total(*means: Mean) -> Mean:
-    """Of independent ones."""
+    """The sum of independent means."""
     variance = sum(item.variance for item in means)
     parts = [item.variance**2 / item.degrees for item in means if item.variance and not math.isinf(item.degrees)]
     degrees = variance**2 / sum(parts) if parts else math.inf
@@ -107,18 +107,18 @@ def total(*means: Mean) -> Mean:
 
 
 def ratio(found: Mean) -> Ratio:
-    """Of a mean of logarithms, with its 95 % interval."""
+    """The ratio for a mean of logarithms, with its 95 % interval."""
     off = math.sqrt(found.variance) * float(stats.t.ppf((1 + CONFIDENCE) / 2, found.degrees)) if found.variance else 0.0
     return Ratio(value=math.exp(found.value), low=math.exp(found.value - off), high=math.exp(found.value + off))
 
 
 def p_gain(found: Mean) -> float:
-    """The probability of a ratio this low or lower if nothing is gained."""
+    """The probability of a ratio this low or lower if there is no gain."""
     return _below(found, 0.0)
 
 
 def p_no_gain(found: Mean, least: float = LEAST_GAIN) -> float:
-    """The probability of a ratio this high or higher if so much is gained."""
+    """The probability of a ratio this high or higher if the gain is `least`."""
     return 1 - _below(found, math.log1p(-least))
 
 
@@ -129,8 +129,8 @@ def _below(found: Mean, value: float) -> float:
 
 
 def verdict(found: Mean, level: float, *, is_late: bool) -> tuple[Verdict, str]:
-    """What the tests leave, and in words why. `is_late`: a training of the head has not reached the loss, so that the
-    ratio is a bound from below."""
+    """The verdict of the tests, and the reason in words. `is_late`: a training of the head has not reached the loss, so
+    the ratio is only a lower bound."""
     p = p_gain(found)
     if p <= level and not is_late:
         return Verdict.KEEP, f"p is {p:.2g}, below the level {level:.2g} of this test"

@@ -1,4 +1,4 @@
-"""A run for others: its records and its machine without names, hosts and paths, and a list of what was left out."""
+"""A run for publication: its records and machine without names, hosts and paths, and a list of what was left out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.record import Machine, Record
 from results.store import checksum
 
 PATH = re.compile(r"(?<![\w.:/])~?(?:/[^\s/:'\"<>|,;()]+)+/?|(?<![\w/])[A-Za-z]:\\[^\s'\"<>|]+")
-"""An absolute path in a sentence."""
+"""An absolute path within a sentence."""
 
 LEFT_OUT = (
     "the folders in paths of models, text and checkpoints, and in messages; file names stay",
@@ -32,7 +32,7 @@ ADDRESS = re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}\b")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """What others may see of a run."""
+    """The part of a run that others may see."""
 
     records: list[Record]
     machines: dict[str, Machine]
@@ -40,7 +40,7 @@ class Published:
 
 
 def published(records: Sequence[Record], machines: Sequence[Machine], plan: Plan) -> Published:
-    """The same run without anything that says whose it is."""
+    """The same run without anything that identifies its owner."""
     told = [name for machine in machines for name in machine.hosts]
     hosts = dict.fromkeys([*told, *(name for record in records for name in record.measurement.rank_hosts)])
     names = {name: f"host {number}" for number, name in enumerate(hosts, 1)}
@@ -90,9 +90,9 @@ def _record(record: Record, clean: Callable[[str], str], names: dict[str, str]) 
 
 
 def _cleaner(hosts: dict[str, str]) -> Callable[[str], str]:
-    """What takes names and folders out of a text."""
+    """A function that removes names and folders from a text."""
     private = {**hosts, platform.node(): "host", getpass.getuser(): "user"}
-    # Whole words, the longest first: one may be a part of another.
+    # Whole words, the longest first, because one may be part of another.
     words = sorted((word for word in private if len(word) > 1), key=len, reverse=True)
     known = re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, words)) + r")(?!\w)") if words else None
 
@@ -105,7 +105,7 @@ def _cleaner(hosts: dict[str, str]) -> Callable[[str], str]:
 
 
 def _everywhere(value: Any, clean: Callable[[str], str]) -> Any:
-    """Of all texts in JSON data."""
+    """Apply `clean` to all strings in JSON data."""
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""All that was measured as tables for SQL: DuckDB over the records of runs, where they lie, with nothing copied."""
+"""All measurements as SQL tables: DuckDB over the record files of runs, in place, with nothing copied."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import duckdb
 
 ARM = "folder, run_id, workload, techniques, repetition, heat_part, copy"
-"""What tells one record from all others: the sides of a gate have one run_id."""
+"""The columns that identify a record: both sides of a gate have the same run_id."""
 
 RUNS = """\
 CREATE VIEW runs AS
@@ -44,12 +44,12 @@ WITH every AS (
 SELECT {ARM}, round, step, step_time_s, data_wait_s,
     NOT disturbed AND NOT list_contains(dropped_rounds, round) AND before >= least(lead_steps, length - 1) AS counted
 FROM turns"""
-"""The steps of all turns, `before` which there are so many of the same one; results.pace says which of them count."""
+"""The steps of all turns. `before` is the number of earlier steps in the same turn; results.pace says which count."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
-    """Rows under their names."""
+    """Rows, with the names of their columns."""
 
     names: tuple[str, ...]
     rows: list[tuple[Any, ...]]
@@ -60,10 +60,10 @@ class Answer:
 
 
 def query(sql: str, folders: Sequence[Path]) -> Answer:
-    """What the SQL answers, over the tables `runs`, `arms`, `steps`, `comparisons` and `records` of all runs that the
-    folders hold.
+    """The result of the SQL over the tables `runs`, `arms`, `steps`, `comparisons` and `records` of all runs in the
+    folders.
 
-    Raises ValueError for SQL that cannot be answered, and where there is no run.
+    Raises ValueError for SQL that cannot be answered, and if there is no run.
     """
     try:
         import duckdb
@@ -75,7 +75,7 @@ def query(sql: str, folders: Sequence[Path]) -> Answer:
     connection = duckdb.connect(config={"threads": 2})
     try:
         _with_tables(connection, found, wants_comparisons=re.search(r"\bcomparisons\b", sql, re.IGNORECASE) is not None)
-        # Whoever sends SQL reads these tables, and no file.
+        # The SQL may read these tables, but no files.
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
         answer = connection.sql(sql)
@@ -94,9 +94,9 @@ def _files(folder: Path) -> list[Path]:
 
 def _with_tables(connection: duckdb.DuckDBPyConnection, folders: Sequence[Path], *, wants_comparisons: bool) -> None:
     schema = store.schema()
-    # Damaged files are set aside before anything is read as if it were sound.
+    # Damaged files are set aside first, so that none is read as sound.
     files = [(str(file), ds.field("folder") == str(folder)) for folder in folders for file in store.sound(folder)]
-    # Columns that earlier versions did not have are null.
+    # Columns that earlier versions lack are null.
     records = ds.FileSystemDataset.from_paths(
         [file for file, _ in files],
         schema=schema.insert(0, pa.field("folder", pa.string())),

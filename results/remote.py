@@ -1,9 +1,8 @@
-"""Runs in object storage (s3://, gs://, hdfs:// and what fsspec knows): each file is here too, and goes there once it
-is whole.
+"""Runs in remote storage (s3://, gs://, hdfs:// and what fsspec knows), with a local copy of each file.
 
-A run is measured into a folder of the cache, from which every file is put there as it is finished: a reader there sees
-it whole or not at all. Who reads takes the records into the same folder first. Nothing that is kept depends on the
-network while something is timed.
+A run is measured into a local cache folder. Every file is uploaded once it is finished, so remote readers see it whole
+or not at all. To read a run, its records are first downloaded into the same folder. While something is timed, nothing
+that is kept depends on the network.
 """
 
 from __future__ import annotations
@@ -21,20 +20,20 @@ from bench.corpus import cache_folder
 from results import store
 
 PULLED = ("plan.json", "hosts.json", "_manifest.json")
-"""Beside the records, what readers of a run and its resumption need."""
+"""Files other than records that reading or resuming a run needs."""
 
 LEFT_HERE = (store.DAMAGED,)
-"""How names end that are not put there."""
+"""Endings of the names of files that are not uploaded."""
 
 CONNECT_S, REQUEST_S, ATTEMPTS = 10, 60, 3
-"""Patience with an object storage that does not answer."""
+"""Timeouts in seconds, and attempts, for storage that does not answer."""
 
 
 class Remote:
-    """A run, or a folder of runs, by its URL: `folder` is where it is on this machine."""
+    """A run, or a folder of runs, at a URL; `folder` is its local copy."""
 
     def __init__(self, url: str) -> None:
-        """Raises ValueError for a URL of a kind that nothing knows."""
+        """Raises ValueError for a URL of an unknown kind."""
         self.url = url.rstrip("/")
         digest = hashlib.sha256(self.url.encode()).hexdigest()[:16]
         self.folder = cache_folder() / "runs" / digest / (self.url.rpartition("/")[2] or "run")
@@ -42,7 +41,7 @@ class Remote:
             self._fs, self._root = _opened(self.url)
 
     def pull(self) -> Path:
-        """Fetch what is not here yet. Raises OSError for what cannot be, or comes back as something else."""
+        """Download what is not here yet. Raises OSError for a file that cannot be fetched or arrives damaged."""
         with self._told():
             there = self._sizes()
             for name, size in there.items():
@@ -59,23 +58,23 @@ class Remote:
                 fresh.replace(file)
             for file in self._records():
                 if self._name(file) not in there and any(name.startswith("records/run-") for name in there):
-                    # It has been put together with others since.
+                    # It has since been compacted into one file with others.
                     file.unlink()
         return self.folder
 
     def push(self, file: Path) -> None:
-        """Put a file of the folder there. Raises OSError, and then it is not there."""
+        """Upload a file of the folder. Raises OSError if that fails; then the remote file does not exist."""
         with self._told():
             content = file.read_bytes()
             with self._fs.open_output_stream(f"{self._root}/{self._name(file)}") as stream:
                 stream.write(content)
 
     def sync(self) -> None:
-        """Put there all that is not, and remove records that are no longer here. Raises OSError."""
+        """Upload what is missing, and remove remote records that are no longer here. Raises OSError."""
         with self._told():
             there = self._sizes()
         own = [file for file in self.folder.rglob("*") if file.is_file() and not file.name.startswith(".")]
-        # Nothing that says more than what is there comes before that.
+        # Records go first: no other file may refer to records that are not there yet.
         for file in sorted(own, key=lambda item: (item.suffix != ".parquet", item)):
             name = self._name(file)
             changes = file.suffix != ".parquet"
@@ -94,7 +93,7 @@ class Remote:
         return file.relative_to(self.folder).as_posix()
 
     def _sizes(self) -> dict[str, int]:
-        """By name, the bytes of what is there."""
+        """The remote files: their sizes in bytes, by name."""
         found = self._fs.get_file_info(fs.FileSelector(self._root, recursive=True, allow_not_found=True))
         # Some file systems begin all paths with a slash.
         root = f"{self._root.strip('/')}/"
@@ -103,7 +102,7 @@ class Remote:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Libraries say in many words what happened, and not always where."""
+        """Shorten the libraries' long messages, and add the URL, which they do not always name."""
         try:
             yield
         except OSError as error:
@@ -116,7 +115,7 @@ def _is_read(name: str) -> bool:
 
 
 def _opened(url: str) -> tuple[fs.FileSystem, str]:
-    """The file system of a URL, and the path in it."""
+    """The file system of a URL, and the path within it."""
     scheme, _, rest = url.partition("://")
     if scheme == "s3":
         return _s3(), rest

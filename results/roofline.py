@@ -1,5 +1,5 @@
-"""How near the operators of a step come to what the machine can do: the roofline model (Williams, Waterman and
-Patterson 2009, https://doi.org/10.1145/1498765.1498785)."""
+"""How close the operators of a step come to the machine's limits: the roofline model (Williams, Waterman and Patterson
+2009, https://doi.org/10.1145/1498765.1498785)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.record import Machine, Record, WorkCertificate
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Achieved:
-    """What the operators of one kind had to do in a step, and the `seconds` that they took for it."""
+    """The work of the operators of one kind in a step, and the `seconds` that it took."""
 
     kind: Kind
     flops: float
@@ -20,7 +20,7 @@ class Achieved:
 
     @property
     def flops_per_byte(self) -> float:
-        """Their arithmetic intensity."""
+        """The arithmetic intensity."""
         return self.flops / self.bytes
 
     @property
@@ -30,23 +30,23 @@ class Achieved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roof:
-    """What is the most that a machine does: FLOP/s in a number format, and bytes a second to and from memory."""
+    """The limits of a machine: FLOP/s in a number format, and bytes per second to and from memory."""
 
     flops_per_s: float
     bytes_per_s: float
 
     def attainable(self, flops_per_byte: float) -> float:
-        """FLOP/s of what does so many FLOP with each byte from memory."""
+        """The FLOP/s within reach at this arithmetic intensity."""
         return min(self.flops_per_s, flops_per_byte * self.bytes_per_s)
 
     def share(self, seen: Achieved) -> float:
-        """How much of that was achieved. More than 1 where what is worked on comes from the caches."""
+        """The share of the attainable FLOP/s that was achieved. It exceeds 1 if the data comes from caches."""
         return seen.flops_per_s / self.attainable(seen.flops_per_byte)
 
 
 def under_roof(record: Record, machine: Machine, step_time_s: float) -> list[tuple[Achieved, Roof]]:
-    """Each kind of operator in a step that takes so long, and the most that the machine does in the arm's number
-    format; nothing where the work is not known, or the machine was not measured."""
+    """Each kind of operator in a step of `step_time_s`, and the machine's limits in the arm's number format; empty if
+    the work is unknown or the machine was not measured."""
     flops_per_s = machine.matmul_flops_per_s.get(record.compute or "")
     bytes_per_s = machine.memory_bytes_per_s.get("memory")
     if record.certificate is None or not flops_per_s or not bytes_per_s:

@@ -1,4 +1,4 @@
-"""One run set against another."""
+"""One run compared with another."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from results.summary import Summary, summary
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """A run with what its arms come to."""
+    """The summary of a run, and the comparisons of its arms."""
 
     summary: Summary
     comparisons: Sequence[Comparison]
@@ -27,10 +27,10 @@ def told(records: Sequence[Record], machine: Machine) -> Told:
 
 
 def compare_runs(base: Told, head: Told) -> list[Comparison]:
-    """The head run's arms against the same arms of the base run, for those that both have.
+    """The head run's arms against the same arms of the base run, where both have them.
 
-    The runs were not interleaved, so the ratio is unpaired (Welch's t on the logarithms) and a drift of the machine
-    between the runs is part of it.
+    The runs were not interleaved, so the ratio is unpaired (Welch's t on the logarithms) and includes any drift of the
+    machine between the runs.
     """
     before = {(row.workload, row.techniques): row for row in base.comparisons}
     rows = []
@@ -65,7 +65,7 @@ def compare_runs(base: Told, head: Told) -> list[Comparison]:
 
 
 def _unpaired(base: Moments | None, head: Moments | None, confidence: float) -> Interval | None:
-    """The ratio base / head of two independent sets of logarithms with Welch's interval."""
+    """The ratio base / head from two independent samples of logarithms, with Welch's interval."""
     if base is None or head is None:
         return None
     estimate, half = float(base.mean - head.mean), float(welch_half_width(base, head, confidence))

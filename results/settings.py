@@ -1,4 +1,4 @@
-"""What a team allows its gate: `[tool.trainpace.gate]` of its pyproject.toml, checked before anything runs."""
+"""A team's settings of its gate: `[tool.trainpace.gate]` in its pyproject.toml, checked before anything runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ACKNOWLEDGED = ("workload", "slowdown", "reason", "expires")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acknowledged:
-    """A slow-down that is accepted until a day, and why: the workload may be slower by this share of its time."""
+    """A slow-down that is accepted up to and including `expires`: the workload may be slower by this share."""
 
     workload: str
     slowdown: float
@@ -32,7 +32,7 @@ class Acknowledged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """`shares` are those of all workloads, `workloads` those of some. `budget` is in seconds for each workload."""
+    """`shares` apply to all workloads, `workloads` to single ones. `budget` is in seconds for each workload."""
 
     shares: Mapping[str, float] = field(default_factory=dict)
     workloads: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -43,10 +43,10 @@ class Settings:
     acknowledged: tuple[Acknowledged, ...] = ()
 
     def limits(self, workload: str, overrides: Mapping[str, float | None], today: date) -> Limits:
-        """What is allowed of a workload: what the command line says, else its own shares, else those of all.
+        """The limits of a workload: from the command line, else from its own shares, else from those of all workloads.
 
-        An acknowledged slow-down that has not expired shifts both margins by itself. Raises ValueError for shares that
-        do not go together.
+        An acknowledged slow-down that has not expired shifts both margins by its size. Raises ValueError for shares
+        that contradict each other.
         """
         given = {name: value for name, value in overrides.items() if value is not None}
         shares = {**self.shares, **self.workloads.get(workload, {}), **given}
@@ -58,7 +58,7 @@ class Settings:
         return Limits(time=time, **({"memory": shares["memory"]} if "memory" in shares else {}))
 
     def accepted(self, workload: str, today: date) -> Acknowledged | None:
-        """The acknowledged slow-down of the workload; None if there is none, or it has expired."""
+        """The largest acknowledged slow-down of the workload that has not expired; None if there is none."""
         valid = [item for item in self.acknowledged if item.workload == workload and item.expires >= today]
         return max(valid, key=lambda item: item.slowdown, default=None)
 
@@ -67,9 +67,9 @@ class Settings:
 
 
 def find(folder: Path) -> Settings:
-    """The settings of the nearest pyproject.toml at or above `folder` that has any; else the defaults.
+    """The settings in the nearest pyproject.toml at or above `folder` that has any; else the defaults.
 
-    Raises ValueError, naming the file, the key and what is valid, for anything that is not understood.
+    Raises ValueError, naming the file, the key and what is valid, for anything invalid.
     """
     for above in (folder, *folder.parents):
         file = above / "pyproject.toml"
@@ -95,7 +95,7 @@ def _table(file: Path) -> dict[str, Any] | None:
 
 
 def parse(table: Mapping[str, Any], file: Path) -> Settings:
-    """The settings of a table. Raises ValueError for an unknown key or a value of the wrong kind."""
+    """The settings in a table. Raises ValueError for an unknown key or an invalid value."""
     where = f"{TABLE} of {str(file)!r}"
     _check_keys(table, _KEYS, where)
     workloads = _typed(table, "workloads", dict, where, {})
@@ -113,14 +113,14 @@ def parse(table: Mapping[str, Any], file: Path) -> Settings:
     )
     if not all(isinstance(model, str) for model in settings.models):
         raise ValueError(f"models of {where} holds something that is not text: give names as --model takes them")
-    # Whatever does not go together is to be known before anything runs.
+    # Contradictory limits must be found before anything runs.
     for name in ("", *settings.workloads):
         settings.limits(name, {}, date.today())
     return settings
 
 
 def read_acknowledged(file: Path) -> tuple[Acknowledged, ...]:
-    """The `[[acknowledge]]` tables of a TOML file. Raises ValueError for anything that is not understood."""
+    """The `[[acknowledge]]` tables in a TOML file. Raises ValueError for anything invalid."""
     try:
         tables = tomllib.loads(file.read_text(encoding="utf-8")).get("acknowledge")
     except (OSError, tomllib.TOMLDecodeError) as error:
@@ -189,7 +189,7 @@ def _typed(table: Mapping[str, Any], name: str, kind: type, where: str, default:
 
 
 def merged_models(settings: Settings, named: Sequence[str]) -> tuple[str, ...]:
-    """The models to measure: those that were named, else those of the settings. Raises ValueError for none."""
+    """The models to measure: those named, else those in the settings. Raises ValueError if there are none."""
     models = tuple(named) or settings.models
     if not models:
         raise ValueError("no model to measure: give --model, or models in [tool.trainpace.gate] of pyproject.toml")
@@ -197,7 +197,7 @@ def merged_models(settings: Settings, named: Sequence[str]) -> tuple[str, ...]:
 
 
 def described(settings: Settings, today: date) -> list[str]:
-    """In words, the acknowledged slow-downs that hold, and those that no longer do."""
+    """The acknowledged slow-downs in words: those in force, then those that have expired."""
     holding = [item for item in settings.acknowledged if item not in settings.expired(today)]
     return [
         f"{item.workload} may be {item.slowdown:.1%} slower until {item.expires}: {item.reason}" for item in holding

@@ -1,4 +1,4 @@
-"""Intervals over repetitions. The repetition is the unit: steps inside one process are not independent."""
+"""Intervals over repetitions. The repetition is the unit: steps within one process are not independent."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Floats = npt.NDArray[np.float64]
 CONFIDENCE = 0.95
 POWER = 0.80
 SAME_WITHIN = 0.02
-"""Bounds that hold 1 and lie within this share of it say that a technique makes no difference."""
+"""Bounds that contain 1 and lie within this share of it mean that a technique makes no difference."""
 SIGNED_RANK_FROM = 6
-"""From this many repetitions the exact signed-rank test can reach 95 %: its least two-sided p is 2 / 2**n."""
+"""From this many repetitions on the exact signed-rank test can reach 95 %: its smallest two-sided p is 2 / 2**n."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """An estimate with its interval, and `smallest_effect`: the least true value, in either direction from 0, that
-    this many repetitions of this spread would have found with a probability of 80 %. Bounds are None where one
-    repetition gives no spread."""
+    """An estimate with its interval. `smallest_effect` is the least true value, in either direction from 0, that this
+    many repetitions of this spread would have detected with a probability of 80 %. The bounds are None for a single
+    repetition, which has no spread."""
 
     estimate: float
     low: float | None
@@ -35,8 +35,8 @@ class Interval:
 
 
 class Moments(NamedTuple):
-    """What Welch's interval needs of a sample: its mean, the variance of that mean, and the number of its values. The
-    variance is not a number where there is one value. Or the same of many samples, in arrays."""
+    """What Welch's interval needs of a sample: its mean, the variance of that mean, and the number of values. The
+    variance is NaN for one value. The fields may also be arrays, one entry per sample."""
 
     mean: float | Floats
     variance: float | Floats
@@ -44,25 +44,24 @@ class Moments(NamedTuple):
 
 
 def moments(values: Sequence[float]) -> Moments:
-    """Of independent values, at least one."""
+    """The moments of one or more independent values."""
     number = len(values)
     variance = float(np.var(values, ddof=1)) / number if number > 1 else math.nan
     return Moments(float(np.mean(values)), variance, number)
 
 
 def welch_half_width(one: Moments, other: Moments, confidence: float = CONFIDENCE) -> Floats:
-    """How far Welch's interval of the difference of two means reaches to either side of it (Welch 1947); not a number
-    where a sample has one value."""
+    """Half the width of Welch's interval of the difference of two means (Welch 1947); NaN if a sample has one value."""
     variance = np.asarray(one.variance) + other.variance
     with np.errstate(divide="ignore", invalid="ignore"):
         degrees = variance**2 / sum(np.square(item.variance) / np.subtract(item.number, 1) for item in (one, other))
-    # Values that are all the same have no spread, whatever the degrees of freedom.
+    # Identical values have no spread, whatever the degrees of freedom.
     quantile = special.stdtrit(np.where(variance == 0, 1.0, degrees), (1 + confidence) / 2)
     return np.asarray(quantile * np.sqrt(variance), dtype=np.float64)
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """The 95 % interval of the centre of `values`, one independent value a repetition.
+    """The 95 % interval of the centre of `values`, one independent value per repetition.
 
     Below six values: the mean and Student's t interval. From six on: the Hodges-Lehmann estimate and the interval that
     inverts the exact Wilcoxon signed-rank test (Hollander & Wolfe, Nonparametric Statistical Methods, 3.2 and 3.3).
@@ -104,7 +103,7 @@ def _smallest_effect(data: np.ndarray) -> float | None:
 
 
 def _walsh_averages(data: np.ndarray) -> np.ndarray:
-    """The sorted means of all pairs, each value with itself included: n (n + 1) / 2 of them."""
+    """The n (n + 1) / 2 means of all pairs, each value paired with itself included, sorted."""
     first, second = np.triu_indices(data.size)
     return np.sort((data[first] + data[second]) / 2)
 
@@ -112,7 +111,7 @@ def _walsh_averages(data: np.ndarray) -> np.ndarray:
 def _signed_rank_cut(size: int) -> int:
     """How many Walsh averages lie outside the interval on each side: the largest c with P(W <= c) <= 2.5 %.
 
-    The exact distribution of W under the null counts the subsets of {1..n} by their sum.
+    The exact null distribution of W counts the subsets of {1..n} by their sum.
     """
     counts = np.zeros(size * (size + 1) // 2 + 1)
     counts[0] = 1

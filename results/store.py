@@ -1,8 +1,8 @@
-"""One immutable parquet part for each arm and repetition, until the run has ended and they are put into one file.
+"""One immutable parquet part for each arm and repetition, until the run has ended and they are compacted into one file.
 
-A run is a folder: `records/*.parquet` (this module), `plan.json` and `report.html`. A part has one row; its columns
-are the fields of Record with those of its measurement and certificate beside them, raw samples as list columns. Read
-a whole run with `pandas.read_parquet("runs/<run_id>/records")`.
+A run is a folder: `records/*.parquet` (this module), `plan.json` and `report.html`. A part has one row. Its columns are
+the fields of Record, its measurement and its certificate; raw samples are list columns. Read a whole run with
+`pandas.read_parquet("runs/<run_id>/records")`.
 """
 
 from __future__ import annotations
@@ -34,41 +34,41 @@ from harness.record import SCHEMA_VERSION, Machine, Measurement, Record, Status,
 from results.folders import PART, WHOLE
 
 UNITS = {"_s": "s", "_bytes": "B", "_pct": "%", "_j": "J", "_w": "W", "_hz": "Hz", "_c": "degC", "_flops": "FLOP"}
-"""What the end of a column's name says about its unit; it is also in the field's metadata."""
+"""Units by the ending of a column's name; the unit is also in the field's metadata."""
 
 _ARROW = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 READABLE = 180
-"""Letters of a part's name that say what it is of."""
+"""The most characters of workload and techniques in the name of a part."""
 
 DIGITS = 16
-"""What the name of a file with all records of a run begins with; and so many digits of its own checksum end each."""
+"""The name of a file ends with so many hex digits of the file's own checksum."""
 
 READABLE_VERSIONS = frozenset(map(str, range(1, SCHEMA_VERSION + 1)))
-"""Each has added columns to the one before, which are empty where they are missing."""
+"""Each version only adds columns to the one before; missing columns are read as empty."""
 
 GROUP_ROWS = 4096
-"""Rows that a reader has to take into memory at once."""
+"""Rows per row group, which a reader has to load into memory at once."""
 
 MOST_ROWS, MOST_BYTES = 1 << 21, 1 << 29
-"""Of a file that is read, and of a group of its rows, uncompressed."""
+"""The most rows of a file that is read, and the most uncompressed bytes of one of its row groups."""
 
 DAMAGED = ".damaged"
-"""After the name of a file that is not what it was, in place of which nothing is read."""
+"""The ending added to the name of a damaged file, which is then no longer read."""
 
 _CHECKED = re.compile(rf"[.-](?P<digits>[0-9a-f]{{{DIGITS}}})\.parquet$")
 
 PARTS = b"trainpace.parts"
-"""In the metadata of such a file, the names of the parts that it was made of."""
+"""Metadata key of a compacted file: the names of the parts that it was made from."""
 
 MACHINE, MACHINES = b"trainpace.machine", b"trainpace.machines"
-"""In the metadata, where it was measured; and where these are several, all of them."""
+"""Metadata keys: the machine of the measurements, and the list of all machines if there are several."""
 
 CERTIFICATE_PREFIX = "work_"
-"""Before the names of the certificate's columns."""
+"""The prefix of the names of the certificate's columns."""
 
 
 class Damaged(ValueError):
-    """A file of records cannot be read, or is not what its name says."""
+    """A record file cannot be read, or does not match the checksum in its name."""
 
     def __init__(self, file: Path, reason: object) -> None:
         super().__init__(f"record {str(file)!r} {one_line(str(reason))}")
@@ -76,7 +76,7 @@ class Damaged(ValueError):
 
 
 def _arrow_type(annotation: Any) -> pa.DataType:
-    """The column type of a dataclass field: scalars, lists of scalars, and either or None."""
+    """The column type of a dataclass field: a scalar or a list of scalars, either of them optional."""
     if isinstance(annotation, types.UnionType):
         annotation = next(item for item in typing.get_args(annotation) if item is not type(None))
     if typing.get_origin(annotation) is list:
@@ -96,7 +96,7 @@ def _unit(name: str) -> dict[str, str] | None:
 
 
 def schema() -> pa.Schema:
-    """The columns of a part, from the dataclasses' own annotations."""
+    """The columns of a part, from the annotations of the dataclasses."""
     return pa.schema(
         _fields(Record, leave_out=("measurement", "certificate"))
         + _fields(Measurement)
@@ -124,12 +124,12 @@ def to_row(record: Record) -> dict[str, Any]:
 def from_row(row: dict[str, Any]) -> Record:
     """The inverse of `to_row`."""
     own = {field.name: row[field.name] for field in dataclasses.fields(Record) if field.name in row}
-    # Later fields are missing from earlier records, and null where these were put together with others.
+    # Earlier records lack later fields, or have nulls there after compaction with later records.
     measured = {
         field.name: row[field.name] for field in dataclasses.fields(Measurement) if row.get(field.name) is not None
     }
     if not measured.get("round_samples"):
-        # The first version did not say: every update was of the arm's batch.
+        # The first version had no such column: every update used the arm's whole batch.
         measured["round_samples"] = [row["batch"]] * len(measured.get("round_step_times_s", ()))
     certified = {
         field.name: row[CERTIFICATE_PREFIX + field.name]
@@ -144,14 +144,14 @@ def from_row(row: dict[str, Any]) -> Record:
 
 
 def write(record: Record, folder: Path, *, machine: Machine, plan: Plan) -> Path:
-    """Write one part below `folder`/records. It appears whole or not at all, and is never written again."""
+    """Write one part below `folder`/records, atomically; it is never rewritten."""
     records = folder / "records"
     records.mkdir(parents=True, exist_ok=True)
     return write_file(_table([record], machine, plan), records, f"{part_name(record)}.")
 
 
 def write_whole(found: Sequence[Record], folder: Path, *, machine: Machine, plan: Plan) -> Path:
-    """Write records of a run that belong together into one file, which appears whole or not at all."""
+    """Write records of a run that belong together into one file, atomically."""
     records = folder / "records"
     records.mkdir(parents=True, exist_ok=True)
     table = _table(found, machine, plan)
@@ -172,8 +172,8 @@ def _table(records: Sequence[Record], machine: Machine, plan: Plan) -> pa.Table:
 
 
 def write_file(table: pa.Table, records: Path, name: str) -> Path:
-    """The table in a file whose name goes on with its own checksum. It appears whole or not at all."""
-    # Readers of the folder pass over names that begin with a dot, should a killed run leave this one behind.
+    """Write the table, atomically, to a file named `name` and the file's own checksum."""
+    # If a killed run leaves this file behind, readers of the folder skip it because of the dot.
     temporary = records / f".{name}parquet"
     try:
         with open(temporary, "wb") as file:
@@ -181,7 +181,7 @@ def write_file(table: pa.Table, records: Path, name: str) -> Path:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        # Not everyone who fails at a file says which.
+        # Not every OSError names the file.
         raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(temporary)) from error
     target = records / f"{name}{checksum(temporary.read_bytes())[:DIGITS]}.parquet"
     os.replace(temporary, target)
@@ -193,16 +193,16 @@ def checksum(content: bytes) -> str:
 
 
 def is_what_it_says(name: str, content: bytes) -> bool:
-    """Whether the checksum in a file's name is that of its content; where there is none, there is nothing to say."""
+    """Whether the checksum in a file's name is that of its content; True if the name has none."""
     named = _CHECKED.search(name)
     return named is None or checksum(content).startswith(named["digits"])
 
 
 def part_name(record: Record) -> str:
-    """Readable, and never the same for two arms: what a file name cannot hold is replaced, and a hash added."""
+    """A readable, unique name for an arm's part: characters unfit for file names are replaced, and a hash is added."""
     identity = f"{record.workload} {record.techniques}"
     readable = re.sub(r"[^A-Za-z0-9_+.]+", "_", identity)
-    # A file name has at most 255 bytes; the hash tells apart what is cut.
+    # A file name has at most 255 bytes; the hash keeps truncated names distinct.
     readable = readable[:READABLE]
     digest = hashlib.sha256(identity.encode()).hexdigest()[:6]
     copy = f"-copy{record.copy}" if record.copy else ""
@@ -210,7 +210,7 @@ def part_name(record: Record) -> str:
 
 
 def join(runs: Sequence[Sequence[Record]]) -> list[Record]:
-    """The records of several runs as those of one: their repetitions are numbered on, so that none collide."""
+    """The records of several runs as those of one: repetitions are renumbered consecutively, so that none collide."""
     joined: list[Record] = []
     for records in runs:
         offset = 1 + max((record.repetition for record in joined), default=-1)
@@ -219,13 +219,13 @@ def join(runs: Sequence[Sequence[Record]]) -> list[Record]:
 
 
 def files(folder: Path, without: Collection[Path] = ()) -> list[Path]:
-    """The files that hold each finished record of a run once, what was put together first and then the parts that came
-    since, in order of name; as if those `without` were not there. Raises ValueError if the folder is not a run, and
-    Damaged for a file of a whole run that cannot be read."""
+    """The files that together hold each finished record of a run once: compacted files first, then later parts, sorted
+    by name. Files in `without` are ignored. Raises ValueError if the folder is not a run, and Damaged for a compacted
+    file that cannot be read."""
     known, found = set[str](), list[Path]()
     whole = {file: _parts_of(file) for file in (folder / "records").glob(f"{WHOLE}*.parquet") if file not in without}
     for file in sorted(whole, key=lambda item: -len(whole[item])):
-        # Who is killed between writing one and removing what it was made of leaves both.
+        # A process killed between writing one and removing the files it was made from leaves both.
         if not whole[file] <= known:
             known |= whole[file]
             found.append(file)
@@ -240,12 +240,12 @@ def files(folder: Path, without: Collection[Path] = ()) -> list[Path]:
 
 
 def unchecked(name: str) -> str:
-    """The name of a part without its checksum, which earlier ones do not have."""
+    """The name of a part without its checksum; earlier parts have none."""
     return _CHECKED.sub(".parquet", name)
 
 
 def _parts_of(whole: Path) -> set[str]:
-    """The names of the parts that were put into it."""
+    """The names of the parts that a compacted file was made from. Raises Damaged if it cannot be read."""
     try:
         return set(json.loads(pq.read_schema(whole).metadata[PARTS]))
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
@@ -253,13 +253,13 @@ def _parts_of(whole: Path) -> set[str]:
 
 
 def read(folder: Path) -> list[Record]:
-    """All records of a run. Raises ValueError if there are none, or if a later schema version wrote them. Files that
-    are damaged are set aside, with a warning of the kind DamagedRecords for each."""
+    """All records of a run. Raises ValueError if there are none, or if a later schema version wrote them. Damaged files
+    are set aside, each with a DamagedRecords warning."""
     return [from_row(row) for _, table in tables(folder) for row in table.to_pylist()]
 
 
 def tables(folder: Path) -> list[tuple[Path, pa.Table]]:
-    """What `files` has, with what is in each; as `read` does."""
+    """The result of `files` with the content of each. Damaged files are handled as in `read`."""
     damaged: set[Path] = set()
     while True:
         try:
@@ -272,12 +272,12 @@ def tables(folder: Path) -> list[tuple[Path, pa.Table]]:
 
 
 def sound(folder: Path) -> list[Path]:
-    """What `files` has, when all that is damaged is set aside."""
+    """The result of `files` once all damaged files are set aside."""
     return [file for file, _ in tables(folder)]
 
 
 def _set_aside(damaged: Damaged) -> None:
-    """Give the file a name that nobody takes for records, if its folder lets us, and tell."""
+    """Rename the file, if its folder permits, so that it is not taken for records, and warn."""
     aside = damaged.file.with_name(damaged.file.name + DAMAGED)
     with contextlib.suppress(OSError):
         damaged.file.rename(aside)
@@ -286,11 +286,11 @@ def _set_aside(damaged: Damaged) -> None:
 
 
 def read_file(file: Path) -> pa.Table:
-    """The records of a part, or of all that were put together. Raises Damaged for a file that is not what it was, and
-    ValueError for one that somebody else has written, or a later schema version."""
+    """The records in a part or a compacted file. Raises Damaged for a damaged file, and ValueError for a file that is
+    not trainpace's or has a later schema version."""
     try:
         content = file.read_bytes()
-        # Before anything is made of it.
+        # Checked before the content is parsed.
         if not is_what_it_says(file.name, content):
             raise Damaged(file, "is damaged: its checksum is not the one in its name")
         return parse(content, f"record {str(file)!r}")
@@ -299,8 +299,8 @@ def read_file(file: Path) -> pa.Table:
 
 
 def parse(content: bytes, what: str) -> pa.Table:
-    """The records that are the content of a file. Raises ValueError, which names it by `what`, for a file that somebody
-    else or a later schema version has written, and pyarrow's own errors for what is no parquet."""
+    """The records in the content of a file. Raises ValueError, which names the file by `what`, for one that is not
+    trainpace's or has a later schema version, and pyarrow's own errors for what is not parquet."""
     try:
         opened = pq.ParquetFile(pa.BufferReader(content))
         version = (opened.schema_arrow.metadata or {}).get(b"trainpace.schema_version", b"none").decode()
@@ -317,7 +317,7 @@ def parse(content: bytes, what: str) -> pa.Table:
 
 
 def _what_is_strange(opened: pq.ParquetFile) -> str | None:
-    """What no file of ours has, in words, seen before any of it is taken into memory."""
+    """Why the file cannot be trainpace's, in words, checked before any of it is loaded; None if it can."""
     columns = {field.name: field.type for field in schema()}
     found = {field.name: field.type for field in opened.schema_arrow if field.name in columns}
     if missing := sorted(REQUIRED - set(found)):
@@ -333,7 +333,7 @@ def _what_is_strange(opened: pq.ParquetFile) -> str | None:
 
 
 def read_machine(folder: Path) -> Machine:
-    """The machine that a run was measured on; of several the one that has most heats."""
+    """The machine that a run was measured on; if there are several, the one with most heats."""
     found = read_machines(folder)
     if len(found) == 1:
         return found[0]
@@ -353,7 +353,7 @@ def read_machines(folder: Path) -> list[Machine]:
 
 
 def machines_of(table: pa.Table) -> list[Machine]:
-    """The same of records that were read."""
+    """The machines that records were measured on, from the table's metadata."""
     return _machines([table.schema.metadata])
 
 

@@ -1,7 +1,7 @@
-"""What runs come to, kept in the user's cache: many are set beside each other without reading their steps again.
+"""Summaries of runs in the user's cache, so that many runs can be compared without reading their steps again.
 
-What is kept is of files with these names, sizes and times, and of this trainpace's own sources; all else is made anew.
-It is never beside the records: whoever hands on a run hands on what was measured, not what is said of it.
+A summary holds for record files of the same names, sizes and times, and for the same sources of this package; otherwise
+it is made again. It is never stored with the records: whoever passes on a run passes on measurements, not conclusions.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Made = TypeVar("Made")
 
 
 def summary(folder: Path) -> Summary:
-    """Of the run in a folder. Raises as results.store.read does."""
+    """The summary of the run in a folder. Raises as results.store.read does."""
     return _known(
         folder,
         "summary",
@@ -52,7 +52,7 @@ def _read(data: dict[str, Any]) -> Summary:
 
 
 def told(folder: Path) -> Told:
-    """The same with what its arms come to."""
+    """The summary with the comparisons of the run's arms."""
     from results.compare import Comparison, compare
     from results.runs import Told
 
@@ -68,19 +68,19 @@ def told(folder: Path) -> Told:
 def _known(
     folder: Path, kind: str, make: Callable[[Sequence[Record], Machine], Any], read: Callable[[Any], Made]
 ) -> Made:
-    """What is kept of a run, or else made of its records, and kept if it can be."""
-    # Named before anything is read: of what comes meanwhile it says nothing.
+    """What the cache has for a run; otherwise it is made from the records, and cached if possible."""
+    # The name is taken before anything is read: it must not cover records that arrive in the meantime.
     file = _file(folder, kind)
     with contextlib.suppress(OSError, ValueError, TypeError, LookupError):
         return read(json.loads(file.read_bytes()))
-    from results import store  # What is known takes no parquet.
+    from results import store  # Cached results are read without parquet.
 
     with warnings.catch_warnings(record=True) as damaged:
         warnings.simplefilter("always", DamagedRecords)
         text = json.dumps(make(store.read(folder), store.read_machine(folder)))
     for warning in damaged:
         warnings.warn(warning.message, warning.category, stacklevel=3)
-    if not damaged:  # It is to be told of whenever it is met.
+    if not damaged:  # Otherwise the next reader would get no warning.
         with contextlib.suppress(OSError):
             write_atomically(file, functools.partial(_write, text))
     return read(json.loads(text))
@@ -96,7 +96,7 @@ def _file(folder: Path, kind: str) -> Path:
 
 @functools.cache
 def _kept() -> Path:
-    """The folder of what these sources have made."""
+    """The cache folder for these sources."""
     own = hashlib.sha256()
     for file in sorted(SOURCES.glob("*.py")):
         own.update(file.read_bytes())
@@ -104,7 +104,7 @@ def _kept() -> Path:
 
 
 def _identity(folder: Path) -> str:
-    """Of the files that hold a run's records."""
+    """A hash of the names, sizes and times of a run's record files."""
     found = []
     for file in record_files(folder):
         status = file.stat()

@@ -1,4 +1,4 @@
-"""What of a run is needed where many are set beside each other, and whether they may be."""
+"""The summary of a run that comparing many runs needs, and whether they may be compared."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from results.pace import log_pace
 from results.statistics import Moments, moments
 
 ALIKE = ("batch", "sequence", "corpus_sha256")
-"""What the baselines of a workload have to share; and where two runs are taken for one, also the workload's sources: to
-compare two is to see what another code does."""
+"""What the baselines of a workload must share. Runs that are taken as one must also share the workload's sources; runs
+that are compared need not, because the comparison may be one of code."""
 
 OF_A_MACHINE = ("machine_id", "device")
 
 LETTERS = 12
-"""Of a checksum, that are told."""
+"""Characters of a checksum that are shown."""
 
 Paces = Mapping[str, Mapping[str, Moments]]
-"""By workload and techniques, of the logarithms of the time a token of the repetitions that ended well."""
+"""By workload and techniques, the moments of ln(time per token) over the repetitions that succeeded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """Under what a run was measured: each name with all that it was, in words; `workloads` by workload. `heats` has
-    what heats mix, each of which is to be of one machine."""
+    """The conditions under which a run was measured: each name with all its values, as text; `workloads` by workload.
+    `heats` has the values that differ within any one heat, which should be on one machine."""
 
     run: Mapping[str, Sequence[str]]
     heats: Mapping[str, Sequence[str]]
@@ -37,7 +37,7 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """What of a run is needed where many are set beside each other: none of its steps."""
+    """What comparing many runs needs of each: none of its steps."""
 
     run_id: str
     started_at: str
@@ -47,7 +47,7 @@ class Summary:
 
 
 def summary(records: Sequence[Record], commit: str | None = None) -> Summary:
-    """Of the records of one run, and the commit that its machine's description names."""
+    """The summary of the records of one run; `commit` is the one that its machine's description names."""
     return Summary(
         run_id=records[0].run_id,
         started_at=min(record.started_at for record in records),
@@ -61,7 +61,7 @@ def summary(records: Sequence[Record], commit: str | None = None) -> Summary:
 
 
 def conditions(records: Sequence[Record]) -> Conditions:
-    # An arm may have a batch of its own: the workload's is the baseline's.
+    # An arm may have its own batch; the workload's is the baseline's.
     baselines: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         if record.techniques == BASELINE:
@@ -88,7 +88,7 @@ def _values(records: Iterable[Record], name: str) -> list[str]:
 
 
 def paces(records: Sequence[Record]) -> dict[str, dict[str, list[float]]]:
-    """Of each arm that has any; of each repetition the mean over its processes."""
+    """By workload and techniques, the arm's paces: one per repetition, the mean over its processes."""
     found: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for item in records:
         if item.status is Status.OK and (pace := log_pace(item)) is not None:
@@ -100,13 +100,13 @@ def paces(records: Sequence[Record]) -> dict[str, dict[str, list[float]]]:
 
 
 def incomparable(runs: Sequence[Conditions], *, as_one: bool = False) -> list[str]:
-    """In words, why what was measured under these conditions must not be set beside each other; empty if it may.
+    """Why runs under these conditions must not be compared, in words; empty if they may.
 
-    `as_one`: the runs are to be taken for one.
+    `as_one`: the runs are to be taken as one.
     """
     differences = []
     for name in OF_A_MACHINE:
-        # Within a run of several machines all ratios are of heats.
+        # In a single run on several machines, ratios are taken within heats.
         told = [run.heats[name] for run in runs] if len(runs) == 1 else [run.run[name] for run in runs]
         values = sorted({value for values in told for value in values})
         if len(values) > 1:

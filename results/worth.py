@@ -1,11 +1,11 @@
-"""What a speed-up is worth: how long training takes until a loss on held-out samples is reached.
+"""What a speed-up is worth: how long training takes to reach a given loss on held-out samples.
 
-How many updates that takes is told by complete trainings over several seeds, how long an update takes by a heat; the
-two are kept apart, and multiplied with what is not known of either. Trainings of one seed are a pair, or a block of
-several, as repetitions of a heat are (results.contrasts).
+Complete trainings over several seeds show how many updates that takes, and a heat shows how long an update takes. The
+two ratios are measured apart and multiplied, with the uncertainty of both. Trainings with the same seed form a pair, or
+a block of several, like the repetitions of a heat (results.contrasts).
 
-A training that has not reached the loss at its end counts with its end: the ratio is then a bound on one side, as the
-restricted mean of survival times is (Royston & Parmar 2013), and the other side is not known.
+A training that ends without reaching the loss counts with its end. The ratio is then a bound on one side, like the
+restricted mean of survival times (Royston & Parmar 2013), and the other side is unknown.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from harness.record import Status
 from results.contrasts import Contrast, contrasts
 
 SEEN = 0.01
-"""So much more of what is held out than the baseline has an arm that was trained on it."""
+"""An arm was trained on held-out samples if its share of them exceeds twice the baseline's by more than this."""
 
 
 class Worth(StrEnum):
-    """Of an arm: what its speed-up is worth in training."""
+    """What the speed-up of an arm is worth in training."""
 
     GAIN = "reaches the loss sooner"
     LOSS = "reaches the loss later"
@@ -39,15 +39,15 @@ class Worth(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
-    """Arm over baseline, below 1 is better, with bounds that hold for all arms together with 95 %. None is unknown; of
-    a ratio with trainings that did not reach the loss one bound is."""
+    """Arm over baseline, below 1 is better, with bounds that hold for all arms together with 95 %. None is unknown. One
+    bound is None if not every training reached the loss."""
 
     value: float | None = None
     low: float | None = None
     high: float | None = None
 
     def times(self, other: Ratio) -> Ratio:
-        """Both together: their logarithms add, and so do the squares of what is not known of them."""
+        """The product of both: their logarithms add, and so do the squares of the bounds' logarithmic distances."""
         if self.value is None or other.value is None:
             return Ratio()
         value = self.value * other.value
@@ -69,11 +69,11 @@ EXACT = Ratio(value=1.0, low=1.0, high=1.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What came of one arm. `rate` is its learning rate over the workload's, the best of those `rates` that were tried;
-    `at_edge`: a rate beyond those may be better. `learns_alike`: its certificate is the baseline's, so that only its
-    pace was compared. `updates` is None where no training reached the loss; `final_loss` and `final_scores` are those
-    after as many updates as every training has, or where it ended by itself: `stopped` trainings did, the median of
-    them after `stopped_after` updates."""
+    """The result of one arm. `rate` is its learning rate over the workload's, the best of the `rates` that were tried;
+    with `at_edge`, a rate beyond them may be better. `learns_alike`: its certificate equals the baseline's, so only its
+    pace was compared. `updates` is None if no training reached the loss. `final_loss` and `final_scores` are those
+    after the number of updates that every training was asked for, or where it stopped by itself: `stopped` trainings
+    did, after a median of `stopped_after` updates."""
 
     techniques: str
     seeds: int
@@ -98,10 +98,9 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """All that was found. `target` is the loss that was to be reached: None where no training of the baseline has told
-    one; after `updates` the baseline's median seed has reached it, None where it was given. `joules_per_update` are by
-    label, where the machine counts them; a token of the held-out text stands for so many bytes, None where it is no
-    text."""
+    """The whole result. `target` is the loss to reach, None if no training of the baseline has determined one. The
+    baseline's median seed reaches it after `updates`, None if the target was given. `joules_per_update` is by label,
+    where the machine counts energy. `bytes_per_token` is that of the held-out text, None where the data is not text."""
 
     workload: Mapping[str, Any]
     device: str
@@ -120,12 +119,12 @@ class Answer:
 
     @property
     def base(self) -> str:
-        """What the others are held against."""
+        """The label of the arm that the others are compared with."""
         return self.baseline.techniques if self.baseline else BASELINE
 
 
 def crossing(training: Training, target: float) -> float | None:
-    """After how many updates the loss was reached first, between two evaluations by a straight line."""
+    """The number of updates after which the loss was first reached, interpolated linearly; None if never."""
     points = list(zip(training.updates, training.held_out_losses, strict=True))
     for (before, higher), (after, lower) in pairwise(points):
         if lower <= target < higher:
@@ -138,7 +137,7 @@ def reaches(training: Training, target: float) -> bool:
 
 
 def longest(trainings: Sequence[Training]) -> list[Training]:
-    """Of each arm and seed the one that has gone on: those that end before are its beginning."""
+    """The longest training of each arm and seed: the shorter ones are its beginning."""
     found: dict[tuple[str, int], Training] = {}
     for item in trainings:
         before = found.setdefault((item.asked.label, item.asked.seed), item)
@@ -148,7 +147,7 @@ def longest(trainings: Sequence[Training]) -> list[Training]:
 
 
 def loss_after(training: Training, updates: int) -> float | None:
-    """Between two evaluations by a straight line; None where it did not get so far."""
+    """The loss, interpolated linearly between two evaluations; None if the training did not get so far."""
     points = list(zip(training.updates, training.held_out_losses, strict=True))
     for (before, first), (after, second) in pairwise(points):
         if before <= updates <= after:
@@ -157,8 +156,8 @@ def loss_after(training: Training, updates: int) -> float | None:
 
 
 def usual_loss(trainings: Sequence[Training], updates: int, baseline: str = BASELINE) -> float | None:
-    """What the baseline's median seed reaches after so many updates; None where none got so far. Those that go on to it
-    have no part in it."""
+    """The loss of the baseline's median seed after so many updates; None if no seed got so far. Trainings that continue
+    until a given loss do not count."""
     own = [item for item in trainings if item.asked.label == baseline and item.asked.until_loss is None]
     losses = [loss_after(item, updates) for item in own]
     known = [loss for loss in losses if loss is not None]
@@ -166,13 +165,13 @@ def usual_loss(trainings: Sequence[Training], updates: int, baseline: str = BASE
 
 
 def updates_ratios(trainings: Sequence[Training], target: float, baseline: str = BASELINE) -> dict[str, Ratio]:
-    """Of each arm that was trained, its updates until the loss over the baseline's, seed by seed. A training that
-    failed or never got there counts with the most updates that it could have had."""
+    """For each trained arm, its updates until the loss over the baseline's, seed by seed. A training that failed or
+    never reached the loss counts with the most updates that it could have had."""
     blocks: dict[int, dict[str, list[float]]] = {}
     late = set()
     for item in trainings:
         reached = crossing(item, target)
-        # Seeds that only the baseline was trained on are compared with nothing.
+        # A seed with trainings of only one arm enters no comparison.
         if (
             reached is None
             and len({other.asked.label for other in trainings if other.asked.seed == item.asked.seed}) > 1
@@ -185,7 +184,7 @@ def updates_ratios(trainings: Sequence[Training], target: float, baseline: str =
 
 
 def _ratio(found: Contrast, is_bound_below: bool = False, is_bound_above: bool = False) -> Ratio:
-    """`is_bound_below`: the arm's values are at least these; `is_bound_above`: the baseline's are."""
+    """`is_bound_below`: the arm's values are lower limits; `is_bound_above`: the baseline's are."""
     low = None if found.claim_high is None or is_bound_above else math.exp(-found.claim_high)
     high = None if found.claim_low is None or is_bound_below else math.exp(-found.claim_low)
     return Ratio(value=math.exp(-found.estimate), low=low, high=high)
@@ -194,8 +193,8 @@ def _ratio(found: Contrast, is_bound_below: bool = False, is_bound_above: bool =
 def step_ratios(
     paces: Mapping[str, Contrast], tokens: Mapping[str, float], baseline: str = BASELINE
 ) -> dict[str, Ratio]:
-    """Of each arm, the time of its update over the baseline's: `paces` are of the time a token, `tokens` how many an
-    update has, or samples."""
+    """For each arm, the time of its update over the baseline's. `paces` compare the time per token (or sample), and
+    `tokens` is the number of tokens (or samples) per update."""
     made = {}
     for label, found in paces.items():
         factor = tokens.get(label, 1.0) / tokens.get(baseline, 1.0)
@@ -209,7 +208,7 @@ def step_ratios(
 
 
 def verdict(time_ratio: Ratio, reached: float) -> Worth:
-    """What the bounds leave, never the estimate."""
+    """The verdict by the bounds, never by the estimate."""
     if reached == 0:
         return Worth.NEVER
     if time_ratio.high is not None and time_ratio.high < 1:
@@ -220,8 +219,8 @@ def verdict(time_ratio: Ratio, reached: float) -> Worth:
 
 
 def invalid(own: Sequence[Training], baseline: Sequence[Training]) -> str | None:
-    """Why an arm's losses say nothing: it has been trained on what is held out, more than the baseline has by what is
-    twice in the text."""
+    """Why an arm's losses are invalid; None if they are valid. They are not if it was trained on held-out samples, more
+    than the baseline, which also sees some because parts of the text occur twice."""
     seen = max((item.seen_share for item in own), default=0.0)
     usual = max((item.seen_share for item in baseline), default=0.0)
     if seen > 2 * usual + SEEN:
@@ -243,7 +242,7 @@ def found(
     learns_alike: bool = False,
     baseline: str = BASELINE,
 ) -> Found:
-    """Everything about one arm. `step_time_s` is its own; `failure` says why it has no pace."""
+    """The result of one arm. `step_time_s` is the arm's own; `failure` says why it has no pace."""
     source = baseline if learns_alike else label
     own = [item for item in trainings if item.asked.label == source]
     crossings = [crossing(item, target) for item in own]
@@ -284,13 +283,13 @@ def found(
 
 
 def _median_scores(trainings: Sequence[Training]) -> dict[str, float]:
-    """Of a classifier."""
+    """The median of each score over the trainings that have it."""
     names = dict.fromkeys(name for item in trainings for name in item.scores)
     return {name: statistics.median(item.scores[name] for item in trainings if name in item.scores) for name in names}
 
 
 def tried_rates(tuned: Sequence[Training], label: str) -> dict[float, float | None]:
-    """By rate, the loss at the end of the training that tried it; None where it failed."""
+    """By rate, the final loss of the training that tried it; None if it failed."""
     return {
         item.asked.rate: item.held_out_losses[-1] if item.status is Status.OK and item.held_out_losses else None
         for item in tuned
@@ -299,24 +298,24 @@ def tried_rates(tuned: Sequence[Training], label: str) -> dict[float, float | No
 
 
 def best_rate(tuned: Sequence[Training], label: str) -> float | None:
-    """The rate whose training ended with the least loss."""
+    """The rate whose training ended with the lowest loss."""
     known = {rate: loss for rate, loss in tried_rates(tuned, label).items() if loss is not None}
     return min(known, key=lambda rate: known[rate]) if known else None
 
 
 ALIKE = 0.02
-"""Of a loss: what trainings of two seeds may differ by."""
+"""The share of a loss by which trainings of two seeds may differ."""
 
 
 def careful_rate(tuned: Sequence[Training], label: str) -> float | None:
-    """Of the rates whose training ended about as low as any, the least: at the highest that still learn, the loss of
-    one training says little of the next."""
+    """The lowest of the rates whose training ended about as low as the best: at the highest rates that still learn, the
+    loss of one training says little about the next."""
     known = {rate: loss for rate, loss in tried_rates(tuned, label).items() if loss is not None}
     return min((rate for rate, loss in known.items() if loss <= (1 + ALIKE) * min(known.values())), default=None)
 
 
 STRIDE = math.sqrt(10)
-"""Between learning rates that are tried first."""
+"""The factor between the learning rates that are tried first."""
 
 
 def is_enclosed(tried: Mapping[float, float | None]) -> bool:
@@ -326,8 +325,8 @@ def is_enclosed(tried: Mapping[float, float | None]) -> bool:
 
 
 def next_rate(tried: Mapping[float, float | None]) -> float:
-    """The rate to try next: away from the best one where it has no neighbour on that side, first upwards, and between
-    it and its better neighbour where it has both. A training that failed is worse than any."""
+    """The rate to try next. If the best one lacks a neighbour, it is one STRIDE up, or else down; otherwise it lies
+    between the best and its better neighbour. A failed training is worse than any other."""
     if not tried:
         return 1.0
     losses = {rate: math.inf if loss is None else loss for rate, loss in tried.items()}
