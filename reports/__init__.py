@@ -1,1 +1,1 @@
-"""What is SHOWN, in rooms: wording, charts, text, formats, page. Each may import those before it."""
+"""What is SHOWN, in sub-packages: wording, charts, text, formats, exports, page. Each may import those before it."""

@@ -1,12 +1,12 @@
-"""A pytest fixture that times a training step as trainpace does, and writes what pytest-benchmark's tools read.
+"""A pytest fixture that times a training step like trainpace, and writes files for pytest-benchmark's tools.
 
     def test_step(trainpace):
         trainpace(step)        # a function that takes one training step
         trainpace(workload())  # or a bench.workload.Workload, trained as the baseline trains it
 
-A conftest.py says `pytest_plugins = ["reports.pytest_plugin"]`; pytest does not load it unasked, because a repository
-may have a `reports` of its own. `pytest --trainpace-json=FILE` writes the times of all such tests in
-pytest-benchmark's JSON, for `pytest-benchmark compare FILE...` and whatever else reads it.
+Enable it in conftest.py with `pytest_plugins = ["reports.pytest_plugin"]`. It is not loaded automatically, because a
+repository may have a `reports` package of its own. `pytest --trainpace-json=FILE` writes the times of all such tests in
+pytest-benchmark's JSON, for `pytest-benchmark compare FILE...` and other tools that read it.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def trainpace(request: pytest.FixtureRequest) -> Callable[..., Timing]:
-    """`trainpace(step_or_workload, device="cpu", seconds=2.0)` warms up until steady, times the steps that follow and
-    returns their times. It may be called once in a test."""
+    """`trainpace(step_or_workload, device="cpu", seconds=2.0)` warms up until steady, then times steps and returns
+    their times. It may be called once per test."""
     calls: list[Timing] = []
 
     def measure(what: Callable[[], object] | Workload, *, device: str = "cpu", seconds: float = 2.0) -> Timing:

@@ -1,4 +1,4 @@
-"""Charts as `<svg>` elements, in the style of the page that they stand in.
+"""Charts as `<svg>` elements, in the style of the page that contains them.
 
 May import wording.
 """

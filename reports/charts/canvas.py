@@ -1,7 +1,7 @@
-"""The sheet that charts are drawn on: matplotlib set in the page's own style, measured in pixels from the top left.
+"""The sheet that charts are drawn on: matplotlib in the page's style, with pixel coordinates from the top left.
 
-Colours are placeholders, hex values that nothing else uses; `svg.inline` turns them into the page's CSS variables, so
-that one drawing serves light and dark. No pyplot: a figure belongs to whoever draws it.
+Colours are placeholders, hex values that nothing else uses. `svg.inline` replaces them by the page's CSS variables, so
+that one drawing serves light and dark mode. pyplot is not used: a figure belongs to whoever draws it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 INK, MUTED, HAIR, PAPER, BAND, ACCENT = "#00000a", "#00000b", "#00000c", "#00000d", "#00000e", "#00000f"
 FASTER, SLOWER, SAME, UNCLEAR = "#00001a", "#00001b", "#00001c", "#00001d"
 KINDS = tuple(f"#00002{index:x}" for index in range(9))
-"""Of the kinds of operators, in the order of harness.evidence.kinds."""
+"""The colours of the kinds of operators, in the order of harness.evidence.kinds."""
 VARIABLES = {
     INK: "ink",
     MUTED: "muted",
@@ -37,7 +37,7 @@ VARIABLES = {
 """The CSS variable that each placeholder stands for."""
 
 TEXT, SMALL = 11.5, 10.5
-"""Font sizes in pixels at a sheet's own width."""
+"""Font sizes in pixels at a sheet's natural width."""
 
 _POINTS_PER_INCH = 72
 _STYLE: dict[Any, Any] = {
@@ -73,7 +73,7 @@ Result = TypeVar("Result")
 
 
 def styled(draw: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Run a drawing function under the page's style, and leave matplotlib's own settings as they were."""
+    """Run a drawing function in the page's style, without changing matplotlib's global settings."""
 
     @functools.wraps(draw)
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
@@ -84,12 +84,12 @@ def styled(draw: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
 
 
 def sheet(width: float, height: float) -> Figure:
-    """An empty figure of this many pixels."""
+    """An empty figure of this size in pixels."""
     return Figure(figsize=(width / _POINTS_PER_INCH, height / _POINTS_PER_INCH), dpi=_POINTS_PER_INCH)
 
 
 def height(figure: Figure) -> float:
-    """In pixels."""
+    """The height of a figure in pixels."""
     return float(figure.get_size_inches()[1] * _POINTS_PER_INCH)
 
 
@@ -99,29 +99,29 @@ def _fraction(figure: Figure, x: float, y: float) -> tuple[float, float]:
 
 
 def axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Axes at this place."""
+    """Axes at this position, in pixels."""
     (x0, y0), (x1, y1) = _fraction(figure, left, top + height), _fraction(figure, left + width, top)
     return figure.add_axes((x0, y0, x1 - x0, y1 - y0))
 
 
 def write(figure: Figure, x: float, y: float, text: str, *, size: float = TEXT, **style: Any) -> None:
-    """Text, of one line or more, whose middle is at height `y`."""
+    """Write text of one or more lines, centred vertically at `y`."""
     lines = text.split("\n")
     for index, part in enumerate(lines):
-        # Set on the baseline: centred by its own ink, a word without descenders would sit lower than its neighbours.
+        # Aligned by the text baseline: centred by its ink, a word without descenders would sit lower than others.
         baseline = y + (index - (len(lines) - 1) / 2) * size * 1.1 + _HALF_CAPITAL * size
         figure.text(*_fraction(figure, x, baseline), part, va="baseline", fontsize=size, **style)
 
 
 def line(figure: Figure, points: list[tuple[float, float]], **style: Any) -> None:
-    """A line through these points, behind all axes."""
+    """Draw a line through these points, behind all axes."""
     xs, ys = zip(*(_fraction(figure, *point) for point in points), strict=True)
-    # Below the axes, so that no line runs across a marker.
+    # Behind the axes, so that no line crosses a marker.
     figure.add_artist(Line2D(xs, ys, transform=figure.transFigure, zorder=-1, **style))
 
 
 def place(figure: Figure, area: Axes, x: float, y: float) -> tuple[float, float]:
-    """Where a point of the axes' data lies on the sheet."""
+    """The position on the sheet of a point in data coordinates."""
     across, up = area.transData.transform((x, y))
     return float(across), height(figure) - float(up)
 
@@ -129,7 +129,7 @@ def place(figure: Figure, area: Axes, x: float, y: float) -> tuple[float, float]
 def log_axis(
     area: Axes, which: str, limits: tuple[float, float], form: Callable[[float], str], *, most: int = 6, unit: float = 1
 ) -> None:
-    """Make one axis (`x` or `y`) logarithmic between these limits, with about `most` ticks round in this unit."""
+    """Make one axis (`x` or `y`) logarithmic between these limits, with about `most` ticks, round in this unit."""
     getattr(area, f"set_{which}scale")("log")
     getattr(area, f"set_{which}lim")(limits)
     axis = area.xaxis if which == "x" else area.yaxis
@@ -141,12 +141,12 @@ def log_axis(
 
 
 def even_ticks(high: float, most: int = 4) -> list[float]:
-    """Round values from 0 on, evenly spaced, up to `high`."""
+    """Evenly spaced round values from 0 to at most `high`."""
     return [float(tick) for tick in MaxNLocator(nbins=most).tick_values(0, high) if 0 <= tick <= high]
 
 
 def log_ticks(low: float, high: float, most: int) -> list[float]:
-    """Round values in a positive range, the roundest first as long as there is room; even steps in a narrow range."""
+    """Round values in a positive range, filled from the roundest on while there is room; even steps if it is narrow."""
     if high / low < _WIDE_SPAN:
         steps = MaxNLocator(nbins=min(most, 4)).tick_values(low, high)
         return [float(tick) for tick in steps if low <= tick <= high]

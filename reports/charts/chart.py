@@ -1,4 +1,4 @@
-"""A chart as the page takes it, and a kind of charts as the page shows it."""
+"""A chart for the page, and a section of the page with one kind of chart."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from results.compare import Comparison
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """An `<svg>` element, in words what is not in it, and the names of its marks by arm, where they are not in it."""
+    """An `<svg>` element, a note on what it leaves out, and by arm the names of marks that it does not name itself."""
 
     svg: str
     note: str = ""
@@ -19,16 +19,16 @@ class Chart:
 
 
 Draw = Callable[[Sequence[Comparison], Sequence[Record], Machine, str], Iterable[Chart | None]]
-"""From a workload's comparisons and records, the machine that they are of and a name that no other chart has, to its
-chart, or to a wide one and a narrow one; None stands for nothing to draw."""
+"""Takes a workload's comparisons and records, their machine and a unique name for the chart; gives one chart, or a wide
+and a narrow one. None means that there is nothing to draw."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A kind of chart, one for each workload, and what the page says beside it: of marks with the verdicts' legend, of
-    lines what each shows, by its style, which is one of `.line` in style.css. `nothing` stands where there is none to
-    draw; an `optional` section is left out then. Sections of a low `rank` come first, and those of a high one are left
-    out first where there is no room.
+    """A kind of chart, one for each workload, and the text around it. With `marks`, the legend of verdicts is shown.
+    `lines` is a legend of lines: by style (one of `.line` in style.css), what each shows. `nothing` is the text if
+    there is no chart; an `optional` section is then left out. Sections with a low `rank` come first; those with a high
+    one are the first to be left out if there is no room.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Curves over updates: how long training takes in all, with what it takes to start."""
+"""Curves over updates: how long training takes in all, including the start."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class _Curve:
 
     @property
     def stands_out(self) -> float:
-        """How far it gets from the baseline at either end."""
+        """How far the curve is from the baseline at either end, on a logarithmic scale."""
         return max(abs(math.log(self.ratios[0])), abs(math.log(self.ratios[-1])))
 
 
 @canvas.styled
 def total_time(comparisons: Sequence[Comparison], name: str) -> Chart | None:
-    """From asking for an arm until so many updates, over the baseline's time: below 1 it has paid."""
+    """The time from starting an arm until so many updates, over the baseline's: below 1 it has paid."""
     curves, missing = _curves(comparisons)
     if not curves:
         return None
@@ -70,7 +70,7 @@ def total_time(comparisons: Sequence[Comparison], name: str) -> Chart | None:
 
 
 def _curves(comparisons: Sequence[Comparison]) -> tuple[list[_Curve], str]:
-    """Those of the ranked arms, and in words the ones whose start is not known."""
+    """The curves of the ranked arms, and in words the arms whose start is unknown."""
     baseline = next((item for item in comparisons if item.techniques == BASELINE), None)
     if baseline is None or baseline.start_s is None or baseline.step_time_s is None:
         return [], ""

@@ -1,4 +1,4 @@
-"""A day of training as pictures: what each size is expected to reach, and the loss of the one that was trained."""
+"""A day of training as charts: the loss expected of each size, and the loss curve of the one that was trained."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from results.day import Day
 
 _WIDTH, _LEFT, _TOP, _AREA_WIDTH, _AREA_HEIGHT, _BELOW = 720, 60, 14, 620, 250, 46
 _CLIMB = 1.6
-"""So many times the least loss is the highest that is drawn: before that every model is alike."""
+"""The highest loss that is drawn, over the lowest one: before that all models look alike."""
 
 
 def curve(day: Day, points: Sequence[Point], name: str) -> str | None:
-    """The loss on held-out text over the time, with what was expected of its end; None where nothing was trained."""
+    """The loss on held-out text over time, with the expected final loss; None if there are fewer than two points."""
     return _curve(day, points, name) if len(points) > 1 else None
 
 
@@ -55,7 +55,7 @@ def _curve(day: Day, points: Sequence[Point], name: str) -> str:
 
 
 def sizes(day: Day, name: str) -> str | None:
-    """What each size is expected to reach; None where that is known of none."""
+    """The loss expected of each size; None if it is unknown for all."""
     return _sizes(day, name) if any(item.expected for item in day.candidates) else None
 
 

@@ -1,7 +1,7 @@
 """The forest plot of speed-ups, and the marks that every chart of arms shares.
 
-A chart takes the comparisons of one workload and is None if there is nothing to draw. Only ranked arms and their
-baseline are drawn: unequal work or a failure has no place beside them.
+A chart function takes the comparisons of one workload and returns None if there is nothing to draw. Only ranked arms
+and their baseline are drawn, not arms with unequal work or failures.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ MARKS = {
     Verdict.UNCLEAR: (canvas.UNCLEAR, "o", canvas.PAPER),
     None: (canvas.INK, "P", canvas.INK),
 }
-"""Edge, shape and filling by verdict, so that colour is never the only sign. None is the baseline."""
+"""Edge colour, shape and fill by verdict, so that colour is never the only cue. None is the baseline."""
 
 _ROOM = 2.0
-"""How far beyond the estimates, as a factor, an axis follows an interval; what is beyond ends in an arrow."""
+"""How far beyond the estimates, as a factor, an axis extends for an interval; a longer one ends in an arrow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Layout:
-    """Where things are in a forest plot, in pixels."""
+    """The layout of a forest plot, in pixels; `wrap_at` is in characters."""
 
     width: int
     row: int
@@ -54,7 +54,7 @@ _NARROW = _Layout(width=350, row=44, left=6, right=344, label_x=4, label_rise=16
 
 @canvas.styled
 def forest(comparisons: Sequence[Comparison], name: str, *, narrow: bool = False) -> Chart | None:
-    """The speed-up of every ranked arm with its interval, the fastest on top, on a logarithmic axis."""
+    """The speed-up of every ranked arm with its interval, on a logarithmic axis, the fastest on top."""
     ranked = view.fastest_first(comparisons)
     if not ranked:
         return None
@@ -86,7 +86,7 @@ def _forest_axes(figure: Figure, layout: _Layout, ranked: Sequence[Comparison]) 
     area.axvline(1, color=canvas.MUTED, linewidth=1)
     area.set_xlabel("slower  \N{LEFTWARDS ARROW}  speed-up over the baseline  \N{RIGHTWARDS ARROW}  faster", labelpad=7)
     if layout.label_rise:
-        # Labels stand above their marks: rules between the rows show which belong together.
+        # Labels are above their marks, so rules between the rows show which belong together.
         rules = [layout.row * index for index in range(1, len(ranked))]
         area.hlines(rules, low, high, color=canvas.HAIR, linewidth=0.6)
     return area
@@ -102,8 +102,8 @@ def _speedup_limits(ranked: Sequence[Comparison]) -> tuple[float, float]:
 
 
 def _whisker(area: Axes, comparison: Comparison, y: float) -> None:
-    """The bounds that hold for all arms together, and as a thicker part of it the interval of this arm alone; an end
-    that lies outside the axes is an arrow at their border."""
+    """A line for the bounds that hold for all arms together, with a thicker part for the interval of this arm alone. An
+    end outside the axes is drawn as an arrow at their border."""
     bounds = (comparison.claim_low, comparison.speedup_low, comparison.speedup_high, comparison.claim_high)
     outer_low, inner_low, inner_high, outer_high = bounds
     if outer_low is None or inner_low is None or inner_high is None or outer_high is None:
@@ -120,7 +120,7 @@ def _whisker(area: Axes, comparison: Comparison, y: float) -> None:
 
 
 def mark(area: Axes, comparison: Comparison, x: float, y: float, gid: str) -> None:
-    """The arm's marker; `gid` is how `svg.inline` finds it."""
+    """Draw the arm's marker; `svg.inline` finds it by `gid`."""
     edge, shape, filling = MARKS[comparison.verdict]
     area.plot(
         [x], [y], marker=shape, markersize=7, color=edge, markerfacecolor=filling, markeredgewidth=1.5, clip_on=False
@@ -128,12 +128,12 @@ def mark(area: Axes, comparison: Comparison, x: float, y: float, gid: str) -> No
 
 
 def named(comparison: Comparison) -> str:
-    """The arm's name, with a dagger where its training differs in more than rounding: the legend explains it."""
+    """The arm's name, with a dagger, which the legend explains, if its training differs in more than rounding."""
     return view.arm_name(comparison) + (" \N{DAGGER}" if view.differs(comparison) else "")
 
 
 def _wrapped(techniques: str, width: int) -> str:
-    """A composition in two lines, broken after the `+` nearest to the middle, if it is longer than `width`."""
+    """A composition, split into two lines after the `+` nearest to the middle if it is longer than `width`."""
     label = printable(techniques)
     breaks = [index + 1 for index, character in enumerate(label) if character == "+"]
     if len(label) <= width or not breaks:
@@ -150,7 +150,7 @@ def shortened(text: str, width: int) -> str:
 
 
 def tip(comparison: Comparison, before: str = "") -> Tip:
-    """What pointing at an arm's marker says."""
+    """The text that pointing at an arm's marker shows."""
     step = quantity.duration(comparison.step_time_s) if comparison.step_time_s else quantity.UNKNOWN
     shown = [view.qualified(comparison), f"step {step}"]
     if view.is_ranked(comparison):
@@ -164,7 +164,7 @@ def _not_ranked(comparisons: Sequence[Comparison]) -> str:
 
 
 def _both(comparisons: Sequence[Comparison], _: object, __: object, name: str) -> Iterable[Chart | None]:
-    """Text scaled down to a telephone's width could not be read."""
+    """A wide and a narrow version: text scaled down to the width of a phone would be illegible."""
     yield forest(comparisons, f"{name}-wide")
     yield forest(comparisons, f"{name}-narrow", narrow=True)
 

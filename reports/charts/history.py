@@ -19,12 +19,12 @@ _ROOM = 1.02
 _MOST_DATES = 6
 
 MOST_POINTS = 120
-"""Of runs that are points one by one, and can be pointed at; more are a line in a band."""
+"""Up to so many runs are drawn as points with tooltips; more are drawn as a line in a band."""
 
 
 @canvas.styled
 def chart(series: Series, name: str, note: str) -> Chart:
-    """The time a token over the reference's, run by run, with a line before each run that is nominated."""
+    """The time per token over the reference's, run by run, with a line before each nominated run."""
     figure = canvas.sheet(_WIDTH, _TOP + _AREA_HEIGHT + _BELOW)
     area = canvas.axes(figure, _LEFT, _TOP, _AREA_WIDTH, _AREA_HEIGHT)
     area.grid(color=canvas.HAIR, linewidth=0.6, axis="y")

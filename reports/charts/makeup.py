@@ -1,4 +1,4 @@
-"""What a step is made of: for each arm a bar as long as its step, cut by kind of operator."""
+"""What a step consists of: for each arm a bar as long as its step, divided by kind of operator."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LABEL_CHARACTERS = 24
 
 @canvas.styled
 def makeup(comparisons: Sequence[Comparison], records: Sequence[Record], machine: Machine, name: str) -> Chart | None:
-    """The step of every ranked arm of which one was profiled, the fastest on top."""
+    """The step of every drawn arm with a profiled step, the fastest on top."""
     seen = {item.techniques: item for item in records if item.certificate and item.certificate.kinds}
     known = [item for item in comparisons if item.techniques in seen and item.step_time_s]
     shown = sorted(filter(view.is_drawn, known), key=lambda item: item.step_time_s or 0.0)
@@ -41,7 +41,7 @@ def makeup(comparisons: Sequence[Comparison], records: Sequence[Record], machine
             colour = canvas.KINDS[list(Kind).index(kind)]
             area.barh(index + 0.5, share * step_s, _BAR, begin_s, color=colour, linewidth=0)
             begin_s += share * step_s
-        # Unseen, but it can be pointed at.
+        # Invisible, but it can be pointed at.
         area.barh(index + 0.5, step_s, _BAR, color=canvas.PAPER, alpha=0)[0].set_gid(f"arm-{index}")
         tips[f"arm-{index}"] = Tip(text=_told(item, record, machine), arm=view.arm_id(item))
         y = _TOP + _ROW * (index + 0.5)

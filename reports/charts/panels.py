@@ -1,6 +1,6 @@
-"""Small multiples, one panel an arm: step times in the order in which they were taken, and utilisation over time.
+"""Small multiples, one panel per arm: step times in the order of measurement, and utilisation over time.
 
-Each arm is shown by one repetition, that of the median step time.
+Each arm is represented by one repetition, the one with the median step time.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _PANEL_HEIGHT, _PITCH, _TITLE = 46, 84, 18
 _MOST_POINTS = 120
 _LABEL_CHARACTERS = 25
 _HEADROOM = 1.5
-"""How far beyond the steps after warm-up, as a factor, traces are drawn. A first step that compiles is a hundred times
-as long; a scale that held it would flatten all the rest, so it leaves its panel and is named below."""
+"""How far the scale extends beyond the steps after warm-up, as a factor. A first step that compiles is a hundred times
+as long, and a scale that includes it would flatten the rest, so it leaves the panel and is written below."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Panel:
-    """What one panel shows: a title, whose it is, the names of the two ends of its axis, and how to draw it."""
+    """One panel: its title, its arm, the labels at the two ends of its axis, and the function that draws it."""
 
     title: str
     arm: str
@@ -43,7 +43,7 @@ class _Panel:
 
 
 def representative(records: Sequence[Record]) -> list[Record]:
-    """One record an arm, the one whose step time is the (lower) median of those that ended as well as any did."""
+    """One record per arm: the one with the (lower) median step time of those that ended ok, or of all if none did."""
     arms: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         arms[record.techniques].append(record)
@@ -77,19 +77,19 @@ def traces(records: Sequence[Record], name: str) -> Chart | None:
 
 
 def _trace_limits(measured: Sequence[Measurement]) -> tuple[float, float]:
-    """From the fastest step of all to some way above the slowest one after warm-up."""
+    """The limits of the scale: somewhat beyond the fastest and the slowest step after warm-up, over all arms."""
     steady = [time_s for item in measured for time_s in _after_warmup(item)]
     return min(steady) / _HEADROOM, max(steady) * _HEADROOM
 
 
 def _after_warmup(measured: Measurement) -> list[float]:
-    """The step times after warm-up; of an arm that did not get so far, the middle of those it took."""
+    """The step times after warm-up; for an arm that did not get so far, the median of its warm-up steps."""
     times = [*measured.sustained_step_times_s, *measured.round_step_times_s]
     return times or [statistics.median(measured.warmup_step_times_s)]
 
 
 def _first_end(measured: Measurement, high: float) -> str:
-    """The name of the first step on the axis: its time, if that lies above the panel."""
+    """The label at the first step: its time if that is above the panel, else `1`."""
     first_s = _phases(measured)[0][0][0]
     return f"\N{UPWARDS ARROW} {quantity.duration(first_s, 2)}" if first_s > high else "1"
 
@@ -100,7 +100,7 @@ def _title(record: Record) -> str:
 
 
 def _phases(measured: Measurement) -> list[tuple[list[float], str]]:
-    """The phases that took any step, with their colours."""
+    """The phases that have any steps, with their colours."""
     phases = (
         (measured.warmup_step_times_s, canvas.MUTED),
         (measured.sustained_step_times_s, canvas.INK),
@@ -124,7 +124,7 @@ def _draw_trace(area: Axes, measured: Measurement, low: float, high: float) -> N
 
 
 def thinned(points: list[tuple[float, float]], most: int) -> list[tuple[float, float]]:
-    """At most `most` points, the lowest and the highest of every stretch: what stands out is kept."""
+    """At most `most` points: the lowest and the highest of every stretch, so that outliers are kept."""
     if len(points) <= most:
         return points
     size = math.ceil(len(points) / (most // 2))
@@ -169,7 +169,7 @@ def _draw_utilisation(area: Axes, measured: Measurement) -> None:
 
 
 def _grid(panels: Sequence[_Panel], name: str, label: str) -> Chart:
-    """The panels in columns, row by row, on scales that only the first column names."""
+    """The panels in columns, row by row; only the first column has tick labels."""
     rows = math.ceil(len(panels) / _COLUMNS)
     figure = canvas.sheet(_WIDTH, rows * _PITCH + 4)
     width = (_WIDTH - _LEFT - _GAP * (_COLUMNS - 1) - 2) / _COLUMNS
@@ -177,7 +177,7 @@ def _grid(panels: Sequence[_Panel], name: str, label: str) -> Chart:
         row, column = divmod(index, _COLUMNS)
         left, top = _LEFT + column * (width + _GAP), row * _PITCH + _TITLE
         area = canvas.axes(figure, left, top, width, _PANEL_HEIGHT)
-        # Unseen, but it can be pointed at.
+        # Invisible, but it can be pointed at.
         area.patch.set(facecolor=canvas.PAPER, alpha=0, gid=f"arm-{index}")
         panel.draw(area)
         if column:

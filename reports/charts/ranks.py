@@ -1,4 +1,4 @@
-"""How long the steps of each rank are, and how much of them it waits for the others."""
+"""How long the steps of each rank take, and how much of that time it waits for the others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WORK, _WAIT = 0, 8
 
 @dataclass(frozen=True, slots=True)
 class _Rank:
-    """Of the first repetition that ended well. `exposed` is None where it was not seen."""
+    """A rank in the first repetition that ended ok. `exposed` is the share of its step that it waits; None: unknown."""
 
     arm: Comparison
     number: int
@@ -38,7 +38,7 @@ class _Rank:
 
 @canvas.styled
 def ranks(comparisons: Sequence[Comparison], records: Sequence[Record], machine: Machine, name: str) -> Chart | None:
-    """A bar for each rank of every drawn arm that has several."""
+    """A bar for each rank of every drawn arm with several ranks."""
     shown = [rank for item in comparisons if view.is_drawn(item) for rank in _ranks(item, records)]
     if not shown:
         return None
@@ -55,7 +55,7 @@ def ranks(comparisons: Sequence[Comparison], records: Sequence[Record], machine:
         work_s = rank.step_s * (1 - (rank.exposed or 0.0))
         area.barh(index + 0.5, work_s, _BAR, color=canvas.KINDS[_WORK], linewidth=0)
         area.barh(index + 0.5, rank.step_s - work_s, _BAR, work_s, color=canvas.KINDS[_WAIT], linewidth=0)
-        # Unseen, but it can be pointed at.
+        # Invisible, but it can be pointed at.
         area.barh(index + 0.5, rank.step_s, _BAR, color=canvas.PAPER, alpha=0)[0].set_gid(f"rank-{index}")
         tips[f"rank-{index}"] = Tip(text=rank.text, arm=view.arm_id(rank.arm))
         where = f" on {rank.host}" if rank.host else ""

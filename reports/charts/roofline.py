@@ -1,4 +1,4 @@
-"""Why a step is as fast as it is: each kind of operator of each arm, under the roof of what the machine can do."""
+"""Why a step is as fast as it is: each kind of operator of each arm under the machine's roofline."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WIDTH, _LEFT, _TOP, _AREA_WIDTH, _AREA_HEIGHT, _BELOW = 400, 62, 14, 326, 250, 
 _ROOM = 2.0
 
 MOST_RIVALS = 3
-"""More marks than theirs are no picture any more, and a page has no room for them."""
+"""The most rivals in the chart: more marks would be unreadable, and would not fit on the page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class _Point:
 
 @canvas.styled
 def roofline(comparisons: Sequence[Comparison], records: Sequence[Record], machine: Machine, name: str) -> Chart | None:
-    """The baseline, whose marks are the large ones, and the fastest arms of those of which one step was profiled."""
+    """The baseline, with large marks, and the fastest of the arms with a profiled step."""
     points = _points(comparisons, records, machine)
     if not points:
         return None
@@ -90,7 +90,7 @@ def _points(comparisons: Sequence[Comparison], records: Sequence[Record], machin
 
 
 def _draw_roofs(area: Axes, machine: Machine, formats: dict[str, float], across: tuple[float, float]) -> None:
-    """The peak of each number format, and what memory and the caches deliver up to there."""
+    """Draw the peak of each number format, and the bandwidth of memory and caches up to the highest peak."""
     low, high = across
     highest = max(formats.values())
     for format_, peak in formats.items():
@@ -100,7 +100,7 @@ def _draw_roofs(area: Axes, machine: Machine, formats: dict[str, float], across:
         knee = highest / bytes_per_s
         area.plot([low, knee], [low * bytes_per_s, highest], color=canvas.MUTED, linewidth=1, zorder=2)
         middle = math.sqrt(max(low, area.get_ylim()[0] / bytes_per_s) * knee)
-        # Above the upper line and below the lower one.
+        # The label goes below the lowest line, and above the others.
         is_lowest = bytes_per_s == min(machine.memory_bytes_per_s.values())
         offset, side = ((6, -8), "left") if is_lowest else ((-6, 2), "right")
         _name(area, place, (middle, middle * bytes_per_s), offset, ha=side)
@@ -120,11 +120,11 @@ def _told(point: _Point) -> str:
 
 
 HIDDEN = (Kind.COMPILED, Kind.BETWEEN)
-"""Kinds whose work is not known, or that have none."""
+"""Kinds whose work is unknown, or that do none."""
 
 
 def reached(roof: Roof, seen: Achieved) -> str:
-    """How much was achieved of what the machine can do, in words."""
+    """The share of the machine's limit that was achieved, in words."""
     share = roof.share(seen)
     if share > 1:
         return "faster than memory: from the caches"

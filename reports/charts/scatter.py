@@ -21,14 +21,14 @@ from results.compare import Comparison
 _WIDTH, _LEAST_HEIGHT, _LEFT, _TOP, _AREA_WIDTH, _BELOW = 400, 250, 52, 10, 190, 46
 _LABEL_X, _LABEL_HEIGHT, _LABEL_CHARACTERS = 260, 14.5, 22
 _MOST_LABELS = 8
-"""More names than these cannot be followed back to their marks."""
+"""The most names besides the baseline's: more could not be traced to their marks."""
 _WIDE_SPAN = 8
-"""From this ratio of the largest memory to the smallest on, a linear axis would crowd all but the largest."""
+"""Above this ratio of the largest memory to the smallest, a linear axis would crowd all but the largest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Point:
-    """An arm at the two figures that a chart sets against each other."""
+    """An arm, with the two figures that the chart plots."""
 
     x: float
     y: float
@@ -37,7 +37,7 @@ class _Point:
 
 @canvas.styled
 def throughput(comparisons: Sequence[Comparison], name: str) -> Chart | None:
-    """Tokens a second (samples, where there are no tokens) against peak memory: up and to the left is better."""
+    """Tokens per second (samples if there are no tokens) against peak memory: up and to the left is better."""
     what = "tokens" if any(item.tokens_per_s for item in comparisons) else "samples"
     points, missing = _points(comparisons, "peak_memory_bytes", f"{what}_per_s")
     if not points:
@@ -77,7 +77,7 @@ def _note(points: Sequence[_Point], missing: str) -> str:
 
 
 def _names(points: Sequence[_Point]) -> dict[str, str]:
-    """All marks from the top down, where not all have room for a name."""
+    """The names of all marks from the top down, if there is not room to label all of them; else empty."""
     if len(points) <= _MOST_LABELS + 1:
         return {}
     return {
@@ -86,7 +86,7 @@ def _names(points: Sequence[_Point]) -> dict[str, str]:
 
 
 def _points(comparisons: Sequence[Comparison], x: str, y: str) -> tuple[list[_Point], str]:
-    """The arms of which both figures are known and positive, and in words the ranked ones of which they are not."""
+    """The drawn arms whose figures are both known and positive, and in words those whose figures are not."""
     points, missing = [], []
     for item in comparisons:
         if not view.is_drawn(item):
@@ -100,7 +100,7 @@ def _points(comparisons: Sequence[Comparison], x: str, y: str) -> tuple[list[_Po
 
 
 def _sheet(points: Sequence[_Point]) -> tuple[Figure, Axes]:
-    """A sheet high enough for one line for each label, in a column to the right of the axes."""
+    """A sheet and its axes, high enough for a column with one line per label to their right."""
     height = max(_LEAST_HEIGHT, _LABEL_HEIGHT * min(len(points), _MOST_LABELS + 1))
     figure = canvas.sheet(_WIDTH, _TOP + height + _BELOW)
     area = canvas.axes(figure, _LEFT, _TOP, _AREA_WIDTH, height)
@@ -126,7 +126,7 @@ def _memory_axis(area: Axes, least: float, most: float) -> None:
 
 
 def _draw(figure: Figure, area: Axes, points: Sequence[_Point]) -> dict[str, Tip]:
-    """Draw the points, the most telling tied by a thin line to their labels; the texts for hovering by gid."""
+    """Draw the points, with thin lines to the labels of those farthest from the baseline; the tooltips by gid."""
     places = [canvas.place(figure, area, point.x, point.y) for point in points]
     for index, point in enumerate(points):
         mark(area, point.comparison, point.x, point.y, f"arm-{index}")
@@ -142,7 +142,7 @@ def _draw(figure: Figure, area: Axes, points: Sequence[_Point]) -> dict[str, Tip
 
 
 def _farthest(points: Sequence[_Point], places: Sequence[tuple[float, float]]) -> list[int]:
-    """The baseline and those farthest from it on the sheet, as many as can be named."""
+    """The baseline and the points farthest from it on the sheet, as many as can be labelled."""
     labels = [point.comparison.techniques for point in points]
     origin = places[labels.index(BASELINE) if BASELINE in labels else 0]
     order = sorted(range(len(points)), key=lambda index: (labels[index] != BASELINE, -math.dist(places[index], origin)))
@@ -154,9 +154,9 @@ def _area_height(figure: Figure) -> float:
 
 
 def spread(wanted: Sequence[float], gap: float, *, top: float, bottom: float) -> list[float]:
-    """Heights as near as may be to the wanted ones, in the same order, at least `gap` apart and within bounds.
+    """Heights as close as possible to the wanted ones, in the same order, at least `gap` apart and within bounds.
 
-    Each is pushed down by the one above it; where that runs past the bottom, all are pushed up again from there.
+    Each is pushed down by the one above it; if that passes the bottom, they are pushed up again from there.
     """
     order = sorted(range(len(wanted)), key=lambda index: wanted[index])
     heights = [min(max(wanted[index], top + gap / 2), bottom - gap / 2) for index in order]

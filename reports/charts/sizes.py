@@ -15,7 +15,7 @@ _ROOM = 1.15
 
 @canvas.styled
 def chart(found: Crossover, name: str) -> Chart:
-    """The speed-up of each size with its interval, both axes logarithmic."""
+    """The speed-up of each size with its interval, on logarithmic axes."""
     figure = canvas.sheet(_WIDTH, _TOP + _AREA_HEIGHT + _BELOW)
     area = canvas.axes(figure, _LEFT, _TOP, _AREA_WIDTH, _AREA_HEIGHT)
     area.grid(color=canvas.HAIR, linewidth=0.6)

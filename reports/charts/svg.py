@@ -1,4 +1,4 @@
-"""From a matplotlib figure to an `<svg>` element inside a page, with colours, fonts and ids that fit there."""
+"""From a matplotlib figure to an inline `<svg>` element with colours, fonts and ids that suit the page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NO_TURN = re.compile(r"^rotate\(-?0 ")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tip:
-    """What pointing at a mark says, and which arm the mark is of, if of any."""
+    """The text that pointing at a mark shows, and the arm that the mark belongs to, if any."""
 
     text: str
     arm: str | None = None
@@ -40,9 +40,9 @@ def inline(
 ) -> str:
     """The figure as an `<svg>` element that scales with its container.
 
-    `name` goes before every id, so that no two charts of a page share one. `label` is what a screen reader says.
-    `tips` are by the gid of the artist; `focusable` ones can be reached with the keyboard too. `panels` are the arms
-    that whole areas show, by the gid of the background.
+    `name` is the prefix of every id, so that no two charts on a page share one. `label` is for screen readers. `tips`
+    are by the gid of the artist; with `focusable`, they can also be reached by keyboard. `panels` has the arms that
+    whole areas belong to, by the gid of the background.
     """
     written = io.StringIO()
     figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
@@ -66,14 +66,14 @@ def inline(
 
 
 def _drop_style(root: ElementTree.Element) -> None:
-    """The style sheet that matplotlib adds would apply to the whole page."""
+    """Remove the style sheet that matplotlib adds: it would apply to the whole page."""
     for definitions in root.findall(f"{{{_SVG}}}defs"):
         for style in definitions.findall(f"{{{_SVG}}}style"):
             definitions.remove(style)
 
 
 def _make_point(group: ElementTree.Element, tip: Tip, *, focusable: bool) -> None:
-    """Give the group a title, and what is unseen and easier to hit: a disc on a marker, a broad line on a line."""
+    """Give the group a title and an invisible, larger target: a disc on a marker, a broad line on a line."""
     text = printable(tip.text)
     group.attrib |= {"class": "point", "role": "img", "aria-label": text}
     if tip.arm is not None:
@@ -103,7 +103,7 @@ def _own_ids(element: ElementTree.Element, name: str) -> None:
 
 
 def _tidy(element: ElementTree.Element) -> None:
-    """Colours become variables; what shows nothing goes: indentation, digits below a hundredth pixel, font lists."""
+    """Replace colours by variables, and remove what is invisible: indentation, digits below 0.01 pixels, font lists."""
     if not (element.text or "").strip():
         element.text = None
     element.tail = None
@@ -113,7 +113,7 @@ def _tidy(element: ElementTree.Element) -> None:
     if _NO_TURN.match(element.get("transform", "")):
         del element.attrib["transform"]
     if "style" in element.attrib:
-        # Older matplotlib (3.9) writes the shorthand; either way the page's own font is wanted.
+        # Older matplotlib (3.9) writes the shorthand. In both cases the page's own font is wanted.
         plain = re.sub(r"font: (\S+px)[^;]*", r"font-size: \1", element.attrib["style"])
         plain = re.sub(r" *font-family:[^;]*;?", "", plain)
         element.attrib["style"] = _COLOUR.sub(lambda found: f"var(--{VARIABLES[found[0]]})", plain)
@@ -124,7 +124,7 @@ def _two_decimals(found: re.Match[str]) -> str:
 
 
 def _drop_unseen(element: ElementTree.Element) -> None:
-    """Remove the groups that hold nothing, and backgrounds that are neither filled nor stroked."""
+    """Remove empty groups, and backgrounds that are neither filled nor stroked."""
     for child in list(element):
         _drop_unseen(child)
         empty = child.tag in (f"{{{_SVG}}}g", f"{{{_SVG}}}defs") and len(child) == 0

@@ -1,4 +1,4 @@
-"""How a recipe grew: each rung's factor on top of those below it, and the whole as it was measured end to end."""
+"""How a recipe grew: each rung's factor on top of the earlier ones, and the whole as measured end to end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BAR, _ROOM = 0.56, 0.06
 
 @dataclass(frozen=True, slots=True)
 class _Bar:
-    """A row: it begins where the pace of the rows above ends."""
+    """A row of the chart; a rung's bar begins where the one above ends."""
 
     name: str
     begins: float
@@ -31,7 +31,7 @@ class _Bar:
 
 
 def waterfall(ladder: Ladder) -> str | None:
-    """The picture as an `<svg>` element; None where nobody joined."""
+    """The chart as an `<svg>` element; None if nothing joined."""
     return _drawn(_bars(ladder), wording.measured(ladder)) if ladder.steps else None
 
 

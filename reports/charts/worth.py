@@ -1,4 +1,4 @@
-"""How fast arms learn: held-out loss over time and over updates, and the time to one loss against the baseline's."""
+"""How fast arms learn: held-out loss over time and over updates, and the time to a loss over the baseline's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from results.worth import Answer, Found, Worth
 _WIDTH, _LEFT, _TOP, _AREA_WIDTH, _AREA_HEIGHT, _BELOW = 420, 52, 10, 230, 250, 46
 _LABEL_X, _LABEL_HEIGHT, _LABEL_CHARACTERS = 296, 14.5, 18
 _CLIMB = 1.35
-"""So many times the loss to reach is the highest that is drawn: what comes before is alike in all arms."""
+"""The highest loss that is drawn, over the loss to reach: before that all arms look alike."""
 
 _BARS_WIDTH, _NAMES, _BARS, _ROW, _ROOM = 760, 200, 340, 30, 1.08
 _MOST_RATIO = 4.0
@@ -35,7 +35,7 @@ COLOURS = {
 
 @dataclass(frozen=True, slots=True)
 class _Curve:
-    """An arm's losses over its updates: the median of its seeds, and the least and the most of them."""
+    """An arm's held-out losses, one row per seed, after each of `updates`; `step_s` is the time of one update."""
 
     label: str
     colour: str
@@ -45,7 +45,7 @@ class _Curve:
 
 
 def losses(answer: Answer, name: str, *, over_time: bool) -> str | None:
-    """Held-out loss over updates, or over the time that they take; None where there is nothing to draw."""
+    """Held-out loss over updates, or over the time that they take; None if there is nothing to draw."""
     curves = [curve for curve in _curves(answer) if not over_time or curve.step_s is not None]
     return _drawn(curves, answer, name, over_time) if curves and answer.target is not None else None
 
@@ -105,7 +105,7 @@ def _drawn(curves: Sequence[_Curve], answer: Answer, name: str, over_time: bool)
 
 
 def ratios(answer: Answer, name: str) -> str | None:
-    """The time to the loss over the baseline's, with bounds; None where none is known."""
+    """The time to the loss over the baseline's, with bounds; None if none is known."""
     shown = [item for item in wording.ordered(answer) if item.time_ratio.value is not None]
     return _bars(shown, name, answer.base) if shown else None
 
@@ -127,7 +127,7 @@ def _bars(shown: Sequence[Found], name: str, base: str) -> str:
     tips = {}
     for index, item in enumerate(shown):
         colour, found = COLOURS[item.verdict], item.time_ratio
-        # A side on which nothing is known goes to the border of the picture.
+        # An unknown bound extends to the border of the chart.
         ends = [min(max(found.low or low, low), high), min(max(found.high or high, low), high)]
         area.plot(ends, [index, index], color=colour, linewidth=1.6, solid_capstyle="butt")
         area.plot(

@@ -1,4 +1,4 @@
-"""Runs for experiment trackers: a file each, with one function that writes the arms of a run into a folder.
+"""Runs for experiment trackers: one module each, with a function that writes the arms of a run into a folder.
 
 May import formats.
 """

@@ -1,4 +1,4 @@
-"""What trackers call a run: one arm with what it was, what came of it, and its steps."""
+"""What trackers call a run: one arm with its configuration, its metrics and its steps."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from reports.formats import export
 from results.compare import Comparison, compare
 
 READABLE = 100
-"""Letters of a file's name that say which arm it is of."""
+"""The most characters of an arm's name in a file name."""
 
 DESCRIBES = ("workload", "techniques", "compute", "status", "verdict", "reason", "method", "command")
-"""Fields of a comparison that say what an arm was, and what was found, in words."""
+"""Fields of a comparison that describe the arm and its result in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arm:
-    """`config` is what was asked for, `metrics` what came of it by the names of results.compare.Comparison, each known
-    and finite. `step_times_s` has the timed steps of each process by its name, `repetition_1` or
-    `repetition_1_copy_2`: the first, the warm-up, those of the window and of the rounds."""
+    """`config` describes the arm in words, `metrics` are its known and finite figures under the names of
+    results.compare.Comparison. `step_times_s` has the timed steps of each process, named like `repetition_1` or
+    `repetition_1_copy_2`: the warm-up from the first step on, then those of the sustained window and of the rounds."""
 
     run_id: str
     started_at: str
@@ -37,13 +37,14 @@ class Arm:
 
     @property
     def slug(self) -> str:
-        """The same as a file may be called, and no other arm is."""
+        """The name as a unique file name."""
         readable = re.sub(r"[^A-Za-z0-9_+.-]+", "_", self.name).strip(".")[:READABLE]
         return f"{readable}-{hashlib.sha256(self.name.encode()).hexdigest()[:6]}"
 
 
 def arms(records: Sequence[Record], machines: Sequence[Machine], machine: Machine) -> list[Arm]:
-    """The arms of a run, baselines first. Figures are of the one machine, if there are several."""
+    """The arms of a run, the baseline of each workload first. If there are several machines, absolute figures are those
+    of `machine`."""
     devices = {item.machine_id: item.device_name for item in machines}
     own: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in sorted(records, key=lambda item: (item.repetition, item.heat_part, item.copy)):
@@ -75,7 +76,7 @@ def _arm(row: Comparison, records: Sequence[Record], devices: Mapping[str, str])
 
 
 def _process(record: Record) -> str:
-    """Which of an arm's processes it is."""
+    """The name of the record's process among those of its arm."""
     part = f"_part_{record.heat_part}" if record.heat_part else ""
     copy = f"_copy_{record.copy}" if record.copy else ""
     return f"repetition_{record.repetition}{part}{copy}"

@@ -1,4 +1,4 @@
-"""Two tables: arms.csv with a line for each arm, steps.csv with one for each timed step."""
+"""Two tables: arms.csv with a line for each arm, and steps.csv with a line for each timed step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reports.formats import rows
 
 
 def write(arms: Sequence[Arm], folder: Path) -> None:
-    """Unknown is empty."""
+    """Write both tables into a folder; unknown values are empty."""
     told = [{**arm.config, **arm.metrics} for arm in arms]
     names = list(dict.fromkeys(name for row in told for name in row))
     (folder / "arms.csv").write_text(rows.to_csv(names, [dict.fromkeys(names) | row for row in told]), encoding="utf-8")

@@ -1,7 +1,7 @@
-"""A file store for MLflow: `mlflow ui --backend-store-uri FOLDER`. One experiment, in which each arm is a run.
+"""A file store for MLflow: `mlflow ui --backend-store-uri FOLDER`. Each run is an experiment, and each arm a run in it.
 
-MLflow's own client pins other packages than what is measured here, so its files are written by hand: a meta.yaml (JSON,
-which YAML can read) for the experiment and for each run, and a file for each parameter, tag and metric
+MLflow's own client pins other versions of packages that are measured here, so its files are written by hand: a
+meta.yaml (as JSON, which is valid YAML) for each experiment and run, and a file for each parameter, tag and metric
 (https://mlflow.org/docs/latest/self-hosting/architecture/backend-store).
 """
 
@@ -17,7 +17,7 @@ from reports.exports.arms import Arm
 
 FINISHED, ACTIVE = 3, "active"
 LONGEST = 5000
-"""Letters of a parameter or tag."""
+"""The most characters of a parameter or tag."""
 
 
 def write(arms: Sequence[Arm], folder: Path) -> None:

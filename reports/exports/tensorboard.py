@@ -1,4 +1,4 @@
-"""Events for TensorBoard: a run for each arm, its steps as a series, its figures beside its settings (HParams)."""
+"""Events for TensorBoard: a run for each arm, with its steps as a series, and its figures and settings as HParams."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reports.exports.arms import Arm
 
 
 def write(arms: Sequence[Arm], folder: Path) -> None:
-    """Raises ValueError where TensorBoard is not installed."""
+    """Write the events of each arm. Raises ValueError if TensorBoard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ModuleNotFoundError:

@@ -1,4 +1,4 @@
-"""What Weights & Biases keeps of a run, a folder for each arm: config.yaml, wandb-summary.json, wandb-history.jsonl."""
+"""The files of a run in Weights & Biases, in a folder per arm: config.yaml, wandb-summary.json, wandb-history.jsonl."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reports.exports.arms import Arm
 
 
 def write(arms: Sequence[Arm], folder: Path) -> None:
-    """The configuration is JSON, which YAML can read."""
+    """Write a folder for each arm. The configuration is JSON, which is valid YAML."""
     for arm in arms:
         own = folder / arm.slug
         own.mkdir(parents=True)

@@ -1,6 +1,6 @@
-"""pytest-benchmark's JSON: what `pytest-benchmark compare` and the tools that plot it read.
+"""pytest-benchmark's JSON, as read by `pytest-benchmark compare` and by plotting tools.
 
-The names and definitions of the statistics are its own: outliers lie beyond one standard deviation, or 1.5
+The statistics have the names and definitions of pytest-benchmark: outliers lie beyond one standard deviation, or 1.5
 interquartile ranges beyond the quartiles.
 """
 
@@ -20,7 +20,7 @@ from harness.timing.stopwatch import Timing
 from reports.wording import quantity
 
 FORMAT_VERSION = "5.0.0"
-"""The release of pytest-benchmark whose files these are like."""
+"""The release of pytest-benchmark whose format this is."""
 
 
 def benchmark(timing: Timing, *, name: str, fullname: str, params: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def stats(times_s: Sequence[float]) -> dict[str, Any]:
 
 
 def _lower_quartile(data: Sequence[float]) -> float:
-    """The middle between the medians of the lower half with and without the median; a single value is its own."""
+    """The mean of the medians of the lower half with and without the median; a single value is its own quartile."""
     without, included = data[: len(data) // 2] or data, data[: (len(data) + 1) // 2]
     return (statistics.median(without) + statistics.median(included)) / 2
 
@@ -112,7 +112,7 @@ def document(benchmarks: Sequence[Mapping[str, Any]], now: datetime) -> dict[str
 
 
 def rows(benchmarks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """For the terminal."""
+    """The rows for the terminal."""
     return [
         {
             "test": item["fullname"],

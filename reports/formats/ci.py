@@ -1,4 +1,4 @@
-"""A gate's verdict for continuous integration: annotations for GitHub Actions, and JUnit XML for everyone else."""
+"""A gate's verdict for continuous integration: annotations for GitHub Actions, and JUnit XML for other systems."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from results.gate import Finding
 from results.judgement import Judgement
 
 MOST_ANNOTATIONS = 10
-"""GitHub shows so many of each kind from one step, and drops the rest without a word."""
+"""GitHub shows so many of each kind from one step, and drops the rest silently."""
 
 MOST_LETTERS = 1000
-"""Of one annotation; more is not read."""
+"""The most characters of one annotation; nobody reads more."""
 
 _KINDS = {
     Verdict.REGRESSION: "error",
@@ -23,12 +23,12 @@ _KINDS = {
     Verdict.PASS: "notice",
 }
 
-# What XML 1.0 has no way to write.
+# Characters that XML 1.0 cannot represent.
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]")
 
 
 def github(judgement: Judgement) -> list[str]:
-    """Workflow commands, the worst workloads first; what is beyond the platform's limit is counted in the last."""
+    """Workflow commands, the worst workloads first; the last one counts those beyond GitHub's limit."""
     found = [finding for finding in ordered(judgement.findings) if finding.verdict is not Verdict.PASS]
     shown = found if len(found) <= MOST_ANNOTATIONS else found[: MOST_ANNOTATIONS - 1]
     lines = [_annotation(_KINDS[item.verdict], f"{item.workload}: {item.verdict}", _sentence(item)) for item in shown]
@@ -53,7 +53,7 @@ def _sentence(finding: Finding) -> str:
 
 
 def junit(judgement: Judgement) -> str:
-    """One test case for each workload: a regression fails, and what is inconclusive or invalid is an error."""
+    """One test case for each workload: a regression is a failure, and an inconclusive or invalid verdict an error."""
     verdicts = [finding.verdict for finding in judgement.findings]
     suite = ElementTree.Element(
         "testsuite",

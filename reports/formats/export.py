@@ -15,19 +15,19 @@ from results.metrics import METRICS
 
 _ALL = [field.name for field in dataclasses.fields(Comparison)]
 FIELDS = tuple(sorted(_ALL, key=METRICS.__contains__))
-"""What an arm is and how it compares comes first, then its metrics."""
+"""First what the arm is and how it compares, then its metrics."""
 
 
 def to_json(comparisons: Sequence[Comparison]) -> str:
-    """A list of objects, one a comparison."""
+    """A list of objects, one per comparison."""
     return rows.to_json([plain(item) for item in comparisons])
 
 
 def to_csv(comparisons: Sequence[Comparison]) -> str:
-    """One line a comparison below a line of field names."""
+    """A line of field names, then one line per comparison."""
     return rows.to_csv(FIELDS, [plain(item) for item in comparisons])
 
 
 def plain(comparison: Comparison) -> dict[str, Any]:
-    """The comparison as JSON's own types. What is not finite is not known either: JSON has no word for it."""
+    """The comparison as JSON types. Values that are not finite become null, because JSON cannot represent them."""
     return {name: rows.finite(getattr(comparison, name)) for name in FIELDS}

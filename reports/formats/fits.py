@@ -13,8 +13,8 @@ from reports.wording import fits
 def plain(found: Sequence[Fit]) -> list[dict[str, Any]]:
     """An object for each composition of each workload in each room; what is unknown is None, with the reason.
 
-    `batch` is the workload's own, and `by_batch` has those of the map; of the largest batches one fits for sure, and
-    above the other none does.
+    `batch` is the workload's own, and `by_batch` has the batches of the map. `largest_batch` certainly fits, and no
+    batch above `may_fit_up_to` does.
     """
     return [_row(item, batches) for group in _groups(found) for batches in (fits.batches(group),) for item in group]
 

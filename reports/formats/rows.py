@@ -1,4 +1,4 @@
-"""Rows for other programs: JSON and CSV. Unknown is null in JSON and empty in CSV, and so is what is not finite."""
+"""Rows for other programs, as JSON and CSV. Unknown and non-finite values are null in JSON and empty in CSV."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def to_json(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def to_csv(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
-    """A line for each row below one of names."""
+    """A line of names, then a line for each row."""
     written = io.StringIO()
     writer = csv.DictWriter(written, names, lineterminator="\n")
     writer.writeheader()
@@ -25,7 +25,7 @@ def to_csv(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def finite(value: Any) -> Any:
-    """`value` with every float that is not finite replaced by None, through lists and dictionaries."""
+    """`value` with every non-finite float replaced by None, also within lists and dictionaries."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

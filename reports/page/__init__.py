@@ -1,4 +1,4 @@
 """The offline HTML pages: their templates, styles and script, with charts and data inside.
 
-May import all other rooms.
+May import all other sub-packages of reports.
 """

@@ -1,4 +1,4 @@
-"""A day of training, as a page."""
+"""A day of training as a page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What fits where, as a page: a map for each room, and one batch by batch for each workload."""
+"""What fits where as a page: for each room a map of all workloads, and for each workload a map by batch."""
 
 from __future__ import annotations
 

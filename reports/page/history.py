@@ -1,4 +1,4 @@
-"""Paces over many runs: a chart for each arm, and the changes that are nominated in words."""
+"""Paces over many runs: a chart for each arm, and the nominated changes in words."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from reports.charts.chart import Chart
 
 MOST_CHARTS = 12
-"""Of arms that are drawn large. Of more arms only those are of which a change is nominated; all are in the table."""
+"""The most charts. With more arms, only those with a nominated change get a chart; the table has all."""
 
 _SPARK_WIDTH, _SPARK_HEIGHT, _SPARK_POINTS = 160, 24, 160
 
 
 def answer(found: Sequence[Series]) -> list[str]:
-    """What the runs say: the nominated changes, or in one sentence why there are none."""
+    """The nominated changes, or one sentence on why there are none."""
     nominated = [sentence for series in found for sentence in sentences(series)]
     most, needed = max((len(series.points) for series in found), default=0), runs_needed(max(1, len(found)))
     if nominated:
@@ -35,7 +35,7 @@ def answer(found: Sequence[Series]) -> list[str]:
 
 
 def sentences(series: Series) -> list[str]:
-    """The nominated changes, each with the way to a verdict."""
+    """The nominated changes, each with the command that gives a verdict."""
     return [_sentence(series, nomination) for nomination in series.nominations]
 
 
@@ -49,7 +49,7 @@ def _sentence(series: Series, nomination: Nomination) -> str:
 
 
 def _way_to_a_verdict(series: Series, before: Point, after: Point) -> str:
-    """The gate of the two commits, where the workload is code of theirs."""
+    """The gate command for the two commits, if the workload is the user's own code."""
     is_own_code = ".py:" in series.workload and " " not in series.workload
     if not (before.commit and after.commit and before.commit != after.commit and is_own_code):
         return ""
@@ -77,7 +77,7 @@ def render(reference: str, found: Sequence[Series]) -> str:
 
 
 def _charts(drawn: Sequence[Series]) -> list[tuple[Series, Chart]]:
-    from reports.charts.history import chart  # A page without charts is there before matplotlib is.
+    from reports.charts.history import chart  # A page without charts need not import matplotlib.
 
     return [
         (series, chart(series, f"history-{index}", " ".join(sentences(series)))) for index, series in enumerate(drawn)
@@ -85,7 +85,7 @@ def _charts(drawn: Sequence[Series]) -> list[tuple[Series, Chart]]:
 
 
 def _row(series: Series) -> dict[str, object]:
-    """What the table has of an arm: its last level, and how it came there."""
+    """An arm's row of the table: its latest level, and its changes."""
     since = series.nominations[-1].index if series.nominations else 0
     return {
         "workload": series.workload,
@@ -98,7 +98,7 @@ def _row(series: Series) -> dict[str, object]:
 
 
 def _spark(ratios: Sequence[float]) -> Markup:
-    """A line from run to run, each the median of its neighbours where there are more than can be seen."""
+    """A sparkline of the runs; if there are too many to see, each point is the median of several."""
     every = -(-len(ratios) // _SPARK_POINTS)
     logs = [math.log(statistics.median(ratios[start : start + every])) for start in range(0, len(ratios), every)]
     low, high = min(logs), max(logs)

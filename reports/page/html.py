@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs nothing but a browser. Charts, styles, script and data are all inside it."""
+"""The report: one HTML file that needs only a browser. It contains all charts, styles, script and data."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from results.machines import side_by_side
 from results.statistics import SAME_WITHIN
 
 PAGE_BYTES = 1_950_000
-"""What a page may weigh. Charts are drawn in order of importance as long as there is room beside the table."""
+"""The maximum size of a page. Charts are drawn in order of importance while there is room besides the table."""
 
 _BUTTON_BYTES, _FRAME_BYTES = 60, 300
-"""What stands around a name below a chart, and around a figure."""
+"""The size of the markup around a name below a chart, and around a figure."""
 
 Comparisons = Sequence[Comparison]
 Records = Sequence[Record]
 
 
 def _sections() -> tuple[Section, ...]:
-    """Those that the files of charts have, in the order of the page, which is that of importance: where there is no
-    room for all, the last are left out."""
+    """The SECTIONS of all modules in reports.charts, in the order of the page and of importance: if there is no room
+    for all, the last are left out."""
     names = [f"{charts.__name__}.{module.name}" for module in pkgutil.iter_modules(charts.__path__)]
     found = [section for name in names for section in getattr(importlib.import_module(name), "SECTIONS", ())]
     return tuple(sorted(found, key=lambda section: section.rank))
@@ -50,8 +50,8 @@ SECTIONS = _sections()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """A chart of one workload, ready for the page, in one version or in a wide and a narrow one. `names` are those of
-    marks that have none in the chart, by arm."""
+    """A chart of one workload for the page, in one version or in a wide and a narrow one. `names` are, by arm, those of
+    marks that the chart does not name."""
 
     workload: str
     svgs: tuple[Markup, ...]
@@ -60,7 +60,7 @@ class Figure:
 
     @property
     def size_bytes(self) -> int:
-        """What it takes on the page, with what stands around a name and around the whole."""
+        """The size on the page, with the markup around each name and around the figure."""
         names = sum(len(f"{arm}{label}".encode()) + _BUTTON_BYTES for arm, label in self.names.items())
         return sum(len(svg.encode()) for svg in self.svgs) + len(self.note.encode()) + names + _FRAME_BYTES
 
@@ -75,8 +75,8 @@ def render(
     known: ErrorRate | None = None,
     machines: Sequence[Machine] = (),
 ) -> str:
-    """The whole page. `captions` has the one-line caption of each technique, by name; `known` says how often verdicts
-    are wrong on the machine, which is the one with most records of all `machines`."""
+    """The whole page. `captions` has the one-line caption of each technique, by name. `known` says how often verdicts
+    are wrong on `machine`, the one of `machines` with most heats."""
     template = environment().get_template("template.html.j2")
     page = _texts(comparisons, records, machine, plan, captions or {}) | {
         "known": sentences.error_rate(known),
@@ -90,7 +90,7 @@ def render(
 def _texts(
     comparisons: Comparisons, records: Records, machine: Machine, plan: Plan, captions: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Everything on the page but its charts."""
+    """Everything on the page except its charts."""
     rows = view.rows(comparisons, records, machine, captions)
     runs = list(dict.fromkeys(record.run_id for record in records))
     return {
@@ -118,7 +118,7 @@ def _texts(
 
 
 def _drawn(comparisons: Comparisons, records: Records, machine: Machine, room_bytes: int) -> dict[str, Any]:
-    """The figures of every section by workload, and in `omitted` what found no room."""
+    """The figures of every section by workload; `omitted` has those without room."""
     omitted = []
     over_sizes = {}
     for index, found in enumerate(crossovers(comparisons)):
@@ -149,7 +149,8 @@ def _figure(workload: str, versions: Sequence[Chart]) -> Figure:
 
 
 def _columns(rows: Sequence[view.Row]) -> dict[str, Any]:
-    """The columns of the table; one that is unknown throughout is named below it instead, with the reasons."""
+    """The columns of the table. A column without any known figure is named below the table instead, with the reasons.
+    """
     columns = list(zip(*(row.cells for row in rows), strict=True))
     some = [cells for cells in columns if any(cell.value is not None for cell in cells)]
     none = [cells for cells in columns if cells not in some]
@@ -161,7 +162,7 @@ def _columns(rows: Sequence[view.Row]) -> dict[str, Any]:
 
 
 def _reasons(cells: Sequence[view.Cell], rows: Sequence[view.Row]) -> str:
-    """Why nothing is known; the arms that did not end ok have reasons of their own, told elsewhere."""
+    """Why nothing in a column is known. Arms that did not end ok have reasons of their own, shown elsewhere."""
     reasons = [cell.why for cell, row in zip(cells, rows, strict=True) if cell.why and row.reason is None]
     return quantity.several(list(dict.fromkeys(reasons)), 9) or "no arm ended ok"
 

@@ -1,4 +1,4 @@
-"""A tuning, as a page: the ladder as a waterfall, and what was tried."""
+"""A tuning as a page: the ladder as a waterfall, and what was tried."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""The report of a run of very many arms: what each workload comes to, and all arms, a hundred at a time.
+"""The report of a run with very many arms: a summary of each workload, and all arms, a hundred at a time.
 
-Every arm is in the page, packed; a browser unpacks, sorts, filters and pages them. Charts of so many show nothing.
+The page contains every arm, compressed; the browser decompresses, sorts, filters and pages them. There are no charts,
+because charts of so many arms show nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from reports.wording.printable import printable
 from results.compare import Comparison
 
 MANY = 1000
-"""More arms than that are shown on such a page."""
+"""A run with more arms than this gets such a page."""
 
 AT_ONCE = 100
 
@@ -60,7 +61,7 @@ def render(comparisons: Sequence[Comparison], machine: Machine, plan: Plan, run:
 
 
 def _row(item: Comparison, shown: Sequence[Column]) -> dict[str, Any]:
-    """What a browser is told of an arm: of each column the text, and what it is sorted by."""
+    """The data of an arm for the browser: for each column the text, and the value to sort by."""
     return {
         "workload": printable(item.workload),
         "techniques": printable(item.techniques),
@@ -72,7 +73,7 @@ def _row(item: Comparison, shown: Sequence[Column]) -> dict[str, Any]:
 
 
 def _rounded(number: float | None) -> float | None:
-    """To six digits: nothing more is told apart, and nothing less is packed well."""
+    """Rounded to six digits: further digits do not matter, and would compress badly."""
     return None if number is None else float(f"{number:.6g}")
 
 

@@ -1,4 +1,4 @@
-"""What a notebook shows of a run: the matrix, and the answer in a line."""
+"""A run in a notebook: the matrix, and the answer in one line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from results.compare import Comparison
 
 
 def render(comparisons: Sequence[Comparison], report: Path) -> str:
-    """A `<div>` that stands by itself, with a link to the report."""
+    """A self-contained `<div>`, with a link to the report."""
     return (
         environment()
         .get_template("notebook.html.j2")
@@ -28,7 +28,7 @@ def render(comparisons: Sequence[Comparison], report: Path) -> str:
 
 
 def _style() -> str:
-    """The page's variables and its rules for the matrix, below the element that the notebook gets."""
+    """The page's variables and its rules for the matrix, limited to the notebook's element."""
     sheet = asset("style.css")
     root = re.search(r":root \{(.*?)\n\}", sheet, re.DOTALL)
     rules = re.findall(r"^(\.(?:matrix|key|unseen)[^{]*\{[^}]*\})", sheet, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""What speed-ups are worth, as a page."""
+"""What speed-ups are worth as a page."""
 
 from __future__ import annotations
 

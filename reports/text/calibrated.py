@@ -1,4 +1,4 @@
-"""What is known of how often gates and runs are wrong: the tables behind the lines that they print."""
+"""How often gates and runs are known to be wrong: the tables behind the lines that they print."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from results.idle import IdleHeat, error_rate
 
 
 def of_gates(outcomes: Sequence[Outcome]) -> str:
-    """Markdown: a table with a row for each workload and slow-down, and what they add up to."""
+    """Markdown: a table with a row for each workload and slow-down, and the totals."""
     groups: dict[tuple[str, float], list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         groups[outcome.workload, outcome.slowdown].append(outcome)
@@ -24,7 +24,7 @@ def of_gates(outcomes: Sequence[Outcome]) -> str:
 
 
 def of_runs(heats: Sequence[IdleHeat]) -> str:
-    """Markdown: a table with a row for each workload, and what they add up to."""
+    """Markdown: a table with a row for each workload, and the total error rate."""
     groups: dict[str, list[IdleHeat]] = defaultdict(list)
     for heat in heats:
         groups[heat.workload].append(heat)
@@ -77,7 +77,7 @@ def _ratio(ratios: Sequence[float]) -> str | None:
 
 
 def totals(outcomes: Sequence[Outcome]) -> list[str]:
-    """In words, what all of them add up to."""
+    """The totals over all outcomes, in words."""
     known = calibrated(outcomes)
     bound = "unknown" if known.false_alarm_bound is None else f"at most {known.false_alarm_bound:.1%}"
     covered = known.covered

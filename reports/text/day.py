@@ -1,4 +1,4 @@
-"""A day of training, for a terminal: the plan, the way, and what came of it."""
+"""A day of training, for a terminal: the plan, the progress, and the result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from results.day import Day, write_curve
 
 
 def render(day: Day) -> str:
-    """The answer, the sizes, and what else there is to say."""
+    """The answer, the sizes, and the notes."""
     lines = [wording.headline(day), "", listing.aligned(wording.rows(day)), "", *wording.notes(day)]
     if day.reached:
         lines += ["", *wording.written(day)]
@@ -31,7 +31,7 @@ def render(day: Day) -> str:
 def outlook(
     sizes: Sequence[tuple[str, int | None]], label: str, minutes: float, looks: Sequence[float], near: Sequence[float]
 ) -> str:
-    """What would be looked at, before anything is."""
+    """What would be measured, before anything is."""
     named = ", ".join(f"{model} ({quantity.count(parameters or 0)} parameters)" for model, parameters in sizes)
     parts, longer = (", ".join(f"1/{round(1 / share)}" for share in shares) for shares in (looks, near))
     return (
@@ -42,7 +42,7 @@ def outlook(
 
 
 def calibrated(model: str, training: Training) -> str:
-    """What came of a short training, in a line."""
+    """The result of a short training, in one line."""
     asked = training.asked
     what = f"{model}, {asked.updates} updates, learning rate {asked.rate:.3g}x"
     if training.status is not Status.OK:
@@ -51,8 +51,8 @@ def calibrated(model: str, training: Training) -> str:
 
 
 class Progress:
-    """Shows a long training as it goes, and keeps its curve as parquet and as events for TensorBoard, where that is
-    installed. Use as a context manager."""
+    """Shows a long training as it runs, and writes its curve as parquet and, if TensorBoard is installed, as events for
+    it. Use as a context manager."""
 
     def __init__(self, day: Day, folder: Path, *, is_timed: bool, console: Console | None = None) -> None:
         self._day, self._folder, self._console = day, folder, console or Console()
@@ -79,7 +79,7 @@ class Progress:
             self._events.close()
 
     def show(self, stand: Stand) -> None:
-        """How far it has come, and what is known at a point."""
+        """Show the progress. At a point of the curve, the curve is written too."""
         is_point = bool(stand.points) and stand.points[-1].updates == stand.updates
         if is_point:
             write_curve(stand.points, self._folder)
@@ -88,7 +88,7 @@ class Progress:
         done = stand.updates / stand.course.updates
         told = f"update {stand.updates:,} of {stand.course.updates:,}"
         told += f", held-out loss {stand.points[-1].held_out_loss:.4g}" if stand.points else ""
-        # Of one that takes so many updates, however long, the time is not known.
+        # If the number of updates is given instead of the time, the time left is unknown.
         left = f"{quantity.duration(left_s, 2)} left" if self._is_timed and left_s > 0 else ""
         if self._console.is_terminal:
             self._bar.update(self._task, completed=done, description=told, left=left)
@@ -100,7 +100,7 @@ class Progress:
             with contextlib.suppress(ImportError):
                 from torch.utils.tensorboard import SummaryWriter
 
-                # What an interrupted training has written after its last checkpoint is written again.
+                # What an interrupted training wrote after its last checkpoint will be written again.
                 purged = stand.points[-1].updates
                 self._events = SummaryWriter(str(self._folder / "tensorboard"), purge_step=purged)
         if self._events is None:

@@ -1,4 +1,4 @@
-"""What a run would do, and what it had no time for, in words."""
+"""What a run would do, or had no time for, in words."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def dry_run(
     paces: Paces = MappingProxyType({}),
     left_out: Mapping[str, Size] = MappingProxyType({}),
 ) -> str:
-    """The arms with what each will take of time and memory, what is unsupported and why, the estimated time, and which
-    sizes were left out."""
+    """The arms with the predicted time and memory of each, the sizes left out, what is unsupported and why, and the
+    estimated time."""
     plan = prepared.plan
     lines = [f"plan {plan.name} on {prepared.machine.device_name}, at least {plan.repetitions} repetitions", ""]
     for entry in prepared.entries:
@@ -60,7 +60,7 @@ def dry_run(
 
 
 def as_json(prepared: Prepared, forecasts: Forecasts, paces: Paces = MappingProxyType({})) -> list[dict[str, Any]]:
-    """The same as plain data, an object an arm; what is not known is None, with the reason."""
+    """The same as plain data, one object per arm; what is unknown is None, with the reason."""
     rows = []
     for entry in prepared.entries:
         workload = entry.spec.name
@@ -89,7 +89,7 @@ def as_json(prepared: Prepared, forecasts: Forecasts, paces: Paces = MappingProx
 
 
 def _pace_of(paces: Paces, workload: str, label: str) -> str:
-    """How long an update takes, and how that is to the baseline's; nothing where it was not asked for."""
+    """How long an update takes, and its speed against the baseline's; empty if that was not requested."""
     pace, baseline = paces.get((workload, label)), paces.get((workload, BASELINE))
     if pace is None:
         return ""
@@ -102,7 +102,7 @@ def _pace_of(paces: Paces, workload: str, label: str) -> str:
 
 
 def _memory_of(forecasts: Forecasts, workload: str, label: str) -> str:
-    """What an arm will take, with its parts, or why that is not known."""
+    """The predicted memory of an arm, with its parts, or why it is unknown."""
     found = forecasts.of(workload, label)
     if found.peak_bytes is None:
         return f"memory not known: {found.reason}"
@@ -122,8 +122,8 @@ def _memory_of(forecasts: Forecasts, workload: str, label: str) -> str:
 def unmeasured(
     trials: Sequence[Trial], plan: Plan, folder: Path, put_off: Mapping[tuple[str, str], float] = MappingProxyType({})
 ) -> str:
-    """Which arms the budget has left no time for, and how they are measured after all. Of those that were `put_off`,
-    the seconds that they would have taken, by workload and label."""
+    """Which arms the budget left no time for, and the command that measures them. `put_off` has, by workload and label,
+    the seconds that the first repetition of an arm takes at least."""
     names = {trial.workload.name: [] for trial in trials}  # type: dict[str, list[str]]
     for trial in trials:
         long_s = put_off.get((trial.workload.name, trial.label))

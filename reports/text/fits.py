@@ -13,7 +13,7 @@ MARKS = {State.FITS: "", State.MAY_FIT: " ?", State.DOES_NOT_FIT: " x", State.UN
 
 
 def render(found: Sequence[Fit]) -> str:
-    """A map for each room, with what it says in sentences below."""
+    """A map for each room, with sentences about it below."""
     parts = [_room(room, each) for room, each in fits.groups(found)]
     checks = fits.checked(found)
     if checks:
@@ -38,7 +38,7 @@ def _room(room: Room, each: Sequence[Sequence[Fit]]) -> str:
 
 
 def _unknown(each: Sequence[Sequence[Fit]]) -> list[str]:
-    """What is not known and why, with the workloads where it is not so of all."""
+    """What is unknown and why, with the workloads unless it holds for all."""
     found: dict[tuple[str, str], list[str]] = {}
     for group in each:
         for item in group:

@@ -1,4 +1,4 @@
-"""A gate's verdict for the terminal and for Markdown: what came out, how surely, and what it rests on."""
+"""A gate's verdict for the terminal and for Markdown: the result, how sure it is, and what it rests on."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ TITLES = {
 }
 
 MARK = "<!-- trainpace gate -->"
-"""The first line of the Markdown: by it the comment is found that the next one takes the place of."""
+"""The first line of the Markdown, which identifies the comment that the next one replaces."""
 
 MOST_NOTES = 20
-"""In the Markdown."""
+"""The most notes in the Markdown."""
 
 _FIGURE = re.compile(r"[-+]?\d[\d.]*")
 
 MOST_CHARACTERS = 60_000
-"""Of the Markdown: a comment on GitHub holds 65,536."""
+"""The most characters of the Markdown: a comment on GitHub may have 65,536."""
 
 
 def text(judgement: Judgement) -> str:
-    """For the terminal."""
+    """The verdict for the terminal."""
     return "\n".join([title(judgement), *_head(judgement), "", listing.aligned(rows(judgement)), "", *notes(judgement)])
 
 
 def markdown(judgement: Judgement) -> str:
-    """For a comment or a summary: rows of changed workloads first, and as many of the others as there is room for."""
+    """The verdict for a comment or a summary, with as many rows, the worst first, as there is room for."""
     shown = rows(judgement)
     while len(made := _markdown(judgement, shown)) > MOST_CHARACTERS and len(shown) > 1:
         shown = shown[: len(shown) // 2]
@@ -67,7 +67,7 @@ def _markdown(judgement: Judgement, shown: Sequence[dict[str, Any]]) -> str:
 
 
 def _escaped(value: object) -> Any:
-    """What Markdown or HTML would take for its own is taken as it is."""
+    """The text with characters escaped that mean something in Markdown or HTML."""
     if not isinstance(value, str):
         return value
     for sign, safe in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("\n", " "), ("`", "'")):
@@ -87,7 +87,7 @@ def _head(judgement: Judgement) -> list[str]:
 
 
 def ordered(findings: Sequence[Finding]) -> list[Finding]:
-    """The worst first: where a reader is cut off, the rest matters least."""
+    """The worst findings first: if the list is cut off, the rest matters least."""
     return sorted(findings, key=lambda finding: WORST_FIRST.index(finding.verdict))
 
 
@@ -125,13 +125,13 @@ def _time(seconds: float | None) -> str | None:
 
 
 def interval(ratio: float, low: float | None, high: float | None) -> str:
-    """A tenth of a per cent is what the margins are told apart by."""
+    """The ratio with its interval, to a tenth of a per cent, the resolution of the margins."""
     bounds = f"[{low:.3f}, {high:.3f}]" if low is not None and high is not None else f"[{quantity.UNKNOWN}]"
     return f"{ratio:.3f}x {bounds}"
 
 
 def notes(judgement: Judgement) -> list[str]:
-    """In words, what the verdict rests on beside the times, and how far it can be trusted."""
+    """What the verdict rests on apart from the times, and how far it can be trusted, in words."""
     found = [f"advisory: {judgement.advisory}"] if judgement.advisory else []
     found += calibration(judgement.calibration)
     found += [f"{finding.workload}: {reason}" for finding in ordered(judgement.findings) for reason in finding.reasons]
@@ -143,7 +143,7 @@ def notes(judgement: Judgement) -> list[str]:
 
 
 def _between(finding: Finding) -> list[str]:
-    """What a pass does not rule out: a head that is slower than is tolerated, by less than the harm."""
+    """A pass does not rule out that the head is slower than tolerated, by less than the harm."""
     time, limits = finding.time, finding.limits.time
     if finding.verdict is not Verdict.PASS or time is None or not (time.ratio_low or 0.0) > 1 + limits.tolerance:
         return []
@@ -151,7 +151,7 @@ def _between(finding: Finding) -> list[str]:
 
 
 def _dropped(finding: Finding) -> list[str]:
-    """How many repetitions each kind of disturbance cost: causes that differ in their figures alone are one kind."""
+    """How many repetitions each kind of disturbance cost. Causes that differ only in their figures are one kind."""
     kinds: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for cause, times in finding.disturbances.items():
         kinds[_FIGURE.sub("", cause)].append((cause, times))
@@ -163,7 +163,7 @@ def _dropped(finding: Finding) -> list[str]:
 
 
 def calibration(known: Calibration) -> list[str]:
-    """What the gate is known to do here, in words."""
+    """How reliable the gate is known to be on this machine, in words."""
     if known.false_alarm_bound is None:
         return ["known about this machine: nothing yet"]
     lines = [

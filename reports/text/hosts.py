@@ -1,4 +1,4 @@
-"""What was found of the hosts of a run and the links between them, for the terminal."""
+"""The findings of the sniff about the hosts of a run and the links between them, for the terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reports.text import listing
 
 
 def told(sniffed: Sniffed) -> str:
-    """A row a host and a row a link, and what is slow."""
+    """One row per host, one row per link, and what is slow."""
     lines = [listing.aligned([_host(item) for item in sniffed.hosts])]
     lines += [listing.aligned([_link(item) for item in sniffed.links])]
     lines += [f"SLOW: {words}" for words in sniffed.slow]

@@ -1,4 +1,4 @@
-"""A tuning, for a terminal."""
+"""A tuning for a terminal."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def render(ladder: Ladder) -> str:
 
 
 def rung(found: Rung, number: int) -> str:
-    """What a heat of the climb came to, in a line."""
+    """The result of one heat of the climb, in one line."""
     tried = f"{len(found.tried)} tried beside {wording.name(found.before)}, {quantity.duration(found.seconds)}"
     gain = f" {wording.factor(found.chosen.gain)}" if found.chosen else ""
     return f"heat {number}: {wording.step(found)}{gain} ({tried})"
 
 
 def outlook(workload: str, first: Sequence[str], options: Candidates, learners: Sequence[str], minutes: float) -> str:
-    """What a tuning would try, and what not, and why."""
+    """What a tuning would try, and what not and why."""
     later = [name for name in options.names if name not in first]
     lines = [
         f"{workload}: {len(first)} techniques are tried first, at most {minutes:g} minutes in all",

@@ -9,7 +9,7 @@ from reports.wording.printable import printable
 
 
 def aligned(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of the same keys as columns of text under their names."""
+    """Rows with the same keys as columns of text under their names."""
     if not rows:
         return ""
     names = list(rows[0])
@@ -21,7 +21,7 @@ def aligned(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of the same keys as a Markdown table."""
+    """Rows with the same keys as a Markdown table."""
     if not rows:
         return ""
     lines = [list(rows[0]), ["---"] * len(rows[0]), *([_text(value) for value in row.values()] for row in rows)]

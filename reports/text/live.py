@@ -1,4 +1,4 @@
-"""The run as it goes: a live table with progress and time left on a terminal, plain lines off it."""
+"""The run in progress: a live table with progress and time left on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from results.pace import step_time_s
 
 
 class Live:
-    """Shows a sweep. Use as a context manager; pass `progress` and `record` to what reports them."""
+    """Shows a sweep. Use as a context manager, and pass `progress` and `record` as callbacks."""
 
     def __init__(self, plan: Plan, console: Console | None = None) -> None:
         self._console = console or Console()
@@ -35,7 +35,7 @@ class Live:
             console=self._console,
         )
         self._task = self._progress.add_task(plan.name, total=1)
-        # Drawn between the phases only: a clock of its own would draw, and take the processor, within timed steps.
+        # Drawn only between phases: an automatic refresh would use the processor during timed steps.
         self._live = RichLive(console=self._console, get_renderable=self._render, auto_refresh=False)
 
     def __enter__(self) -> Live:
@@ -48,7 +48,7 @@ class Live:
             self._live.stop()
 
     def progress(self, progress: SweepProgress) -> None:
-        """What the sweep is doing now."""
+        """Show what the sweep is doing now."""
         if progress.phase == PRETRAINING:
             self._line(f"{progress.workload}: training the checkpoints that it starts from, once")
             return
@@ -65,7 +65,7 @@ class Live:
         self._draw()
 
     def record(self, record: Record) -> None:
-        """One arm has finished."""
+        """Show an arm that has finished."""
         if self._console.is_terminal:
             if record.workload == self._workload:
                 self._rows[record.techniques] = record

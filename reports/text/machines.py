@@ -11,12 +11,12 @@ from results.machines import Beside
 
 
 def render(found: Sequence[Beside]) -> str:
-    """A row a machine; nothing where there is one alone."""
+    """One row per machine; empty if there is only one."""
     return listing.aligned([row(item) for item in found]) if len(found) > 1 else ""
 
 
 def row(item: Beside) -> dict[str, str]:
-    """What is told of a machine, by title."""
+    """The row of a machine, by title."""
     speed = quantity.UNKNOWN if item.speed is None else quantity.ratio_interval(item.speed, item.low, item.high)
     speed = REFERENCE if item.is_reference else speed
     return {

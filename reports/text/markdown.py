@@ -1,4 +1,4 @@
-"""Comparisons as a table in GitHub's flavour of Markdown."""
+"""Comparisons as a table in GitHub Flavored Markdown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "|": "\\|", "`": "\\`", "*": "\\*", "<":
 
 
 def render(comparisons: Sequence[Comparison]) -> str:
-    """One line an arm, and below the table the methods of its intervals and the reasons for what is not ranked."""
+    """One line per arm, and below the table the remarks: the kind of intervals, and why arms are not ranked."""
     if not comparisons:
         return "There is no record, so there is nothing to say."
     header = ["Workload", "Techniques", "Outcome", *(TITLES[name] for name in FIGURES)]
@@ -26,7 +26,7 @@ def render(comparisons: Sequence[Comparison]) -> str:
 
 
 def escaped(text: str) -> str:
-    """The text as Markdown shows it literally, on one line."""
+    """The text escaped so that Markdown shows it literally, on one line."""
     return printable(" ".join(text.split())).translate(_ESCAPES)
 
 

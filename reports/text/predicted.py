@@ -1,4 +1,4 @@
-"""What was predicted, in words: before a run what its arms will take, and after it how far off that was."""
+"""Predictions in words: before a run the memory that its arms will take, and after it how far off that was."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from results.compare import Comparison
 
 
 def memory(prepared: Prepared, forecasts: Forecasts) -> str:
-    """One line a workload: what its arms will take, what is free, and of which that is not known."""
+    """One line per workload: the memory of its arms, those for which it is unknown, and the free memory. Arms that do
+    not fit follow, one per line."""
     lines = []
     for entry in prepared.entries:
         workload = entry.spec.name
@@ -38,12 +39,12 @@ def _range(sizes: dict[str, int]) -> str:
 
 
 def tell_timing(count: int) -> None:
-    """Why it takes a while, and that it does so once, on standard error."""
+    """Say on standard error why it takes a while, and that it does so only once."""
     print(f"timing {count} operators, once for this machine; run nothing else meanwhile ..", file=sys.stderr)
 
 
 def left_out(sizes: Mapping[str, Size]) -> str:
-    """One line a workload that is not measured, with what is predicted of it."""
+    """One line per workload that is not measured, with the prediction for it."""
     return "\n".join(f"{workload} is not measured: {_told(size)}" for workload, size in sizes.items())
 
 
@@ -57,12 +58,12 @@ def _told(size: Size) -> str:
 
 
 WITHIN = 0.005
-"""Predictions of memory that are farther off are named."""
+"""Predictions of memory that are further off than this share are named."""
 
 
 def errors(comparisons: Sequence[Comparison]) -> str | None:
-    """How far off the predictions of memory were, by technique; None where none could be held against what was
-    allocated."""
+    """How far off the predictions of memory were, by composition; None if none can be compared with what was allocated.
+    """
     known = [
         (item.predicted_peak_bytes / item.allocated_peak_bytes - 1, item)
         for item in comparisons

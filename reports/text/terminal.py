@@ -1,4 +1,4 @@
-"""Comparisons for a terminal: a table in colour, or aligned text where there is no terminal."""
+"""Comparisons for a terminal: a table in colour, or aligned text if there is no terminal."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _TEXT_COLUMNS = 3
 
 
 def table(comparisons: Sequence[Comparison]) -> Table:
-    """One line an arm, a rule between workloads; methods and the reasons for what is not ranked are its caption."""
+    """One line per arm, with a rule between workloads; the caption has the remarks."""
     shown = Table(
         box=box.SIMPLE_HEAD, caption=Text("\n".join(map(printable, view.remarks(comparisons)))), caption_justify="left"
     )
     for index, title in enumerate(HEADER):
-        # An interval broken over two lines is hard to read; names may be broken instead.
+        # An interval split over two lines is hard to read, so names are split instead.
         interval = title == TITLES["speedup"]
         justify: JustifyMethod = "left" if index < _TEXT_COLUMNS else "right"
         shown.add_column(title, justify=justify, overflow="fold", no_wrap=interval)
@@ -35,14 +35,14 @@ def table(comparisons: Sequence[Comparison]) -> Table:
         if previous not in (None, row.workload):
             shown.add_section()
         style = STYLES.get(row.outcome, "red")
-        # Text, not str: names and intervals hold brackets, which rich would read as markup.
+        # Text, not str: names and intervals contain brackets, which rich would read as markup.
         shown.add_row(*(Text(text, style=style if text == row.qualified else "") for text in _line(row)))
         previous = row.workload
     return shown
 
 
 def plain(comparisons: Sequence[Comparison]) -> str:
-    """The same as text without colour, columns aligned with blanks."""
+    """The same as text without colour, columns aligned with spaces."""
     lines = [HEADER, *(_line(row) for row in view.rows(comparisons))]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     aligned = ["  ".join(_aligned(line, widths)).rstrip() for line in lines]

@@ -13,7 +13,7 @@ from results.worth import Answer
 
 
 def render(answer: Answer) -> str:
-    """The answer, a sentence and a row for each arm, and how it was found."""
+    """The answer, a sentence and a row for each arm, and the notes."""
     lines = [wording.headline(answer)]
     if answer.found:
         lines += ["", *(wording.sentence(item, answer) for item in wording.ordered(answer))]
@@ -32,7 +32,7 @@ def outlook(
     minutes: float,
     held_out: int,
 ) -> str:
-    """What would be trained, and what not, and why."""
+    """What would be trained, and what not and why."""
     lines = [
         f"{workload}: {quantity.several(list(trained), 99)} would be trained, each at {rates} learning rates and then "
         f"over {seeds} seeds, in at most {minutes:g} minutes; {held_out} samples are held out"
@@ -42,7 +42,7 @@ def outlook(
 
 
 def trained(training: Training, purpose: str) -> str:
-    """What came of one training, in a line."""
+    """The result of one training, in one line."""
     asked = training.asked
     what = f"{asked.label}, learning rate {asked.rate:.3g}x" + (f", seed {asked.seed}" if purpose == "compared" else "")
     if training.status is not Status.OK:

@@ -1,4 +1,4 @@
-"""Warnings: what in the records makes the conclusions weaker, and what to do about it. Data, not printing."""
+"""Warnings: what in the records weakens the conclusions, and what to do about it. As data; nothing is printed here."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from results.compare import Comparison
 from results.summary import conditions, incomparable
 
 FOREIGN_CPU_PCT = 5.0
-"""Mean use by other programs, of all cores, above which step times can be expected to suffer."""
+"""Mean CPU use by other programs, in per cent of all cores, above which step times are likely to suffer."""
 STEAL_PCT = 2.0
-"""Mean time that the hypervisor took away, of all cores; on a machine of one's own it is 0."""
+"""Mean time taken by the hypervisor, in per cent of all cores; on a dedicated machine it is 0."""
 WIDE_EFFECT = 0.05
-"""An arm that could not have seen a change of this share says little about most techniques."""
+"""An arm that cannot detect a change of this share says little about most techniques."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Warning:
-    """What was seen, and what to do about it. Both are whole sentences."""
+    """What was seen, and what to do about it, both in whole sentences."""
 
     text: str
     advice: str
@@ -34,7 +34,7 @@ Check = Callable[[Sequence[Comparison], Sequence[Record]], Warning | None]
 
 
 def warnings(comparisons: Sequence[Comparison], records: Sequence[Record]) -> list[Warning]:
-    """Everything that the records give reason to warn of, the gravest first."""
+    """All warnings that the records call for, the most serious first."""
     return [warning for check in CHECKS if (warning := check(comparisons, records))]
 
 
@@ -52,7 +52,7 @@ def _mixed(_: Sequence[Comparison], records: Sequence[Record]) -> Warning | None
 
 
 def _noisy(name: str, limit: float, what: str, advice: str) -> Check:
-    """A check of the mean of `sample_<name>` in each record against `limit`, in per cent of all cores."""
+    """A check that the mean of `sample_<name>` in each record is at most `limit`, in per cent of all cores."""
 
     def check(_: Sequence[Comparison], records: Sequence[Record]) -> Warning | None:
         samples = ((record, getattr(record.measurement, f"sample_{name}")) for record in records)
@@ -85,7 +85,7 @@ def _throttled(_: Sequence[Comparison], records: Sequence[Record]) -> Warning | 
 
 
 def _unwatched(_: Sequence[Comparison], records: Sequence[Record]) -> Warning | None:
-    """On a GPU, records that were to show what held it back and do not."""
+    """Records on a GPU that should show what held it back, but do not."""
     on_gpu = [record for record in records if record.device == "cuda" and record.status is Status.OK]
     reasons = [reason for record in on_gpu if (reason := why_unknown(record.measurement, "throttle_reasons"))]
     if not reasons:
@@ -123,7 +123,7 @@ def _arms(found: Iterable[Record | Comparison]) -> str:
 
 
 def _few(comparisons: Sequence[Comparison], _: Sequence[Record]) -> Warning | None:
-    """One repetition has no interval at all, unless many others beside it show what its spread would be."""
+    """A single repetition has no interval, unless many other arms show how wide its spread would be."""
     rivals = [item for item in comparisons if item.status is Status.OK and item.techniques != BASELINE]
     single = [item for item in rivals if item.repetitions == 1 and item.speedup_low is None]
     if single:
@@ -148,7 +148,7 @@ def _wide(comparisons: Sequence[Comparison], _: Sequence[Record]) -> Warning | N
 
 
 def _uncertified(_: Sequence[Comparison], records: Sequence[Record]) -> Warning | None:
-    """Arms whose losses could not be held against the baseline's."""
+    """Arms whose losses could not be compared with the baseline's."""
     found = [record for record in records if record.certificate and record.certificate.losses_unknown]
     if not found:
         return None
@@ -161,7 +161,7 @@ def _uncertified(_: Sequence[Comparison], records: Sequence[Record]) -> Warning 
 
 
 def _disturbed(_: Sequence[Comparison], records: Sequence[Record]) -> Warning | None:
-    """Repetitions and rounds that are left out, because of what else was seen to go on."""
+    """Repetitions and rounds that are left out because something disturbed them."""
     repetitions = {(record.workload, record.repetition) for record in records}
     whole = {(record.workload, record.repetition) for record in records if record.disturbed}
     partly = {(record.workload, record.repetition) for record in records if record.dropped_rounds} - whole
@@ -180,11 +180,12 @@ def _disturbed(_: Sequence[Comparison], records: Sequence[Record]) -> Warning | 
 
 
 MOST_ASKED = 3
-"""Techniques that are named in a command."""
+"""The most techniques named in a command."""
 
 
 def _otherwise(comparisons: Sequence[Comparison], _: Sequence[Record]) -> Warning | None:
-    """Arms that may need more or fewer steps than the baseline, or end elsewhere: their pace is not what they save."""
+    """Arms that may need more or fewer steps than the baseline, or reach another loss: their pace does not show what
+    they save."""
     found = [
         item
         for item in comparisons

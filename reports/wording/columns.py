@@ -1,4 +1,4 @@
-"""The figures of a comparison that are shown: title, text and, where there is no figure, the reason."""
+"""The figures of a comparison that are shown: the title, the text and, if there is no figure, the reason."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ MAIN = {
     "exposed_communication_share",
     "accuracy",
 }
-"""The metrics that have a column of their own on the page."""
+"""The metrics with a column of their own on the page."""
 IN_TABLES = {"tokens_per_s", "peak_memory_bytes", "first_step_s"}
-"""The metrics that the terminal's table and Markdown's have room for."""
+"""The metrics in the tables of the terminal and of Markdown."""
 REFERENCE = "reference"
-"""What stands where a comparison with the baseline would, in the baseline's own row."""
+"""The text in the baseline's own row in place of a comparison with the baseline."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One figure. `name` is a field of Comparison, `show` writes it, given that it is known.
+    """One figure. `name` is a field of Comparison; `show` formats it if it is known.
 
-    `main` figures have a column of their own on the page; the others appear among a row's further figures. The tables
-    of the `terminal` and of `markdown` have room for some.
+    `main` figures have a column of their own on the page; the others are among a row's further figures. `terminal` and
+    `markdown` say whether it is in those tables.
     """
 
     name: str
@@ -64,7 +64,7 @@ def _column(name: str, title: str, caption: str, form: Callable[[float], str], *
 
 
 def _of(name: str, metric: Metric) -> Column:
-    """The column of a metric; in both tables if in one."""
+    """The column of a metric; it is in both tables or in neither."""
     made = _column(
         name,
         metric.title,
@@ -78,7 +78,7 @@ def _of(name: str, metric: Metric) -> Column:
 
 
 def speedup(comparison: Comparison) -> str:
-    """`1.32x [1.28, 1.36]`. Raises ValueError where there is no speed-up."""
+    """`1.32x [1.28, 1.36]`. Raises ValueError if there is no speed-up."""
     if comparison.speedup is None:
         raise ValueError(f"{comparison.techniques!r} on {comparison.workload!r} has no speed-up: ask `is_ranked` first")
     return quantity.ratio_interval(comparison.speedup, comparison.speedup_low, comparison.speedup_high)
@@ -102,7 +102,7 @@ def pays_after(comparison: Comparison) -> str:
 
 
 def cuda_graphs(comparison: Comparison) -> str:
-    """How many were launched, or that none was because all were skipped."""
+    """The number of launched CUDA graphs, or that there were none because all were skipped."""
     if not comparison.cuda_graph_launches and comparison.cudagraph_skips:
         return "none, all were skipped"
     return f"{comparison.cuda_graph_launches:.0f}"
@@ -184,19 +184,19 @@ TITLES = {column.name: column.title for column in COLUMNS}
 
 
 FROM_NVML = {"gpu_util_pct": "sample_gpu_util_pct", "energy_j_per_token": "sustained_energy_j"}
-"""Figures that are made of what NVML tells, by the field of the measurement."""
+"""Figures that come from NVML, with the field of the measurement."""
 
 OF_RANKS = {"scaling_efficiency", "exposed_communication_share", "slowest_rank"}
 
 
 def value(column: Column, comparison: Comparison) -> float | None:
-    """The bare figure, to sort and to test by; None where it is unknown."""
+    """The raw figure, for sorting and testing; None if it is unknown."""
     bare: float | None = getattr(comparison, column.name)
     return bare if quantity.known(bare) else None
 
 
 def text(column: Column, comparison: Comparison) -> str:
-    """The figure in words and digits, `reference` for the baseline against itself, or `unknown`."""
+    """The figure as text, `reference` for the baseline against itself, or `unknown`."""
     if comparison.techniques == BASELINE and column.name in AGAINST_BASELINE:
         return REFERENCE
     if column.name == "pays_after_updates" and comparison.pays is Pays.NEVER:
@@ -205,7 +205,8 @@ def text(column: Column, comparison: Comparison) -> str:
 
 
 def why_unknown(column: Column, comparison: Comparison, records: Sequence[Record], machine: Machine | None) -> str:
-    """The reason in words. `records` are those of the arm; without them and the machine it can only say so."""
+    """Why the figure is unknown, in words. `records` are the arm's; without them and the machine it is less specific.
+    """
     if comparison.status is not Status.OK:
         return comparison.reason or f"the arm ended as {OUTCOME_WORDS[comparison.status]}"
     said = _why_not_seen(column.name, comparison, records, machine)
@@ -242,7 +243,7 @@ def _why_no_payback(comparison: Comparison) -> str:
 
 
 def _why_not_read(name: str, records: Sequence[Record]) -> str | None:
-    """What the arm's records note of the reading that the figure is made of."""
+    """The reason that the arm's records give for the missing reading behind the figure."""
     reasons = (why_not_read(record.measurement, FROM_NVML[name]) for record in records)
     if reason := next(filter(None, reasons), None):
         return reason

@@ -1,4 +1,4 @@
-"""A day of training in words and rows, for the terminal and the page alike."""
+"""A day of training in sentences and rows, for both the terminal and the page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from results.scaling import Expected
 
 
 def headline(day: Day) -> str:
-    """The answer in a line."""
+    """The answer in one line."""
     long = f"{day.updates:,} updates" if day.updates else quantity.duration(60 * day.minutes)
     where = f"{long} on {day.device_name} ({day.device})"
     expected = day.candidate.expected
@@ -52,12 +52,12 @@ def _row(item: Candidate, is_chosen: bool) -> dict[str, str]:
 
 
 def _bits(loss: float, item: Candidate) -> float:
-    """A byte, of a loss in nats a token: sizes that read text in other pieces are compared by it."""
+    """Bits per byte, from a loss in nats per token, so that sizes with different tokenizers can be compared."""
     return loss / math.log(2) / item.bytes_per_token
 
 
 def notes(day: Day) -> list[str]:
-    """What else there is to say."""
+    """How the plan was made, and how the training ended."""
     counted = any(item.joules for item in day.candidates)
     said = [
         f"Trained with {'+'.join(day.techniques) or BASELINE}. The expected losses come from a scaling law that was "
@@ -77,5 +77,5 @@ def notes(day: Day) -> list[str]:
 
 
 def written(day: Day) -> list[str]:
-    """What the model writes."""
+    """The texts that the model generated."""
     return [f"Sample text: {text!r}" for text in day.reached.texts] if day.reached else []

@@ -1,4 +1,4 @@
-"""The machine and the workloads as lists of facts, unknown ones with their reasons."""
+"""The machine and the workloads as lists of facts; unknown ones have a reason."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FORMATS = {"tf32": "TensorFloat-32"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
-    """A name and what is known under it; `source` says where a figure comes from, or why it is unknown."""
+    """A name and its value as text; `source` says where a figure comes from, or why it is unknown."""
 
     name: str
     text: str
@@ -21,15 +21,15 @@ class Fact:
 
 
 def machine_facts(machine: Machine) -> list[Fact]:
-    """Everything in `machine`. What is None or empty is unknown, with the machine's own reason for it."""
+    """Everything in `machine`. What is None or empty is unknown, with the reason that the machine gives."""
     return [*_hardware(machine), *_peaks(machine), *_software(machine)]
 
 
 def _fact(machine: Machine, name: str, text: str | None, *reasons: str) -> Fact:
-    """A fact, or unknown with the first of the machine's reasons under the names in `reasons`."""
+    """A fact, or `unknown` with the machine's first reason under one of the names in `reasons`."""
     why = next((machine.unknown[key] for key in reasons if key in machine.unknown), None)
     if text is not None:
-        # A part of it may be unknown.
+        # Part of it may be unknown.
         return Fact(name=name, text=text, source=why or "")
     return Fact(name=name, text=quantity.UNKNOWN, source=why or "not recorded")
 
@@ -89,7 +89,7 @@ def _software(machine: Machine) -> list[Fact]:
 
 
 def workload_facts(records: Sequence[Record]) -> str:
-    """The shape of one workload in a phrase, from its records."""
+    """The shape of one workload as a phrase, from its records."""
     first = records[0]
     tokens = f" of {first.sequence} tokens" if first.sequence else ""
     parameters = next((item.parameters for item in records if item.parameters), None)

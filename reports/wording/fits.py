@@ -1,4 +1,4 @@
-"""What fits, as maps and in sentences: for the terminal and for the page alike."""
+"""What fits, as maps and sentences, for both the terminal and the page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_COLUMNS = 8
 
 
 class State(StrEnum):
-    """Of a cell: predictions for a GPU may be off, so there is a range in which only trying tells."""
+    """The state of a cell. Predictions for GPUs may be off, so for a range of batches only trying can tell."""
 
     FITS = "fits"
     MAY_FIT = "may fit"
@@ -33,7 +33,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A composition: its cells, and beside them what its memory consists of, or why that is unknown."""
+    """A composition: its cells, with a note on the parts of its memory, or why they are unknown."""
 
     techniques: str
     cells: tuple[Cell, ...]
@@ -50,7 +50,7 @@ class Map:
 
 
 def groups(found: Sequence[Fit]) -> list[tuple[Room, list[list[Fit]]]]:
-    """The fits of each room, those of each workload together."""
+    """The fits of each room, grouped by workload."""
     return [
         (room, [list(group) for _, group in itertools.groupby(fits, key=lambda item: id(item.entry))])
         for room, fits in ((room, list(fits)) for room, fits in itertools.groupby(found, key=lambda item: item.room))
@@ -58,13 +58,13 @@ def groups(found: Sequence[Fit]) -> list[tuple[Room, list[list[Fit]]]]:
 
 
 def name(item: Fit) -> str:
-    """The workload, with the length of its samples where they have one."""
+    """The workload, with the length of its samples if they have one."""
     sequence = item.entry.sequence
     return f"{item.entry.spec.name} at {sequence} tokens" if sequence else item.entry.spec.name
 
 
 def by_batch(group: Sequence[Fit]) -> Map:
-    """The memory of one workload's compositions, batch by batch, and the largest that fits."""
+    """The memory of one workload's compositions, batch by batch, and the largest batch that fits."""
     shown, timed = batches(group), any(item.pace.step_time_s for item in group)
     lines = tuple(
         Line(
@@ -85,7 +85,7 @@ def by_workload(each: Sequence[Sequence[Fit]]) -> Map:
 
 
 def answer(group: Sequence[Fit]) -> str:
-    """Whether the workload fits as it is, and else what makes it fit. The first of the group is plain training."""
+    """Whether the workload fits as it is, or else what makes it fit. The first of the group is plain training."""
     plain, batch, room = group[0], group[0].batch, group[0].room
     what, size = f"{name(plain)}, batch {batch}", plain.peak_bytes(batch)
     if size is None:
@@ -109,7 +109,7 @@ def answer(group: Sequence[Fit]) -> str:
 
 
 def race(group: Sequence[Fit]) -> str | None:
-    """How it is found out which of the compositions that fit is the fastest; None where there is no choice."""
+    """The command that finds the fastest of the compositions that fit; None if there is no choice."""
     plain = group[0]
     fitting = [item for item in group[1:] if item.fits(plain.batch)]
     if plain.fits(plain.batch) or len(fitting) < 2:
@@ -130,7 +130,7 @@ def race(group: Sequence[Fit]) -> str | None:
 
 
 def pace(group: Sequence[Fit]) -> list[str]:
-    """How long a step of plain training takes at the workload's own batch, if that is known."""
+    """How long a step of plain training takes at the workload's own batch; empty if unknown."""
     plain = group[0]
     if plain.pace.step_time_s is None or plain.pace.interval_s is None:
         return []
@@ -142,7 +142,7 @@ def pace(group: Sequence[Fit]) -> list[str]:
 
 
 def checked(found: Sequence[Fit]) -> list[str]:
-    """What came of training on both sides of each edge."""
+    """The results of training just below and just above each limit."""
     return [f"{name(item)}, {item.label}: {_outcome(item)}" for item in found if item.checked]
 
 
@@ -170,7 +170,7 @@ def _changes(item: Fit) -> str:
 
 
 def batches(group: Sequence[Fit]) -> list[int]:
-    """Powers of two up to the first that fits under nothing, and the workload's own batch."""
+    """The largest powers of two up to the first that fits under no composition, and the workload's own batch."""
     largest = max((item.may_fit_up_to() or 0 for item in group), default=0)
     powers = [1 << exponent for exponent in range((2 * largest or 1).bit_length())]
     return sorted({*powers[-MOST_COLUMNS + 1 :], group[0].batch})
@@ -198,20 +198,20 @@ def _largest(item: Fit) -> Cell:
 
 
 def _most(item: Fit) -> Cell:
-    """The largest batch beside those that it is the largest of."""
+    """The largest batch, for the map by batch."""
     found = _largest(item)
     return found if found.state is State.UNKNOWN else Cell(found.text, State.FITS)
 
 
 def _step(item: Fit) -> Cell:
-    """How long a step takes at the workload's own batch, of what fits."""
+    """How long a step takes at the workload's own batch, if that is known."""
     if item.pace.step_time_s is None:
         return Cell(quantity.UNKNOWN, State.UNKNOWN)
     return Cell(quantity.duration(item.pace.step_time_s), State.FITS)
 
 
 def _note(item: Fit) -> str:
-    """The parts at the workload's batch, and the module that holds most."""
+    """The parts of the memory at the workload's batch, and the module that takes most; else why it is unknown."""
     if item.reason:
         return item.reason
     parts = sorted(item.kinds.items(), key=lambda part: -part[1])

@@ -1,4 +1,4 @@
-"""What a tuning has found, in words and rows, for the terminal and the page alike."""
+"""The result of a tuning in sentences and rows, for both the terminal and the page."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ def name(techniques: Sequence[str]) -> str:
 
 
 def factor(gain: Gain) -> str:
-    """With its bounds, as far as they are known."""
+    """The gain as a factor, with its bounds as far as they are known."""
     return "unknown" if gain.speedup is None else quantity.ratio_interval(gain.speedup, gain.low, gain.high)
 
 
 def step(rung: Rung) -> str:
-    """What a rung did, as in "+ compile" or "+ compile, - compile_blocks"."""
+    """What a rung changed, such as "+ compile" or "+ compile, - compile_blocks"."""
     if rung.chosen is None:
         return "nothing joined"
     return ", ".join([*(f"+ {item}" for item in rung.added), *(f"- {item}" for item in rung.removed)])
 
 
 def answer(ladder: Ladder) -> str:
-    """The recipe, and what is known of it, in a line."""
+    """The recipe, and what is known about it, in one line."""
     where = f"{ladder.workload['model']} on {ladder.device_name} ({ladder.device})"
     if not ladder.techniques:
         return f"{where}: the recipe is empty, because {_why_empty(ladder)}"
@@ -48,19 +48,19 @@ def answer(ladder: Ladder) -> str:
 
 
 def _more(gain: Gain, ladder: Ladder) -> str:
-    """The factor in words, before what it is held against."""
+    """The factor in words, up to the name of what it is compared with."""
     if ladder.objective is Objective.ENERGY:
         return f"{factor(gain)} as much with the same energy as"
     return f"at {factor(gain)} the speed of"
 
 
 def learns_otherwise(ladder: Ladder) -> bool:
-    """Whether the recipe does not only train faster, so that its factors are of the time to the same loss."""
+    """Whether the recipe learns differently, so that its factors compare the time to the same loss."""
     return any(rung.objective is Objective.WORTH and rung.chosen for rung in ladder.rungs)
 
 
 def measured(ladder: Ladder) -> str:
-    """What its factors are of."""
+    """What the factors measure."""
     if learns_otherwise(ladder):
         return "the speed to the same loss"
     return "the training for the same energy" if ladder.objective is Objective.ENERGY else "the pace"
@@ -71,7 +71,7 @@ def _why_empty(ladder: Ladder) -> str:
 
 
 def climb(ladder: Ladder) -> list[dict[str, str]]:
-    """A row for each rung that somebody joined."""
+    """A row for each rung at which a technique joined."""
     found = ladder.confirmation
     return [
         {
@@ -88,7 +88,7 @@ def climb(ladder: Ladder) -> list[dict[str, str]]:
 
 
 def _without(found: Confirmation | None, rung: Rung) -> str:
-    """The recipe's pace without what joined here, on fresh repetitions."""
+    """The pace without what joined at this rung, over the recipe's, on fresh repetitions."""
     added = [found.without[item] for item in rung.added if found and item in found.without]
     return factor(added[0].gain) if added else "-"
 
@@ -98,7 +98,7 @@ def _memory(size_bytes: int | None) -> str:
 
 
 def sentences(ladder: Ladder) -> list[str]:
-    """What else there is to say."""
+    """Everything else about the result."""
     said = []
     if ladder.memory_bytes is not None and ladder.techniques:
         said.append(
@@ -131,7 +131,7 @@ def sentences(ladder: Ladder) -> list[str]:
 
 
 def docstring(ladder: Ladder, ranks: int) -> list[str]:
-    """What the script of the recipe says of itself, which trains with so many ranks."""
+    """The docstring of the recipe's script, which trains with so many ranks."""
     launcher = "python" if ranks == 1 else f"torchrun --nproc-per-node {ranks}"
     how = [
         f"`{launcher} recipe.py` trains. With --check it trains without dropout and",
@@ -151,11 +151,11 @@ def docstring(ladder: Ladder, ranks: int) -> list[str]:
 
 
 CALLS = {"transformers": "TrainingArguments", "lightning": "Trainer"}
-"""What takes the arguments of each library."""
+"""The class that takes each library's arguments."""
 
 
 def elsewhere(ladder: Ladder) -> list[dict[str, str]]:
-    """By library, what to write there, and what has no word there."""
+    """For each library, what to write there, and which techniques have no equivalent there."""
     return [
         {"library": library, "code": _call(CALLS[library], told), "no word": ", ".join(told.no_word)}
         for library, told in ladder.elsewhere.items()
@@ -166,12 +166,12 @@ def elsewhere(ladder: Ladder) -> list[dict[str, str]]:
 def _call(function: str, told: Elsewhere) -> str:
     arguments = [f"    {argument}," for argument in named(told.arguments)]
     lines = [f"{function}(", *arguments, ")"] if arguments else []
-    # Lightning has the optimizer in configure_optimizers, transformers in Trainer(optimizers=...).
+    # In Lightning the optimizer goes into configure_optimizers, in transformers into Trainer(optimizers=...).
     return "\n".join([*lines, *(["# on the model, its optimizer and its data:", *told.lines] if told.lines else [])])
 
 
 def dropped(ladder: Ladder) -> list[tuple[str, str]]:
-    """Each technique that was tried and is not in the recipe, and what came of it when it was tried last."""
+    """Each technique that was tried but is not in the recipe, with the outcome of its last try."""
     last: dict[str, tuple[Tried, Rung]] = {}
     for rung in ladder.rungs:
         for item in rung.tried:
@@ -185,7 +185,7 @@ def dropped(ladder: Ladder) -> list[tuple[str, str]]:
 
 
 def outcome(item: Tried, rung: Rung) -> str:
-    """What came of a rival."""
+    """The outcome of a rival."""
     if item.reason:
         return item.reason
     beside = name(rung.before)

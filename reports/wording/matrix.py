@@ -1,4 +1,4 @@
-"""Every technique against every workload: what helps where, at one look."""
+"""Every technique against every workload: what helps where, at a glance."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from reports.wording.view import arm_id, by_workload, differs, is_ranked, outcom
 from results.compare import Comparison, Verdict
 
 FULL_SHADE = math.log(2)
-"""At half or twice the baseline's figure a tile has its full colour."""
+"""A tile has its full colour at half or twice the baseline's figure."""
 
 OPEN_SHADE = 0.4
-"""Of the colour, where a direction is not known."""
+"""The share of the colour if the verdict is unclear."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """What the tiles can show: `of` is how many times better than the baseline an arm is, None if unknown; `show`
-    writes it."""
+    """A figure that the tiles can show: `of` is how many times better than the baseline an arm is, None if unknown;
+    `show` formats the figure."""
 
     name: str
     title: str
@@ -85,7 +85,7 @@ FIGURES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """A figure of one arm: its text, and between -1 and 1 how much worse or better than the baseline it is."""
+    """A figure of one arm: its text, and from -1 to 1 how much worse or better than the baseline it is."""
 
     text: str
     shade: float
@@ -93,7 +93,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tile:
-    """One arm. `figures` are in the order of the matrix's, None where it is unknown."""
+    """One arm. `figures` are in the order of the matrix's; None is unknown."""
 
     arm: str
     workload: str
@@ -104,7 +104,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One composition of techniques, on each workload that it was tried on."""
+    """One composition of techniques on each workload; None where it was not tried."""
 
     techniques: str
     tiles: tuple[Tile | None, ...]
@@ -112,7 +112,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matrix:
-    """Compositions by workloads, what helps most first. `figures` are those that are known of any arm."""
+    """Compositions by workloads, the most helpful first. `figures` are those known for at least one arm."""
 
     workloads: tuple[str, ...]
     figures: tuple[Figure, ...]
@@ -120,7 +120,7 @@ class Matrix:
 
 
 def matrix(comparisons: Sequence[Comparison]) -> Matrix:
-    """The matrix of all arms but the baselines."""
+    """The matrix of all arms except the baselines."""
     groups = by_workload(comparisons)
     baselines = {item.workload: item for item in comparisons if item.techniques == BASELINE}
     rivals = [item for item in comparisons if item.techniques != BASELINE and item.workload in baselines]
@@ -144,8 +144,8 @@ def matrix(comparisons: Sequence[Comparison]) -> Matrix:
 
 
 def _usefulness(arms: Iterable[Comparison]) -> tuple[bool, int, float]:
-    """To sort by: what is shown to be faster on most workloads, then what is faster by most; at the end what is ranked
-    nowhere."""
+    """The sort key: by the number of workloads on which it is faster less those on which it is slower, then by the mean
+    speed-up. What is ranked nowhere comes last."""
     ranked = [item for item in arms if is_ranked(item)]
     faster = sum(item.verdict is Verdict.FASTER for item in ranked)
     slower = sum(item.verdict is Verdict.SLOWER for item in ranked)

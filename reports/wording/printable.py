@@ -1,4 +1,4 @@
-"""Text that shows what it says: a stranger's names may hold what moves a cursor or turns a line around."""
+"""Safe text: untrusted names may contain characters that move the cursor or reverse the direction of a line."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import unicodedata
 
 
 def printable(text: str, keep: str = "") -> str:
-    """The text with another sign in place of control characters, terminal escapes and marks that change the direction,
-    but for those to `keep`."""
+    """The text with a replacement character for each control character, terminal escape and direction mark, except for
+    those to `keep`."""
     return "".join(sign if _is_shown(sign) or sign in keep else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 
 def _is_shown(sign: str) -> bool:
-    # Python takes all spaces but one for what cannot be shown.
+    # Python considers all spaces but one unprintable.
     return sign.isprintable() or unicodedata.category(sign) == "Zs"

@@ -1,4 +1,4 @@
-"""How figures are written: units, significant digits, intervals. The one place where a number becomes text."""
+"""How figures are formatted: units, significant digits, intervals. The only place where a number becomes text."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _SAME_EDGES = (1 - SAME_WITHIN, 1.0, 1 + SAME_WITHIN)
 
 
 def known(value: float | None) -> bool:
-    """Whether there is a finite number to write."""
+    """Whether the value is a finite number."""
     return value is not None and math.isfinite(value)
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """`value` in positional notation with this many significant digits, thousands set apart: 12345 is 12,300."""
+    """`value` in positional notation with this many significant digits and thousands separators: 12345 is 12,300."""
     rounded = float(f"{value:.{digits - 1}e}")
     if rounded == 0:
         return "0"
@@ -57,7 +57,7 @@ def flops(per_second: float, digits: int = 3) -> str:
 
 
 def count(value: float, digits: int = 3) -> str:
-    """Large counts by a letter: 124439808 is 124 M."""
+    """A count with a letter as its unit: 124439808 is 124 M."""
     return _scaled(value, _COUNTS, digits)
 
 
@@ -70,12 +70,12 @@ def rate(per_second: float) -> str:
 
 
 def percent(value: float) -> str:
-    """Of a value that is already in per cent; a tenth of a per cent is finer than anything here is sampled."""
+    """A value that is already in per cent. Nothing here is sampled more finely than a tenth of a per cent."""
     return f"{value:.0f} %" if abs(value) >= _WHOLE_PERCENT_FROM else f"{value:.1f} %"
 
 
 def share(value: float) -> str:
-    """Of a value between 0 and 1, as per cent."""
+    """A value between 0 and 1 as per cent."""
     return f"{significant(100 * value, 2 if abs(value) < 1 else 3)} %"
 
 
@@ -89,7 +89,7 @@ def ratio(value: float) -> str:
 
 
 def ratio_interval(value: float, low: float | None, high: float | None) -> str:
-    """`1.32x [1.28, 1.36]`, with as many decimals as show on which side of a verdict's edge each bound lies."""
+    """`1.32x [1.28, 1.36]`, with enough decimals to show on which side of the verdict's limits each bound lies."""
     if low is None or high is None:
         return f"{ratio(value)} [{UNKNOWN}]"
     decimals = _ratio_decimals(value, low, high)
@@ -105,11 +105,11 @@ def _ratio_decimals(value: float, low: float, high: float) -> int:
 
 
 def _hides_side(bound: float, decimals: int, edges: tuple[float, ...]) -> bool:
-    """Whether the bound would read as one of the values that the verdict depends on, though it is not."""
+    """Whether the bound differs from a value on which the verdict depends, but would be rounded to it."""
     return any(bound != edge and round(bound, decimals) == edge for edge in edges)
 
 
 def several(names: list[str], most: int = 4) -> str:
-    """Names as a phrase: `a, b and c`; beyond `most` the rest is counted."""
+    """Names as a phrase: `a, b and c`. With more than `most` names, the rest is counted."""
     shown = names if len(names) <= most else [*names[: most - 1], f"{len(names) - most + 1} more"]
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)

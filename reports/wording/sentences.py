@@ -1,4 +1,4 @@
-"""What a run says, in sentences: for each workload what is fastest, and from which size on a technique pays."""
+"""The results of a run in sentences: what is fastest on each workload, and from which size on a technique pays."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ VERDICT_WORDS = {
 
 
 def answer(comparisons: Sequence[Comparison]) -> str:
-    """The run in one paragraph: for each workload what is fastest, what costs most, and what cannot be said."""
+    """The run in one paragraph: for each workload what is fastest, what is slowest, and what is not known."""
     said = [*answers(comparisons).values(), *over_sizes(comparisons)]
     return " ".join(said) or NOTHING
 
 
 def answers(comparisons: Sequence[Comparison]) -> dict[str, str]:
-    """The sentences of the answer for each workload."""
+    """For each workload, the sentences of the answer."""
     return {
         workload: " ".join(filter(None, (_fastest(workload, arms), _slowest(arms), _tally(arms))))
         for workload, arms in by_workload(comparisons).items()
@@ -39,7 +39,7 @@ def answers(comparisons: Sequence[Comparison]) -> dict[str, str]:
 
 
 def headline(comparisons: Sequence[Comparison]) -> str:
-    """The run in one line: what is shown to be faster and trains alike, on how many workloads and by how much."""
+    """The run in one line: what is proven faster with the same training, on how many workloads and by how much."""
     groups = by_workload(comparisons)
     if len(groups) < 2:
         return next(iter(answers(comparisons).values()), NOTHING)
@@ -58,7 +58,7 @@ def headline(comparisons: Sequence[Comparison]) -> str:
 
 
 def _span(found: Sequence[Comparison]) -> str:
-    """`1.19x to 1.51x`: the speed-ups, the least and the greatest."""
+    """`1.19x to 1.51x`: the smallest and the largest speed-up."""
     speedups = sorted(item.speedup or 0.0 for item in found)
     return " to ".join(dict.fromkeys(quantity.ratio(value) for value in (speedups[0], speedups[-1])))
 
@@ -86,7 +86,7 @@ def _name(baseline: Comparison | None) -> str:
 
 
 def _best(faster: Sequence[Comparison], alike: Sequence[Comparison], baseline: str) -> str:
-    """The fastest of those that train alike; only if there is none, of those whose training is another."""
+    """The fastest arm with the same training as the baseline; if there is none, the fastest of all."""
     leaders = alike or faster
     best = leaders[0]
     rivals = [item.techniques for item in leaders[1:] if (item.speedup_high or 0) >= (best.speedup_low or 0)]
@@ -128,7 +128,7 @@ def _tally(arms: Sequence[Comparison]) -> str:
 
 
 def _to_know(arms: Sequence[Comparison]) -> str:
-    """About how long more repetitions would take to make the open verdicts known."""
+    """About how long further repetitions would take to settle the unclear verdicts."""
     open_s = sorted(item.seconds_to_know for item in arms if item.seconds_to_know is not None)
     if not open_s:
         return ""
@@ -137,12 +137,12 @@ def _to_know(arms: Sequence[Comparison]) -> str:
 
 
 def over_sizes(comparisons: Sequence[Comparison]) -> list[str]:
-    """For each technique over the sizes of a family: from where it pays, if anywhere."""
+    """For each technique over the sizes of a family: from which size on it pays, if any."""
     return [over_family(item) for item in crossovers(comparisons)]
 
 
 def over_family(found: Crossover) -> str:
-    """From which size on every size is shown to be faster. What is only unclear is not called slower."""
+    """From which size on the technique is proven faster. A size that is only unclear is not called slower."""
     arm, count = found.sizes[0], quantity.count
     name = found.techniques + (f" ({differs(arm)})" if differs(arm) else "")
     span = f"the {len(found.sizes)} sizes of {found.family} tried"
@@ -163,7 +163,7 @@ def over_family(found: Crossover) -> str:
 
 
 def idle_heat(found: IdleHeat) -> str:
-    """What one heat of idle copies of the baseline came to."""
+    """The result of one heat of idle copies of the baseline."""
     bias = "" if found.step_bias is None else f"; its step is {quantity.ratio(found.step_bias)} a bare loop's"
     dropped = f", {found.dropped} dropped" if found.dropped else ""
     return (
@@ -174,7 +174,7 @@ def idle_heat(found: IdleHeat) -> str:
 
 
 def error_rate(found: ErrorRate | None) -> str:
-    """What is known of how often `run` is wrong on this machine."""
+    """How often `run` is wrong on this machine, as far as is known."""
     if found is None or found.false_bound is None:
         return "How often this machine's verdicts are wrong is not known: `trainpace run --calibrate 10` finds out."
     held, false = found.held, found.false_heats

@@ -1,4 +1,4 @@
-"""Comparisons as plain rows and sentences. Every surface shows these; none of them formats a number itself."""
+"""Comparisons as plain rows and sentences. Every output format shows these; none formats a number itself."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NO_TIME = "the run had no time left for it: measure it with `trainpace run --res
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One figure as shown. `value` is the bare figure; None is unknown, and `why` then says why."""
+    """One figure as shown. `value` is the raw figure; None is unknown, and `why` says why."""
 
     name: str
     title: str
@@ -39,8 +39,8 @@ class Cell:
 class Row:
     """One arm as shown.
 
-    `differs` says in what beyond rounding its training is another. `notes` are phrases: method, what it could have
-    seen, when its first step is earned back.
+    `differs` says how its training differs in more than rounding. `notes` are phrases: the method, the smallest
+    detectable change, and when its longer first step is earned back.
     """
 
     arm: str
@@ -62,7 +62,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Excluded:
-    """Arms that are not ranked for one and the same reason."""
+    """The arms of one composition that are not ranked, for the same reason."""
 
     outcome: str
     techniques: str
@@ -71,30 +71,30 @@ class Excluded:
 
 
 def arm_name(item: Comparison | Record) -> str:
-    """What an arm is called: the baseline by its own number format, if that is not the usual one."""
+    """The name of an arm. A baseline that is not in float32 is named by its number format."""
     if item.techniques != BASELINE or item.compute in (None, "float32"):
         return item.techniques
     return f"unmodified {item.compute}"
 
 
 def arm_id(item: Comparison | Record) -> str:
-    """What tells an arm from all others of a page."""
+    """A name for the arm that is unique on a page."""
     return f"{item.workload} {item.techniques}"
 
 
 def is_ranked(comparison: Comparison) -> bool:
-    """Whether the arm takes part in the comparison: it ended ok every time, and beside its baseline."""
+    """Whether the arm is ranked: it ended ok every time, and was compared with its baseline."""
     return comparison.status is Status.OK and comparison.verdict is not None and comparison.techniques != BASELINE
 
 
 def is_drawn(comparison: Comparison) -> bool:
-    """Whether the arm is in pictures: if it is ranked, or the baseline that others are ranked by."""
+    """Whether the arm is in charts: it is ranked, or a baseline that ended ok."""
     is_baseline = comparison.techniques == BASELINE and comparison.status is Status.OK
     return is_ranked(comparison) or is_baseline
 
 
 def outcome(comparison: Comparison) -> str:
-    """One word for how the arm came out: its verdict, `baseline`, or why it has no verdict."""
+    """The outcome of the arm in a word or two: its verdict, `baseline`, or why it has no verdict."""
     if comparison.status is not Status.OK:
         return OUTCOME_WORDS[comparison.status]
     if comparison.techniques == BASELINE:
@@ -103,9 +103,9 @@ def outcome(comparison: Comparison) -> str:
 
 
 def differs(comparison: Comparison) -> str:
-    """In what the arm's training is another than the baseline's, `other architecture` say; empty if in rounding only.
+    """How the arm's training differs from the baseline's, such as `other architecture`; empty if only in rounding.
 
-    Faster at another job is not the same as faster, so no surface shows an outcome without this.
+    Being faster at a different task is not the same as being faster, so an outcome is never shown without this.
     """
     changes = [change for change in comparison.changes if change != Change.NUMERICS.value]
     return f"other {quantity.several(changes, 9)}" if changes else ""
@@ -120,7 +120,7 @@ INTERVALS = (
     "intervals: 95 %, each for one arm by itself; outcomes follow wider bounds, which hold for all arms of a workload "
     "together with 95 % (Sidak)"
 )
-"""What belongs below a table of speed-ups."""
+"""The note below a table of speed-ups."""
 
 Item = TypeVar("Item", Comparison, Record)
 
@@ -134,7 +134,7 @@ def by_workload(items: Iterable[Item]) -> dict[str, list[Item]]:
 
 
 def fastest_first(comparisons: Iterable[Comparison]) -> list[Comparison]:
-    """The ranked arms by speed-up, the greatest first."""
+    """The ranked arms by speed-up, the largest first."""
     return sorted(filter(is_ranked, comparisons), key=lambda item: -(item.speedup or 0))
 
 
@@ -186,7 +186,7 @@ def _cells(comparison: Comparison, records: Sequence[Record], machine: Machine |
 
 
 def notes(comparison: Comparison, baseline: Comparison | None) -> tuple[str, ...]:
-    """What belongs beside a speed-up: its method, the least effect it could have seen, what its first step costs."""
+    """The notes on a speed-up: its method, the smallest detectable effect, and what its first step costs."""
     if not is_ranked(comparison):
         return ()
     effect = comparison.smallest_effect
@@ -198,7 +198,7 @@ def notes(comparison: Comparison, baseline: Comparison | None) -> tuple[str, ...
 
 
 def payback_steps(comparison: Comparison, baseline: Comparison) -> float | None:
-    """Steps until a faster arm has made up for its longer first step; None if it is not faster, or owes nothing."""
+    """Steps until a faster arm has made up for its longer first step; None if it is not faster or starts no later."""
     times = (comparison.first_step_s, baseline.first_step_s, comparison.step_time_s, baseline.step_time_s)
     first, first_plain, step, step_plain = times
     if comparison.verdict is not Verdict.FASTER:
@@ -209,7 +209,7 @@ def payback_steps(comparison: Comparison, baseline: Comparison) -> float | None:
 
 
 def excluded(comparisons: Iterable[Comparison]) -> list[Excluded]:
-    """What is not ranked, the same technique and reason on several workloads taken together."""
+    """The arms that are not ranked, grouped over workloads if the composition and the reason are the same."""
     groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for item in comparisons:
         if not is_ranked(item) and outcome(item) != "baseline":
@@ -222,7 +222,7 @@ def excluded(comparisons: Iterable[Comparison]) -> list[Excluded]:
 
 
 def unmeasured(comparisons: Sequence[Comparison], plan: Plan) -> list[Excluded]:
-    """The arms of the plan that there is no record of, on workloads that have been begun."""
+    """The arms of the plan without a record, on workloads that have one."""
     known = {(item.workload, item.techniques) for item in comparisons}
     begun = {workload for workload, _ in known}
     missing: dict[str, list[str]] = defaultdict(list)
@@ -236,7 +236,7 @@ def unmeasured(comparisons: Sequence[Comparison], plan: Plan) -> list[Excluded]:
 
 
 def remarks(comparisons: Sequence[Comparison]) -> list[str]:
-    """What belongs below a table: the methods of its intervals, and the reason for each arm that is not ranked."""
+    """The notes below a table: the kind of its intervals, and the reason for each arm that is not ranked."""
     ranked = [item for item in comparisons if is_ranked(item)]
     reasons = [
         f"{item.techniques} on {quantity.several(list(item.workloads))}: {item.outcome}: {item.reason}"

@@ -1,4 +1,4 @@
-"""What speed-ups are worth, in words and rows, for the terminal and the page alike."""
+"""What speed-ups are worth, in sentences and rows, for both the terminal and the page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GOOD_FIRST = (Worth.GAIN, Worth.UNKNOWN, Worth.LOSS, Worth.NEVER, Worth.INVALID)
 
 
 def ratio(found: Ratio) -> str:
-    """Arm over baseline with its bounds; of a bound on one side, which."""
+    """Arm over baseline with its bounds; with one bound only, `at least` or `at most` that bound."""
     if found.value is None:
         return quantity.UNKNOWN
     if found.low is None and found.high is None:
@@ -31,14 +31,14 @@ def loss(value: float | None) -> str:
 
 
 def ordered(answer: Answer) -> list[Found]:
-    """What helps first."""
+    """The arms, the most helpful first."""
     return sorted(
         answer.found, key=lambda item: (GOOD_FIRST.index(item.verdict), item.time_ratio.value or float("inf"))
     )
 
 
 def headline(answer: Answer) -> str:
-    """The answer in a line."""
+    """The answer in one line."""
     where = f"{answer.workload['model']} on {answer.device_name} ({answer.device})"
     if answer.target is None:
         return f"{where}: no training of {answer.base} has ended yet, so there is no loss to reach"
@@ -51,7 +51,7 @@ def headline(answer: Answer) -> str:
 
 
 def sentence(item: Found, answer: Answer) -> str:
-    """What there is to say of one arm."""
+    """The result of one arm."""
     said = _compared(item, answer)
     if item.stopped_after is None:
         return said
@@ -120,7 +120,7 @@ def _row(item: Found, answer: Answer) -> dict[str, str]:
 
 
 def tuned(answer: Answer) -> list[dict[str, str]]:
-    """For each arm that was trained, the learning rates that were tried and the loss at the end of each."""
+    """For each trained arm, the learning rates that were tried and the final loss of each."""
     arms = ([answer.baseline] if answer.baseline else []) + ordered(answer)
     return [
         {
@@ -134,7 +134,7 @@ def tuned(answer: Answer) -> list[dict[str, str]]:
 
 
 def notes(answer: Answer) -> list[str]:
-    """How it was found."""
+    """How the results were obtained."""
     said = []
     if answer.updates is not None and answer.target is not None:
         said.append(
