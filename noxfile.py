@@ -1,4 +1,4 @@
-"""The project's tasks. Each is a thin wrapper over `python -m`, so a machine without nox can do the same."""
+"""The project's tasks. Each is a thin wrapper around `python -m`, so a machine without nox can do the same."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ nox.options.sessions = ["tests", "lint", "typecheck"]
 CONSTRAINTS = ("--constraint", "constraints.txt")
 
 BESIDE = ("--numprocesses", str(min(8, 2 + (os.cpu_count() or 1))), "--dist", "loadfile", "--no-loadscope-reorder")
-"""Files of tests beside each other, in the order of tests/conftest.py and on one thread each: two processes that use
-every core wait for each other. There are more than there are cores, because tests that start others wait for them."""
+"""Test files run in parallel, in the order of tests/conftest.py and on one thread each: two processes that use every
+core wait for each other. There are more processes than cores, because tests that start others wait for them."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 IN_BROWSER = "tests/reports/in_browser.py"
 
 
 def install(session: nox.Session, *groups: str) -> None:
-    """The package with all extras, editable, and dependency groups, at the pinned versions."""
+    """Install the package with all extras, editable, and dependency groups, at the pinned versions."""
     requirements = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), *groups) if groups else ()
     session.install(*CONSTRAINTS, "--editable", ".[all]", *requirements)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Run the default plan and render its report; arguments after -- go to `trainpace run`."""
+    """Run the default plan and render its report; arguments after -- are passed to `trainpace run`."""
     install(session)
     session.run("python", "-m", "bench", "run", *session.posargs)
 
 
 @nox.session
 def gate(session: nox.Session) -> None:
-    """Compare a base with a head: nox -s gate -- --model gpt2/tiny --head-technique compile."""
+    """Check a head for regressions against a base: nox -s gate -- --model gpt2/tiny --head-technique compile."""
     install(session)
     session.run("python", "-m", "bench", "gate", *session.posargs)
 
@@ -49,20 +49,20 @@ def report(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests that a change waits for; arguments after -- go to pytest."""
+    """Run the tests, except the long ones; arguments after -- are passed to pytest."""
     install(session, "tests")
     session.run("python", "-m", "pytest", *BESIDE, "-m", "not long", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
 def long(session: nox.Session) -> None:
-    """Run the tests that are long by nature: every technique, whole gates; arguments after -- go to pytest."""
+    """Run the long tests: every technique, whole gates; arguments after -- are passed to pytest."""
     install(session, "tests")
     run_long(session)
 
 
 def run_long(session: nox.Session, *others: str) -> None:
-    """Those tests, with files of `others` beside them, and then one by one those that come to verdicts on times."""
+    """Run the long tests and the files in `others` in parallel, then one by one those that judge times."""
     files = ("tests", *others) if others else ()
     session.run("python", "-m", "pytest", *BESIDE, "-m", "long and not alone", *files, *session.posargs, env=ONE_THREAD)
     session.run("python", "-m", "pytest", "-m", "alone", *session.posargs)
@@ -70,14 +70,14 @@ def run_long(session: nox.Session, *others: str) -> None:
 
 @nox.session
 def browser(session: nox.Session) -> None:
-    """Try the report in a Chromium: what its script does, every width, light and dark, accessibility."""
+    """Test the report in Chromium: its script, every width, light and dark mode, accessibility."""
     install(session, "tests", "browser")
     session.run("python", "-m", "pytest", IN_BROWSER, *session.posargs)
 
 
 @nox.session
 def catalogue(session: nox.Session) -> None:
-    """Write anew what is made of the registry: bench/catalogue.json and the table in docs/techniques.md."""
+    """Regenerate bench/catalogue.json and the table in docs/techniques.md from the registry."""
     install(session)
     session.run("python", "-m", "bench.catalogue")
     table = session.run("python", "-m", "bench", "list", "techniques", "--markdown", silent=True)
@@ -88,15 +88,15 @@ def catalogue(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation site from docs/, the registry and the docstrings, into site/; warnings are errors."""
+    """Build the documentation site into site/, from docs/, the registry and the docstrings; warnings are errors."""
     install(session, "docs")
     session.run("python", "-m", "mkdocs", "build", "--strict", "--quiet", *session.posargs)
 
 
 @nox.session
 def cuda_build(session: nox.Session) -> None:
-    """The tests that say more under a build of torch for CUDA, which needs no GPU to be installed and imported."""
-    # PyPI's own build, whatever other one pip is configured to find on this machine.
+    """Run the tests that cover more with a CUDA build of torch; no GPU is needed to install and import it."""
+    # PyPI's own build, whatever other build pip is configured to find on this machine.
     env = {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": ""}
     requirements = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "tests")
     session.install(*CONSTRAINTS, "--editable", ".[all]", *requirements, env=env)
@@ -119,28 +119,28 @@ def truth(session: nox.Session) -> None:
 
 @nox.session
 def gpu(session: nox.Session) -> None:
-    """Hold what trainpace says of a GPU against what else is known of it, in nine minutes: docs/gpu.md."""
+    """Check trainpace's results on a GPU against independent sources, in nine minutes: docs/gpu.md."""
     install(session)
     session.run("python", "-m", "tests.gpu_acceptance", *session.posargs)
 
 
 @nox.session
 def benchmarks(session: nox.Session) -> None:
-    """Time trainpace's own parts with pytest-benchmark; arguments after -- go to pytest."""
+    """Time trainpace's own parts with pytest-benchmark; arguments after -- are passed to pytest."""
     install(session, "tests")
     session.run("python", "-m", "pytest", "tests/benchmarks/bench_harness.py", *session.posargs)
 
 
 @nox.session
 def mutations(session: nox.Session) -> None:
-    """Blind the gate in every way it knows of and print what it says: docs/mutations.md."""
+    """Blind the gate in every known way and print its verdicts: docs/mutations.md."""
     install(session, "tests")
     session.run("python", "-m", "tests.mutations", *session.posargs)
 
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Inject every fault for real, and render what survived: docs/faults.md."""
+    """Inject every fault for real, and report what survived: docs/faults.md."""
     install(session, "tests")
     session.run("python", "-m", "tests.faults", *session.posargs)
 
@@ -170,7 +170,7 @@ def typecheck(session: nox.Session) -> None:
 
 @nox.session
 def check(session: nox.Session) -> None:
-    """All that a change must pass, in one environment: lint, types, documentation and every test."""
+    """Run everything that a change must pass, in one environment: lint, types, documentation and every test."""
     for part in (lint, typecheck, docs, tests):
         part(session)
     install(session, "tests", "browser")
