@@ -1,4 +1,4 @@
-"""One made-up run for all tests of what is shown."""
+"""One made-up run for all tests of reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fits as they come, without a prediction: memory is a line for each rank."""
+"""Made-up fits, without a prediction: memory grows linearly with the batch on each rank."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def entry(model: str, batch: int = 8) -> Entry:
 
 
 def fits(room: Room, model: str, held_mib: int, each_mib: int) -> list[Fit]:
-    """A model that holds so much whatever the batch, and adds so much a sample, under compositions of which each takes
-    half of what the one before takes a sample, and the last is unknown."""
+    """A model that takes `held_mib` for any batch and `each_mib` per sample. Each composition takes half as much per
+    sample as the one before; that of the last is unknown."""
     each = entry(model)
     known = [
         Fit(
@@ -47,7 +47,7 @@ def fits(room: Room, model: str, held_mib: int, each_mib: int) -> list[Fit]:
 
 
 def several() -> list[Fit]:
-    """Three models on two cards: one fits, one does under some techniques, one not at all."""
+    """Three models on two cards: one fits, one fits only under some techniques, one does not fit at all."""
     made = []
     for room in (on_card(card("24GB")), on_card(card("L40S"))):
         made += fits(room, "gpt2/small", 2000, 500)

@@ -1,8 +1,8 @@
-"""The page in a real browser: what its script adds, at every width, in light and dark, for keyboard and screen reader.
+"""The page in a real browser: its script, at every width, in light and dark mode, with keyboard and screen reader.
 
     nox -s browser
 
-Needs a Chromium, Debian's `chromium` say, found on the path or named by the variable CHROMIUM.
+Needs Chromium (such as Debian's `chromium`) on the path, or named by the environment variable CHROMIUM.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from tests.reports import fitted
 from tests.reports.synthetic import FAILED, PLAN, TIMES, machine
 
 pytestmark = pytest.mark.long
-expect.set_options(timeout=20_000)  # Beside other tests a browser may wait for its turn.
+expect.set_options(timeout=20_000)  # While other tests run, a browser may have to wait for the processor.
 
 WIDTHS = (360, 768, 1200, 1600)
 SERIOUS = {"serious", "critical"}
 UNPROFILED = {"makeup", "roofline"}
-"""Sections that show nothing where no step was profiled."""
+"""Sections that show nothing if no step was profiled."""
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def address(text: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
-    """A page that must not say anything on the console, nor ask for anything but itself."""
+    """A page that must write nothing to the console, and request nothing but itself."""
     opened = browser.new_page(viewport={"width": 1200, "height": 900})
     said: list[str] = []
     opened.on("console", lambda message: said.append(message.text))
@@ -68,7 +68,7 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
 
 
 def arms(page: Page) -> list[str]:
-    """Those that the table shows, from the top down."""
+    """The arms that the table shows, from the top down."""
     return [arm.get_attribute("data-arm") or "" for arm in page.locator("tbody.arm:visible").all()]
 
 
@@ -126,7 +126,7 @@ def test_pointing_at_an_arm_marks_it_in_every_picture(page: Page) -> None:
     page.locator(f'.tile[data-arm="{arm}"]').hover()
     marked = page.locator(".linked")
     assert {part.get_attribute("data-arm") for part in marked.all()} == {arm}
-    # In every section that shows arms, whatever chart it is of.
+    # In every section that shows arms, whatever the chart.
     drawn = set(page.evaluate("[...document.querySelectorAll('section:has([data-arm])')].map((item) => item.id)"))
     seen = set(page.evaluate("[...document.querySelectorAll('section:has(.linked)')].map((item) => item.id)"))
     assert seen == drawn >= {"answer", "intervals", "arms", *(section.name for section in html.SECTIONS)} - UNPROFILED
@@ -138,7 +138,7 @@ def test_pointing_at_an_arm_marks_it_in_every_picture(page: Page) -> None:
         "path => { const {x, y} = path.getPointAtLength(path.getTotalLength()).matrixTransform(path.getScreenCTM());"
         " return [x, y]; }"
     )
-    # Beside its end, where the line itself is not.
+    # Next to its end, off the line itself.
     page.mouse.move(end[0] - 1, end[1] + 3)
     assert "gpt2/tiny qat_int8" in {part.get_attribute("data-arm") for part in marked.all()}
     tip = page.locator("#tip")
@@ -147,7 +147,7 @@ def test_pointing_at_an_arm_marks_it_in_every_picture(page: Page) -> None:
     assert place is not None
     assert place["y"] + place["height"] <= end[1] + 3
     assert abs(place["x"] + place["width"] / 2 - end[0]) <= place["width"]
-    # The browser tells of a scroll when it has the time, maybe after the mark was reached.
+    # The browser may report a scroll late, after the mark was reached.
     page.evaluate("dispatchEvent(new Event('scroll'))")
     assert tip.bounding_box() == place
     page.locator("h1").hover()
@@ -220,7 +220,7 @@ def test_what_gets_into_the_page_does_not_run(browser: Browser, address: str) ->
             link.click();
         }"""
     )
-    # What an image does that cannot be shown, it has done once another one has been.
+    # Once another image has been handled, the error handler of the broken one has run.
     opened.evaluate(
         "() => new Promise(done => { const next = new Image(); next.onerror = done; next.src = 'data:,'; })"
     )

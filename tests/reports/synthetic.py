@@ -1,4 +1,4 @@
-"""Made-up records of a run, for what only shows them."""
+"""Made-up records of a run, for tests of what only shows them."""
 
 from __future__ import annotations
 
@@ -189,14 +189,14 @@ PLAN = Plan(name="quick", workloads=(WorkloadSpec(model="gpt2/tiny"),), composit
 
 
 def keep(folder: Path) -> Path:
-    """The records of one heat, kept in a folder as a run keeps them."""
+    """The records of one heat, stored in a folder like those of a run."""
     for made in run():
         store.write(made, folder, machine=machine(), plan=PLAN)
     return folder
 
 
 class Page(HTMLParser):
-    """Reads a page strictly: every element that opens must close, in order. Keeps what the tests ask about."""
+    """Parses a page strictly: elements must be closed in order. Keeps what the tests check."""
 
     VOID = frozenset({"meta", "input", "br", "hr", "img", "link", "wbr"})
 

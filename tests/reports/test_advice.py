@@ -75,7 +75,7 @@ def test_warnings_of_few_repetitions_and_wide_intervals(comparisons: list[Compar
     assert told.text.startswith("Intervals are wide")
     single = view.warnings([replace(item, changes=[]) for item in compare(run(repetitions=1), machine())], [])
     assert ["only one repetition" in warning.text for warning in single] == [True]
-    # In one heat, or as another run.
+    # In the same heat, and as another run.
     for run_id in (run(repetitions=1)[0].run_id, "another"):
         stranger = replace(record("compile", 0), machine_id="another", run_id=run_id)
         assert "differ in machine_id" in view.warnings([], [*run(repetitions=1), stranger])[0].text

@@ -64,7 +64,7 @@ def test_curves_hold_ranked_arms_and_cross_1_where_they_pay(comparisons: list[Co
     assert chart is not None and chart.svg.count('class="point"') == len(ranked(comparisons, "gpt2/tiny"))
     drawn, _ = curves._curves(arms)
     found = {curve.comparison.techniques: curve for curve in drawn}
-    # A curve is behind the baseline until it pays, and ahead from there on.
+    # A curve is behind the baseline until it pays, and ahead from then on.
     ahead = [curves._UPDATES[found[name].ratios < 1] for name in ("compile", "pure_bf16", "qat_int8")]
     pays_after = found["compile"].comparison.pays_after_updates
     assert pays_after is not None and min(ahead[0]) / 1.5 < pays_after < min(ahead[0])
@@ -195,7 +195,7 @@ def test_operators_of_every_arm_lie_under_the_roofline(records: list[Record], co
     wanted = re.compile(r"(fp32|sgd_momentum), (products|elementwise and others): .* of the roof")
     assert all(map(wanted.fullmatch, told))
     assert all(f">{name}</text>" in chart.svg for name in ("memory", "caches", "products of float32"))
-    # A bar tells the same in words.
+    # The bar's tooltip says the same in words.
     bars = makeup.makeup(arms, counted, machine(), "m")
     assert bars is not None and "of the roof)" in bars.svg
 

@@ -1,4 +1,4 @@
-"""What trackers are given is what was measured, in files that they read."""
+"""Exports for trackers contain what was measured, in files that the trackers can read."""
 
 from __future__ import annotations
 

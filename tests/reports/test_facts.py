@@ -1,4 +1,4 @@
-"""The machine as a list of facts, and why some are unknown."""
+"""The machine as a list of facts, with reasons for those that are unknown."""
 
 from __future__ import annotations
 

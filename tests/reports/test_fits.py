@@ -1,4 +1,4 @@
-"""What fits, in words, as text, as data and as a page."""
+"""What fits: in words, as text, as data and as a page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A gate's verdict as people and machines read it."""
+"""A gate's verdict for people and for programs."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def test_a_page_stays_under_its_size_by_leaving_out_charts(
     room = len(text.encode()) - less_bytes
     monkeypatch.setattr(reports.page.html, "PAGE_BYTES", room)
     smaller = reports.page.html.render(comparisons, records, machine(), PLAN)
-    # The line that says what was left out has no room reserved.
+    # No room is reserved for the line that says what was left out.
     assert len(smaller.encode()) < room + 200
     assert "Left out to keep this file under 2 MB" in smaller
     assert "Left out to keep this file under 2 MB" not in text

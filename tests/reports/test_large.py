@@ -1,4 +1,4 @@
-"""A page of very many arms has all of them, and stays small."""
+"""A page with very many arms contains all of them, and stays small."""
 
 from __future__ import annotations
 

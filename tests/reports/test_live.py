@@ -1,4 +1,4 @@
-"""What a run shows while it goes: a live table on a terminal, plain lines off it."""
+"""What a run shows while it runs: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

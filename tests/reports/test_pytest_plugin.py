@@ -1,4 +1,4 @@
-"""The fixture as a user's tests have it, and its file as pytest-benchmark reads it."""
+"""The fixture in a user's tests, and its file as read by pytest-benchmark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How figures are written."""
+"""How figures are formatted."""
 
 from __future__ import annotations
 

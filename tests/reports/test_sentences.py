@@ -1,4 +1,4 @@
-"""What a run says in sentences."""
+"""The results of a run in sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Comparisons as rows, and reasons for what is unknown."""
+"""Comparisons as rows, with reasons for what is unknown."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_reasons_for_unknown_figures_are_specific(comparisons: list[Comparison],
 
 
 def why(records: list[Record], name: str) -> str | None:
-    """Why this figure of compile is unknown, where the records are of a GPU."""
+    """Why this figure of `compile` is unknown, for records of a GPU."""
     rows = view.rows(compare(records, machine("cuda")), records, machine("cuda"))
     return next(cell.why for row in rows if row.techniques == "compile" for cell in row.cells if cell.name == name)
 

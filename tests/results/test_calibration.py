@@ -1,4 +1,4 @@
-"""What a machine's gate is known to do: counted right, and never claimed beyond what was counted."""
+"""What is known about a machine's gate: it is counted correctly, and nothing is claimed beyond the counts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def outcome(verdict: Verdict = Verdict.PASS, slowdown: float = 0.0, **changes: A
 
 
 def test_the_bound_is_that_of_clopper_and_pearson() -> None:
-    # With no event in n tries it is 1 - 0.05^(1/n).
+    # With no event in n tries, the bound is 1 - 0.05^(1/n).
     assert upper_bound(Rate(seen=0, tries=40)) == pytest.approx(1 - 0.05 ** (1 / 40))
     assert upper_bound(Rate(seen=3, tries=3)) == 1.0
     assert upper_bound(Rate(seen=0, tries=0)) is None
@@ -62,11 +62,11 @@ def test_everything_is_counted_where_it_belongs() -> None:
     assert found.false_alarms == Rate(seen=1, tries=9)
     assert (found.passed, found.invalid) == (Rate(seen=7, tries=10), Rate(seen=1, tries=10))
     assert found.caught == {0.05: Rate(seen=1, tries=2)}
-    # The second slow-down was larger than its interval says.
+    # The second slow-down lies above its interval.
     assert found.covered == Rate(seen=10, tries=11)
     assert found.above == Rate(seen=9, tries=18)
     assert found.above_p == 1.0
-    # The two repetitions of each lie on either side: nine times in a row by chance is 2 of 512.
+    # The two repetitions of each outcome lie on opposite sides: nine times out of nine has p = 2 / 512.
     assert found.alike == Rate(seen=0, tries=9)
     assert found.alike_p == pytest.approx(2 / 512)
 
@@ -89,10 +89,10 @@ def test_outcomes_are_kept_a_line_each(tmp_path: Path, monkeypatch: pytest.Monke
     file = calibration.append("m1", first)
     calibration.append("m1", other)
     assert file == tmp_path / "trainpace" / "calibration" / "m1.jsonl"
-    # What another method has found says nothing about this one.
+    # Outcomes of another method say nothing about this one.
     assert calibration.load("m1", [Limits()]) == [first]
     assert calibration.load("m2", []) == []
-    # A gate that tolerates less may raise false alarms that this one did not.
+    # A gate that tolerates less may raise false alarms where this one did not.
     assert calibration.load("m1", [Limits(), Limits(time=Margins(tolerance=0.005))]) == []
     assert calibration.load("m1", [Limits(memory=0.1)]) == [first]
     file.write_text(file.read_text() + "{")

@@ -1,4 +1,4 @@
-"""A run in one file is the run in its parts, and at no moment is a record missing or there twice."""
+"""A compacted run equals the run in parts, and at no moment is a record missing or duplicated."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_run_in_one_file_is_the_run_in_its_parts(tmp_path: Path) -> None:
     assert store.checksum(file.read_bytes()).startswith(file.stem.removeprefix(folders.WHOLE))
     assert len(pd.read_parquet(tmp_path / "records")) == 6
     assert query("SELECT count(*) FROM arms", [tmp_path]).rows == [(6,)]
-    # There is nothing left to do.
+    # A second call has nothing to do.
     assert compact(tmp_path) is None and store.files(tmp_path) == [file]
 
 
@@ -104,7 +104,7 @@ def test_what_is_damaged_is_found_out_and_set_aside(tmp_path: Path, *, is_compac
     write(tmp_path, 0, 1)
     if is_compact:
         compact(tmp_path)
-        # What came after it is sound, and stays.
+        # The part that came later is sound, and stays.
         write(tmp_path, 2)
     file = store.files(tmp_path)[0]
     content, aside = file.read_bytes(), file.with_name(file.name + store.DAMAGED)
@@ -123,7 +123,7 @@ def test_what_is_damaged_is_found_out_and_set_aside(tmp_path: Path, *, is_compac
 
 
 def test_parts_outlive_the_damage_of_what_they_were_put_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who is killed before the parts are removed, and then loses a bit of the file, has lost nothing."""
+    """If a process is killed before it removes the parts, and the file is then damaged, nothing is lost."""
     made = write(tmp_path, 0, 1)
 
     def killed(file: Path) -> None:

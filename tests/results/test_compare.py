@@ -17,7 +17,7 @@ from tests.samples import MACHINE, record
 
 
 def heat(label: str, factors: list[float]) -> list[Record]:
-    """One record a repetition, `factor` times slower than a baseline that drifts by half within each repetition."""
+    """One record per repetition, `factor` times slower than a baseline that drifts by half within each repetition."""
     drift = [0.10, 0.11, 0.13, 0.15]
     return [record(label, index, [factor * time_s for time_s in drift]) for index, factor in enumerate(factors)]
 
@@ -26,7 +26,7 @@ BASELINE = heat("fp32", [1.0, 1.3, 0.8])
 
 
 def row(factors: list[float]) -> tuple[Any, ...]:
-    # The machine is 1.0, 1.3 and 0.8 times as slow in the three repetitions: for both arms alike.
+    # In the three repetitions the machine is 1.0, 1.3 and 0.8 times as slow, for both arms alike.
     machine = [1.0, 1.3, 0.8]
     arm = heat("arm", [factor * slow for factor, slow in zip(factors, machine, strict=True)])
     found = compare([*BASELINE, *arm], MACHINE)[1]
@@ -99,7 +99,7 @@ def test_a_failure_is_shown_and_never_ranked(status: Status) -> None:
 
 def test_derived_metrics() -> None:
     found = compare(BASELINE, MACHINE)[0]
-    # Of three repetitions the first is the middle one.
+    # The first of the three repetitions is the median.
     step_s = step_time_s(BASELINE[0])
     assert step_s is not None
     assert found.tokens_per_s == pytest.approx(8 * 128 / step_s)

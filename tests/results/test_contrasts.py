@@ -1,4 +1,4 @@
-"""Speed-ups of many rivals together: they agree with the textbook, and err as often as they say."""
+"""Speed-ups of many rivals together: they agree with textbook formulas, and err as often as they claim."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BASE = "fp32"
 def drawn(
     random: np.random.Generator, *, rivals: int, repetitions: int, baselines: int, unlike: float = 0.0
 ) -> list[Block]:
-    """Blocks of arms that are all the same; their spreads differ by a factor whose logarithm has the spread
+    """Blocks of arms with the same pace. Their spreads differ by a factor whose logarithm has the standard deviation
     `unlike`."""
     spreads = 0.01 * np.exp(random.normal(0, unlike, rivals + 1))
     blocks: list[Block] = []
@@ -51,13 +51,13 @@ def test_an_arm_of_one_repetition_has_the_spread_that_the_others_show(unlike: fl
         found = contrasts(blocks, BASE)
         once, thrice = found["arm0"], found["arm1"]
         if once.low is None or once.high is None or thrice.low is None or thrice.high is None:
-            # By chance the baseline's spread looked unlike that of all others.
+            # By chance, the baseline's spread looked unlike all others.
             continue
         inside.append(once.low <= 0 <= once.high)
         wider.append((once.high - once.low) / (thrice.high - thrice.low))
     assert len(inside) > 0.9 * tries
     assert 0.92 <= np.mean(inside) <= 0.98
-    # By chance and a fresh process's luck: the root of (1 + 1/4) over (1/3 + 1/12), a little more where spreads differ.
+    # From process noise alone: the square root of (1 + 1/4) / (1/3 + 1/12), and a little more if spreads differ.
     assert 1.6 < np.median(wider) < 2.4
 
 
@@ -92,7 +92,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(repetitions: int, unlike:
             if item.claim_low is not None and item.claim_high is not None
         )
     assert 0.93 <= np.mean(held) <= 0.97
-    # Of 150 draws of a 5 % event one in a hundred has more than 14; spreads that differ cost some per cent more.
+    # Of 150 draws of a 5 % event, more than 14 occur in 1 % of cases; differing spreads add a few per cent.
     assert false <= 14 + 8 * bool(unlike)
 
 
@@ -106,7 +106,7 @@ def test_a_shared_spread_and_more_baselines_make_bounds_narrow() -> None:
     random = np.random.default_rng(2)
     many = np.median([width(drawn(random, rivals=16, repetitions=3, baselines=4)) for _ in range(20)])
     single = np.median([width(drawn(random, rivals=1, repetitions=3, baselines=1)) for _ in range(200)])
-    # Student's 2.1 over 4.3, and a baseline that is known twice as well.
+    # Student's t of 2.1 instead of 4.3, and a baseline that is known twice as well.
     assert many / single < 0.5
 
 

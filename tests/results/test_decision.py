@@ -1,4 +1,4 @@
-"""The gate's decision: exact at its edges, and wrong no more often than it says."""
+"""The gate's decision: exact at its limits, and wrong no more often than it claims."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_eight_repetitions_above_the_tolerance_convict_and_seven_do_not() -> Non
 def test_a_pass_is_a_proof_that_no_harm_was_done() -> None:
     even = [1e-4 * index for index in range(-4, 4)]
     assert alone(even).verdict is Verdict.PASS
-    # The one above the harm is nearer to it than the others: 2 of 256 orders of signs and ranks are as extreme.
+    # The value above the harm is nearer to it than the others: 2 of 256 sign assignments are as extreme.
     assert alone([*even[:7], 0.035]).verdict is Verdict.PASS
     assert alone([*even[:7], 0.2]).verdict is Verdict.INCONCLUSIVE
 
@@ -74,12 +74,12 @@ def heavy(random: np.random.Generator, size: int) -> np.ndarray:
 
 
 def skewed(random: np.random.Generator, size: int) -> np.ndarray:
-    """The difference of two arms that are each disturbed upwards only."""
+    """The difference of two arms whose disturbances are all upwards."""
     return 0.01 * (random.exponential(size=size) - random.exponential(size=size))
 
 
 def outcomes(draw: Draw, ratio: float) -> dict[Verdict, int]:
-    """How many of TRIES gates ended in each verdict, looking as often as the gate does."""
+    """How many of TRIES gates ended in each verdict, with the same looks as the real gate."""
     random = np.random.default_rng(7)
     counts = dict.fromkeys(Verdict, 0)
     for _ in range(TRIES):
@@ -91,7 +91,7 @@ def outcomes(draw: Draw, ratio: float) -> dict[Verdict, int]:
 
 @pytest.mark.parametrize("draw", [normal, heavy, skewed])
 def test_the_error_rates_are_those_that_are_stated(draw: Draw) -> None:
-    # 600 draws of a 1 % event are 16 or more in one of a thousand runs, of a 5 % event 47 or more.
+    # In 600 draws, a 1 % event occurs 16 times or more with probability 1/1000, and a 5 % event 47 times or more.
     assert outcomes(draw, 1.01)[Verdict.REGRESSION] < 16
     assert outcomes(draw, 1.03)[Verdict.PASS] < 47
 

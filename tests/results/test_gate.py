@@ -1,4 +1,4 @@
-"""From repetitions to a verdict: what is counted, what is not, and what no time can excuse."""
+"""From repetitions to a verdict: what counts, what does not, and what is invalid whatever the times."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_memory_that_grew_is_a_regression_though_the_time_did_not() -> None:
     ("seen", "verdict"),
     [
         (((1000, 1006), (1000, 1006)), Verdict.REGRESSION),
-        # Within what is allowed; seen once; seen to be otherwise.
+        # Within the limit; over it, but seen only once; over it in one replay only.
         (((1000, 1005), (1000, 1005)), Verdict.PASS),
         (((1000, 1006), None), Verdict.INCONCLUSIVE),
         (((1000, 1006), (1000, 1000)), Verdict.INCONCLUSIVE),
@@ -184,7 +184,7 @@ def test_what_is_allocated_is_held_to_the_byte(seen: tuple[tuple[int, int] | Non
 def test_nothing_passes_while_memory_may_have_grown_or_is_unknown() -> None:
     grown = [pair(index) for index in range(8)]
     for made in grown:
-        # About a tenth more, but in one repetition a little less: too little for a proof, too much for a pass.
+        # About a tenth more, but a little less in one repetition: too little for a proof, too much for a pass.
         smaller = made.repetition == 3
         made.head.measurement.peak_memory_bytes = 99_900_000 if smaller else 110_000_000 + 1000 * made.repetition
     found = judged(grown)

@@ -1,4 +1,4 @@
-"""Paces over many runs: a change is nominated where there is one, and chance alone nominates hardly any."""
+"""Paces over many runs: a change is nominated where there is one, and hardly ever by chance."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHANGES_AT, RUNS = 7, 14
 
 
 def a_run(number: int, slower: float = 1.0) -> list[Record]:
-    """The reference and one workload, on a machine that is another every day."""
+    """The reference and one workload, on a machine whose speed changes from day to day."""
     draw = random.Random(number)
     day = draw.uniform(0.8, 1.25)
     made = []
@@ -79,7 +79,7 @@ def test_too_few_runs_to_tell_anything_are_said_to_be(series: int) -> None:
 def test_chance_nominates_no_more_than_it_may() -> None:
     draws = np.random.default_rng(5).normal(size=(400, 20))
     false = sum(bool(nominate(values.tolist())) for values in draws)
-    # 400 draws of a 5 % event are 34 or more in one of a thousand.
+    # In 400 draws, a 5 % event occurs 34 times or more with probability 1/1000.
     assert false < 34
     assert nominate([0.0] * 7) == []
 
@@ -106,7 +106,7 @@ def test_the_page_is_whole_and_says_what_is_nominated(tmp_path: Path, *, by_name
         for item in records:
             store.write(item, folder, machine=machine(), plan=PLAN)
         folders.append(str(folder))
-    # All of them by name, or the folder that they are in.
+    # All runs by name, or the folder that contains them.
     done = CliRunner().invoke(
         app, ["history", *(folders if by_name else [str(tmp_path)]), "--out", str(tmp_path / "history.html")]
     )
@@ -124,7 +124,7 @@ def test_the_chance_of_an_order_is_scipys() -> None:
             values = draw.normal(size=size) + shift * (np.arange(size) < place)
             exact = stats.mannwhitneyu(values[:place], values[place:], alternative="two-sided", method="exact")
             assert _rank_sum_p(values, place) == pytest.approx(exact.pvalue, rel=1e-9)
-    # The rarest order there is, and values of which some are the same.
+    # The rarest possible order, and then values with ties.
     assert _rank_sum_p(np.arange(12.0), 4) == pytest.approx(2 / math.comb(12, 4))
     tied = np.array([1, 2, 2, 3, 3, 2, 4, 4, 5, 5.0])
     of_tied = stats.mannwhitneyu(tied[:5], tied[5:], alternative="two-sided", method="exact")

@@ -1,4 +1,4 @@
-"""Who joins a recipe: what helps beyond doubt, and nothing else."""
+"""What joins a recipe: only what helps beyond doubt."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RIVALS = {name: (name,) for name in ("a", "b", "c", "d", "e", "f", "g")}
 
 
 def heat(paces: Mapping[str, float], repetitions: int, seed: int = 0, noise: float = 0.02) -> list[Record]:
-    """Processes of an arm differ by 2 %."""
+    """Records of one heat, in which processes of an arm differ by `noise`, 2 % unless given."""
     draw = random.Random(seed)
     return [
         record(label, repetition, [0.01 / pace * draw.gauss(1, noise)] * 5)
@@ -39,7 +39,7 @@ PACES = dict.fromkeys(RIVALS, 1.0) | {"b": 1.3, "c": 0.6}
 
 
 def test_by_energy_it_is_what_each_token_takes_that_counts() -> None:
-    """An arm that is slower and takes less for it, in what the machine has counted."""
+    """An arm that is slower but takes less energy, as counted by the machine."""
 
     def counted(item: Record) -> Record:
         joules = (4.0 if item.techniques == "a" else 5.0) * (1 + 0.01 * item.repetition)
@@ -49,7 +49,7 @@ def test_by_energy_it_is_what_each_token_takes_that_counts() -> None:
     plain = heat({**PACES, "a": 0.5}, 3)
     found = {item.label: item.gain for item in ladder.heat([*map(counted, plain)], (), RIVALS, by=Objective.ENERGY)}
     assert found["a"].speedup == pytest.approx(1.25) and found["a"].helps and not found["b"].helps
-    # Where nothing is counted nothing is known.
+    # Without counted energy nothing is known.
     assert all(item.gain.speedup is None for item in ladder.heat(plain, (), RIVALS, by=Objective.ENERGY))
 
 
@@ -68,7 +68,7 @@ def test_one_repetition_proves_nothing() -> None:
 
 
 def test_nothing_joins_where_nothing_differs() -> None:
-    """Bounds for all rivals together hold in 95 of 100 heats, and half of those that fail are on this side."""
+    """The bounds for all rivals together hold in 95 % of heats, and half of the failures are on this side."""
     joined = [ladder.best(ladder.heat(heat(dict.fromkeys(RIVALS, 1.0), 3, seed), (), RIVALS)) for seed in range(100)]
     assert sum(item is not None for item in joined) <= 7
 
@@ -121,7 +121,7 @@ def test_heats_beside_the_same_recipe_are_taken_together() -> None:
 
 @pytest.mark.parametrize("repetitions", [ladder.MOST_REPETITIONS, ladder.ENOUGH_REPETITIONS])
 def test_what_promises_much_is_looked_for_longer(repetitions: int) -> None:
-    """Processes that differ by 4 % hide 3 % from five repetitions."""
+    """If processes differ by 4 %, five repetitions cannot show a gain of 3 %."""
     tried = ladder.heat(heat(dict.fromkeys(RIVALS, 1.0) | {"b": 1.03}, repetitions, noise=0.04), (), RIVALS)
     rung = Rung(before=(), after=(), tried=tuple(tried), late=False, seconds=1.0, arm_s=1.0)
     promising = {item.label for item in tried if (item.gain.speedup or 0.0) >= ladder.PROMISES}

@@ -1,4 +1,4 @@
-"""Machines side by side, by what both have measured; and what is absolute is of one of them."""
+"""Machines side by side, by what both have measured; absolute figures come from one of them."""
 
 from __future__ import annotations
 

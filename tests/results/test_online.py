@@ -1,4 +1,4 @@
-"""However many proposals there are, few of those that are kept are no gain."""
+"""However many proposals there are, few of those kept are no gain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pace of a record: what is counted, what is left out, and what a drift of the machine does to it."""
+"""The pace of a record: what counts, what is left out, and how a drift of the machine affects it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.samples import record
 
 
 def taken(turns_s: list[list[float]], lead_steps: int = 0) -> Record:
-    """A record with these turns, one a round."""
+    """A record with these turns, one per round."""
     made = record("arm", 0, [time_s for times_s in turns_s for time_s in times_s])
     made.measurement.round_index[:] = [index for index, times_s in enumerate(turns_s) for _ in times_s]
     return dataclasses.replace(made, lead_steps=lead_steps)

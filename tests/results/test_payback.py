@@ -1,4 +1,4 @@
-"""When a technique has earned back what it takes longer to start."""
+"""When a technique has earned back its longer start."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def row(share: float, ready_s: float, **measured: Any) -> Comparison:
 
 
 def test_what_compiles_for_seconds_pays_after_what_it_saves() -> None:
-    """Until it is warm the baseline takes 0.3 s and twice 4 steps, of which 5 would be useful anyhow."""
+    """Until it is warm, the baseline takes 0.3 s and twice 4 steps, of which 5 count as useful."""
     found = row(0.5, 10.3)
     assert found.start_s == pytest.approx(10.3 + (4 * 2 - 5) * STEP_S / 2, rel=1e-3)
     extra_s = 10.0 - 3 * STEP_S / 2
@@ -55,7 +55,7 @@ def test_what_compiles_for_seconds_pays_after_what_it_saves() -> None:
 
 
 def test_a_total_is_the_same_where_it_has_just_paid() -> None:
-    """Counted out step by step: the first update after which the arm is no longer behind."""
+    """Checked step by step: the first update after which the arm is no longer behind."""
     found = payback(7.0, 0.1, 1.25, 1.2, 1.3)
     first = next(updates for updates in itertools.count() if 7.0 + updates * 0.1 / 1.25 <= updates * 0.1)
     assert found.updates is not None and first - 1 < found.updates - 1e-9 <= first
@@ -87,7 +87,7 @@ def test_bounds_that_hold_1_leave_it_open() -> None:
 
 
 def test_steps_that_became_slower_after_the_warm_up_say_nothing_of_what_starting_takes() -> None:
-    """They would have it be less than nothing, which has no place on a scale of logarithms."""
+    """They would make the start negative, which a logarithmic scale cannot show."""
     steps_s = [0.001] * 10
     rows = compare([*arm("fp32", 1.0, 0.3), *arm("arm", 0.5, 0.01, warmup_step_times_s=steps_s)], MACHINE)
     assert (rows[1].start_s, rows[1].pays) == (None, None)
@@ -95,7 +95,7 @@ def test_steps_that_became_slower_after_the_warm_up_say_nothing_of_what_starting
 
 
 def test_a_single_start_of_less_than_nothing_counts_like_the_others() -> None:
-    """Left out, it would make the median of the others too long."""
+    """Leaving it out would make the median of the others too long."""
     records = arm("fp32", 1.0, 0.3)
     slow = dataclasses.replace(records[0].measurement, ready_s=0.001, warmup_step_times_s=[0.001] * 5)
     records[0] = dataclasses.replace(records[0], measurement=slow)

@@ -1,4 +1,4 @@
-"""Keep, discard or not known: by what two means say together, and never by their estimate."""
+"""Keep, discard or not known: decided by tests on the sum of two means, never by the estimate."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_head_that_does_not_get_there_is_never_kept() -> None:
 
 
 def test_of_forty_nulls_at_most_two_are_kept_and_of_ten_gains_eight() -> None:
-    """As often as not: with the spreads that trainings of gpt2/nano have."""
+    """With the spreads that trainings of gpt2/nano have."""
     for seed in range(20):
         draw, ledger, kept = random.Random(seed), Ledger(), 0
         for number in range(50):

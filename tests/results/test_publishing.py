@@ -1,4 +1,4 @@
-"""A published run is the run, and says of nobody whose it is."""
+"""A published run has all results of the run, and does not reveal whose it is."""
 
 from __future__ import annotations
 

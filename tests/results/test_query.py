@@ -1,4 +1,4 @@
-"""SQL sees what was measured, as our own code does, and no file beside it."""
+"""SQL sees the measurements as our own code does, and no other files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PLAN = Plan(name="p", workloads=(WorkloadSpec(model="gpt2/nano"),), compositions
 
 
 def turns(label: str, repetition: int, step_s: float) -> Record:
-    """Three turns of four steps, of which the first is not counted, and a round that was disturbed."""
+    """Three turns of four steps, the first of which is not counted, and one disturbed round."""
     plain = record(label, repetition, [step_s * (1 + 0.01 * step) for step in range(12)])
     rounds = dataclasses.replace(plain.measurement, round_index=[0] * 4 + [1] * 4 + [2] * 4)
     return dataclasses.replace(plain, measurement=rounds, lead_steps=1, dropped_rounds=[1])

@@ -1,4 +1,4 @@
-"""Runs in object storage: a server of S3 in this process, of which calls fail for real."""
+"""Runs in object storage: an S3 server in this process, whose calls really fail."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def server() -> Iterator[ThreadedMotoServer]:
 
 @pytest.fixture
 def bucket(server: ThreadedMotoServer, monkeypatch: pytest.MonkeyPatch, own_cache: None) -> Iterator[fs.FileSystem]:
-    """An empty bucket, and the variables that AWS's own tools go by."""
+    """An empty bucket, and the environment variables that AWS's own tools use."""
     host, port = server.get_host_and_port()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
@@ -43,7 +43,7 @@ def bucket(server: ThreadedMotoServer, monkeypatch: pytest.MonkeyPatch, own_cach
         endpoint_override=f"{host}:{port}", scheme="http", region="us-east-1", allow_bucket_creation=True
     )
     storage.create_dir(BUCKET)
-    # What another test has left: the server may have moved to another port since.
+    # Remove what another test has left; the server may have moved to another port since.
     storage.delete_dir_contents(BUCKET)
     yield storage
     shutil.rmtree(cache_folder() / "runs", ignore_errors=True)
@@ -62,7 +62,7 @@ def names(bucket: fs.FileSystem) -> set[str]:
 
 
 def forgotten(there: Remote) -> Remote:
-    """The same on a machine that has never seen it."""
+    """The same run on a machine that has never seen it."""
     shutil.rmtree(there.folder)
     return Remote(there.url)
 
@@ -77,7 +77,7 @@ def test_parts_go_there_as_they_are_finished_and_one_file_takes_their_place(buck
     compact(reader.folder)
     reader.sync()
     assert {Path(name).name.partition("-")[0] for name in names(bucket)} == {"run", "_manifest.json"}
-    # Who has read the parts before reads each record once.
+    # A reader that already has the parts still reads each record once.
     assert store.read(Remote(there.url).pull()) == before
     assert store.read(forgotten(there).pull()) == before
 
@@ -104,7 +104,7 @@ def test_a_storage_that_refuses_or_says_nothing_is_one_line(
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent_port}")
         shown = CliRunner().invoke(app, ["compare", f"s3://{BUCKET}/run"])
         assert shown.exit_code == 1 and f"s3://{BUCKET}/run" in shown.output and shown.output.count("\n") == 1
-    # Nobody listens there any more.
+    # The server no longer listens there.
     shown = CliRunner().invoke(app, ["compare", f"s3://{BUCKET}/run"])
     assert shown.exit_code == 1 and f"s3://{BUCKET}/run" in shown.output and shown.output.count("\n") == 1
 
@@ -133,7 +133,7 @@ def test_a_run_goes_there_fails_with_it_and_goes_on(
         nonlocal pushed
         pushed += 1
         if pushed == 3:
-            # From now on nobody answers.
+            # From now on there is no answer.
             server.stop()
             monkeypatch.setattr(remote, "ATTEMPTS", 1)
             Remote(there.url)._fs.get_file_info(f"{BUCKET}/runs")

@@ -1,4 +1,4 @@
-"""How near operators come to what the machine can do."""
+"""How close operators come to the machine's limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MEASURED: Machine = replace(MACHINE, memory_bytes_per_s={"memory": 1e10, "caches
 
 
 def profiled() -> Record:
-    """Half of its time products of 50 FLOP a byte, and a tenth each additions and copies that move nothing."""
+    """Half of its time is products at 50 FLOP per byte; a tenth each is additions, and copies that move nothing."""
     seen = certificate(
         kinds=[Kind.PRODUCTS, Kind.ELEMENTWISE, Kind.COPIES],
         kind_shares=[0.5, 0.1, 0.1],
@@ -28,12 +28,12 @@ def profiled() -> Record:
 
 def test_what_is_achieved_lies_under_the_lower_of_two_roofs() -> None:
     (products, roof), (additions, _) = under_roof(profiled(), MEASURED, 0.01)
-    # 5e8 FLOP in 5 ms, of 1e11 FLOP/s.
+    # 5e8 FLOP in 5 ms, with a limit of 1e11 FLOP/s.
     assert products.flops_per_byte == 50
     assert products.flops_per_s == pytest.approx(1e11)
     assert roof.attainable(50) == 1e11
     assert roof.share(products) == pytest.approx(1.0)
-    # 2e7 bytes in 1 ms, twice what memory delivers.
+    # 2e7 bytes in 1 ms, twice the memory bandwidth.
     assert roof.attainable(additions.flops_per_byte) == pytest.approx(0.05 * 1e10)
     assert roof.share(additions) == pytest.approx(2.0)
 

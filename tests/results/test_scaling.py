@@ -1,4 +1,4 @@
-"""The law of size and text: what it says of trainings that are longer than those that it was fitted to."""
+"""The law of size and text: its predictions for trainings longer than those that it was fitted to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIZES = (120_000, 850_000, 4_900_000)
 
 
 def true_loss(parameters: int, tokens: int, beside: float = 0.0) -> float:
-    """Not the law's own exponents, nor its scale."""
+    """A true loss with other exponents and another scale than the law's priors."""
     loss: float = (0.7 + 40 * float(parameters) ** -0.39 + 60 * float(tokens) ** -0.31) * math.exp(beside)
     return loss
 
@@ -23,7 +23,7 @@ def short_trainings(seed: int, longest: int = 1_500_000, noise: float = 0.004) -
     draw = random.Random(seed)
     seen = []
     for parameters in SIZES:
-        # Smaller ones take more steps in the same time, and sizes differ in more than what the law knows of.
+        # Smaller models make more steps in the same time, and sizes differ in ways that the law does not model.
         tokens = longest * SIZES[-1] // (4 * parameters) if parameters < SIZES[-1] else longest // 2
         beside = draw.gauss(0, 0.01)
         for part in (16, 8, 4, 2, 1):
@@ -56,8 +56,8 @@ MEASURED = {
         957_696: {173: 2.7559, 345: 2.4004, 691: 2.1932, 1381: 1.9341, 5639: 1.425},
     },
 }
-"""Losses of gpt2/nano and gpt2/tiny on the standard library's text after so many updates of 1024 bytes, each a training
-of its own. They fall faster and faster, and then slower: a power law does not follow them."""
+"""Losses of gpt2/nano and gpt2/tiny on the standard library's text after so many updates of 1024 bytes, each from a
+separate training. They fall faster at first and then more slowly, which no power law can follow."""
 
 
 @pytest.mark.parametrize("name", MEASURED)
@@ -68,7 +68,7 @@ def test_trainings_are_foretold_from_shorter_ones(name: str) -> None:
                 Seen(parameters=other, text_bytes=1024 * taken, loss=loss)
                 for other, own in MEASURED[name].items()
                 for taken, loss in own.items()
-                # Of every size as much of its whole as of this one.
+                # For every size the same share of its whole training as for this one.
                 if taken * max(losses) <= before * max(own)
             ]
             found, true = Law(seen).expected(size, 1024 * updates), losses[updates]

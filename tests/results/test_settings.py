@@ -1,4 +1,4 @@
-"""A team's thresholds: what is not understood is refused, by name, before anything runs."""
+"""A team's thresholds: anything invalid is refused, by name, before anything runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intervals cover what they promise, and agree with scipy and with published tables."""
+"""Intervals cover as often as they claim, and agree with scipy and with published tables."""
 
 import math
 
@@ -42,7 +42,7 @@ def test_intervals_cover_the_truth(size: int) -> None:
         found = interval(random.normal(0.3, 1.0, size).tolist())
         assert found.low is not None and found.high is not None
         covered += found.low <= 0.3 <= found.high
-    # 2000 draws of a 95 % event spread by 0.5 %; the signed-rank interval is conservative for small samples.
+    # The rate of a 95 % event in 2000 draws varies by 0.5 %; the signed-rank interval is conservative if n is small.
     assert 0.935 <= covered / 2000 <= 0.98
 
 

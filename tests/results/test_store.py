@@ -1,4 +1,4 @@
-"""Parts are written whole, read back as they were, and open in pandas with one line."""
+"""Parts are written atomically, read back unchanged, and open in pandas with one line."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_foreign_files_are_refused_by_name(write: Callable[[Record], Path], tmp_
     with pytest.raises(ValueError, match="holds no records"):
         store.read(tmp_path)
     checked = write(record("adam", 0, [0.1]))
-    # Earlier ones have no checksum in their names.
+    # Earlier parts have no checksum in their names.
     part = checked.rename(checked.with_name(store.unchecked(checked.name)))
     table = pq.read_table(part)
     pq.write_table(table.replace_schema_metadata({"trainpace.schema_version": "99"}), part)

@@ -1,4 +1,4 @@
-"""What runs come to is read once, and anew when the records are others."""
+"""Summaries of runs are made once, and again when the records have changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Time to the same loss: what trainings show, what they do not, and how often the bounds hold."""
+"""Time to the same loss: what trainings show, what they do not show, and how often the bounds hold."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def training(
     rate: float = 1.0,
     draw: random.Random | None = None,
 ) -> Training:
-    """A loss that falls by a power of the updates, `pace` times as fast."""
+    """A training whose loss falls as a power of the updates, `pace` times as fast."""
     luck = math.exp((draw or random.Random(seed)).gauss(0, noise)) if noise else 1.0
     updates = tuple(range(0, UPDATES + 1, 50))
     return Training(
@@ -60,7 +60,7 @@ def test_a_training_that_ended_by_itself_is_told_from_one_that_failed() -> None:
     ended = dataclasses.replace(whole, updates=whole.updates[:7], held_out_losses=whole.held_out_losses[:7])
     assert (whole.stopped_after, ended.stopped_after) == (None, 300)
     assert dataclasses.replace(ended, status=Status.DIVERGED).stopped_after is None
-    # One that goes on to a loss ends there, or once it has given up.
+    # A training that continues until a loss ends when it reaches it, or when it gives up.
     for until, after in ((whole.held_out_losses[-1], None), (1.0, UPDATES)):
         asked = dataclasses.replace(whole.asked, until_loss=until)
         assert dataclasses.replace(whole, asked=asked).stopped_after == after
@@ -76,7 +76,7 @@ def test_of_one_seed_the_training_that_went_on_counts() -> None:
 
 
 def test_seeds_that_are_compared_with_nothing_leave_the_bounds_alone() -> None:
-    """When the time is up there are more trainings of the baseline, which end before the loss of the median seed."""
+    """When the time is up there may be more trainings of the baseline, which end before the median seed's loss."""
     trainings = [*several(BASELINE, range(3), noise=0.02), *several("a", range(3), noise=0.02, pace=1.5)]
     alone = training(BASELINE, 3, pace=0.2)
     target = 2.2
@@ -131,7 +131,7 @@ def test_steps_twice_as_fast_that_teach_half_as_much_are_worth_nothing() -> None
 
 
 def test_the_baseline_against_itself_holds_one_as_often_as_is_said() -> None:
-    """Other seeds of the same training are no gain and no loss: 95 of 100 bounds hold 1."""
+    """Other seeds of the same training are neither gain nor loss: 95 of 100 pairs of bounds contain 1."""
     draw, held, times = random.Random(0), 0, 400
     for _ in range(times):
         trainings = [training(label, seed, noise=0.1, draw=draw) for label in (BASELINE, "a") for seed in range(5)]
@@ -161,7 +161,7 @@ def test_rates_are_tried_around_the_best() -> None:
     for _ in range(6):
         rate = worth.next_rate(tried)
         assert rate not in tried
-        # From far above it on training diverges.
+        # Far above the best rate, training diverges.
         tried[rate] = None if rate > 60 else abs(math.log(rate / best))
     chosen = min((rate for rate in tried if tried[rate] is not None), key=lambda rate: tried[rate] or 0.0)
     assert 10 < chosen < 40

@@ -1,4 +1,4 @@
-"""Revisions in folders of their own, and whose code an arm has run."""
+"""Revisions in folders of their own, and which side's code an arm has run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def git(folder: Path, *words: str) -> str:
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two revisions of a repository with a package, which is also this process's working folder."""
+    """Two revisions of a repository with a package; it is also this process's working directory."""
     folder = tmp_path / "repository"
     (folder / "src" / "mine").mkdir(parents=True)
     (folder / "work").mkdir()
@@ -118,7 +118,7 @@ def test_an_interpreter_that_cannot_measure_says_what_it_lacks(repository: Path,
 
 
 def test_code_that_hides_the_checkouts_own_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As an editable installation of the repository does that the gate was started in."""
+    """An editable installation of the repository in which the gate was started does this."""
     origin, checkout = tmp_path / "origin", tmp_path / "checkout"
     for folder in (origin, checkout):
         (folder / "lib").mkdir(parents=True)
@@ -132,7 +132,7 @@ def test_code_that_hides_the_checkouts_own_is_named(tmp_path: Path, monkeypatch:
 
 
 def test_an_installed_package_that_hides_the_checkouts_own_is_named(tmp_path: Path) -> None:
-    # A package of that name elsewhere in the repository is none of those that a side would import.
+    # A package of that name elsewhere in the repository is not one that a side would import.
     (tmp_path / "backends" / "pytest").mkdir(parents=True)
     (tmp_path / "backends" / "pytest" / "__init__.py").touch()
     assert provenance(str(tmp_path), [], str(tmp_path))["strays"] == []
@@ -145,7 +145,7 @@ def test_an_installed_package_that_hides_the_checkouts_own_is_named(tmp_path: Pa
 def test_a_package_that_was_installed_from_the_repository_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As an installer leaves it: the module, and beside it a note of where it came from."""
+    """An installed package: the module, and next to it a note of where it came from."""
     site, repository = tmp_path / "site-packages", tmp_path / "repository"
     (site / "deep_one-1.dist-info").mkdir(parents=True)
     (site / "deep_one.py").touch()

@@ -14,7 +14,7 @@ from tests.mutations import MUTANTS, Mutant
 pytestmark = pytest.mark.long
 
 SHARES = {"foreign CPU load": "FOREIGN_SHARE", "steal time": "STEAL_SHARE"}
-"""The limit that a fault exceeds. Those of the others are lifted: what tests beside this one do is none of theirs."""
+"""The limit that each fault exceeds. For other faults the limits are lifted, because other tests may run meanwhile."""
 
 
 SAME_WAY = (
@@ -35,8 +35,8 @@ SAME_WAY = (
     "NaN times",
     "missing in the base",
 )
-"""Readings that go the way of "steal time", told apart by tests of conditions, and work that goes the way of "half the
-batch", "unequal counts" and "renamed workload". The page of all mutants tries them whole."""
+"""Mutants that are caught in the same way as others: readings like "steal time", which tests of conditions tell apart,
+and work like "half the batch", "unequal counts" and "renamed workload". The page of all mutants tries them in full."""
 
 
 def lift(monkeypatch: pytest.MonkeyPatch, fault: str = "") -> None:
@@ -68,7 +68,7 @@ def test_a_fault_never_passes(mutant: Mutant, tmp_path: Path, monkeypatch: pytes
 def test_without_a_fault_the_same_gate_comes_to_a_verdict_on_times(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else every mutant could be caught for one and the same reason."""
+    """Otherwise all mutants might be caught for one and the same reason."""
     lift(monkeypatch)
     sound = Mutant(name="none", code=ExitCode.PASS, words="", settings="[tool.trainpace.gate]\nharm = 0.9\n")
     code, output = mutations.run(sound, tmp_path / "repository")

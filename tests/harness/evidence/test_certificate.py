@@ -1,4 +1,4 @@
-"""The work certificate catches unequal work, and lets declared differences pass."""
+"""The work certificate catches unequal work, and accepts declared differences."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_what_the_baseline_does_not_repeat_nobody_has_to() -> None:
     assert unequal_work(dataclasses.replace(HONEST, first_losses=[5.5, 5.41, 5.3]), noisy, set()) == []
     assert unequal_work(arm, wild, set()) == []
     assert "no seed controls" in str(losses_unknown(arm, wild, set()))
-    # Its other facts are still held against the baseline's.
+    # Its other facts are still compared with the baseline's.
     assert unequal_work(dataclasses.replace(arm, samples_per_update=4.0), wild, set())
 
 
@@ -103,7 +103,7 @@ def test_parts_of_a_batch_are_excused_where_a_model_normalises_over_it() -> None
     arm = dataclasses.replace(HONEST, first_losses=[loss * 1.1 for loss in HONEST.first_losses], samples_per_pass=4.0)
     normal = dataclasses.replace(HONEST, normalises_batch=True, samples_per_pass=8.0)
     assert "normalises over" in str(losses_unknown(arm, normal, set()))
-    # Who sees the whole batch has no excuse, and none has a model that looks at each sample by itself.
+    # An arm that sees the whole batch has no excuse, nor has a model that handles each sample separately.
     assert losses_unknown(dataclasses.replace(arm, samples_per_pass=8.0), normal, set()) is None
     assert losses_unknown(arm, dataclasses.replace(normal, normalises_batch=False), set()) is None
 
@@ -125,7 +125,7 @@ def test_updates_that_loss_scaling_skips_are_numerics() -> None:
 
 @pytest.mark.parametrize("optimizer", [(), ("adamw_fused",)])
 def test_an_update_that_the_kernel_skips_is_not_counted(optimizer: tuple[str, ...]) -> None:
-    """GradScaler steps a fused optimizer in any case; without it the step is not called at all."""
+    """GradScaler always steps a fused optimizer; for others it does not call the step at all."""
     factors = iter([0.01, float("inf"), 0.01, 0.01])
     workload = Workload(
         model=lambda: torch.nn.Linear(4, 4),
@@ -182,7 +182,7 @@ KERNELS = {
     "cudnn_generated_fort_native_sdpa_sm90_flash_bprop_wgmma_f16_knob_26_64x64x128_1x1x1_kernel0_0": None,
     "sm90_xmma_gemm_bf16bf16_bf16f32_f32_tn_n_tilesize128x128x64_warpgroupsize1x1x1": None,
 }
-"""How kernels are called in the libraries of torch 2.13 for CUDA, and what is kept of them."""
+"""Names of kernels in the libraries of torch 2.13 for CUDA, and the short names that are kept."""
 
 
 @pytest.mark.parametrize("kernel", list(KERNELS))

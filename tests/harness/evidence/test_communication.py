@@ -1,4 +1,4 @@
-"""Exposed communication is what no computation hides, by union of intervals."""
+"""Exposed communication is what no computation hides, by the union of intervals."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def event(name: str, start: float, end: float, *, annotation: bool = False, devi
 
 
 def test_named_ranges_on_a_gpus_timeline_are_neither_communication_nor_computation() -> None:
-    """As kineto has a step of DistributedDataParallel: nccl names a range around its kernel, and so does a module."""
+    """Kineto's timeline of a DistributedDataParallel step: nccl names a range around its kernel; so does a module."""
     kernels = [
         event("void cutlass::Kernel2<gemm>", 0, 40),
         event("ncclDevKernel_AllReduce_Sum_f32_RING_LL(ncclDevKernelArgsStorage<4096>)", 30, 80),

@@ -1,4 +1,4 @@
-"""What a batch holds: tokens by every kind of attention mask, samples whatever dimension they are along."""
+"""What a batch contains: tokens by every kind of attention mask, samples along whatever dimension."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.evidence.load import Load, load, real_tokens, rows
 
 SAMPLES, LENGTH = 4, 16
 REAL = torch.tensor([16, 10, 3, 1])
-"""Tokens of each sample that are no padding."""
+"""Tokens of each sample that are not padding."""
 
 
 def one_each() -> Tensor:
@@ -18,13 +18,13 @@ def one_each() -> Tensor:
 
 
 def pairs(*, causal: bool) -> Tensor:
-    """Query and key: padding is seen by nobody, and what sees it does not matter."""
+    """A mask by query and key: no query sees padding, and what padding sees does not matter."""
     mask = one_each()[:, None, :].expand(SAMPLES, LENGTH, LENGTH).clone()
     return mask.tril() if causal else mask
 
 
 def documents() -> Tensor:
-    """Packed without padding: a token sees those before it of its own document."""
+    """Packed without padding: a token sees the earlier tokens of its own document."""
     document = (torch.arange(LENGTH) >= 5).long() + (torch.arange(LENGTH) >= 11).long()
     own = (document[:, None] == document[None, :]).tril()
     return own.expand(SAMPLES, LENGTH, LENGTH).clone()
@@ -56,13 +56,13 @@ LEAST = torch.finfo(torch.float32).min
         # One mask for all samples.
         (torch.ones(1, LENGTH, LENGTH).tril().bool(), 64),
         (additive(torch.ones(1, 1, LENGTH, LENGTH).tril().bool(), LEAST), 64),
-        # Nothing is hidden.
+        # Nothing is masked.
         (torch.zeros(SAMPLES, 1, LENGTH, LENGTH), 64),
         # One row of keys for all queries.
         (one_each()[:, None, None, :], 30),
-        # The number of the packed document that a token is of, 0 for padding.
+        # The number of the packed document of each token, 0 for padding.
         (one_each().long() * torch.tensor([1, 2, 3, 4])[:, None], 30),
-        # A bias by distance, which hides nothing.
+        # A bias by distance, which masks nothing.
         (-0.5 * (torch.arange(LENGTH)[:, None] - torch.arange(LENGTH)[None]).abs().float()[None], 64),
     ],
 )

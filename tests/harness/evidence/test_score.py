@@ -1,4 +1,4 @@
-"""What a trained model is good for on held-out data."""
+"""How good a trained model is on held-out data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def workload(corpus: Corpus) -> Workload:
 
 
 class Knowing:
-    """Knows by heart how the held-out text goes on, up to a letter from which on it says something else."""
+    """Predicts the held-out text exactly, up to a character from which on it says something else."""
 
     def __init__(self, workload: Workload, right: int) -> None:
         assert workload.held_out is not None

@@ -1,4 +1,4 @@
-"""What a step is made of, by profiles of real steps."""
+"""What a step consists of, from profiles of real steps."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_all_of_a_step_is_accounted_for_once(corpus: Corpus, names: tuple[str, .
     by_kind = kinds(found)
     assert sum(by_kind.values()) == pytest.approx(1, abs=1e-6)
     assert {Kind.PRODUCTS, Kind.NORMALISATION, Kind.LOOKUPS, Kind.OPTIMIZER} <= set(by_kind)
-    # What the optimizer's operators take is a part of what the optimizer takes.
+    # The time of the optimizer's operators is part of the optimizer's time.
     assert by_kind[Kind.OPTIMIZER] <= found["optimizer_share"] + 1e-6
 
 

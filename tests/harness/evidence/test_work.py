@@ -1,4 +1,4 @@
-"""What operators have to do, counted while they do it."""
+"""The work of operators, counted while they run."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_of_a_table_only_what_is_looked_up_is_read() -> None:
 def test_products_do_the_flop_of_an_update(corpus: Corpus, names: tuple[str, ...]) -> None:
     counted = probe_workload(asdict(SPEC), asdict(corpus))["step_flops"]
     found, _ = of_a_step(corpus, *names)
-    # Attention with dropout is made of products here.
+    # Attention with dropout consists of products here.
     assert Kind.ATTENTION not in found
     assert found[Kind.PRODUCTS].flops == counted
 

@@ -1,4 +1,4 @@
-"""What repetitions are expected to take, and which arms sit out where time is short."""
+"""How long repetitions are expected to take, and which arms sit out when time is short."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every technique does the work that it claims, on both families: the tests that `trainpace check-technique` runs."""
+"""Every technique does the work that it claims, on both families: the checks of `trainpace check-technique`."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ ANY_MODEL = {
     *("optimizers", "low_bit_optimizers", "schedules", "accumulation", "batch_size"),
     *("data", "local_sgd", "parameter_server", "distributed"),
 }
-"""Families that see parameters, gradients and batches alone: what one model shows of them, another does too."""
+"""Families that see only parameters, gradients and batches: one model shows as much about them as another."""
 
 ON_BOTH_BY_THEMSELVES = {"sharding", "pipeline"}
-"""Families that tests/bench/techniques/test_distributed.py tries on both models of text."""
+"""Families that tests/bench/techniques/test_distributed.py tries on both text models."""
 
 ANY_GRAPH = {"compile_dynamic", "compile_max_autotune", "compile_reduce_overhead"}
-"""Ways of compiling that differ in what becomes of a graph. A small model is compiled at once."""
+"""Ways of compiling that differ only in how a graph is handled. A small model compiles quickly."""
 
 ANOTHER_VALUE = {"dropout_10", "dropout_20"}
-"""What is another technique with another number."""
+"""Techniques that are another one with a different number."""
 
 ONE_MODEL = {
     *(name for name in RUNNABLE if techniques()[name].family in ANY_MODEL),
     *ANOTHER_VALUE,
 }
-"""What is tried on the first model alone."""
+"""Techniques that are tried only on the first model."""
 
 EACH_SHAPE = {name for name in RUNNABLE if techniques()[name].family == "low_bit_optimizers"}
-"""They compile their update for each shape of a parameter, a dozen in other models, and see nothing else of a model."""
+"""They compile their update for each parameter shape, of which other models have a dozen, and see nothing else."""
 
 SMALL = EACH_SHAPE | (ANY_GRAPH & set(RUNNABLE))
-"""What is tried on a small model alone."""
+"""Techniques that are tried only on a small model."""
 
 CASES = [
     (model, name)
@@ -70,12 +70,12 @@ REFUSED = {
     ("bert/nano", "sdpa_flash"): "without dropout",
     ("bert/nano", "chunked_loss"): "causal",
 }
-"""What a model of the two, or a CPU, truly cannot do, found out when the technique is applied; and why."""
+"""What one of the two models, or a CPU, really cannot do, and why; it is found only when the technique is applied."""
 
 
 @pytest.fixture(scope="module")
 def findings(fork_server: ForkServer, text_folder: Path) -> dict[tuple[str, str], Finding]:
-    """All of a model in one run: the baseline is shared, and the machine is looked at once."""
+    """All findings on a model in one run: the baseline is shared, and the machine is examined once."""
     found: list[Finding] = []
     for model in (*conformance.MODELS, FEW_SHAPES):
         alone = [composition(name) for measured, name in CASES if measured == model]
@@ -97,8 +97,8 @@ def test_a_technique_keeps_its_word(findings: dict[tuple[str, str], Finding], mo
 def test_images_and_speech_are_trained_too_or_refused_with_a_reason(
     fork_server: ForkServer, model: str, batch: int
 ) -> None:
-    """Without what one model shows, and without compilation, which takes minutes here; what differs from text shows in
-    the first updates. Several ranks are tried on one of them."""
+    """Leaves out what one model shows, and compilation, which takes minutes here. Differences from text models appear
+    in the first updates. Several ranks are tried on one of the models."""
     chosen = [name for name in RUNNABLE if name not in ONE_MODEL | SMALL and techniques()[name].family != "compile"]
     compositions = [composition(name) for name in chosen if techniques()[name].ranks == 1 or model == "vit/nano"]
     found = conformance.run(compositions, fork_server, models=[model], batch=batch, sequence=None, protocol=LEAST)

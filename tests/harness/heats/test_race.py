@@ -1,6 +1,6 @@
 """Which arms of a heat are started, together or by themselves, and when there is no time for more.
 
-The arms here are told how long they take and what they need: what is tried is the order of things, not the measuring.
+The arms here have set times and memory needs: the tests check the order of events, not the measurement.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from tests.samples import record
 
 SPEC = WorkloadSpec(model="gpt2/nano")
 MEMORY_BYTES = 100 << 30
-"""Of the device."""
+"""The memory of the device."""
 
 
 class World:
-    """A clock that only arms move, and a device that they fill."""
+    """A clock that only arms advance, and a device that they fill."""
 
     def __init__(self) -> None:
         self.now_s, self.alive = 0.0, list[Told]()
@@ -85,7 +85,7 @@ class Told(Arm):
         self.world.now_s += 0.1
 
     def check_parked(self) -> None:
-        """It does nothing while it is parked."""
+        """Nothing to check: it does nothing while it is parked."""
 
     def attest(self, replay_steps: int, at_once: int = 1) -> None:
         self.world.now_s += self.starts_s / 2 if self.alive else 0.0
@@ -106,7 +106,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 class ToldRace(Race):
-    """A race whose arms are told what to do: by their label, seconds to start and bytes."""
+    """A race whose arms have set values: by label, the seconds to start and the bytes."""
 
     def __init__(self, heat: Heat, lineup: Lineup, world: World, told: dict[str, tuple[float, int]]) -> None:
         super().__init__(heat, lineup)
@@ -230,7 +230,7 @@ def test_a_large_rival_that_comes_first_leaves_the_others_their_heat(run: Run, s
 
 
 def test_what_is_crowded_out_runs_beside_the_baseline_alone(run: Run) -> None:
-    # It is the last to come, whatever the order: the others leave less than it needs, the baseline leaves enough.
+    # It comes last in any order: the others leave less memory than it needs, the baseline alone leaves enough.
     told = {"fp32": (5.0, 30 * GIB), "adam": (5.0, 5 * GIB), "attention_eager": (5.0, 68 * GIB)}
     found = {item.techniques: item for item in run(told)}
     assert (found["attention_eager"].status, found["attention_eager"].alone) == (OK, False)
@@ -264,8 +264,8 @@ RIVALS = dict.fromkeys(("adam", "sgd", "adamax", "nadam", "radam"), (5.0, GIB))
 def test_no_arm_is_started_that_could_not_be_finished(run: Run, world: World, deadline_s: float, seed: int) -> None:
     found = run({"fp32": (5.0, GIB)} | RIVALS, deadline_s=deadline_s, seed=seed)
     labels = [item.techniques for item in found]
-    # The baseline is measured once and whatever the time; then as many rivals as can be finished. Of a rival that
-    # starts before any other arm it is not known yet how long it takes.
+    # The baseline is measured once, whatever the time, and then as many rivals as can finish. For a rival that starts
+    # before any other arm, it is not yet known how long it takes.
     assert labels.count("fp32") == 1
     unforeseen_s = 5.0 + 2.5 + 1.0 if world.started[0] != "fp32" else 0.0
     assert world.now_s <= max(deadline_s, 10.0) + unforeseen_s

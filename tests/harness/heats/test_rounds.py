@@ -1,4 +1,4 @@
-"""Turns: how long they are, what is found cold in them, and what becomes of rounds that something disturbs."""
+"""Turns: how long they are, which of their steps are cold, and what happens to disturbed rounds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROTOCOL = Protocol(rounds=6, rounds_s=100.0, rounds_min=3, turn_s=0.1, turn_ste
 
 
 class Told(Arm):
-    """An arm without a process, whose steps take 0.05 s, the first of a turn `cold` times that."""
+    """An arm without a process. Its steps take 0.05 s, the first of a turn `cold` times as long."""
 
     def __init__(self, name: str, order: list[str], cold: float = 1.0) -> None:
         trial = Trial(workload=WorkloadSpec(model="gpt2/nano"), techniques=(name,) if name else ())
@@ -36,7 +36,7 @@ class Told(Arm):
         return self.step
 
     def check_parked(self) -> None:
-        """It does nothing while it is parked."""
+        """Nothing to check: it does nothing while it is parked."""
 
     def turn(self, index: int) -> None:
         self.order.append(self.name)
@@ -51,7 +51,7 @@ def arms(cold: float = 1.0) -> list[Arm]:
 
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """What the watches see, in their order; nothing once the list is empty."""
+    """What the watches see, in order; nothing once the list is empty."""
     seen: list[list[str]] = []
     monkeypatch.setattr(conditions, "disturbances", lambda *_, **__: seen.pop(0) if seen else [])
     return seen

@@ -36,7 +36,7 @@ def test_equal_work_is_certified(sweep: Run) -> None:
     assert {record.status for record in records} == {Status.OK}
     reference = found["fp32"].certificate
     assert reference is not None and reference.first_losses is not None
-    # The baseline's further processes do the same, and need not show it again.
+    # The baseline's further processes do the same work, and need not prove it again.
     assert sorted(record.copy for record in records if record.techniques == "fp32") == [0, 1]
     for record in found.values():
         work = record.certificate
@@ -88,7 +88,7 @@ def test_failures_become_records_and_the_others_finish(sweep: Run) -> None:
     assert {label: record.status for label, record in found.items()} == expected
     assert all(record.reason for record in records if record.status is not Status.OK)
     repetitions = {label: sum(item.techniques == label and not item.copy for item in records) for label in expected}
-    # What ran out of memory among others runs once more beside the baseline alone, and once by itself, which makes two
+    # An arm that ran out of memory among others runs again with only the baseline, and then by itself, which makes two
     # more records of the baseline.
     once = {label: 2 if status is Status.OK else 1 for label, status in expected.items()}
     assert repetitions == once | {"fp32": 4}
@@ -210,7 +210,7 @@ def test_the_largest_batch_is_looked_for_and_measured_by_itself(sweep: Run) -> N
 def test_an_arm_that_comes_late_is_certified_like_the_others(
     fork_server: ForkServer, text_folder: Path, tmp_path: Path
 ) -> None:
-    """One that the first repetition had no time for, beside one that was certified there."""
+    """An arm for which the first repetition had no time, next to one that was certified there."""
     spec = WorkloadSpec(model="gpt2/nano", batch=8, sequence=32, corpus=str(text_folder))
     plan = Plan(name="p", workloads=(spec,), compositions=(("adam",), ("planted_half_batch",)), protocol=SHORT)
     prepared = prepare(plan, fork_server)
@@ -268,7 +268,7 @@ def test_a_budget_that_is_too_small_for_all_says_what_it_left_out(
 
     first = sweep([], prepared)
     first.run(fork_server)
-    # Every workload has its baseline, and nothing was repeated.
+    # Every workload has its baseline, and there were no repetitions.
     assert [(record.workload, record.techniques) for record in kept] == [(name, "fp32") for name in names]
     left_out = {(trial.workload.name, trial.label) for trial in first.unmeasured}
     assert left_out == {(name, label) for name in names for label in ("adamw_fused", "adam", "sgd")}
@@ -286,7 +286,7 @@ def test_an_arm_that_takes_much_longer_than_others_waits_for_them(
 ) -> None:
     spec = WorkloadSpec(model="gpt2/nano", batch=8, sequence=32, corpus=str(text_folder))
     compositions = (("planted_dear",), ("adamw_fused",))
-    # Of several steps the median: one may be held up on a busy machine.
+    # The median of several steps, because one may be delayed on a busy machine.
     protocol = dataclasses.replace(LEAST, warmup_s=60.0, warmup_min_steps=3, warmup_max_steps=3)
     plan = Plan(
         name="p", workloads=(spec,), compositions=compositions, repetitions=2, budget_s=600.0, protocol=protocol
@@ -294,7 +294,7 @@ def test_an_arm_that_takes_much_longer_than_others_waits_for_them(
     prepared = prepare(plan, fork_server)
     kept: list[Record] = []
     made = Sweep(prepared, run_id="r", keep=kept.append, choose=lambda records: [], log=tmp_path / "log")
-    # Of the steps that there are at the least, the others take milliseconds each, and it more than half a second.
+    # Each of the least number of steps takes the others milliseconds, and this arm more than half a second.
     monkeypatch.setattr(Sweep, "_most_s", lambda *_: 2.0)
     if is_short:
         monkeypatch.setattr(Sweep, "_taken_up", lambda *_: None)
@@ -305,7 +305,7 @@ def test_an_arm_that_takes_much_longer_than_others_waits_for_them(
     assert set(seen[4:]) == (set() if is_short else {(2, "fp32"), (2, "planted_dear")})
     assert {record.status for record in kept} == {Status.OK}
     assert [trial.label for trial in made.unmeasured] == (["planted_dear"] if is_short else [])
-    # What was put off has not crowded out the others.
+    # The arm that was put off has not displaced the others.
     assert not any(record.alone for record in kept)
     if is_short:
         said = dry_run.unmeasured(made.unmeasured, plan, tmp_path, made.put_off)
@@ -321,11 +321,11 @@ def test_what_an_arm_may_take_is_a_few_shares_of_the_first_repetition(
     made = Sweep(prepared, run_id="r", keep=lambda _: None, choose=lambda _: [], log=tmp_path / "log")
     (entry,) = prepared.entries
     own = template(plan, prepared.machine, entry, "r")
-    # What cannot run here is on record from the beginning.
+    # What cannot run here is recorded from the start.
     made.records.append(dataclasses.replace(own, techniques="tf32", status=Status.UNSUPPORTED))
     assert made._most_s(entry, 120.0) == pytest.approx(3 * 120.0 / (4 * 3))
     made.records.append(own)
-    # What is left to measure of a run that is resumed is not put off again.
+    # In a resumed run, what is left to measure is not put off again.
     assert made._most_s(entry, 120.0) == math.inf
 
 

@@ -1,4 +1,4 @@
-"""A host that leads and one that has joined, both on this machine."""
+"""A leading host and one that has joined, both on this machine."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def two_hosts(folder: Path) -> Iterator[tuple[Leader, subprocess.Popen[str]]]:
     try:
         with Leader(Listening(others=1, address=("127.0.0.1", port), token_file=token_file)) as leader:
             yield leader, other
-        # Who has joined ends with the run.
+        # The host that joined ends with the run.
         other.communicate(timeout=TIMEOUT_S)
     finally:
         other.kill()
@@ -101,7 +101,7 @@ def test_a_failure_on_the_other_host_is_told(hosts: Leader, request_: Message) -
     with pytest.raises(ArmFailed, match=r"the text on .* differs from") as failed:
         hosts.fork(wrong, 2)
     assert failed.value.reason.startswith(f"on {hosts.joined[0].name}")
-    # And the next arm is none the worse for it.
+    # The next arm is not affected.
     hosts.fork(request_, 2).kill()
 
 
@@ -142,7 +142,7 @@ def test_every_host_and_link_is_sniffed(hosts: Leader) -> None:
     found = sniff(hosts, "cpu")
     assert [item.host for item in found.hosts] == hosts.hosts
     assert all(min(item.flops_per_s) > 1e8 and min(item.bytes_per_s) > 1e7 for item in found.hosts)
-    # Both look at the same clock.
+    # Both read the same clock.
     assert all(abs(item.clock_offset_s) <= item.clock_within_s for item in found.hosts[1:])
     assert [link.message_bytes for link in found.links] == sorted(link.message_bytes for link in found.links)
     assert {frozenset(link.hosts) for link in found.links} == {frozenset(hosts.hosts)}
@@ -199,7 +199,7 @@ def test_a_killed_host_is_named_and_leaves_nothing(tmp_path: Path, request_: Mes
         assert failed.value.reason == f"host {name} (127.0.0.1) no longer answers"
         assert theirs and not psutil.wait_procs(theirs, timeout=10)[1]
         assert not psutil.pid_exists(arm.pid)
-        # What needs it fails at once, and what does not goes on.
+        # What needs the host fails at once; everything else continues.
         with pytest.raises(ArmFailed, match="no longer answers"):
             leader.fork(request_, 2)
         leader.fork(request_ | {"techniques": [], "replicas": 1}, 1).kill()

@@ -1,4 +1,4 @@
-"""Hosts with a network of their own: what becomes of a run when one is killed, hangs, or its link is cut or slowed."""
+"""Hosts with separate networks: what happens to a run if one is killed, hangs, or has its link cut or slowed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PORT = 29500
 ALL_S = 300.0
 
 Broken = Callable[[Network, list[int]], object]
-"""What is done to the second host, whose processes are given, in the middle of an arm's steps."""
+"""What is done to the second host, whose process ids are given, in the middle of an arm's steps."""
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def processes(network: Network, host: int) -> list[int]:
 
 
 def measured(network: Network, folder: Path, text: Path, broken: Broken) -> dict[str, Record]:
-    """The records of a run over two hosts, by label; the run ends well whatever happens to one of them."""
+    """The records of a run over two hosts, by label. The run succeeds whatever happens to one of the hosts."""
     token_file, fifo = folder / "token", folder / "told"
     wire.token(token_file, make=True)
     os.mkfifo(fifo)
@@ -63,14 +63,14 @@ def measured(network: Network, folder: Path, text: Path, broken: Broken) -> dict
         environment=environment,
     )
     try:
-        # It opens when the arm is in the middle of its steps, and the arm waits until it is closed.
+        # The FIFO opens when the arm is in the middle of its steps; the arm waits until it is closed.
         with open(fifo, encoding="ascii") as told:
             assert told.readline() == "here\n"
             broken(network, processes(network, 2))
         assert leader.wait(ALL_S) == 0, (folder / "host-1.log").read_text()
     finally:
         for process in (leader, joined):
-            # They lead sessions of their own.
+            # They are session leaders.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -96,7 +96,7 @@ def cut(network: Network, pids: list[int]) -> None:
 def test_a_host_that_is_lost_is_a_record_with_its_name(
     network: Network, tmp_path: Path, text_folder: Path, broken: Broken
 ) -> None:
-    """One that hangs is among the faults (tests/faults/networks.py): that takes until its time for an answer is up."""
+    """A hanging host is among the faults instead (tests/faults/networks.py), because it takes until the timeout."""
     found = measured(network, tmp_path, text_folder, broken)
     for label in ("ddp_2+telling", "ddp_2"):
         assert found[label].status in (Status.CRASHED, Status.TIMEOUT)
@@ -110,7 +110,7 @@ def test_a_link_that_is_slowed_shows_in_the_steps(network: Network, tmp_path: Pa
     own = found["ddp_2+telling"]
     assert own.status is Status.OK
     assert own.measurement.rank_hosts in (["host1", "host2"], ["host2", "host1"])
-    # 0.7 MB of gradients go both ways at 2.5 MB/s.
+    # 0.7 MB of gradients travel each way at 2.5 MB/s.
     before, after = own.measurement.warmup_step_times_s[1:4], own.measurement.round_step_times_s
     assert statistics.median(after) > 3 * statistics.median(before)
     assert found["fp32"].status is Status.OK

@@ -1,4 +1,4 @@
-"""Who may talk to a run from another host: those that know its token."""
+"""Other hosts may talk to a run only if they know its token."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOKEN = b"0123456789abcdef0123"
 
 
 def admitted(other: Callable[[socket.socket], object], secret: bytes = TOKEN) -> dict[str, object] | str:
-    """What a leader hears of the other side, or why it does not let it in."""
+    """What a leader hears from the other side, or why it does not admit it."""
     ours, theirs = socket.socketpair()
     thread = threading.Thread(target=other, args=(theirs,))
     thread.start()
@@ -54,7 +54,7 @@ def test_another_token_is_refused_by_both_sides() -> None:
 
 
 def test_what_was_overheard_opens_nothing() -> None:
-    """The leader's own proof, sent back to it, and one of an earlier conversation."""
+    """The leader's own proof sent back to it, and a proof from an earlier conversation."""
 
     def echo(theirs: socket.socket) -> None:
         channel = Channel(theirs)

@@ -1,4 +1,4 @@
-"""A training that lasts: it ends on time, and goes on from where it was kept as if nothing had happened."""
+"""A long training: it ends on time, and resumes from a checkpoint as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def train(entry: Entry, fork_server: ForkServer, tmp_path: Path) -> Train:
 
 
 class Killed(Exception):
-    """In the middle of everything."""
+    """Ends the training at an arbitrary moment."""
 
 
 def killed_after(updates: int) -> Callable[[Stand], None]:
@@ -77,7 +77,7 @@ def losses(lasted: Lasted) -> list[tuple[int, float, float | None]]:
 def test_it_goes_on_as_if_nothing_had_happened(
     train: Train, tmp_path: Path, techniques: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With its dropout, its order of the data, and what its optimizer knows; a checkpoint is as old as it may be."""
+    """Dropout, data order and optimizer state are all restored; the checkpoint is as old as possible."""
     monkeypatch.setattr(long_training, "POINTS", 9)
     monkeypatch.setattr(long_training, "CHECKPOINT_S", 0.0)
     whole = train("whole", techniques=techniques)
@@ -112,7 +112,7 @@ def test_the_model_is_one_that_transformers_loads(train: Train, tmp_path: Path) 
 
 @pytest.mark.long
 def test_it_ends_on_time(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever was thought at first: the course is laid anew for what there is time for, and ends at nothing."""
+    """Whatever the first estimate: the schedule is recomputed for the time there is, and ends at a rate of zero."""
     monkeypatch.setattr(long_training, "POINTS", 12)
     for updates in (40, 100_000):
         stand = train(f"time-{updates}", updates=updates, seconds=6.0).stand

@@ -1,4 +1,4 @@
-"""A training tells what a model has learnt, the same every time, and whether it was taught what is held out."""
+"""A training shows what a model has learnt, reproducibly, and whether it was trained on held-out data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.preparation.prepared import prepare
 from harness.processes.fork_server import ForkServer
 from harness.record import Status
 
-# It has no dropout, which each composition would draw anew.
+# It has no dropout, which each composition would draw differently.
 SPEC = WorkloadSpec(model="llama/nano", batch=4, sequence=32)
 
 
@@ -44,7 +44,7 @@ def test_a_model_learns_and_a_seed_is_a_training(fork_server: ForkServer, tmp_pa
     assert untimed(first) == untimed(again)
     assert first.status is Status.OK and first.updates[0] == 0 and first.updates[-1] == 40
     assert len(first.updates) == len(first.held_out_losses) == len(first.train_losses) + 1
-    # Bytes that all come as often.
+    # At first, all bytes are equally likely.
     assert first.held_out_losses[0] == pytest.approx(math.log(260), rel=0.05)
     assert first.held_out_losses[-1] < 0.8 * first.held_out_losses[0] < slow.held_out_losses[-1]
     assert first.tokens_per_update == 4 * 32 and first.samples_per_update == 4
@@ -60,7 +60,7 @@ def test_a_training_goes_on_until_it_has_reached_the_loss(fork_server: ForkServe
         tmp_path,
         *[dataclasses.replace(asked(updates=24), until_loss=loss) for loss in (5.5, target, 0.1)],
     )
-    # What it has in its updates is the same, however far it goes.
+    # The first updates are the same, however long it continues.
     for longer in (early, late, never):
         assert longer.held_out_losses[: len(plain.updates)] == plain.held_out_losses
     assert early.updates == plain.updates
@@ -100,7 +100,7 @@ def test_who_is_taught_what_is_held_out_is_seen(fork_server: ForkServer, tmp_pat
     honest, cheat = trained(fork_server, tmp_path, asked(), asked("planted_held_out"))
     assert cheat.status is Status.OK, cheat.reason
     assert honest.seen_share < 0.02
-    # Of so much text a part is known again.
+    # In this much text, part of the held-out text is recognised.
     assert cheat.seen_share > 0.1
 
 
@@ -111,7 +111,7 @@ def test_what_cannot_go_on_says_how_far_it_came(fork_server: ForkServer, tmp_pat
 
 
 def test_the_loss_is_that_of_the_text_whatever_an_arm_trains_on(fork_server: ForkServer, tmp_path: Path) -> None:
-    """A teacher's term is no part of it, and dropout is off: before the first update all arms stand alike."""
+    """It excludes a teacher's term, and dropout is off: before the first update all arms are equal."""
     plain, smoothed = trained(fork_server, tmp_path, asked(updates=2), asked("planted_doubled_loss", updates=2))
     assert smoothed.held_out_losses[0] == pytest.approx(plain.held_out_losses[0])
     assert smoothed.train_losses[0] == pytest.approx(2 * plain.train_losses[0], rel=1e-3)

@@ -1,4 +1,4 @@
-"""Memory by batch: what two batches show holds for all."""
+"""Memory by batch: what two batch sizes show holds for all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from harness.prediction.trial import Trial
 
 
 def changes(tensors: list[tuple[int, int]], frees: list[int], batch: int) -> list[int]:
-    """Tensors made in their order, of which some are freed when the next one is made."""
+    """Tensors made in order; some are freed when the next one is made."""
     made: list[int] = []
     for index, (held, each) in enumerate(tensors):
         size = 1 + held + each * batch
@@ -69,7 +69,7 @@ def test_two_batches_tell_of_a_third(corpus: Corpus, model: str, names: tuple[st
     trial = Trial(techniques=names, device="cpu")
     seen, grown = trial.grow(small)
     assert seen.peak_bytes == trial.run(small).peak_bytes
-    # Parts of one sample may be handled otherwise than larger ones.
+    # Parts of a single sample may be handled differently from larger ones.
     assert seen.divisor == 4 or grown.peak_bytes(4) == seen.peak_bytes
     assert grown.peak_bytes(24) == pytest.approx(trial.run(large).peak_bytes, rel=1e-4)
 
@@ -101,13 +101,13 @@ def test_what_grows_out_of_proportion_is_not_known() -> None:
 
 
 def test_older_cards_have_other_kernels(corpus: Corpus) -> None:
-    """Before Ampere there is no FlashAttention, and before Hopper the matrix library keeps less."""
+    """Before Ampere there is no FlashAttention, and before Hopper the matrix library keeps less memory."""
     workload = resolve(WorkloadSpec(model="gpt2/tiny", batch=8, sequence=100), corpus)
     old, usual, new = (
         Trial(techniques=("pure_bf16",), device="cuda", capability=capability)
         for capability in ((7, 5), (8, 0), (9, 0))
     )
     held = {trial.capability: trial.run(workload).peak_bytes - trial.workspace_bytes for trial in (old, usual, new)}
-    # What the memory-efficient kernel keeps of each row is in blocks of 32.
+    # The memory-efficient kernel keeps what it needs of each row in blocks of 32.
     assert held[7, 5] > held[8, 0] == held[9, 0]
     assert old.workspace_bytes == usual.workspace_bytes < new.workspace_bytes

@@ -1,4 +1,4 @@
-"""The books of memory: what is alive, what it is for, and which module it is of."""
+"""The ledger of memory: what is alive, what it is for, and which module it belongs to."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_parts_are_what_they_are_for() -> None:
         updates(ledger, 2)
     peak = ledger.peak()
     assert peak.kinds[Kind.WEIGHTS] == peak.kinds[Kind.OPTIMIZER_STATE] == 3 * MATRIX_BYTES
-    # The highest point is in the backward pass: all gradients but few activations there, or the reverse.
+    # The peak is in the backward pass, with all gradients but few activations, or the reverse.
     gradients, activations = peak.kinds[Kind.GRADIENTS], peak.kinds[Kind.ACTIVATIONS]
     assert gradients % MATRIX_BYTES == 0 and gradients <= 3 * MATRIX_BYTES
     assert activations <= 7 * BATCH_BYTES

@@ -1,4 +1,4 @@
-"""Memory that is predicted is the memory that training then takes, and plans choose by it."""
+"""Predicted memory is the memory that training then takes, and plans choose by it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from tests.training import apply
 WORKSPACE_BYTES = Trial(device="cuda").workspace_bytes
 
 SCRATCH_BYTES = 512 << 10
-"""What the matrix library of some CPUs asks for while it multiplies matrices of bfloat16, and of others not: 477 kB for
-the largest product here on a CPU with avx512_bf16, of which the peak shows 208 kB."""
+"""Scratch memory that the matrix library allocates on some CPUs to multiply bfloat16 matrices: 477 kB for the largest
+product here on a CPU with avx512_bf16, of which the peak shows 208 kB."""
 
 
 TRIED = [
@@ -75,7 +75,7 @@ def test_what_is_predicted_is_what_is_allocated(corpus: Corpus, model: str, name
     predicted = predict(workload, names, device="cpu")
     assert sum(predicted.kinds.values()) == sum(predicted.modules.values()) == predicted.peak_bytes
     scratch_bytes = SCRATCH_BYTES if {"amp_bf16", "pure_bf16"} & set(names) else 0
-    # What is computed again in the backward pass is given back a little earlier than references to it end here.
+    # What is recomputed in the backward pass is freed slightly earlier than the references to it end here.
     slack_bytes = (4e-3 if "checkpoint" in str(names) else 1e-3) * predicted.peak_bytes
     measured_bytes = allocated_peak_bytes(lambda: trained(workload, names))
     assert predicted.peak_bytes - slack_bytes <= measured_bytes <= predicted.peak_bytes + slack_bytes + scratch_bytes
@@ -88,7 +88,7 @@ def test_what_convolutions_take_beside_their_results_is_not_known(corpus: Corpus
 
 
 def test_a_gpu_is_not_predicted_as_a_cpu(corpus: Corpus) -> None:
-    """On a GPU no kernel keeps the whole matrix of scores, and the optimizer works on all parameters at once."""
+    """On a GPU no kernel keeps the whole matrix of scores, and the optimizer updates all parameters at once."""
     workload = resolve(WorkloadSpec(model="gpt2/tiny", batch=8, sequence=512), corpus)
     on_cpu, on_gpu = (predict(workload, device=device) for device in ("cpu", "cuda"))
     layers, heads, scores_bytes = 4, 4, 4 * 8 * 512 * 512
@@ -101,8 +101,8 @@ def test_a_gpu_is_not_predicted_as_a_cpu(corpus: Corpus) -> None:
 
 
 def test_optimizers_are_predicted_as_a_gpu_runs_them(corpus: Corpus) -> None:
-    """With so few tokens the update is the highest point. Batched over all parameters it has one more value of each:
-    weights, gradients, two moments and the root of one; in one fused kernel none; in a loop that of the largest."""
+    """With so few tokens the peak is in the update. Batched over all parameters, it has one more value for each:
+    weights, gradients, two moments and the root of one. A fused kernel has none; a loop has that of the largest."""
     workload = resolve(WorkloadSpec(model="gpt2/mini", batch=1, sequence=16), corpus)
     parameters_bytes = sum(4 * item.numel() for item in workload.model().parameters())
 
@@ -117,13 +117,13 @@ def test_optimizers_are_predicted_as_a_gpu_runs_them(corpus: Corpus) -> None:
 
 @pytest.mark.parametrize("names", [*COMPOSITIONS, ("checkpoint_selective", "amp_bf16"), ("pure_bf16", "sdpa_flash")])
 def test_compositions_are_predicted_for_a_gpu(corpus: Corpus, names: tuple[str, ...]) -> None:
-    """What is computed again in the backward pass is what was computed in the forward pass, or torch would object."""
+    """The backward pass recomputes exactly what the forward pass computed, or torch would object."""
     workload = resolve(WorkloadSpec(model="llama/nano", batch=8, sequence=64), corpus)
     assert predict(workload, names, device="cuda").peak_bytes > WORKSPACE_BYTES
 
 
 def test_autocast_is_predicted_as_a_gpu_does_it(corpus: Corpus) -> None:
-    """There GPT-2's activation is a power in float32, and its layer norms give float32: wider than on a CPU."""
+    """There the power in GPT-2's activation and its layer norms give float32, which is wider than on a CPU."""
     workload = resolve(WorkloadSpec(model="gpt2/tiny", batch=8, sequence=64), corpus)
     narrow, wide = (predict(workload, [name], device="cuda").peak_bytes for name in ("pure_bf16", "amp_bf16"))
     plain = predict(workload, device="cuda").peak_bytes
@@ -134,22 +134,22 @@ def test_autocast_is_predicted_as_a_gpu_does_it(corpus: Corpus) -> None:
 def test_every_family_is_predicted_or_said_to_be_unknown(fork_server: ForkServer, name: str) -> None:
     smallest = next(iter(families()[name].sizes))
     need = need_bytes(fork_server, "cuda")(WorkloadSpec(model=f"{name}/{smallest}"))
-    # What the libraries for convolutions take is not known.
+    # The memory that convolution libraries take is unknown.
     assert (need is None) == (name == "resnet")
     host = Host(device="cuda", gpus=1, memory_bytes=8 << 30, capability=(9, 0), need_bytes=lambda spec: need)
     assert host.fits(WorkloadSpec(model=f"{name}/{smallest}"))
 
 
 CARDS_BYTES = {
-    # What nvidia-smi shows in all, in MiB, of an RTX 4090, A100 40GB and L40S. Larger cards take larger models, and all
-    # of an update of each is gone through.
+    # The total memory in MiB that nvidia-smi shows for an RTX 4090, A100 40GB and L40S. Larger cards get larger models,
+    # and a whole update of each has to be traced.
     24: 24564 << 20,
     40: 40960 << 20,
     48: 46068 << 20,
 }
 
 TAKEN_BYTES = 600 << 20
-"""By the driver, and by whatever else is on the card."""
+"""Memory taken by the driver, and by whatever else is on the card."""
 
 
 @pytest.mark.long
@@ -160,7 +160,7 @@ def test_what_plans_choose_on_each_card(fork_server: ForkServer) -> None:
         host = Host(device="cuda", gpus=1, memory_bytes=memory_bytes - TAKEN_BYTES, capability=(9, 0), need_bytes=need)
         plans = {name: known_plan(name)(host) for name in ("quick", "full", "each")}
         chosen[card] = {name: [spec.model for spec in plan.workloads] for name, plan in plans.items()}
-        # The default ends in ten minutes, and whoever asks for all gets all.
+        # The default plan ends in ten minutes; `full` has no budget.
         assert plans["quick"].budget_s and plans["full"].budget_s is None
     small = ["gpt2/small", "bert/base", "bert/large"]
     assert chosen == {

@@ -43,7 +43,7 @@ def test_operators_are_those_of_one_update(workload: Workload) -> None:
     once = by_name(Trial(device="cpu").operators(workload))
     model: Any = workload.model()
     layers = model.config.n_layer
-    # Each layer projects to queries, keys and values, and from what they give, and has two layers more.
+    # Each block projects to queries, keys and values, projects the attention's output, and has two more linear layers.
     assert once["aten.addmm.default"] == 4 * layers
     assert once["aten.embedding_dense_backward.default"] == 2
     in_parts = by_name(Trial(device="cpu", techniques=("accumulate_4",)).operators(workload))
@@ -102,7 +102,7 @@ def told(shape: list[int], dtype: str) -> dict[str, object]:
 
 @pytest.fixture
 def seen() -> Iterator[list[tuple[int, int, float, float]]]:
-    """An operator that notes of each call where its tensor lies, how large that is, and the least and most in it."""
+    """An operator that notes the address, size, minimum and maximum of its tensor at each call."""
     calls: list[tuple[int, int, float, float]] = []
     library = torch.library.Library("planted", "FRAGMENT")
     library.define("look(Tensor a) -> Tensor")
@@ -123,7 +123,7 @@ def test_an_operator_is_timed_on_what_it_has_not_just_used(seen: list[tuple[int,
     places = {place for place, *_ in seen}
     assert len(places) * size >= pace.COLD_BYTES
     assert max(places) - min(places) == (len(places) - 1) * size
-    # One after the other: none comes again before all others have come.
+    # In rotation: none is used again before all others have been.
     rounds = [place for place, *_ in seen][2:]
     assert all(len(set(rounds[first : first + len(places)])) == len(places) for first in range(0, len(places), 7))
 
@@ -142,7 +142,7 @@ def test_operators_find_usual_numbers_whatever_was_done_before(
 def test_lookups_find_what_exists_and_not_what_stands_for_padding(
     seen: list[tuple[int, int, float, float]],
 ) -> None:
-    """A table of one row has no second."""
+    """A table of one row has no second row."""
     indices, of_two, of_one = ([8], "int64"), ([2, 4], "float32"), ([1, 4], "float32")
     tables = [call("aten.embedding.default", table, indices) for table in (of_two, of_one)]
     assert all(times_s(call("planted.look.default", indices), *tables))
@@ -150,7 +150,7 @@ def test_lookups_find_what_exists_and_not_what_stands_for_padding(
 
 
 def test_types_that_do_not_go_together_are_made_one() -> None:
-    # As of amp, whose fake tensors have other types than real ones.
+    # As under amp, where fake tensors have other types than real ones.
     matrix = [64, 64]
     assert all(times_s(call("aten.mm.default", (matrix, "bfloat16"), (matrix, "float32"))))
 
