@@ -1,6 +1,6 @@
-"""Tests, in folders that mirror the packages, and programs that measure trainpace itself."""
+"""Tests, in folders that mirror the packages, and scripts that measure trainpace itself."""
 
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-"""The checkout."""
+"""The root of the checkout."""

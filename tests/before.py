@@ -1,10 +1,10 @@
-"""What is predicted before anything runs, held against what is then measured.
+"""Compare what is predicted before anything runs with what is then measured.
 
     python -m tests.before --measure gpt2/nano bert/mini    # on a quiet or busy machine: bytes do not depend on it
     python -m tests.before                                  # the page, docs/before.md
 
-Measured is every technique by itself that a prediction is known for, in processes of its own by the path of every run.
-A line of docs/predictions/memory-cpu.jsonl is one arm; those of a workload are written anew when it is measured.
+Every technique with a prediction is measured by itself, in processes of its own, through the code path of every run. A
+line of docs/predictions/memory-cpu.jsonl is one arm; measuring a workload replaces its lines.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PAGE = ROOT / "docs" / "before.md"
 
 OF_TEXT, OTHERS = WorkloadSpec(model="", batch=8, sequence=64), WorkloadSpec(model="", batch=8)
 WITHIN = 0.005
-"""Predictions that are farther off are named."""
+"""Predictions that are further off than this share are named."""
 
 INTRODUCTION = """# Before it runs
 
@@ -68,7 +68,7 @@ python -m tests.before                       # render this page from it
 
 
 def measure(model: str, fork_server: ForkServer) -> Iterator[dict[str, Any]]:
-    """A line for each technique that can be tried here."""
+    """A line for each technique that can run here."""
     shape = OTHERS if model.partition("/")[0] in ("vit", "resnet", "whisper") else OF_TEXT
     spec = dataclasses.replace(shape, model=model)
     protocol = dataclasses.replace(PROTOCOL, certify_steps=1)
@@ -77,11 +77,11 @@ def measure(model: str, fork_server: ForkServer) -> Iterator[dict[str, Any]]:
     prepared = prepare(plan, fork_server)
     begun_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="trainpace-") as folder, pytest.MonkeyPatch.context() as patch:
-        # None is taken from an earlier time.
+        # No prediction comes from an earlier cache.
         patch.setattr(predicting, "cache_folder", lambda: Path(folder))
         forecasts = forecast(prepared, fork_server)
     cell_s = (time.monotonic() - begun_s) / len(prepared.trials(prepared.entries[0]))
-    # The first of an arm's records is that of the process that replays.
+    # The first record of an arm is that of the process that replays.
     allocated = {record.techniques: record for record in reversed(_run(prepared, forecasts, fork_server))}
     for trial in prepared.trials(prepared.entries[0]):
         found, record = forecasts.of(spec.name, trial.label), allocated.get(trial.label)
@@ -98,13 +98,13 @@ def measure(model: str, fork_server: ForkServer) -> Iterator[dict[str, Any]]:
 
 def _run(prepared: Prepared, forecasts: Forecasts, fork_server: ForkServer) -> list[Record]:
     known, every = forecasts.device_bytes(prepared.entries[0].spec.name), techniques()
-    # What is compiled is not built once more to count its allocations.
+    # Compiled arms are not built again to count their allocations.
     compiled = {name for name, item in every.items() if compiler in item.needs}
     chosen = tuple((name,) for (name,) in prepared.plan.compositions if name in known and name not in compiled)
     plan = dataclasses.replace(prepared.plan, compositions=chosen)
     kept: list[Record] = []
     with tempfile.TemporaryDirectory(prefix="trainpace-") as folder, pytest.MonkeyPatch.context() as patch:
-        # Bytes do not depend on who else is there.
+        # Bytes do not depend on other programs.
         let_be(patch)
         Sweep(
             dataclasses.replace(prepared, plan=plan),

@@ -1,4 +1,4 @@
-"""Workloads as users bring them, each in a way of its own that has led a benchmark to say something false."""
+"""Workloads as users write them; each has a property that can mislead a benchmark."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _cross_entropy(model: nn.Module, batch: Any) -> Tensor:
 
 
 class Lightning(nn.Module):
-    """In Lightning's manner: the loss is a method, and forward is for inference alone."""
+    """In Lightning's style: the loss is a method, and forward is only for inference."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ def training_step() -> Workload:
 
 
 def training_step_unwrapped() -> Workload:
-    """As people write it so that it works with DistributedDataParallel and without."""
+    """A common idiom that works both with and without DistributedDataParallel."""
 
     def loss(model: nn.Module, batch: Any) -> Tensor:
         found: Tensor = getattr(model, "module", model).training_step(batch)  # type: ignore[operator]
@@ -62,7 +62,7 @@ def training_step_unwrapped() -> Workload:
 
 
 def part_called() -> Workload:
-    """The loss calls a part of the module, as autoencoders and models with several heads do."""
+    """The loss calls a part of the module, as in autoencoders and models with several heads."""
 
     def loss(model: nn.Module, batch: Any) -> Tensor:
         return nn.functional.cross_entropy(model.net(batch[0]), batch[1])  # type: ignore[operator]
@@ -71,7 +71,7 @@ def part_called() -> Workload:
 
 
 class Truncated(Dataset[tuple[Tensor, int]]):
-    """One of its samples cannot be read."""
+    """A data set with one sample that cannot be read."""
 
     def __len__(self) -> int:
         return 64
@@ -87,7 +87,7 @@ def one_is_truncated() -> Workload:
 
 
 class Noisy(Dataset[tuple[Tensor, int]]):
-    """Augments by one of the generators there are."""
+    """Augments its samples with one of several random generators."""
 
     def __init__(self, draw: Callable[[], float]) -> None:
         self._draw = draw
@@ -121,7 +121,7 @@ def draws_by_the_clock() -> Workload:
 
 
 class Masking(nn.Sequential):
-    """Masks its input by NumPy in its forward pass, as SpecAugment does."""
+    """Masks its input with NumPy in its forward pass, as SpecAugment does."""
 
     def __init__(self) -> None:
         super().__init__(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, CLASSES))
@@ -137,7 +137,7 @@ def draws_in_forward() -> Workload:
 
 
 class Chat(Dataset[dict[str, Tensor]]):
-    """Prompts are not trained: each sample has another number of labels."""
+    """Prompts are not trained on, so each sample has a different number of labels."""
 
     def __len__(self) -> int:
         return 256
@@ -163,7 +163,7 @@ LENGTH = 32
 
 
 class Packed(Dataset[dict[str, Tensor]]):
-    """Two documents a sample, which do not see each other: a mask of one row a token."""
+    """Two documents per sample that do not see each other: a mask with one row per token."""
 
     def __init__(self, as_mask: Callable[[Tensor], Tensor]) -> None:
         self._as_mask = as_mask
@@ -203,7 +203,7 @@ def packed_infinite() -> Workload:
 
 
 class TimeFirst(nn.Module):
-    """A recurrent network as torch has it: its input is (time, samples, features)."""
+    """A recurrent network in torch's default layout: its input is (time, samples, features)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -249,12 +249,12 @@ def _regression(reduction: str, scale: float = 1.0) -> Workload:
 
 
 def small_loss() -> Workload:
-    """Losses of a millionth."""
+    """Losses of about a millionth."""
     return _regression("mean")
 
 
 def small_sum() -> Workload:
-    """A sum over the batch: half of a batch has half of the loss."""
+    """The loss is a sum over the batch: half a batch has half the loss."""
     return _regression("sum")
 
 
@@ -263,7 +263,7 @@ def large_sum() -> Workload:
 
 
 class BatchNorm(nn.Sequential):
-    """Looks across the batch, keeps count, and makes a constant in its forward pass."""
+    """Depends on the whole batch, keeps running statistics, and creates a constant in its forward pass."""
 
     def __init__(self) -> None:
         super().__init__(nn.Linear(64, 128), nn.BatchNorm1d(128), nn.ReLU(), nn.Linear(128, CLASSES))
@@ -278,7 +278,7 @@ def across_the_batch() -> Workload:
 
 
 def default_cache() -> nn.Module:
-    """transformers' default, which makes a cache of keys and values in training too."""
+    """transformers' default, which creates a cache of keys and values even in training."""
     return _llama()
 
 
@@ -298,14 +298,14 @@ def without_products() -> Workload:
 
 
 def checkpointed() -> nn.Module:
-    """A model that computes its activations again by itself."""
+    """A model that recomputes its activations by itself."""
     model = _llama()
     model.gradient_checkpointing_enable()  # type: ignore[operator]
     return model
 
 
 class Carrying(nn.Module):
-    """Carries its hidden state, of the size of the batch, from update to update."""
+    """Carries its hidden state, whose size is that of the batch, from update to update."""
 
     hidden: Tensor
 

@@ -1,4 +1,4 @@
-"""Shared by all tests: a cache of their own, one fork server, and short protocols."""
+"""Shared by all tests: a separate cache, one fork server, and short protocols."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ SLOW_FILES = (
     "harness/processes/test_preload.py",
     "harness/telemetry/test_driver.py",
 )
-"""What takes longest begins first: a file is one worker's, and the others would wait for it at the end."""
+"""The slowest files start first: each file runs in one worker, and the others would wait for it at the end."""
 
 LEAST = dataclasses.replace(conformance.PROTOCOL, certify_steps=3)
-"""For tests of what is trained, not of how long it takes."""
+"""The protocol for tests of what is trained, not of how long it takes."""
 
 SHORT = Protocol(
     warmup_s=0.2, sustained_s=0.1, rounds=3, rounds_s=0.1, turn_s=0.02, sample_interval_s=0.05, timeout_s=180
@@ -62,8 +62,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Tokens, checkpoints and what is compiled stay out of the user's cache, and all processes that run tests share
-    them. Set before the fork server inherits it."""
+    """Keep tokens, checkpoints and compiled code out of the user's cache, in one that all test processes share. It is
+    set before the fork server inherits it."""
     base = tmp_path_factory.getbasetemp()
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
     shared.mkdir(exist_ok=True)
@@ -73,7 +73,8 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def known_machine() -> Iterator[None]:
-    """What the machine is does not change from test to test, and to time its matrix products takes a second."""
+    """Examine the machine only once: it does not change between tests, and timing its matrix products takes a second.
+    """
     known: dict[str, Machine] = {}
 
     def once(fork_server: ForkServer, device: str, facts: Message) -> Machine:
@@ -86,7 +87,7 @@ def known_machine() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small corpus of real text, which no change of the project changes."""
+    """A small corpus of real text that does not depend on the project."""
     return texts.write(tmp_path_factory.mktemp("text"))
 
 
@@ -103,14 +104,14 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def fork_server(own_cache: None) -> Iterator[ForkServer]:
-    """One fork server for all tests, which knows the planted techniques too."""
+    """One fork server for all tests, which also knows the planted techniques."""
     with ForkServer(modules=["tests.planted"]) as started:
         started.wait_ready()
         yield started
 
 
 def lend(fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands and functions in this process ask the tests' own fork server: to start another takes seconds."""
+    """Let commands and functions in this process use the tests' fork server: starting another one takes seconds."""
 
     @contextlib.contextmanager
     def borrowed(*, modules: Sequence[str] = ()) -> Iterator[ForkServer]:
@@ -129,7 +130,7 @@ def lent(fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def let_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Others may use the machine of a test, or its hypervisor give it to others: that is no disturbance here."""
+    """Ignore other programs and the hypervisor: during tests, their use of the machine is not a disturbance."""
     monkeypatch.setattr(conditions, "FOREIGN_SHARE", 1.0)
     monkeypatch.setattr(conditions, "STEAL_SHARE", 1.0)
 
@@ -143,7 +144,7 @@ def undisturbed(monkeypatch: pytest.MonkeyPatch) -> None:
 def sweep(
     undisturbed: None, fork_server: ForkServer, text_folder: Path, tmp_path: Path
 ) -> Callable[..., tuple[Prepared, list[Record]]]:
-    """Run a small plan to the end and return its records, as they were kept on disk."""
+    """Run a small plan to the end and return its records, as stored on disk."""
 
     def run(*compositions: tuple[str, ...], **options: Any) -> tuple[Prepared, list[Record]]:
         models = options.pop("models", ("gpt2/nano",))
@@ -171,7 +172,7 @@ def sweep(
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Steps this small gain nothing from more threads, which spin for a long time where cores are shared."""
+    """Use one thread: steps this small gain nothing from more, which spin for a long time if cores are shared."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -187,8 +188,8 @@ def one_rank(tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def kept_fork_servers() -> Iterator[None]:
-    """A side keeps its fork server over repetitions and gates: to start another takes seconds. What it is for, a gate
-    as it is, is tried in tests/harness/ab/test_mutations.py."""
+    """Let a side keep its fork server over repetitions and gates, because starting one takes seconds. Unmodified gates
+    are tested in tests/harness/ab/test_mutations.py."""
     kept: dict[Any, Home] = {}
     with contextlib.ExitStack() as stack:
 

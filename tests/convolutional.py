@@ -1,4 +1,4 @@
-"""A small convolutional language model, in the way a user brings one: its step takes some milliseconds on a CPU."""
+"""A small convolutional language model, as a user would provide one: its step takes some milliseconds on a CPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WIDTH, LAYERS, KERNEL, VOCABULARY = 48, 3, 5, 260
 
 
 class ConvolutionalLM(nn.Module):
-    """Causal convolutions over embedded bytes; predicts the next one."""
+    """Causal convolutions over embedded bytes; predicts the next byte."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""Is a day that was killed the day that was not? `python -m tests.day_killed --times 5`
+"""Does a day that is killed give the same result? `python -m tests.day_killed --times 5`
 
-One day is trained to its end by the command. Then the same plan is trained again and again, each time killed by SIGKILL
-at random moments, and gone on with by the command; the curve and the weights have to be the same to the last bit.
+The command trains one day to its end. Then it trains the same plan again and again, each time killed by SIGKILL at
+random moments and resumed. The curve and the weights must be identical to the last bit.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from results import day as days
 
 UPDATES = 1200
 KILLS = 2
-"""Of each training."""
+"""The number of kills per training."""
 
 
 def trained(folder: Path, kill_after_s: float | None = None) -> float:
-    """Go on with the day, and tell how long it took; killed after so many seconds, if it runs for as long."""
+    """Continue the day, and return how long it took; it is killed after `kill_after_s` if it runs that long."""
     begun_s = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "bench", "day", "--go", "--resume", str(folder)],
@@ -44,7 +44,7 @@ def trained(folder: Path, kill_after_s: float | None = None) -> float:
 
 
 def again(planned: Path, name: str) -> Path:
-    """The plan in a folder of its own, before anything was trained."""
+    """A copy of the plan in a new folder, before anything is trained."""
     folder = planned.parent / name
     folder.mkdir()
     shutil.copy(planned / "asked.json", folder)
@@ -53,7 +53,7 @@ def again(planned: Path, name: str) -> Path:
 
 
 def is_the_same(one: Path, other: Path) -> bool:
-    """The losses of every evaluation, and the bytes of the weights."""
+    """Whether the losses of all evaluations, and the bytes of the weights, are equal."""
     curves = [
         [(point.updates, point.held_out_loss) for point in stand.points] if (stand := read_stand(folder)) else []
         for folder in (one, other)

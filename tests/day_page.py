@@ -1,4 +1,4 @@
-"""What was expected of sizes and what they reached, rendered into docs/day-measured.md from what is kept in docs/day/.
+"""Expected and reached losses by size: renders docs/day-measured.md from the results in docs/day/.
 
 python -m tests.day_page --measure gpt2 --minutes 10   # plan once, train the chosen size and those beside it, and keep
 python -m tests.day_page                               # render the page
@@ -65,7 +65,7 @@ def _shown(made: Day) -> dict[str, str]:
 
 
 def measure(family: str, minutes: float, out: Path) -> list[Day]:
-    """One plan, and the trainings of the size that it chooses and of its neighbours."""
+    """Make one plan, and train the size that it chooses and its neighbours."""
     planned = api.day(family, minutes=minutes, device="cpu", out=out)
     assert planned is not None
     able = [item.model for item in planned.day.candidates if item.expected]

@@ -1,4 +1,4 @@
-"""A small model that sleeps in its forward pass, so that what wakes it up is a speed-up for sure."""
+"""A small model that sleeps in its forward pass, so that waking it up is a certain speed-up."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""Every composition of eight techniques, to hold a tuning's recipe against the best there is.
+"""Measure every composition of eight techniques, to compare a tuning's recipe with the best possible one.
 
     python -m tests.exhaustive --model gpt2/mini     # measure all compositions of a model, if they are not kept
     python -m tests.exhaustive --tuned runs/RUN_ID   # put what a tuning has found beside them
     python -m tests.exhaustive --tuned runs/ONE --tuned runs/OTHER --race   # and measure all of it in one run
 
-All compositions run once, each in a fresh process beside the baseline, as in any run. Those that came near to the best
-then run again, until each has a handful of repetitions or the time is up. A race is one more run of the best of them
-and of what tunings have found. What was measured is kept in docs/exhaustive/, and docs/exhaustive.md is rendered from
-it.
+All compositions run once, each in a fresh process interleaved with the baseline, as in any run. Those that came close
+to the best then run again, until each has a handful of repetitions or the time is up. A race is one more run of the
+best of them and of what tunings have found. The measurements are kept in docs/exhaustive/, from which
+docs/exhaustive.md is rendered.
 """
 
 from __future__ import annotations
@@ -45,10 +45,11 @@ TECHNIQUES = (
     "prefetch_thread",
     "workers_2",
 )
-"""What has shown something on a CPU, or might."""
+"""Techniques that have an effect on a CPU, or might have one."""
 
 NEAR = 0.95
-"""Of the best pace, so much in the first repetition lets a composition run again: processes differ by 2 to 4 %."""
+"""A composition runs again if its first repetition reaches this share of the best pace: processes differ by 2 to 4 %.
+"""
 
 MOST_AGAIN, REPETITIONS = 12, 5
 
@@ -58,7 +59,7 @@ RACES = FOLDER / "races.json"
 PAGE = ROOT / "docs" / "exhaustive.md"
 
 BEST = 5
-"""Compositions of each model that the page shows."""
+"""The number of compositions of each model that the page shows."""
 
 HEAD = """\
 # How near a tuning comes to the best there is
@@ -77,7 +78,7 @@ python -m tests.exhaustive --tuned runs/ONE --tuned runs/OTHER --race   # all in
 
 
 def compositions() -> list[tuple[str, ...]]:
-    """All that go together, in the order in which they are applied."""
+    """All valid compositions, each in the order in which its techniques are applied."""
     found = []
     for count in range(1, len(TECHNIQUES) + 1):
         for names in itertools.combinations(TECHNIQUES, count):
@@ -89,7 +90,7 @@ def compositions() -> list[tuple[str, ...]]:
 
 
 def measure(model: str, minutes: float) -> list[Record]:
-    """The records of all of it."""
+    """The records of all compositions of a model."""
 
     def again(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
         found = contrasts(blocks(records), BASELINE)
@@ -111,8 +112,8 @@ def measure(model: str, minutes: float) -> list[Record]:
 
 
 def race(model: str, recipes: Sequence[str]) -> list[dict[str, Any]]:
-    """Of the best compositions that are kept, and the recipes, their pace over the baseline's and over the fastest's,
-    in one run."""
+    """The pace of the best compositions on file and of the recipes, over the baseline's and over the fastest's, in one
+    run."""
     kept = [row["techniques"] for row in _read(file_of(model)) if row["repetitions"] > 1][:BEST]
     labels = [label for label in dict.fromkeys([*recipes, *kept]) if label != BASELINE]
     plan = Plan(
@@ -151,7 +152,7 @@ def _swept(plan: Plan, choose: Choose) -> tuple[list[Record], str]:
 
 
 def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """The fastest first; speed-ups over the baseline, with the bounds of each by itself."""
+    """Speed-ups over the baseline, the fastest first, each with its single interval."""
     found = contrasts(blocks(records), BASELINE)
     counts = {
         label: len({item.repetition for item in records if item.techniques == label and not item.disturbed})
@@ -176,7 +177,7 @@ def _bounds(item: Contrast) -> tuple[float | None, ...]:
 
 
 def keep_recipe(folder: Path) -> dict[str, Any]:
-    """Put what a tuning has found to what others have. Returns it."""
+    """Add the result of a tuning to those on file, and return it."""
     found = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
     asked = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
     row = {
@@ -199,13 +200,13 @@ def _read(file: Path) -> list[dict[str, Any]]:
 
 
 def file_of(model: str) -> Path:
-    """Where its compositions are kept. Of a model of one's own the file is its name."""
+    """The file for a model's compositions. A user's model is named by its own file."""
     named = Path(model.partition(".py:")[0]).name if ".py:" in model else model
     return FOLDER / f"{named.replace('/', '-')}.json"
 
 
 def page() -> str:
-    """Every model's best compositions, and what tunings have found."""
+    """The page with every model's best compositions, and what tunings have found."""
     parts = [HEAD]
     for file in sorted(FOLDER.glob("*.json")):
         if file in (RECIPES, RACES):

@@ -1,4 +1,4 @@
-"""A language model with parameters of three shapes: what is compiled for each shape is compiled three times."""
+"""A language model with only three parameter shapes: what is compiled for each shape is compiled three times."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 WIDTH, VOCABULARY = 64, 260
 
 MODEL = f"{__file__}:make_model"
-"""Its name, as `--model` has it."""
+"""Its name for `--model`."""
 
 
 class FewShapes(nn.Module):

@@ -1,4 +1,4 @@
-"""What a finding of the conformance run must be: ok, unless a reason against it is known beforehand."""
+"""What a finding of the conformance run must be: ok, unless a reason why it cannot be is known beforehand."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from harness.heats.conformance import Finding
 from harness.record import Status
 
 BESIDE = {"batch_per_rank": ("ddp_2", "batch_per_rank")}
-"""What makes no sense alone."""
+"""Techniques that make no sense alone, with a composition for each."""
 
 
 def composition(name: str) -> tuple[str, ...]:
-    """What a technique is tried in: itself, if it makes sense alone."""
+    """The composition in which a technique is tried: itself, if it makes sense alone."""
     return BESIDE.get(name, (name,))
 
 
 def hold(finding: Finding, unmet: str | None, refusal: str | None) -> None:
-    """Assert that the finding is ok, or unsupported for just the reason that was given before the run.
+    """Assert that the finding is ok, or unsupported for exactly the reason that was given before the run.
 
-    `unmet` is what `bench.composition.unmet` says, and `refusal` a part of what the technique is known to say to this
-    model when it is applied.
+    `unmet` is the result of `bench.composition.unmet`. `refusal` is part of the message with which the technique is
+    known to refuse this model when it is applied.
     """
     if unmet is not None:
         assert (finding.status, finding.reason) == (Status.UNSUPPORTED, unmet), finding

@@ -1,12 +1,12 @@
-"""Speed-up over hosts against the bandwidth between them: docs/hosts-measured.md.
+"""Measure the speed-up over hosts against the bandwidth between them: docs/hosts-measured.md.
 
     python -m tests.hosts_page          # measure, which needs root, and render
     python -m tests.hosts_page --render
 
-Hosts are network namespaces of this machine (tests.networks), with one rank of one thread each, and every link is
-slowed in turn. What a step takes there should be what it takes over links that are not slowed, and what the gradients
-take over the link: each rank sends 2 (n - 1) / n of their bytes, and no part of that is hidden, because all gradients
-of so small a model travel at once, when the last of them is there.
+The hosts are network namespaces on this machine (tests.networks), with one rank of one thread each. All links are
+limited to one bandwidth after another. A step should take as long as over unlimited links, plus the time that the
+gradients take over the link: each rank sends 2 (n - 1) / n of their bytes. None of that is hidden, because all
+gradients of so small a model travel together, once the last of them is ready.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def measure() -> list[dict[str, Any]]:
 
 @contextmanager
 def _joined(network: Network, hosts: int, folder: Path) -> Iterator[None]:
-    """All hosts but the first wait to join it."""
+    """Let all other hosts wait to join the first one."""
     wire.token(folder / "token", make=True)
     started = [
         network.start(
@@ -91,7 +91,7 @@ def _joined(network: Network, hosts: int, folder: Path) -> Iterator[None]:
 
 
 def _led(network: Network, hosts: int, folder: Path) -> list[dict[str, Any]]:
-    """What this program measures on the first host, and is told when to slow the links."""
+    """Run this program on the first host to measure, and limit the links when it asks for that."""
     with subprocess.Popen(
         ["ip", "netns", "exec", network.name(1), sys.executable, "-m", "tests.hosts_page", "--lead", str(hosts),
          network.address(1), str(folder)],
@@ -115,7 +115,7 @@ def _led(network: Network, hosts: int, folder: Path) -> list[dict[str, Any]]:
 
 
 def lead(hosts: int, address: str, folder: Path) -> None:
-    """On the first host: for each line that comes, what a step takes of one rank, and of one on each host."""
+    """On the first host: for each line read, measure the step time of one rank, and of one rank on each host."""
     listening = Listening(others=hosts - 1, address=(address, PORT), token_file=folder / "token")
     with Leader(listening) as leader:
         for _ in sys.stdin:
@@ -126,7 +126,7 @@ def lead(hosts: int, address: str, folder: Path) -> None:
 
 
 def _step_s(fork_server: ForkServer, ranks: int) -> tuple[float, int]:
-    """The mean step time, and how many parameters there are."""
+    """The mean step time, and the number of parameters."""
     spec = WorkloadSpec(model="gpt2/nano", batch=16)
     arm = fork_server.fork(
         {
@@ -152,7 +152,7 @@ def _step_s(fork_server: ForkServer, ranks: int) -> tuple[float, int]:
 
 
 def page(rows: Sequence[dict[str, Any]]) -> str:
-    """The table."""
+    """The page with the table."""
     free_s = {row["hosts"]: row["step_s"] for row in rows if row["megabits"] is None}
     return f"{HEAD}\n\n{listing.markdown([_shown(row, free_s[row['hosts']]) for row in rows])}\n"
 

@@ -1,4 +1,4 @@
-"""How often a tuning finds something where there is nothing to be found: `python -m tests.idle_tunings --count 20`."""
+"""How often does a tuning find something when there is nothing to find? `python -m tests.idle_tunings --count 20`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a referee judges what changes nothing and what gains a tenth, rendered into docs/judge-measured.md.
+"""How `trainpace judge` judges changes with no effect and changes that gain a tenth: docs/judge-measured.md.
 
 python -m tests.judge_page --nulls 40 --gains 10   # propose them one after another, keep what came of each, and render
 python -m tests.judge_page                         # render the page
@@ -25,7 +25,7 @@ FOLDER = ROOT / "docs" / "judged"
 PAGE = ROOT / "docs" / "judge-measured.md"
 
 RATE, GAIN = 0.01, 1 / 0.9
-"""The learning rate of the base, and so many times it: plain SGD at small rates needs as many times fewer updates."""
+"""The base's learning rate, and the factor for a gain: at small rates, plain SGD needs fewer updates by that factor."""
 
 TRAIN = f"""\
 import torch
@@ -72,7 +72,7 @@ def digits():
 """
 
 NAMES = ("pictures", "found", "samples", "WIDTH")
-"""Of which one after another is given another name."""
+"""Names in the source that are changed one after another."""
 
 HEAD = """\
 # How a referee judges
@@ -88,7 +88,7 @@ python -m tests.judge_page --nulls 40 --gains 10
 
 
 def nulls(count: int) -> Iterator[str]:
-    """The text after each proposal that changes nothing: a comment, or another name for something."""
+    """The source after each proposal without effect: an added comment, or a changed name."""
     text = TRAIN
     for number in range(count):
         name = NAMES[number // 2 % len(NAMES)]
@@ -100,7 +100,7 @@ def nulls(count: int) -> Iterator[str]:
 
 
 def judged(texts: Sequence[str], *words: str) -> Iterator[dict[str, Any]]:
-    """What came of each proposal, which are made one after another: each is judged against the one before."""
+    """The result of each proposal. They are made one after another, and each is judged against the one before."""
     with tempfile.TemporaryDirectory(prefix="trainpace-judged-") as folder:
         repository, who = Path(folder) / "code", ["-c", "user.name=a", "-c", "user.email=a@b"]
 
@@ -131,7 +131,7 @@ def judged(texts: Sequence[str], *words: str) -> Iterator[dict[str, Any]]:
 
 
 def page() -> str:
-    """What came of what changes nothing, and of what gains."""
+    """The page with the results of proposals without effect and of those that gain."""
     parts = [HEAD]
     for name, what in (("nulls", "What changes nothing"), ("gains", "What gains a tenth in updates")):
         file = FOLDER / f"{name}.json"

@@ -1,4 +1,4 @@
-"""What a user's function may return: each kind with real libraries, small."""
+"""What a user's function may return: a small example of each kind, with real libraries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LENGTH = 32
 
 
 class Sentences(Dataset[dict[str, Any]]):
-    """Token lists of lengths of their own."""
+    """Lists of tokens of different lengths."""
 
     def __len__(self) -> int:
         return 256
@@ -37,7 +37,7 @@ def padded(samples: list[dict[str, Any]]) -> Any:
         return torch.tensor([sample[name] + [value] * (longest - len(sample[name])) for sample in samples])
 
     made = {"input_ids": pad("input_ids", 0), "labels": pad("labels", -100), "attention_mask": pad("attention_mask", 0)}
-    return BatchEncoding(made)  # As the collators of transformers do.
+    return BatchEncoding(made)  # As transformers' collators do.
 
 
 def gpt(**options: Any) -> nn.Module:
@@ -46,7 +46,7 @@ def gpt(**options: Any) -> nn.Module:
     )
     config.update(options)
     model: nn.Module = GPT2LMHeadModel(config)
-    # transformers 5 cannot tell the loss from this class's name, and its Trainer then counts first tokens as predicted.
+    # transformers 5 cannot infer the loss from this class's name; its Trainer would then count first tokens as labels.
     model.loss_type = "ForCausalLM"  # type: ignore[assignment]
     return model
 
@@ -150,14 +150,14 @@ def nonsense() -> Any:
 
 
 def collated() -> Workload:
-    """A DataLoader as it is: its dataset, batch size and collate function."""
+    """A DataLoader as given: its data set, batch size and collate function."""
     return Workload(
         model=gpt, data=lambda: DataLoader(Sentences(), batch_size=8, collate_fn=padded), tokens_per_sample=LENGTH
     )
 
 
 def masking_collator() -> Workload:
-    """What is drawn while a batch is made."""
+    """A collate function that draws random numbers while it makes a batch."""
 
     def collate(samples: list[Any]) -> Any:
         batch = padded(samples)
@@ -178,7 +178,7 @@ def weighted_sampler() -> Workload:
 
 
 class Pairs:
-    """A batch sampler of its own: batches of 8 and of 16."""
+    """A custom batch sampler: batches of 8 and of 16."""
 
     def __iter__(self) -> Iterator[list[int]]:
         start = 0
@@ -195,7 +195,7 @@ def own_batches() -> Workload:
 
 
 class Stream(IterableDataset[Any]):
-    """An endless file would be read so; this one ends after 100 samples, and begins anew."""
+    """A stream, as for an endless file; this one ends after 100 samples and starts again."""
 
     def __iter__(self) -> Iterator[Any]:
         for index in range(100):
@@ -237,7 +237,7 @@ def unused_and_not_said() -> Workload:
 
 
 def sum_and_count() -> Workload:
-    """Samples of uneven lengths, whose loss is a sum over tokens."""
+    """Samples of different lengths; the loss is a sum over tokens, with their count."""
 
     def loss(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]

@@ -1,10 +1,10 @@
-"""A million records: how large they are, and how long commands over them take. docs/many.md.
+"""A million records: how large they are, and how long commands on them take. docs/many.md.
 
     python -m tests.many            # make them, measure, and render; takes about 2 GB of a temporary folder
     python -m tests.many --render
 
-A thousand runs of five workloads under twenty compositions, ten repetitions each. The records are complete and made up:
-those of one run, whose paces drift from run to run, and of one arm change for good.
+A thousand runs of five workloads under twenty compositions, with ten repetitions each. The records are complete but
+made up: those of one run, with paces that drift from run to run; that of one arm changes permanently.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ PAGE = ROOT / "docs" / "many.md"
 WORKLOADS = ("gpt2/nano", "gpt2/tiny", "bert/mini", "llama/nano", "t5/nano")
 REPETITIONS, RUNS = 10, 1000
 FEW = 10
-"""Runs that are read for the first time, of which the rest is said to be as slow."""
+"""The number of runs that are timed when read for the first time; the others are assumed to be as slow."""
 
 CHANGED, CHANGE = ("bert/mini", "amp_bf16"), 1.05
-"""From the middle on this arm takes so many times as long."""
+"""From the middle of the runs on, this arm takes longer by this factor."""
 
 WIDE_WORKLOADS, WIDE_ARMS = 100, 100
 
@@ -51,7 +51,7 @@ STEPS = tuple(
     for field in dataclasses.fields(Measurement)
     if field.name.startswith(("round_", "warmup_step", "sustained_step"))
 )
-"""The raw steps of a record."""
+"""The fields with the raw steps of a record."""
 
 HEAD = """\
 # A million records
@@ -73,7 +73,7 @@ class Row:
 
 
 def metadata(records: Sequence[Record]) -> dict[bytes, str]:
-    """What a file of a whole run says of it."""
+    """The metadata of a compacted file."""
     return {
         b"trainpace.schema_version": str(SCHEMA_VERSION),
         b"trainpace.version": __version__,
@@ -93,7 +93,7 @@ def one_run() -> list[Record]:
 
 
 class Maker:
-    """Writes runs that are one run with other paces."""
+    """Writes runs: copies of one run with different paces."""
 
     def __init__(self) -> None:
         self.records = sorted(one_run(), key=store.part_name)
@@ -123,7 +123,7 @@ class Maker:
 
 
 def write_wide(folder: Path) -> Path:
-    """One run of very many arms: workloads under compositions, twice each."""
+    """Write one run with very many arms: workloads under compositions, two repetitions each."""
     draw = np.random.default_rng(1)
     shares = draw.lognormal(0, 0.2, WIDE_ARMS - 1)
     labels = {"fp32": 1.0} | {f"compile+technique_{index:02}": share for index, share in enumerate(shares)}
@@ -141,7 +141,7 @@ def write_wide(folder: Path) -> Path:
 
 
 def timed(what: str, *arguments: object, expect: str = "") -> Row:
-    """A command in a process of its own."""
+    """Time a command in a process of its own."""
     began_s = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "bench", *map(str, arguments)], stdout=subprocess.PIPE, text=True, cwd=ROOT
@@ -196,7 +196,7 @@ def measure(runs: int, folder: Path) -> list[Row]:
 
 
 def page() -> str:
-    """The page of what is kept."""
+    """The page with the results on file."""
     made = json.loads(FILE.read_text(encoding="utf-8"))
     kept, runs = [Row(**row) for row in made["rows"]], made["runs"]
     each = len(one_run())

@@ -1,8 +1,8 @@
-"""Every way to blind the gate, tried on the gate itself: `python -m tests.mutations` prints what comes of each.
+"""Every way to blind the gate, tried on the gate itself: `python -m tests.mutations` prints the result of each.
 
-A mutant is a fault that a comparison of two numbers would not notice. Each has to end with another exit code than 0.
-What no machine does on demand (a hypervisor that steals, a clock that is set) is put into the readings of the machine's
-counters; everything else is real: revisions, processes, times.
+A mutant is a fault that a comparison of two numbers would not notice. Each must end with a non-zero exit code. What no
+machine does on demand (a hypervisor that steals time, a clock that is set) is injected into the readings of the
+machine's counters. Everything else is real: revisions, processes, times.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SHORT = Protocol(
     telemetry=False,
     timeout_s=60,
 )
-"""Faults show in a second or two of training."""
+"""Repetitions are short: the faults show within a second or two of training."""
 
 MODEL = """
 import torch
@@ -139,8 +139,8 @@ def forward(body: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutant:
-    """`head` and `base` are the texts of train.py at the two revisions, `settings` of the pyproject.toml at both.
-    `during` is entered for as long as the gate runs."""
+    """`head` and `base` are the texts of train.py at the two revisions; `settings` is that of pyproject.toml at both.
+    `during` is a context that is open while the gate runs."""
 
     name: str
     code: ExitCode
@@ -154,7 +154,7 @@ class Mutant:
 
 @contextlib.contextmanager
 def stranger() -> Iterator[None]:
-    """A process that is none of ours keeps a core busy."""
+    """Keep a core busy with a process that is not ours."""
     script = "import os\nif os.fork(): os._exit(0)\nos.setsid()\nprint(os.getpid(), flush=True)\nwhile True: pass"
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as launcher:
         assert launcher.stdout is not None
@@ -166,7 +166,7 @@ def stranger() -> Iterator[None]:
 
 
 def machine(**increases: Any) -> Callable[[], contextlib.AbstractContextManager[object]]:
-    """Every reading of the machine's counters is this much further on than the one before, where it is a number."""
+    """Make every numeric reading of the machine's counters this much higher than the one before."""
     real = conditions.read
     count = 0
 
@@ -184,7 +184,7 @@ def machine(**increases: Any) -> Callable[[], contextlib.AbstractContextManager[
 
 
 def head_times(change: Callable[[list[float]], list[float]]) -> Callable[[], contextlib.AbstractContextManager[object]]:
-    """The head's times are not what its arm has answered."""
+    """Replace the times that the head's arm has reported."""
 
     def changed(*arguments: Any, **named: Any) -> Pair:
         pair = measure_pair(*arguments, **named)
@@ -222,7 +222,7 @@ MUTANTS = (
         name="configured, not measured",
         code=ExitCode.INVALID,
         words="it was not measured",
-        # What is missing decides, whatever the one that is measured comes to.
+        # The missing workload decides, whatever the result of the one that is measured.
         options=("--model", "train.py:model", "--base", "base", "--head", "head", "--budget", "15"),
         settings='[tool.trainpace.gate]\nharm = 0.9\n[tool.trainpace.gate.workloads."other.py:model"]\nharm = 0.1\n',
     ),
@@ -269,7 +269,7 @@ MUTANTS = (
 
 
 def repository(mutant: Mutant, folder: Path) -> None:
-    """The user's repository with a base and a head."""
+    """Create the user's repository with a base and a head."""
 
     def git(*words: str) -> None:
         identity = ("-c", "user.name=A", "-c", "user.email=a@example.org")
@@ -291,7 +291,7 @@ def run(mutant: Mutant, folder: Path) -> tuple[int, str]:
     shape = ("--device", "cpu", "--batch", "4", "--sequence", "32", "--seed", "1", "--out", str(folder / "runs"))
     patches = (
         mock.patch.object(comparison, "PROTOCOL", SHORT),
-        # How many repetitions are replaced is no part of what is tried here.
+        # The number of replaced repetitions is not tested here.
         mock.patch.object(gate, "MOST_DROPPED", 0),
     )
     with contextlib.chdir(folder), contextlib.ExitStack() as stack:

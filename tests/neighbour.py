@@ -1,11 +1,11 @@
-"""What `run` says beside other programs: it must not take what they do to the arms for what the techniques do.
+"""`run` next to other programs: it must not mistake their effect on the arms for that of the techniques.
 
     python -m tests.neighbour [--runs 20]
 
-Runs the command line as a user does, by turns beside one busy program, beside two, and beside one that is busy for
-three seconds of every eight, with techniques that a neighbour hits differently (ranks of one thread each) and idle
-copies of the baseline. A quiet run comes first. A direction is false if an idle copy has any, or a technique one that
-the quiet run does not have. A line says what each run claimed, and the last one counts.
+Runs the command line as a user does, in turn next to one busy program, two, and one that is busy for three seconds of
+every eight. The arms are techniques that a neighbour affects differently (ranks of one thread each) and idle copies of
+the baseline. A quiet run comes first. A direction is false if an idle copy has one, or if a technique has one that the
+quiet run does not show. A line per run says what it claimed, and the last line has the counts.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ DIRECTIONS = ("faster", "slower")
 
 @contextlib.contextmanager
 def beside(programs: tuple[str, ...]) -> Iterator[None]:
-    """These programs run as long as the context is open."""
+    """Run these programs while the context is open."""
     started = [subprocess.Popen([sys.executable, "-c", program]) for program in programs]
     try:
         yield

@@ -1,6 +1,6 @@
-"""Hosts of their own on this machine: network namespaces, each joined to a switch by a link that can be slowed and cut.
+"""Separate hosts on this machine: network namespaces, each connected to a switch by a link that can be slowed or cut.
 
-Needs root, as `ip` and `tc` do. What runs in a namespace sees no network but that.
+Needs root, as `ip` and `tc` do. Processes in a namespace see only that network.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from tests import ROOT
 
 SUBNET = "10.77.0"
 TOLD = "TRAINPACE_TOLD"
-"""The variable that names a FIFO, into which an arm of tests/telling.py writes a line when it has come so far."""
+"""The environment variable for a FIFO, to which an arm of tests/telling.py writes a line in the middle of its steps."""
 
 BURST_KB = 64
-"""What a shaped link lets through at once."""
+"""The burst that a limited link lets through at once."""
 
 
 def why_not() -> str | None:
-    """Why there are no namespaces here; None where there are."""
+    """Why namespaces are not available here; None if they are."""
     if os.geteuid() != 0:
         return "network namespaces need root"
     if not all(shutil.which(tool) for tool in ("ip", "tc")):
@@ -36,7 +36,7 @@ def why_not() -> str | None:
 
 
 class Network:
-    """So many hosts, the first is number 1. Use as a context manager."""
+    """So many hosts, numbered from 1. Use as a context manager."""
 
     def __init__(self, hosts: int) -> None:
         self._prefix = f"tp{os.getpid()}"
@@ -69,10 +69,10 @@ class Network:
     def start(
         self, host: int, words: Sequence[str], *, folder: Path, environment: Mapping[str, str] | None = None
     ) -> subprocess.Popen[str]:
-        """A process of that host, with its output in a file of the folder, in a session of its own."""
+        """Start a process on that host in a new session, with its output in a file in the folder."""
         log = open(folder / f"host-{host}.log", "a", encoding="utf-8")  # noqa: SIM115, the process has it
         return subprocess.Popen(
-            # Each has a name of its own too, as hosts do.
+            # Each also has its own host name.
             ["ip", "netns", "exec", self.name(host), "unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"',
              f"host{host}", *words],
             cwd=folder,
@@ -84,7 +84,7 @@ class Network:
         )  # fmt: skip
 
     def shape(self, host: int, megabits: float) -> None:
-        """Let the host's link carry no more than so many Mbit/s, each way."""
+        """Limit the host's link to so many Mbit/s in each direction."""
         for namespace, device in self._ends(host):
             self._in(namespace, "tc", "qdisc", "replace", "dev", device, "root", "tbf", "rate", f"{megabits}mbit",
                      "burst", f"{BURST_KB}kb", "latency", "200ms")  # fmt: skip
@@ -94,7 +94,7 @@ class Network:
             self._in(namespace, "tc", "qdisc", "delete", "dev", device, "root")
 
     def cut(self, host: int) -> None:
-        """Pull the plug at the switch: nobody is told."""
+        """Cut the link at the switch, without notice to either side."""
         self._in(self._switch, "ip", "link", "set", f"port{host}", "down")
 
     def _ends(self, host: int) -> list[tuple[str, str]]:

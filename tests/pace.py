@@ -1,10 +1,10 @@
-"""How long updates were predicted to take, held against how long they then took.
+"""Compare how long updates were predicted to take with how long they then took.
 
     python -m tests.pace --measure gpt2/nano bert/tiny      # on a quiet machine
     python -m tests.pace                                    # what the records say; the page is rendered by tests.before
 
-Predicted is what `trainpace run --dry-run` says; measured are the same arms in a heat, by the path of every run. A line
-of docs/predictions/pace-cpu.jsonl is one arm; those of a workload on a machine are written anew when it is measured.
+The predictions are those of `trainpace run --dry-run`. The same arms are measured in a heat, through the code path of
+every run. A line of docs/predictions/pace-cpu.jsonl is one arm; measuring a workload on a machine replaces its lines.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ KEPT = ROOT / "docs" / "predictions" / "pace-cpu.jsonl"
 PROTOCOL = Protocol(warmup_s=0.6, rounds_s=1.0, certify_steps=1)
 
 SURE = 0.05
-"""A speed-up that is measured so far from 1 has a sign."""
+"""A measured speed-up has a sign if it differs from 1 by at least this much."""
 
 HELD = 0.96
-"""The share of the updates that an interval is made from which it holds. Workloads differ among each other: of one that
-it was not made from it then holds about nine updates in ten."""
+"""The share of the updates behind an interval that it contains. Workloads differ from each other, so for a new one the
+interval contains about nine updates in ten."""
 
 Line = dict[str, Any]
 
 
 def measure(model: str, without: Sequence[str], fork_server: ForkServer) -> Iterator[Line]:
-    """A line for each technique whose pace is predicted. All operators are timed anew, however long that takes."""
+    """A line for each technique whose pace is predicted. All operators are timed again, however long that takes."""
     compositions = tuple((name,) for name in COMMON if name not in without)
     plan = Plan(
         name="pace", workloads=(WorkloadSpec(model=model),), compositions=compositions, repetitions=2, protocol=PROTOCOL
@@ -82,7 +82,7 @@ def measure(model: str, without: Sequence[str], fork_server: ForkServer) -> Iter
 
 
 def section(lines: Sequence[Line]) -> str:
-    """The part of the page on paces."""
+    """The section of the page about paces."""
     if not lines:
         return "Nothing has been measured yet."
     rows = [
@@ -127,20 +127,20 @@ def by_heat(lines: Sequence[Line]) -> dict[tuple[str, str], list[Line]]:
 
 
 def beside(lines: Sequence[Line]) -> float:
-    """The median of measured to the sum of operators."""
+    """The median ratio of the measured time to the sum over operators."""
     median: float = statistics.median(line["step_time_s"] / line["operators_s"] for line in lines)
     return median
 
 
 def bounds(lines: Sequence[Line]) -> tuple[float, float]:
-    """Between which most ratios of measured to predicted lie."""
+    """The bounds between which most ratios of measured to predicted times lie."""
     ratios = sorted(line["step_time_s"] / _predicted_s(line) for line in lines)
     cut = int((1 - HELD) / 2 * len(ratios))
     return ratios[cut], ratios[-1 - cut]
 
 
 def held_by_others(lines: Sequence[Line], left_out: str) -> tuple[int, int]:
-    """Of a workload's arms how many the bounds of all others hold, and how many they do not."""
+    """How many of a workload's arms lie within the bounds from all other workloads, and how many do not."""
     others = [line for line in lines if line["workload"] != left_out] or lines
     low, high = bounds(others)
     own = [line["step_time_s"] / _predicted_s(line) for line in lines if line["workload"] == left_out]
@@ -149,7 +149,7 @@ def held_by_others(lines: Sequence[Line], left_out: str) -> tuple[int, int]:
 
 
 def speedups(heat: Sequence[Line]) -> list[tuple[float, float]]:
-    """Measured and predicted, of each rival."""
+    """The measured and the predicted speed-up of each rival."""
     baseline = next(line for line in heat if line["techniques"] == BASELINE)
     return [
         (baseline["step_time_s"] / line["step_time_s"], baseline["operators_s"] / line["operators_s"])
@@ -159,7 +159,7 @@ def speedups(heat: Sequence[Line]) -> list[tuple[float, float]]:
 
 
 def signs(lines: Sequence[Line]) -> list[bool]:
-    """Of each speed-up that has a sign, whether it was predicted."""
+    """For each speed-up that has a sign, whether the sign was predicted."""
     pairs = [pair for heat in by_heat(lines).values() for pair in speedups(heat)]
     return [(measured > 1) == (predicted > 1) for measured, predicted in pairs if abs(measured - 1) > SURE]
 

@@ -1,4 +1,4 @@
-"""Repetitions of two sides made by hand, for tests of what is concluded from them."""
+"""Made-up repetitions of two sides, for tests of the conclusions from them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The same faults tried on pytest-benchmark, pyperf and asv: `nox -s peers` prints what each of them exits with.
+"""The same faults tried on pytest-benchmark, pyperf and asv: `nox -s peers` prints the exit code of each.
 
-Every case but the first has a head that no one should call fine: it is renamed or gone, does half the work, dies,
-computes NaN, was measured far less often, or is one and a half times as slow while something keeps the base from
-showing it. Each tool is asked, as its manual says, to fail where the head is 5 % slower.
+Every case but the first has a head that must not pass: it is renamed or gone, does half the work, dies, computes NaN,
+was measured far less often, or takes one and a half times as long while something keeps the base from showing it. Each
+tool is configured, as its manual says, to fail if the head is 5 % slower.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def step(size=400_000, value=1.0):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """`call` is what the head measures in place of `step()`, `name` what it calls that. `spoil` changes the base's
-    stored times, as a disturbance or a defect would have. `options` go to pytest and `pyperf_options` to pyperf, where
+    """`call` is what the head measures instead of `step()`, and `name` is its name for that. `spoil` changes the base's
+    stored times, as a disturbance or a defect would. `options` are passed to pytest and `pyperf_options` to pyperf when
     the head is measured."""
 
     title: str
@@ -74,7 +74,7 @@ def run(*command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def spoilt(value: object, change: Callable[[float], float]) -> object:
-    """Every number in a part of a stored result, changed."""
+    """A part of a stored result, with every number in it changed."""
     if isinstance(value, dict):
         return {name: spoilt(item, change) for name, item in value.items()}
     if isinstance(value, list):
@@ -101,7 +101,7 @@ def pytest_benchmark(case: Case, folder: Path) -> str:
 
 
 def pyperf(case: Case, folder: Path) -> str:
-    """`compare_to --min-speed=5`, whose exit code is all that a script sees."""
+    """`compare_to --min-speed=5`; a script sees only its exit code."""
     if case.options and not case.pyperf_options:
         return NOT_APPLICABLE
 
@@ -122,7 +122,7 @@ def pyperf(case: Case, folder: Path) -> str:
 
 
 def asv(case: Case, folder: Path) -> str:
-    """`continuous --factor 1.05` over two commits. It stores no base from before, so that none can be spoilt."""
+    """`continuous --factor 1.05` over two commits. It uses no stored base, so none can be spoilt."""
     if case.spoil or case.options:
         return NOT_APPLICABLE
 
@@ -152,7 +152,7 @@ def asv(case: Case, folder: Path) -> str:
     (folder / "asv.conf.json").write_text(json.dumps(settings))
     git("init", "-q", "-b", "main")
     base = commit("step()", "training")
-    # The benchmarks are those of the working tree, the code is that of each commit: the change has to be in the code.
+    # Benchmarks come from the working tree, the code from each commit, so the change has to be in the code.
     if case.call != "step()":
         head_call = case.call.replace("step", "plain", 1)
         (folder / "work.py").write_text(
@@ -161,7 +161,7 @@ def asv(case: Case, folder: Path) -> str:
     head = commit("step()", case.name)
     run(sys.executable, "-m", "asv", "machine", "--yes", folder=folder)
     done = run(sys.executable, "-m", "asv", "continuous", "--factor", "1.05", base, head, folder=folder)
-    # It ends with 1 for a regression and for much else that goes wrong.
+    # It exits with 1 for a regression, and for much else that goes wrong.
     return str(done.returncode)
 
 

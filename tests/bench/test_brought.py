@@ -1,4 +1,4 @@
-"""What users bring is measured for what it is: no wrapper that never ran is ranked, and no honest arm is refused."""
+"""Users' workloads are measured correctly: no wrapper that never ran is ranked, and no honest arm is refused."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_a_baseline_goes_by_its_own_number_format(sweep: Run) -> None:
     baseline = next(row for row in rows if row.techniques == "fp32")
     assert arm_name(baseline) == "unmodified bfloat16"
     assert "unmodified bfloat16" in plain(rows)
-    # What runs beside this test may have disturbed its one repetition: then nothing is known of its pace.
+    # Other programs may have disturbed the only repetition; then its pace is unknown.
     if baseline.step_time_s is not None:
         rate = (found["fp32"].step_flops or 0.0) / baseline.step_time_s
         assert baseline.matmul_share == pytest.approx(rate / prepared.machine.matmul_flops_per_s["bfloat16"])

@@ -1,4 +1,4 @@
-"""What may join a recipe: what trains the same thing, unless more is allowed."""
+"""What may join a recipe: what trains the same model, unless more is allowed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_plainest_of_a_kind_is_tried_first() -> None:
     assert first["zero_1"] == first["pipeline_gpipe"] == "ddp_2"
     assert first["accumulate_8"] == "accumulate_2"
     assert found.is_late("adamw_8bit") and not found.is_late("compile")
-    # Where the plainest is not offered, nothing waits for it.
+    # If the simplest one is not offered, nothing waits for it.
     assert candidates(CPU, Phase.PRETRAIN, 16, named=["compile_blocks"]).waits_for("compile_blocks") is None
 
 

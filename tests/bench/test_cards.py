@@ -37,7 +37,7 @@ def test_an_unknown_card_is_refused_with_those_that_are_meant() -> None:
 def test_every_card_has_what_programs_see_of_it() -> None:
     for name, found in CARDS.items():
         assert found.name == name and found.capability >= (7, 5)
-        # A card's name has its size in GB, where it has one; drivers keep a part of it.
+        # If a card's name contains a size, it is in GB; drivers reserve part of it.
         assert 8 << 30 < found.memory_bytes < 200 << 30
 
 

@@ -1,4 +1,4 @@
-"""Any composition of up to four techniques either trains with a valid certificate, or is refused before it runs."""
+"""Any composition of up to four techniques either trains with a valid certificate or is refused before it runs."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tests.few_shapes import MODEL as FEW_SHAPES
 
 HERE = Host(device="cpu")
 REFUSED = ("sdpa_flash",)
-"""What the model itself refuses when it is built: see tests/harness/heats/test_conformance.py."""
+"""Techniques that the model itself refuses when it is built: see tests/harness/heats/test_conformance.py."""
 
 COMPILING = ("compile", "flex_attention", "adamw_4bit", "adamw_8bit", "adamw_fp8")
-"""Families and names whose every arm waits half a minute for a compiler: they have their own compositions below."""
+"""Families and names whose arms each wait half a minute for a compiler: they have their own compositions below."""
 
 DRAWN = [
     name
@@ -34,13 +34,13 @@ DRAWN = [
 
 
 def drawn(count: int) -> list[tuple[str, ...]]:
-    """Compositions of two to four techniques, the same ones each time."""
+    """Random compositions of two to four techniques, the same ones each time."""
     chance = random.Random(0)
     return [tuple(chance.sample(DRAWN, chance.randint(2, 4))) for _ in range(count)]
 
 
 def refused(names: tuple[str, ...]) -> set[str | None]:
-    """Why any order of the names is refused."""
+    """The reasons for refusing the names, over all their orders."""
     return {conformance.conflict(order) for order in itertools.permutations(names)}
 
 
@@ -65,7 +65,7 @@ def findings(fork_server: ForkServer, text_folder: Path) -> dict[str, Finding]:
 
 
 def told_when_built(names: tuple[str, ...]) -> str | None:
-    """What only the number of ranks, or a part of the model, can tell of a composition."""
+    """The refusal of a composition that depends on the number of ranks or on a part of the model, if any."""
     if "batch_per_rank" in names and ranks(compose(names), HERE).replicas == 1:
         return "grows the batch with the ranks"
     if "train_last_layers" in names and any(name.startswith("pipeline") for name in names):
@@ -88,7 +88,7 @@ def test_a_composition_trains(findings: dict[str, Finding], names: tuple[str, ..
 
 @pytest.mark.long
 def test_compiled_compositions_train(fork_server: ForkServer, text_folder: Path) -> None:
-    """In one process, and in two."""
+    """In one process and in two."""
     chosen = {
         FEW_SHAPES: ("compile", "amp_bf16", "accumulate_2", "adamw_fused"),
         "gpt2/nano": ("compile_blocks", "checkpoint_activations", "ddp_2"),

@@ -1,4 +1,4 @@
-"""Text to tokens."""
+"""From text to tokens."""
 
 import hashlib
 import os

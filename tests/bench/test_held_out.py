@@ -1,4 +1,4 @@
-"""What is held out is never trained on, and is the same for everyone."""
+"""Held-out data is never trained on, and is the same for all arms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user's function returns is trained as the user's own script would train it, under techniques too."""
+"""What a user's function returns is trained as the user's own script would train it, also under techniques."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every model family trains, is counted, repeats itself, and has the published number of parameters."""
+"""Every model family trains, has its FLOP counted, is reproducible, and has the published number of parameters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from harness.timing.trainer import Trainer
 from tests.conftest import LEAST
 
 NAMES = sorted(name for name, family in families().items() if family.samples is None)
-"""Of those that read text."""
+"""The families that read text."""
 OTHERS = sorted(set(families()) - set(NAMES))
 
 
@@ -58,7 +58,7 @@ def test_what_reads_no_text_learns_and_repeats_itself(corpus: Corpus, name: str)
 @pytest.mark.parametrize("name", OTHERS)
 def test_work_of_what_reads_no_text_is_counted(corpus: Corpus, name: str) -> None:
     counted = probe_workload(dataclasses.asdict(WorkloadSpec(model=f"{name}/nano")), dataclasses.asdict(corpus))
-    # Each parameter works at least once on each sample: forward and twice backward.
+    # Each parameter is used at least once per sample: once forward and twice backward.
     assert counted["step_flops"] > 6 * counted["parameters"] * 8
     assert counted["sequence"] is None
 
@@ -99,7 +99,7 @@ def test_work_of_an_update_is_counted(corpus: Corpus, name: str) -> None:
         dataclasses.asdict(WorkloadSpec(model=f"{name}/nano")), {"path": corpus.path, "sha256": corpus.sha256}
     )
     dense = 6 * counted["parameters"] * 8 * 128
-    # Embeddings do no products and an idle expert none either; attention and shared layers work without parameters.
+    # Embeddings and idle experts compute no products; attention and shared layers compute without own parameters.
     assert 0.5 < counted["step_flops"] / dense < 1.5
 
 
@@ -119,7 +119,7 @@ def test_silenced_dropout_leaves_nothing_to_chance(corpus: Corpus, name: str) ->
 @pytest.mark.parametrize(
     ("model", "published"),
     [
-        # ALBERT's 12 million include 0.6 of the head that orders sentences, which is not trained here.
+        # ALBERT's 12 million include 0.6 million for the sentence-order head, which is not trained here.
         ("albert/base", 12e6 - 0.6e6),
         ("bert/base", 110e6),
         ("distilbert/base", 66e6),
@@ -151,7 +151,7 @@ def test_classifier_takes_over_the_base_and_tells_classes(name: str) -> None:
     assert isinstance(size, Size) and family.classifier is not None
     model, pretrained = family.classifier(size, 3), family.model(size)
     found = model.base_model.load_state_dict(pretrained.base_model.state_dict(), strict=False)  # type: ignore[union-attr]
-    # What makes one vector of a sequence is all that a language model may lack.
+    # A language model may lack only the pooler, which makes one vector of a sequence.
     assert all("pooler" in missing for missing in found.missing_keys)
     ids = torch.full((2, 16), size.vocabulary.pad)
     ids[0], ids[1, :5] = torch.arange(16), torch.tensor([7, size.vocabulary.end, 7, 7, 7])

@@ -1,4 +1,4 @@
-"""Fine-tuning from a checkpoint of the suite's own, and inference."""
+"""Fine-tuning from one of the suite's own checkpoints, and inference."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Sweep = Callable[..., tuple[object, list[Record]]]
 
 @pytest.fixture(scope="module")
 def sections(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two sections that are easy to tell apart."""
+    """Two sections that are easy to distinguish."""
     folder = tmp_path_factory.mktemp("sections")
     for name, word in (("digits", "0123456789"), ("letters", "abcdefghij")):
         (folder / name).mkdir()

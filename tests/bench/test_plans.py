@@ -1,4 +1,4 @@
-"""The named plans, and what a user may put in place of their parts."""
+"""The named plans, and what users may replace in them."""
 
 import dataclasses
 
@@ -70,6 +70,6 @@ def test_scaling_goes_up_to_the_devices_there_are() -> None:
     strong, weak = (known_plan(name)(hosts) for name in ("strong_scaling", "weak_scaling"))
     assert [names for (names,) in strong.compositions] == ["ddp_2", "ddp_4", "ddp_8", "ddp_16", "ddp_32"]
     assert {unmet(compose(names), hosts) for names in (*strong.compositions, *weak.compositions)} == {None}
-    # A sample for each rank, where the batch is all ranks' together.
+    # One sample for each rank; the batch is that of all ranks together.
     assert strong.workloads[0].batch == 32
     assert weak.workloads[0].batch == 16

@@ -1,4 +1,4 @@
-"""Techniques, models and plans of third parties: from a file, and from an installed package."""
+"""Techniques, models and plans from third parties: from a file, and from an installed package."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_technique_that_breaks_its_word_fails_the_check() -> None:
 
 @pytest.mark.long
 def test_an_installed_package_is_found_by_its_entry_point(tmp_path: Path) -> None:
-    """What pip would have put there: a module, and the metadata that names it."""
+    """The package is as pip would install it: a module, and the metadata that names it."""
     (tmp_path / "own_techniques.py").write_text(EXAMPLE.read_text())
     metadata = tmp_path / "own_techniques-1.0.dist-info"
     metadata.mkdir()

@@ -1,4 +1,4 @@
-"""Models of the Hugging Face kind, from a folder or by an id from the cache: each kind, with the tokenizer it has."""
+"""Hugging Face models, from a folder or by id from the cache: each kind, with its tokenizer."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ KINDS = {"causal": gpt2, "masked": bert, "sequence to sequence": t5}
 
 
 def tokenizer(corpus: Corpus) -> PreTrainedTokenizerFast:
-    """A small one, trained as published ones are, with the tokens that the kinds need."""
+    """A small tokenizer, trained like published ones, with the special tokens that the kinds of model need."""
     from tokenizers import ByteLevelBPETokenizer
 
     made = ByteLevelBPETokenizer()
@@ -120,7 +120,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_an_id_is_found_in_the_standard_cache(corpus: Corpus, cache: Path) -> None:
-    # The layout of the cache is documented: a folder a model, one below it a revision, and what `main` is.
+    # The layout of the cache is documented: a folder per model, in it a folder per revision, and the ref `main`.
     folder = cache / "models--acme--tiny"
     revision = "0123456789abcdef0123456789abcdef01234567"
     made = gpt2(512)

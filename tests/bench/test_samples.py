@@ -1,4 +1,4 @@
-"""Tokens to samples to batches."""
+"""From tokens to samples to batches."""
 
 import itertools
 from itertools import islice

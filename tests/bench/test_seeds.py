@@ -1,4 +1,4 @@
-"""Every generator is seeded, a sample's draws are its own, and what no seed reaches is told as what it is."""
+"""Every generator is seeded, each sample has its own draws, and randomness that no seed reaches is reported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.training import apply
 
 
 class Noisy(torch.utils.data.Dataset[tuple[Tensor, int]]):
-    """Draws from all three."""
+    """Draws from all three generators."""
 
     def __len__(self) -> int:
         return 64
@@ -76,7 +76,7 @@ def test_a_draw_from_any_is_seen(index: int) -> None:
 @pytest.mark.parametrize("name", ["workers_2", "prefetch_thread"])
 def test_a_sample_is_the_same_whoever_draws_it(name: str) -> None:
     setups = [baseline(workload(), torch.device("cpu")) for _ in range(2)]
-    # One after the other: a thread that draws meanwhile would draw from the same generators.
+    # One after the other: a thread that draws at the same time would use the same generators.
     plain = Batches(setups[0], 0, each_sample_seeded=True)
     expected = [next(plain)[0] for _ in range(3)]
     other = Batches(apply(setups[1], name), 0, each_sample_seeded=True)
@@ -92,7 +92,7 @@ def test_workers_draw_what_workers_drew_before() -> None:
 
 
 class Masks(nn.Linear):
-    """Masks its input by NumPy, as SpecAugment does."""
+    """Masks its input with NumPy, as SpecAugment does."""
 
     def __init__(self) -> None:
         super().__init__(4, 3)
@@ -102,7 +102,7 @@ class Masks(nn.Linear):
 
 
 class Clocked(nn.Linear):
-    """Draws from what no seed reaches."""
+    """Draws from a source that no seed reaches."""
 
     def __init__(self) -> None:
         super().__init__(4, 3)

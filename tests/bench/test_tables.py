@@ -1,4 +1,4 @@
-"""Text and labels from what people have: JSON lines, CSV, parquet, what `datasets` has saved, a cached data set."""
+"""Text and labels from users' data: JSON lines, CSV, parquet, folders saved by `datasets`, a cached data set."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_table_is_fine_tuned_on(
     for record in records:
         assert record.status is Status.OK and record.certificate is not None
         assert record.certificate.accuracy is not None and record.certificate.scored_samples == 12
-        # Padding is no work: rows are of several lengths.
+        # Padding does not count as work: rows have several lengths.
         assert max(record.measurement.round_tokens) < 8 * 64
 
 
@@ -136,7 +136,7 @@ def test_broken_tables_and_unknown_names_end_in_one_line(tmp_path: Path) -> None
 
 
 def test_a_data_set_of_the_hub_comes_from_its_cache(table: datasets.Dataset, tmp_path: Path) -> None:
-    """As `datasets` leaves one there that it has fetched; in a process that may not go online."""
+    """The cache is as `datasets` leaves it after a download; the process may not go online."""
     home = tmp_path / "home"
     kept = home / "datasets" / "acme___reviews" / "default" / "0.0.0" / "0123456789abcdef"
     table.to_parquet(tmp_path / "train.parquet")

@@ -1,4 +1,4 @@
-"""Folders of owners that were killed are removed by the next; those of the living are not."""
+"""Folders of killed owners are removed by the next owner; those of live owners are not."""
 
 from __future__ import annotations
 

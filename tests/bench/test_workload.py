@@ -1,4 +1,4 @@
-"""What `--model` may name, and how it is refused."""
+"""What `--model` may name, and how bad names are refused."""
 
 import sys
 from pathlib import Path

@@ -37,7 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer) -> a
 
 def test_a_plan_of_ones_own_is_measured_and_rendered(made: api.Run) -> None:
     measured = {(item.techniques, item.repetition) for item in made.records if item.measurement.round_index}
-    # What is disturbed, as by tests beside this one, is measured once more.
+    # Repetitions that are disturbed, perhaps by other tests, are measured again.
     assert measured >= {(name, repetition) for name in ("fp32", "sgd_momentum") for repetition in (0, 1)}
     assert made.folder.name.endswith("-short") and (made.folder / "report.html").is_file()
     assert made.plan == PLAN
@@ -160,6 +160,6 @@ def test_a_gate_comes_to_a_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_room_says_how_it_is_used() -> None:
-    """What its docstring shows is there."""
+    """What the docstring of bench.api shows exists."""
     said = api.__doc__ or ""
     assert all(f"api.{name}(" in said for name in ("run", "compare", "gate"))

@@ -1,4 +1,4 @@
-"""The best language model in the time: a plan that is told beforehand, and a model that is there afterwards."""
+"""The best language model in a given time: a plan shown beforehand, and the trained model afterwards."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def test_a_day_is_planned_and_trained_and_goes_on(
     assert plan["predicted_loss_low"] < plan["predicted_loss"] < plan["predicted_loss_high"]
     known = {item.model: item.expected for item in made.day.candidates}
     assert list(known) == ["gpt2/nano", "gpt2/tiny"] and all(known.values())
-    # Of as many updates the larger model learns more.
+    # With the same number of updates, the larger model learns more.
     assert made.day.chosen == "gpt2/tiny"
     counts = Counter(line.partition(" updates")[0].partition(", ")[2] for line in said if "learning rate" in line)
-    # Over 200 the next higher rate is tried too.
+    # For 200 updates, the next higher rate is tried too.
     assert counts.keys() == {"100", "200", "400"} and (counts["200"], counts["400"]) == (4, 2)
     assert 2 * sizing.RATES <= counts["100"] <= 2 * sizing.MOST_RATES
 

@@ -68,7 +68,7 @@ def test_a_change_is_judged_by_what_it_teaches_and_entered(judged: object, tmp_p
     assert null.judged_before == 1 and null.level < slow.level and null.first_seed == 3
     _, cheat = judged("planted_held_out")
     assert cheat.verdict is Verdict.INVALID and "held out" in cheat.reasons[0]
-    # What decides nothing spends nothing.
+    # A judgement that decides nothing is not entered.
     assert len(Ledger.read(tmp_path / "ledger.json").entries) == 2
 
 

@@ -1,4 +1,4 @@
-"""A tuning finds what helps, confirms it, and never takes what does less."""
+"""A tuning finds what helps, confirms it, and never accepts what does less work."""
 
 from __future__ import annotations
 
@@ -56,24 +56,24 @@ def test_what_helps_is_found_and_confirmed_and_what_does_less_is_not(text_folder
     found = made.ladder.confirmation
     assert found is not None and found.whole.helps and found.whole.repetitions >= 3
     assert found.without["planted_awake"].gain.hurts
-    # Who leads a heat is replayed: it never joins, and where it led it says why.
+    # The leader of a heat is replayed, so it never joins, and where it led, the reason is recorded.
     for rung in made.ladder.rungs:
         assert "planted_awake_by_half" not in rung.after
         by_half = [item for item in rung.tried if "planted_awake_by_half" in item.techniques]
-        # Who is not faster beyond doubt leads nothing.
+        # An arm that is not faster beyond doubt does not lead.
         others = [1.0, *(item.gain.low or 0.0 for item in rung.tried if item not in by_half)]
         for item in by_half:
             assert (item.gain.low or 0.0) <= max(others) or "samples an update" in str(item.reason)
     kept = json.loads((made.folder / "recipe.json").read_text())
     assert kept["techniques"] == ["planted_awake"] and kept["speedup_low"] > 1
-    # Whatever joined by chance is taken out again.
+    # Whatever joined by chance is removed again.
     assert kept["rungs"][0]["added"] == ["planted_awake"]
     assert "planted_awake" in (made.folder / "report.html").read_text()
     assert said[0].startswith("heat 1: + planted_awake")
     asked = WorkloadSpec(model=DROWSY, corpus=str(text_folder), batch=4, sequence=32)
     assert read(made.folder / "recipe.json").workload == asked
-    # What was measured is not measured again: the same ladder comes of the records alone.
-    # Who was in a heat is what was kept of it, though another time is left for it now.
+    # Nothing is measured again: the same ladder follows from the records alone.
+    # The arms of a heat are those on record, although the time left for it is different now.
     asked_file = made.folder / "asked.json"
     asked_file.write_text(json.dumps(json.loads(asked_file.read_text()) | {"minutes": 2.0}))
     again = api.tune(resume=made.folder, modules=["tests.planted"], say=said.append)
@@ -104,11 +104,11 @@ class EverySixth(torch.optim.Optimizer):
 @pytest.mark.alone
 @pytest.mark.usefixtures("short", "undisturbed")
 def test_what_learns_faster_joins_by_the_time_to_the_same_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who makes one update in six learns six times as slowly as plain SGD does."""
+    """An optimizer that makes one update in six learns six times as slowly as plain SGD."""
     brief = dataclasses.replace(conformance.PROTOCOL, rounds=4, rounds_min=3, certify_steps=3)
     monkeypatch.setattr(asking, "PROTOCOL", brief)
     monkeypatch.setattr(asking, "ARM_S", 10.0)
-    # At so low a rate none comes near the best loss that there is, where noise decides.
+    # At such a low rate no arm comes close to the best possible loss, where noise would decide.
     train = TRAIN.replace("RATE = 0.01", "RATE = 0.0003").replace("WIDTH = 32", "WIDTH = 4")
     slow = train.replace("lambda parameters: torch.optim.SGD(", "EverySixth(")
     (tmp_path / "digits.py").write_text(slow.replace("EverySixth(parameters, lr=RATE)", "EverySixth") + EVERY_SIXTH)
@@ -128,7 +128,7 @@ def test_what_learns_faster_joins_by_the_time_to_the_same_loss(tmp_path: Path, m
     assert own.techniques == ("sgd",) and own.gain.speedup is not None and own.gain.speedup > 1.5
     kept = json.loads((made.folder / "recipe.json").read_text())
     assert kept["objective"] == "worth" and kept["learning_rate"] > 0
-    # How surely few seeds and short heats show it, and whether there is time left to confirm it, hangs on the machine.
+    # How clearly few seeds and short heats show it, and whether time is left to confirm it, depends on the machine.
     assert own.gain.helps or not made.techniques
     if made.ladder.confirmation:
         assert learnt.after == made.techniques == ("sgd",) and learnt.gain.helps
@@ -190,7 +190,7 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_seemed_better_and_is_not_confirmed_leaves_what_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The best of many on the way is tried once more; where there is no time to confirm it, what is confirmed stays."""
+    """The best of many candidates is tried again; if there is no time to confirm it, the confirmed recipe stays."""
     sound = Confirmation(techniques=("a",), whole=Gain(speedup=1.1, low=1.05, high=1.15, repetitions=6))
     hasty = Confirmation(techniques=("a", "b"), whole=Gain(speedup=1.1, low=0.9, high=1.3, repetitions=1))
     better = Tried(techniques=("a", "b"), gain=Gain(speedup=1.05, low=1.01, high=1.09, repetitions=3))

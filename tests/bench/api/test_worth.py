@@ -1,4 +1,4 @@
-"""What techniques are worth: trained for real, kept, told, and gone on with."""
+"""What techniques are worth: trained for real, stored, reported, and resumed."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def test_faster_steps_that_teach_less_are_worth_nothing(
     page = (made.folder / "report.html").read_text()
     assert "planted_every_third" in page and page.count("<svg") == 3
     trainings = list((made.folder / "trainings").glob("part-*.parquet"))
-    # Two rates and three seeds for each but the one that learns as the baseline does, and once more the baseline where
-    # it was not at the loss of its median seed.
+    # Two rates and three seeds for each, except for the one that learns like the baseline; and one more training of the
+    # baseline, for a seed that had not reached the loss of the median seed.
     assert len(trainings) == 3 * (2 + 3) + 1
     asked = [training.asked for training in made.answer.trainings]
     assert len(asked) == 9 and all(item.until_loss == made.answer.target for item in asked if item.techniques)

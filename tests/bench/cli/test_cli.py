@@ -1,4 +1,4 @@
-"""The command line as a user meets it: whole processes, from the plan to the report."""
+"""The command line as users run it: whole processes, from the plan to the report."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SMALL = ("--model", "gpt2/nano", "--batch", "8", "--sequence", "32", "--device",
 
 
 def inside(*arguments: object) -> Result:
-    """The command line in this process: for what needs no process of its own."""
+    """Run the command line in this process, for tests that need no separate one."""
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
@@ -203,7 +203,7 @@ def test_doctor_says_what_is_missing() -> None:
 
 @contextlib.contextmanager
 def started(*arguments: object, until: str) -> Iterator[subprocess.Popen[str]]:
-    """A run, caught when it has printed a line with these words."""
+    """A running process that has just printed a line with these words."""
     command = [sys.executable, "-m", "bench", "run", *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as run:
         assert run.stdout is not None
@@ -226,7 +226,7 @@ def test_a_run_that_is_killed_and_interrupted_loses_nothing_and_is_resumed(lent:
         run.kill()
     _, alive = psutil.wait_procs(family, timeout=5)
     assert alive == []
-    # A render that was cut off would have left a page of its own, not this one in pieces.
+    # An interrupted render would have left a temporary file, not a truncated page.
     assert page.read_text().rstrip().endswith("</html>")
     before = len(store.read(folder))
     page.unlink()
@@ -238,5 +238,5 @@ def test_a_run_that_is_killed_and_interrupted_loses_nothing_and_is_resumed(lent:
     assert inside("run", "--resume", folder).exit_code == 0
     frame = pd.read_parquet(folder / "records")
     for label in ("fp32", "adamw_fused"):
-        # What something disturbs is replaced.
+        # Disturbed repetitions are replaced.
         assert set(frame[frame["techniques"] == label]["repetition"]) >= {0, 1, 2}

@@ -1,4 +1,4 @@
-"""`trainpace fit`, as a user asks it."""
+"""`trainpace fit` as a user runs it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_map_of_batches_for_a_card_that_is_not_here(text_folder: Path, tmp_pat
 def test_a_family_means_all_its_sizes_and_what_makes_one_fit_is_named(
     text_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A memory in which the larger of two sizes fits in parts only."""
+    """With this memory, the larger of two sizes fits only under some techniques."""
     monkeypatch.setattr(pacing, "PATIENCE_S", 0.0)
     done = inside(
         *("fit", "--model", "gpt2/nano", "--model", "gpt2/tiny", "--data", text_folder, "--memory", "40MB"),

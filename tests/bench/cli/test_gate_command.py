@@ -1,4 +1,4 @@
-"""`trainpace gate` as a user meets it: real sides, real processes, and every kind of bad input in one line."""
+"""`trainpace gate` as users run it: real sides, real processes, and every kind of bad input reported in one line."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("kept_fork_servers")
 
 @pytest.fixture(autouse=True)
 def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Repetitions of a second, and a calibration of these tests' own; whoever else uses the machine is let be."""
+    """Repetitions of a second, a separate calibration for these tests, and no detection of other programs."""
     monkeypatch.setattr(conditions, "FOREIGN_SHARE", 1.0)
     monkeypatch.setattr(conditions, "STEAL_SHARE", 1.0)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
@@ -54,8 +54,8 @@ def kept(out: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def regression(kept_fork_servers: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path, str]:
-    """What a gate on a machine of GitHub's has said, kept and written to the summary: of four times the passes of a
-    quarter of the batch, which on a model this small costs far more than a tenth."""
+    """The output, folder and summary of a gate as on GitHub's machines. The head makes four passes over a quarter of
+    the batch each, which on a model this small costs far more than a tenth."""
     out = tmp_path_factory.mktemp("regression")
     with pytest.MonkeyPatch.context() as patch, mock.patch.object(comparison, "PROTOCOL", SHORT):
         let_be(patch)
@@ -84,7 +84,7 @@ def test_a_technique_that_costs_time_is_a_regression_and_everything_is_kept(
     assert len(base) == len(head) >= 8
     assert store.read_plan(folder / "base").protocol == SHORT
     assert set(base["techniques"]) == {"fp32"} and set(head["techniques"]) == {"accumulate_4"}
-    # Each repetition of both sides has the same data, and another than the last one.
+    # In each repetition both sides have the same data, and different data in the next.
     assert sorted(base["seed"]) == sorted(head["seed"]) and base["seed"].nunique() == len(base)
     compared = CliRunner().invoke(app, ["compare", str(folder / "base"), "--format", "json"])
     assert compared.exit_code == 0 and json.loads(compared.output)[0]["workload"] == "gpt2/nano"
@@ -113,7 +113,7 @@ def test_a_stored_run_can_be_the_base_but_only_advises(regression: tuple[Result,
     base = regression[1] / "base"
     asked = ("--base", base, "--head-technique", "accumulate_4", "--out", tmp_path / "second")
     done = gate(*NANO, *asked, "--budget", 80)
-    # Repetitions as short as these, taken at another time, may spread too widely for a verdict.
+    # Repetitions this short may vary too much for a verdict when measured again.
     assert done.exit_code in (1, 3), done.output
     assert "the base was measured earlier" in done.output
     assert json.loads((kept(tmp_path / "second") / "gate.json").read_text())["findings"][0]["repetitions"] >= 8

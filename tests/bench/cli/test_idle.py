@@ -1,4 +1,4 @@
-"""How often `run` is wrong: what is counted of heats of idle arms, and what is kept."""
+"""How often `run` is wrong: what is counted in heats of idle arms, and what is stored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.samples import MACHINE, record
 
 
 def heat(factor: float, jitter: float) -> list[idle.IdleHeat]:
-    """What a heat of two rivals comes to, one of which is this much slower in each of three repetitions."""
+    """The result of a heat with two rivals, one of which is this much slower in each of three repetitions."""
     noise = [1 - jitter, 1.0, 1 + jitter]
     records = [record("fp32", index, [0.1] * 4) for index in range(3)]
     records += [record("idle_1", index, [0.1 * noise[index]] * 4) for index in range(3)]

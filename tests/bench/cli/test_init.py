@@ -1,4 +1,4 @@
-"""`trainpace init` writes what runs at once: for each kind of script, with what it can use of it."""
+"""`trainpace init` writes files that run at once, for each kind of script, with the parts of it that can be used."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_what_it_writes_runs_at_once(name: str, sweep: Callable[..., tuple[Any, 
     assert done.exit_code == 0, done.output
     text = (tmp_path / "workload.py").read_text()
     trains = name.endswith("that trains")
-    # What needs no argument and can be imported is used; else its place is marked.
+    # What can be imported and called without arguments is used; otherwise its place is marked.
     used = {"loop": "import Net, loader", "lightning": "import Net, Points", "trainer": "import build"}
     assert (used[name.split(maxsplit=1)[0]] in text) is not trains
     assert ("runs when it is imported, see its line" in text) is trains

@@ -1,4 +1,4 @@
-"""What answers at once does not wait for torch, and nothing that nobody can use is said on the way."""
+"""Commands that need no torch do not wait for its import, and print no useless warnings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SLOW = ("torch", "transformers", "scipy", "pandas", "pyarrow", "matplotlib")
 
 
 def without(blocked: tuple[str, ...], *arguments: object) -> subprocess.CompletedProcess[str]:
-    """The command line in a process in which to import any of these fails."""
+    """The command line in a process in which importing any of these fails."""
     code = WITHOUT.format(blocked=blocked, arguments=list(map(str, arguments)))
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
 
@@ -66,7 +66,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_help_lists_and_usage_errors_need_no_slow_package(arguments: tuple[str, ...], code: int, said: str) -> None:
-    # What draws help is slow too, if less so.
+    # The library that formats help is slow to import too, if less so.
     done = without(SLOW if code == 0 else (*SLOW, "rich"), *arguments)
     assert done.returncode == code, done.stderr
     assert said in done.stdout + done.stderr

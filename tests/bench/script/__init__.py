@@ -1,1 +1,1 @@
-"""Scripts of recipes."""
+"""Tests of recipe scripts."""

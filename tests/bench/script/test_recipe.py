@@ -1,4 +1,4 @@
-"""A recipe's script trains as the arm did, and is one that a reader may keep."""
+"""A recipe's script trains like the arm, and is short and readable."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WITHOUT_TEXT = ("resnet/nano", "whisper/nano", "vit/nano")
 
 
 def request_of(model: str, corpus: Corpus) -> Message:
-    """At 8 samples of 32 tokens an update, where they are text."""
+    """A request for 8 samples per update, of 32 tokens if they are text."""
     if model in WITHOUT_TEXT or model.endswith(":training_step"):
         spec = WorkloadSpec(model=model)
     else:
@@ -60,7 +60,7 @@ def write_down(
         "seed": 0,
         "said": [f"Train {request['workload']['model']}."],
         "losses": losses,
-        # They are written with four digits.
+        # Losses are written with four digits.
         "tolerance": 1e-3,
         "folder": str(folder),
         "rate": rate,
@@ -71,7 +71,7 @@ def write_down(
 
 @pytest.fixture
 def written(fork_server: ForkServer, corpus: Corpus, tmp_path: Path) -> Written:
-    """Write a script with the losses that its arm shows, or that of other techniques."""
+    """Write a script with the losses of its arm, or with those of other techniques."""
 
     def write(model: str, names: Sequence[str], losses: Sequence[float] = (), of: Sequence[str] | None = None) -> Path:
         request = request_of(model, corpus)
@@ -86,7 +86,7 @@ def written(fork_server: ForkServer, corpus: Corpus, tmp_path: Path) -> Written:
 
 
 def check(fork_server: ForkServer, script: Path, most_lines: int = 120) -> None:
-    """Its losses are those that it was given, and it reads well."""
+    """The script's losses match those written in it, and its text is clean."""
     output = fork_server.run("tests.scripts:script_output", {"path": str(script)}, TASK_TIMEOUT_S)
     assert "not the one that was measured" not in output
     assert len(losses_in(output)) == UPDATES, output
@@ -94,7 +94,7 @@ def check(fork_server: ForkServer, script: Path, most_lines: int = 120) -> None:
 
 
 def check_text(script: Path, most_lines: int = 120) -> None:
-    """It is short, and a linter has nothing to say."""
+    """The script is short, and a linter finds nothing."""
     assert length(script) < most_lines
     check_style(script)
 
@@ -111,12 +111,12 @@ HOST = Host(device="cpu", gpus=0, cores=2)
 
 
 def needs_a_gpu(item: Technique) -> bool:
-    """To be trained with. What flex_attention compiles for a CPU has no backward pass."""
+    """Whether training with it needs a GPU. The code that flex_attention compiles for a CPU has no backward pass."""
     return bool(unmet([item], HOST, Phase.PRETRAIN)) or item.name == "flex_attention"
 
 
 def able() -> list[Technique]:
-    """Those that have code and run on a CPU in one process."""
+    """The techniques that have code and run on a CPU in one process."""
     return [item for item in techniques().values() if item.code and item.ranks == 1 and not needs_a_gpu(item)]
 
 
@@ -125,14 +125,14 @@ def compiles(item: Technique) -> bool:
 
 
 def is_one_line(item: Technique) -> bool:
-    """An optimizer in the place of another, as `adamw_fused` and `lamb` are."""
+    """Whether it just replaces the optimizer, as `adamw_fused` and `lamb` do."""
     return item.family == "optimizers" and item.name not in ("adamw_fused", "lamb")
 
 
 KNOWN_BY = dict.fromkeys(
     ("chunked_loss", "sdpa_flash", "int8_mixed_precision", "fp8_rowwise", "fp8_tensorwise"), "llama/nano"
 )
-"""Models for techniques that GPT-2 does not know, or not with its dropout, or not in so few lines."""
+"""Models for techniques that GPT-2 does not support, or not with its dropout, or not in so few lines."""
 
 ALIKE = (
     "accumulate_8",
@@ -143,7 +143,7 @@ ALIKE = (
     "adamw_4bit",
     "adamw_8bit",
 )
-"""Those that another stands for, in a number or a word of their code."""
+"""Techniques that another one represents: their code differs only in a number or a word."""
 
 
 @pytest.mark.parametrize(
@@ -182,9 +182,9 @@ def test_compositions_have_scripts(written: Written, fork_server: ForkServer, se
 
 
 def drawn(draw: random.Random) -> list[str]:
-    """Four techniques that go together."""
+    """Four techniques that can be combined."""
     names: list[str] = []
-    # Two optimizers are not known beside everything.
+    # Some optimizers cannot be combined with everything.
     apart = (*ALIKE, *KNOWN_BY, "muon")
     plain = sorted(item.name for item in able() if not compiles(item) and item.name not in apart)
     for name in draw.sample(plain, len(plain)):
@@ -230,7 +230,7 @@ def test_another_learning_rate_is_trained_at_and_its_own_checked(
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["ddp_2", "fsdp2"])
 def test_ranks_train_together(written: Written, fork_server: ForkServer, name: str) -> None:
-    """Two ranks with micro-batches, by torch's own launcher, against one process with the whole batch."""
+    """Two ranks with micro-batches, started by torch's own launcher, against one process with the whole batch."""
     script = written("gpt2/nano", [name, "accumulate_2"], of=[])
     check_style(script)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -243,12 +243,12 @@ def test_ranks_train_together(written: Written, fork_server: ForkServer, name: s
     "name", ["fp32", *(item.name for item in techniques().values() if item.code and needs_a_gpu(item))]
 )
 def test_what_needs_a_gpu_is_written_too(fork_server: ForkServer, corpus: Corpus, tmp_path: Path, name: str) -> None:
-    """Nothing here can run it. A linter says whether it knows every name."""
+    """Nothing here can run it, but a linter checks that every name is defined."""
     names = [] if name == "fp32" else [name]
     request = request_of(KNOWN_BY.get(name, "gpt2/nano"), corpus)
     answer = write_down(fork_server, request, names, tmp_path, [5.5] * UPDATES, device="cuda")
     assert answer["no_script"] is None
-    # What ranks need of each other takes a few lines more.
+    # Code for several ranks takes a few lines more.
     (check_style if name.startswith("ddp") else check_text)(tmp_path / "recipe.py")
 
 
@@ -272,7 +272,7 @@ def test_what_a_recipe_is_to_other_trainers(corpus: Corpus) -> None:
         "loader = DataLoader(samples, num_workers=2)",
     ]
     assert others.no_word == ["weight_decay"]
-    # transformers takes them as they are.
+    # transformers accepts them unchanged.
     TrainingArguments("unused", use_cpu=True, report_to=[], **found.arguments)
 
 

@@ -1,4 +1,4 @@
-"""The chosen attention kernel is the one that runs, forward and again in a checkpointed backward."""
+"""The chosen attention kernel is the one that runs, in the forward pass and again in a checkpointed backward pass."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def build(
 
 
 def run(setup: TrainingSetup) -> tuple[list[float], list[str], int]:
-    """The first losses of three steps, the kernels of the last, and how often it called one of them."""
+    """The losses of three steps, the kernels of the last step, and how often it called one of them."""
     trainer = Trainer(setup, seed=0)
     losses = trainer.steps(2)["losses"]
     with torch.autograd.profiler.profile(use_kineto=False) as profile:
@@ -95,7 +95,7 @@ def test_flex_attention_infers_what_the_model_did(corpus: Corpus) -> None:
     assert kernels == [FLASH]
     losses, kernels, _ = run(build(corpus, "bert/nano", "flex_attention", phase=Phase.INFER))
     assert losses == pytest.approx(plain, rel=1e-5)
-    # What torch.compile writes for a CPU is no operator, and a profile does not name it.
+    # Code that torch.compile generates for a CPU is not an operator, so a profile does not name it.
     assert kernels == [] and compile_facts()["graph_breaks"] == 0
 
 

@@ -1,4 +1,4 @@
-"""Compiled models compute what the model did, in as few graphs as each way of compiling promises."""
+"""Compiled models compute the same as the model, in as few graphs as each way of compiling promises."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def compilations() -> int:
-    """How many pieces of code were captured; a backward pass that is compiled when it first runs is its forward's."""
+    """How many pieces of code were captured; a backward pass that is compiled at its first run counts as its forward's.
+    """
     return len({str(item.compile_id) for item in torch._dynamo.utils.get_compilation_metrics()})
 
 
@@ -50,7 +51,7 @@ def test_the_whole_model_is_one_graph(corpus: Corpus) -> None:
     assert losses(corpus, "compile_max_autotune") == pytest.approx(plain, rel=1e-4)
     assert compilations() == 1
     facts = compile_facts()
-    # It asks for CUDA graphs. There are none on a CPU, and the compiler counts that it gave them up.
+    # It requests CUDA graphs. There are none on a CPU, and the compiler counts that it skipped them.
     assert facts.pop("cudagraph_skips")
     assert facts == {"graph_breaks": 0, "recompiles": 0}
 

@@ -1,4 +1,4 @@
-"""How samples are read and put into batches, and batches of another size."""
+"""How samples are read and combined into batches, and batches of another size."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_the_largest_batch_is_tried_second_where_memory_is_foretold(
     foretold = {16: 1000, 32: 2000, 64: 4000, 128: lacking, 256: lacking}
     assert largest_batch(sized, 8, seed=0, foretold=foretold) == 64
     assert tried == [8, 64]
-    # Too much was hoped for: it is doubled step by step.
+    # The prediction promised too much, so the batch is doubled step by step.
     tried.clear()
     assert largest_batch(sized, 8, seed=0, foretold=foretold | {128: 8000}) == 64
     assert tried == [8, 128, 16, 32, 64, 128]
@@ -167,7 +167,8 @@ def test_weak_scaling_gives_every_rank_a_whole_batch(corpus: Corpus) -> None:
 
 
 class Gate:
-    """Holds the first thread that comes, many times as long as it took to come, and says for how long at the least."""
+    """Holds the first thread that arrives for many times as long as it took to arrive, and reports the least time held.
+    """
 
     def __init__(self) -> None:
         self.held_s = 0.0
@@ -188,7 +189,7 @@ class Gate:
 
 
 class Items:
-    """Samples that wait at a gate when they are read, if there is one."""
+    """Samples that wait at a gate, if there is one, when they are read."""
 
     def __init__(self, gate: Gate | None = None) -> None:
         self._gate = gate
@@ -226,7 +227,7 @@ def held_setup(items: Items, gate: Gate | None, *names: str) -> TrainingSetup:
 
 
 def taken(setup: TrainingSetup) -> tuple[float, float, float]:
-    """The wait and the copy of the first batch, and the time of the call that both lie in."""
+    """The wait for and the copy of the first batch, and the duration of the call that includes both."""
     batches = Batches(setup, seed=0)
     begun_s = time.perf_counter()
     _, taking = batches.next_timed()
@@ -262,7 +263,7 @@ def test_every_step_tells_its_wait_and_its_copy(corpus: Corpus) -> None:
 
 
 def test_a_thread_that_makes_batches_ends_with_whoever_asked_for_them() -> None:
-    """It draws from the same generators as the next model that is built."""
+    """It would draw from the same generators as the next model that is built."""
     before = threading.active_count()
     batches = data._ahead(itertools.count())
     assert [next(batches) for _ in range(3)] == [0, 1, 2]

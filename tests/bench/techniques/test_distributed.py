@@ -1,4 +1,4 @@
-"""Several ranks: each technique does the baseline's work, and holds, sends and waits as it says."""
+"""Several ranks: each technique does the baseline's work, and stores, sends and waits as declared."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ ON_FOUR_RANKS = ("ddp_4", "fsdp2_tensor_parallel")
 
 
 OWN_GRADIENTS = ("local_sgd_4",)
-"""What trains each rank by its share of the batch alone."""
+"""Techniques that train each rank only on its share of the batch."""
 
 
 def _assert_certified(records: list[Record], names: tuple[str, ...], world_size: int) -> None:
@@ -64,7 +64,7 @@ def _assert_certified(records: list[Record], names: tuple[str, ...], world_size:
     norms = {record.techniques: record.certificate and record.certificate.gradient_norm for record in records}
     for record in records:
         if not record.changes and record.techniques not in OWN_GRADIENTS:
-            # However the ranks share out parameters, samples and layers.
+            # However parameters, samples and layers are distributed over the ranks.
             assert norms[record.techniques] == pytest.approx(norms["fp32"], rel=1e-3), record.techniques
 
 
@@ -93,7 +93,7 @@ def test_sixteen_ranks_do_the_same_work(fork_server: ForkServer, text_folder: Pa
         protocol=conformance.PROTOCOL,
     )
     found = prepare(plan, fork_server)
-    # A user's run with so few cores refuses them, because it would be slow; here nobody looks at the times.
+    # A user's run on so few cores refuses them because they would be slow; here the times do not matter.
     ready = replace(found, host=replace(found.host, cores=8), unsupported={})
     records: list[Record] = []
     Sweep(ready, run_id="sixteen", keep=records.append, choose=lambda _: [], log=tmp_path / "log").run(fork_server)
@@ -119,7 +119,7 @@ def test_ranks_are_as_many_as_the_name_says() -> None:
 
 def _join(numbers: Any, store: str, port: int) -> None:
     torch.set_num_threads(1)
-    # Where calls between ranks meet, beside the process group.
+    # The rendezvous for calls between ranks, apart from the process group.
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=numbers.get(), world_size=2)
 
@@ -136,7 +136,7 @@ def _on_this_rank(probe: Callable[..., Any], corpus: Corpus, names: tuple[str, .
 
 @pytest.fixture(scope="module")
 def on_ranks(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
-    """Build a composition on two ranks and give what a probe of it answers there, first rank first."""
+    """Build a composition on two ranks and return what a probe of it answers on each, first rank first."""
     context = multiprocessing.get_context("spawn")
     numbers, store = context.SimpleQueue(), tmp_path_factory.mktemp("ranks") / "store"
     for rank in range(2):
@@ -153,7 +153,7 @@ def on_ranks(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def _gradients(setup: TrainingSetup) -> dict[str, torch.Tensor]:
-    """What the first update is made with, by name: the elements of each gradient in order of size."""
+    """The gradients of the first update by name, each with its elements sorted."""
     trainer, seen = Trainer(setup, seed=0), {}
     parameters = dict(setup.model.named_parameters())
 
@@ -162,7 +162,7 @@ def _gradients(setup: TrainingSetup) -> dict[str, torch.Tensor]:
             gradient = parameter.grad
             whole = gradient.full_tensor() if isinstance(gradient, DTensor) else gradient
             assert whole is not None
-            # Layers may hold the same numbers transposed, or in another order.
+            # Layers may store the same numbers transposed, or in another order.
             seen[name.removeprefix("module.")] = whole.flatten().sort().values
 
     assert trainer.optimizer is not None
@@ -177,7 +177,7 @@ def test_gradients_are_those_of_the_whole_batch(on_ranks: Ranks, name: str, mode
     whole = on_ranks(_gradients, model=model)[0]
     found = on_ranks(_gradients, name, model=model)
     if name == "parameter_server":
-        found = found[:1]  # The other ranks send theirs and make no use of them.
+        found = found[:1]  # The other ranks send theirs and do not use them.
     assert set().union(*found) == whole.keys()
     for rank in found:
         for key, gradient in rank.items():
@@ -185,7 +185,7 @@ def test_gradients_are_those_of_the_whole_batch(on_ranks: Ranks, name: str, mode
 
 
 def _held(setup: TrainingSetup) -> dict[str, int]:
-    """Elements of each parameter that are on this rank."""
+    """The number of elements of each parameter on this rank."""
     local = ((name, getattr(item, "_local_tensor", item)) for name, item in setup.model.named_parameters())
     return {name.removeprefix("module."): tensor.numel() for name, tensor in local}
 
@@ -225,7 +225,7 @@ def test_tensor_parallel_splits_both_parts_of_a_layer(on_ranks: Ranks, model: st
 def test_a_pipeline_leaves_each_layer_on_one_rank(on_ranks: Ranks, model: str) -> None:
     whole = on_ranks(_held, model=model)[0]
     first, last = on_ranks(_held, "pipeline_gpipe", model=model)
-    # The output head is the input embedding, which both ends need.
+    # The output head is tied to the input embedding, so both ends need it.
     shared = {name for name in whole if "wte" in name or "word_embeddings" in name}
     assert first.keys() & last.keys() == shared
     assert first | last == whole
@@ -234,7 +234,7 @@ def test_a_pipeline_leaves_each_layer_on_one_rank(on_ranks: Ranks, model: str) -
 
 
 def _most_in_flight(setup: TrainingSetup) -> int:
-    """The most micro-batches that this rank has run forward and not yet backward."""
+    """The most micro-batches in flight on this rank: run forward but not yet backward."""
     flying = most = 0
 
     def forward(*_: object) -> None:

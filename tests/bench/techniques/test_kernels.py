@@ -1,4 +1,4 @@
-"""Other kernels compute the same losses; settings of the processor hold in every thread."""
+"""Other kernels compute the same losses; processor settings apply to every thread."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def denormals() -> Iterator[None]:
 
 
 class Shapes(TorchDispatchMode):
-    """The shapes of everything that is computed."""
+    """Records the shapes of everything that is computed."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
@@ -58,7 +58,7 @@ def test_chunked_loss_never_holds_all_scores(corpus: Corpus, model: str) -> None
     losses, shapes = losses_and_shapes(build(corpus, model, "chunked_loss"))
     assert losses == pytest.approx(plain, rel=1e-5)
     assert (8 * 32, 260) not in shapes and (8, 32, 260) not in shapes
-    # In half precision the loss is given in half precision too, which has 1/32 between two numbers here.
+    # In half precision the loss is in half precision too, where adjacent numbers are 1/32 apart here.
     assert losses_and_shapes(build(corpus, model, "chunked_loss", "amp_bf16"))[0] == pytest.approx(plain, rel=2e-2)
 
 

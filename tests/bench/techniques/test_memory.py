@@ -1,4 +1,4 @@
-"""Memory savers: what they say is computed again, kept or freed, and the training is the same."""
+"""Memory savers: they recompute, keep and free what they claim to, and the training is the same."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 both_models = pytest.mark.parametrize("model", ["gpt2/nano", "bert/nano"])
 PRODUCTS = {"addmm", "_scaled_dot_product_flash_attention_for_cpu"}
-"""Forward products inside layers; the backward pass has `mm` and operators of its own."""
+"""Products in the layers' forward pass; the backward pass uses `mm` and other operators."""
 CHEAP = {"native_layer_norm", "tanh", "gelu"}
 
 
 class Counting(TorchDispatchMode):
-    """Counts the operators that really run."""
+    """Counts the operators that actually run."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here

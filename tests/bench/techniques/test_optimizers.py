@@ -1,4 +1,4 @@
-"""Optimizers, schedules and what else an update does: each does its own rule, to the parameters that it should."""
+"""Optimizers, schedules and other parts of an update: each applies its own rule to the right parameters."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def losses(setup: TrainingSetup) -> list[float]:
 
 
 def trained(setup: TrainingSetup) -> Optimizer:
-    """The optimizer after two updates: SOAP moves nothing in its first."""
+    """The optimizer after two updates: SOAP changes nothing in its first."""
     trainer = Trainer(setup, seed=0)
     trainer.steps(2)
     assert trainer.optimizer is not None
@@ -41,7 +41,7 @@ def trained(setup: TrainingSetup) -> Optimizer:
 
 
 def kept(optimizer: Optimizer) -> dict[Tensor, int]:
-    """Elements of state that the optimizer keeps for each parameter."""
+    """The number of elements of state that the optimizer keeps for each parameter."""
     return {
         parameter: sum(item.numel() for item in tree_leaves(state) if isinstance(item, Tensor) and item.dim())
         for parameter, state in optimizer.state.items()
@@ -49,7 +49,7 @@ def kept(optimizer: Optimizer) -> dict[Tensor, int]:
 
 
 def named_rates(setup: TrainingSetup, option: str) -> dict[str, float]:
-    """An option of the optimizer's groups for each parameter by name."""
+    """An option of the optimizer's groups, for each parameter by name."""
     names = {parameter: name for name, parameter in setup.model.named_parameters()}
     groups = setup.optimizer(setup.model.parameters()).param_groups
     return {names[parameter]: group[option] for group in groups for parameter in group["params"]}
@@ -62,7 +62,7 @@ def test_it_is_the_very_same_adamw(corpus: Corpus, model: str, name: str) -> Non
 
 
 def test_torch_batches_updates_by_default_on_a_gpu_and_not_on_a_cpu() -> None:
-    """What the needs of adamw_foreach and adamw_loop rest on, as far as torch tells without a GPU."""
+    """The `needs` of adamw_foreach and adamw_loop rest on this, as far as torch shows it without a GPU."""
     parameters: list[Tensor] = [nn.Parameter(torch.zeros(2))]
     assert _default_to_fused_or_foreach(parameters, differentiable=False) == (False, False)
     assert "cuda" in _get_foreach_kernels_supported_devices()
@@ -83,7 +83,7 @@ def test_lamb_moves_each_tensor_in_proportion_to_its_size(corpus: Corpus) -> Non
     before = layer.detach().clone()
     Trainer(setup, seed=0).steps(1)
     moved = float((layer.detach() - before).norm() / before.norm())
-    # The decay adds the learning rate's hundredth.
+    # Weight decay adds a hundredth of the learning rate.
     assert moved == pytest.approx(setup.workload.learning_rate, rel=0.02)
 
 
@@ -173,7 +173,7 @@ def test_state_is_really_in_few_bits(name: str, bytes_an_element: float) -> None
     for moment in ("exp_avg", "exp_avg_sq"):
         codes = optimizer.state[weight][moment].codes
         assert codes.numel() * codes.element_size() == bytes_an_element * weight.numel()
-    # The first update of AdamW moves every element by the learning rate, whatever its gradient.
+    # AdamW's first update moves every element by the learning rate, whatever its gradient.
     moved = (weight - before * (1 - 0.01 * setup.workload.learning_rate)).abs()
     assert torch.allclose(moved, torch.full_like(moved, setup.workload.learning_rate), rtol=0.01)
 
@@ -185,7 +185,7 @@ def test_a_model_that_few_bits_would_pass_over_is_refused(name: str) -> None:
 
 
 def rates(*names: str) -> list[float]:
-    """The learning rate of each of 1200 updates, as shares of the workload's, in the optimizer's last group."""
+    """The learning rate of each of 1200 updates, as a share of the workload's, in the optimizer's last group."""
     setup = apply(own(lambda: nn.Linear(2, 2)), *names)
     optimizer = setup.optimizer(setup.model.parameters())
     taken = []
@@ -197,7 +197,7 @@ def rates(*names: str) -> list[float]:
     return taken
 
 
-# The second holds its groups in optimizers of its own.
+# The second combination keeps its groups in inner optimizers.
 @pytest.mark.parametrize("others", [(), ("muon", "weight_decay")])
 def test_cosine_warms_up_and_falls_to_a_tenth(others: tuple[str, ...]) -> None:
     rate = rates("schedule_cosine", *others)
@@ -213,10 +213,10 @@ def test_steps_fall_to_a_tenth_twice() -> None:
 
 
 def test_a_schedule_reaches_the_update_of_every_part() -> None:
-    """The first update of AdamW, and of Muon on one row, is as long as the rate says."""
+    """The size of the first update of AdamW, and of Muon on one row, is given by the rate."""
     moved = {}
     for name in ((), ("schedule_cosine",)):
-        torch.manual_seed(0)  # The same weights: they decay by the rate too.
+        torch.manual_seed(0)  # The same weights, because their decay depends on the rate too.
         setup = apply(own(lambda: nn.Linear(1, 1).double()), "muon", *name)
         before = [item.detach().clone() for item in setup.model.parameters()]
         optimizer = setup.optimizer(setup.model.parameters())
@@ -246,7 +246,7 @@ def test_decay_shrinks_what_has_no_gradient_to_follow() -> None:
 
 
 def largest_norms(setup: TrainingSetup) -> list[float]:
-    """The norm of all gradients as the optimizer finds them, of three updates."""
+    """The norm of all gradients, as the optimizer sees them, in three updates."""
     make, norms = setup.optimizer, []
 
     def measure(optimizer: Optimizer, *_: object) -> None:
@@ -272,7 +272,7 @@ def test_gradients_are_clipped_to_a_norm_of_one(corpus: Corpus, model: str, othe
 
 
 def test_a_fused_optimizer_under_loss_scaling_takes_the_clipped_gradients_as_they_are(corpus: Corpus) -> None:
-    # SGD's update is as long as its gradients; AdamW's hides a wrong scale.
+    # SGD's update is proportional to its gradients; AdamW's would hide a wrong scale.
     def moved(fused: bool) -> Tensor:
         setup = build(corpus, "gpt2/nano", "amp_fp16")
         setup = replace(setup, optimizer=lambda items: torch.optim.SGD(items, lr=1e-2, fused=fused))

@@ -1,4 +1,4 @@
-"""Number formats: everything that is said to be in a format is in it, and training still follows the baseline."""
+"""Number formats: everything is in the format that is claimed, and training still follows the baseline."""
 
 from __future__ import annotations
 
@@ -125,6 +125,6 @@ print(setup.compute)
 
 @pytest.mark.long
 def test_tf32_leaves_switches_that_inductor_can_read() -> None:
-    """In a process of its own, for the setting is the process's; where no GPU is the products stay as they were."""
+    """In a separate process, because the setting is global; without a GPU, the products do not change."""
     done = subprocess.run([sys.executable, "-c", TF32], capture_output=True, text=True, check=False, timeout=300)
     assert done.stdout.splitlines() == ["high True tf32 True", "tf32"], done.stderr

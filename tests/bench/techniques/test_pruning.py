@@ -1,4 +1,4 @@
-"""Pruning: exactly what should go is gone, it stays gone while training, and the rest still computes the same."""
+"""Pruning: exactly the right parts are removed, they stay removed in training, and the rest computes the same."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.training import apply, build, first_loss, own, train_three_steps
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 LAYERS = {"gpt2/nano": 2 * 4, "bert/nano": 2 * 6 + 1}
-"""Linear layers under the output head: in each block, and BERT's one more before the head."""
+"""Linear layers below the output head: those of each block, and for BERT one more before the head."""
 
 both_models = pytest.mark.parametrize("model", list(LAYERS))
 all_techniques = pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_the_weak_heads_leave_and_the_others_compute_as_before(corpus: Corpus, m
             weight = mixing.get_parameter("weight")
             by_input = weight.t() if isinstance(mixing, nn.Linear) else weight
             by_input *= 100
-            # Nothing reads heads 1 and 3, so they are the weakest and the model does not miss them.
+            # Nothing uses heads 1 and 3, so they are the weakest and removing them changes nothing.
             for head in (1, 3):
                 by_input[head * size : (head + 1) * size] = 0
     expected = first_loss(setup)
@@ -202,7 +202,7 @@ def test_the_weak_neurons_leave_and_the_others_compute_as_before(corpus: Corpus,
             weight = reading.get_parameter("weight")
             by_neuron = weight.t() if isinstance(reading, nn.Linear) else weight
             by_neuron *= 100
-            # Nothing reads every second neuron, so these are the weakest and the model does not miss them.
+            # Nothing uses every second neuron, so these are the weakest and removing them changes nothing.
             by_neuron[::2] = 0
     neurons = len(by_neuron)
     expected = first_loss(setup)

@@ -1,4 +1,4 @@
-"""Quantised training: the right layers are converted, they really compute in 8 bits, and the model learns."""
+"""Quantised training: the right layers are converted, they actually compute in 8 bits, and the model learns."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 TRITON = "torchao runs its int8 products in a Triton kernel where there is a GPU, and that has no CPU form"
 INT8 = pytest.param("int8_mixed_precision", marks=pytest.mark.skipif(has_triton(), reason=TRITON))
 LAYERS = {"gpt2/nano": 2 * 4, "bert/nano": 2 * 6 + 1}
-"""Linear layers under the output head: in each block, and BERT's one more before the head."""
+"""Linear layers below the output head: those of each block, and for BERT one more before the head."""
 
 both_models = pytest.mark.parametrize("model", list(LAYERS))
 all_that_run_here = pytest.mark.parametrize("name", ["qat_int8", "qat_int4", INT8])
@@ -88,7 +88,7 @@ def test_every_linear_layer_but_the_head_is_converted_and_learns(corpus: Corpus,
 @all_that_run_here
 def test_the_rounding_shows_and_stays_small(corpus: Corpus, model: str, name: str) -> None:
     rounded, exact = build(corpus, model, name), build(corpus, model)
-    # A mean loss may come out the same to the last bit: what is rounded shows in the logits.
+    # The mean loss may be the same to the last bit, but rounding shows in the logits.
     assert 1e-3 < float((first_logits(rounded) - first_logits(exact)).abs().max()) < 0.2
     assert first_loss(rounded) == pytest.approx(first_loss(exact), rel=1e-2)
 

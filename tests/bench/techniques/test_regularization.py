@@ -1,4 +1,4 @@
-"""What keeps a model from learning its samples by heart."""
+"""What keeps a model from memorising its samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other architectures: the layers are as many, as wide, as shared and as often skipped as they are said to be."""
+"""Other architectures: layers have the claimed number, width, sharing and rate of skipping."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_all_layers_are_one_and_still_called_as_often(corpus: Corpus, model: str
     one = sum(item.numel() for stack in stacks(setup.model).values() for item in stack[0].parameters())
     plain = build(corpus, model)
     counts = [sum(item.numel() for item in each.model.parameters()) for each in (plain, setup)]
-    # T5's first layer alone has the relative positions.
+    # Only T5's first layer has the relative positions.
     assert counts[0] - counts[1] == pytest.approx(one, rel=1e-2)
     train_three_steps(setup)
     assert len(calls) == 3 * len(blocks(setup.model))
@@ -77,7 +77,7 @@ def test_skipped_layers_are_not_computed_and_recomputation_skips_the_same(
 
     layers = blocks(setup.model)
     for block in layers:
-        # The first part of the block: it is called where the block is computed.
+        # The first part of the block is called whenever the block is computed.
         next(module for module in block.modules() if isinstance(module, nn.LayerNorm)).register_forward_hook(count)
     steps = 100
     Trainer(setup, seed=0).steps(steps)

@@ -1,4 +1,4 @@
-"""Single techniques seen at work; that each keeps its word is in test_conformance."""
+"""Single techniques in action; test_conformance checks that each does the work that it claims."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training a part of a model, or beside a teacher: what should stay still does, and what should learn learns."""
+"""Training a part of a model, or with a teacher: what should stay fixed does, and what should learn learns."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from tests.training import apply, build, first_loss, own, train_three_steps
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 LAYERS = {"gpt2/nano": 2 * 4, "bert/nano": 2 * 6, "llama/nano": 2 * 7, "t5/nano": 2 * 6 + 2 * 10}
-"""Linear layers of the stacks."""
+"""The number of linear layers in the stacks."""
 
 AFTER = {
     "gpt2/nano": ("transformer.h.1.", "transformer.ln_f."),
     "bert/nano": ("bert.encoder.layer.1.", "cls."),
 }
-"""The last quarter of two layers is one, and what follows it."""
+"""The last quarter of two layers, which is one layer, and everything after it."""
 
 OTHERS = ["accumulate_2", "checkpoint_activations", "amp_bf16", "adamw_fused", "prune_heads_50"]
 
@@ -59,7 +59,7 @@ def test_only_the_last_layers_and_what_follows_move(corpus: Corpus, model: str) 
     expected = {name for name, _ in setup.model.named_parameters() if name.startswith((last, after))}
     assert expected
     assert names <= expected
-    # Three small updates may leave a bias where it was.
+    # Three small updates may leave a bias unchanged.
     assert {name for name in expected if name.endswith("weight")} <= names
 
 
@@ -118,7 +118,7 @@ def test_the_base_of_qlora_is_kept_in_four_bits(corpus: Corpus, model: str) -> N
 
 @pytest.fixture(scope="module", autouse=True)
 def teachers(corpus: Corpus) -> Iterator[None]:
-    """The harness trains these before any arm asks for them, and for longer: how much they know is nothing here."""
+    """The harness trains teachers before any arm needs them, and for longer; here their quality does not matter."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoints, "UPDATES", 10)
         for model in ("gpt2/nano", "bert/nano"):

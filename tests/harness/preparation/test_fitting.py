@@ -1,4 +1,4 @@
-"""What fits: at which batch memory is full, and that training then does what was said."""
+"""What fits: at which batch the memory is full, and that training confirms the prediction."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_what_is_unknown_says_why(found: dict[str, Fit]) -> None:
     "label", ["fp32", pytest.param("checkpoint_activations", marks=pytest.mark.long), "accumulate_4"]
 )
 def test_training_does_what_was_said(found: dict[str, Fit], fork_server: ForkServer, label: str) -> None:
-    """The limit is real: just below it a batch trains, and just above it does not."""
+    """The limit is real: a batch just below it trains, and one just above it does not."""
     checked = fitting.check(found[label], fork_server).checked
     assert checked and checked.reason is None
     assert checked.ran and checked.refused
@@ -59,7 +59,7 @@ def test_training_does_what_was_said(found: dict[str, Fit], fork_server: ForkSer
 
 
 def test_a_wrong_prediction_is_found_out(found: dict[str, Fit], fork_server: ForkServer) -> None:
-    """Of half the memory more fits than was said, and of twice as much less."""
+    """If half the memory was predicted, more fits than promised; if twice the memory, less."""
     plain = found["fp32"]
     too_little, too_much = (
         dataclasses.replace(
@@ -90,7 +90,7 @@ def test_a_card_is_not_needed_to_ask_about_it(fork_server: ForkServer, text_fold
     found = fit([spec], ((), ("amp_bf16",), ("fsdp2",)), rooms, fork_server)
     old, new = ({item.label: item for item in found if item.room == room} for room in rooms)
     assert "2 GPUs" in str(old["fsdp2"].reason) and new["fsdp2"].reason is None
-    # Each GPU has half of what is sharded.
+    # Each GPU holds half of what is sharded.
     plain, sharded = new["fp32"].peak_bytes(8) or 0, new["fsdp2"].peak_bytes(8) or 0
     assert sharded < plain
     for item in (new["fp32"], new["fsdp2"]):

@@ -1,4 +1,4 @@
-"""What arms will take, told before they run: right, kept for the next time, and acted on."""
+"""The memory of arms, predicted before they run: correct, cached for the next time, and acted on."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_what_was_predicted_is_what_was_allocated(
         forecasts=forecasts,
         log=tmp_path / "log",
     ).run(fork_server)
-    # What was disturbed is measured once more, without a replay.
+    # Disturbed arms are measured again, without a replay.
     found = {record.techniques: record for record in reversed(kept)}
     for label, record in found.items():
         assert record.status is Status.OK, (label, record.reason)
@@ -68,7 +68,7 @@ def test_what_was_predicted_is_what_was_allocated(
         if label == "parameter_server":
             assert record.predicted_peak_bytes is None and allocated
         else:
-            # What is sent while the backward pass goes on, and when it is let go, is a matter of time.
+            # What is sent during the backward pass, and when it is freed, depends on timing.
             tolerance = 0.1 if label in SHARED else 4e-3
             assert record.predicted_peak_bytes == pytest.approx(allocated, rel=tolerance), label
     if "parameter_server" in names:
@@ -90,7 +90,7 @@ def test_a_prediction_is_made_once(
 
     monkeypatch.setattr(predicting, "_asked", counting)
     assert forecast(prepared, fork_server).arms == first.arms
-    # What is unknown may be known another time.
+    # What is unknown now may be known another time.
     assert asked == [["compile"]]
     monkeypatch.setattr(predicting, "_code", lambda: "another")
     assert forecast(prepared, fork_server).arms == first.arms

@@ -17,7 +17,7 @@ from tests.bench.test_plans import HERE
 
 
 def sizes(*speedups: float | None, bearable: int | None = None) -> list[Size]:
-    """Of one technique."""
+    """Sizes of a family, with the predicted speed-ups of one technique."""
     reach = len(speedups) if bearable is None else bearable
     return [Size(speedups={"amp_bf16": value}, bearable=place < reach) for place, value in enumerate(speedups)]
 
@@ -73,7 +73,7 @@ def test_a_plan_that_narrows_leaves_out_what_tells_nothing(fork_server: ForkServ
     assert [entry.spec.model for entry in made.entries] == ["gpt2/nano", "gpt2/tiny", "gpt2/mini"]
     told = predicted.left_out(left_out)
     assert told.startswith("gpt2/small is not measured: its steps take too long here; predicted: amp_bf16 3.00x")
-    # Where nothing is known, the number of parameters decides.
+    # If nothing is known, the number of parameters decides.
     assert [entry.spec.model for entry in narrowed(wide, {})[0].entries] == ["gpt2/nano", "gpt2/tiny", "gpt2/mini"]
     assert len(narrowed(wide, paces, begun=["gpt2/small"])[0].entries) == 4
 

@@ -1,4 +1,4 @@
-"""Step times that are told before anything runs."""
+"""Step times that are predicted before anything runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def prepared(fork_server: ForkServer, text_folder: Path) -> Prepared:
 
 @pytest.fixture
 def asked(undisturbed: None, fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Counter[str]:
-    """How many operators were timed, in an empty cache."""
+    """How many operators were timed, starting with an empty cache."""
     for module in (pacing, predicting):
         monkeypatch.setattr(module, "cache_folder", lambda: tmp_path)
     counts = Counter[str]()
@@ -97,7 +97,7 @@ def test_an_operator_that_ends_its_process_is_alone_in_being_unknown(operators: 
 
 
 def test_a_call_may_have_any_number_of_tensors(operators: Operators, asked: Counter[str]) -> None:
-    """An optimizer takes all weights of a model at once."""
+    """An optimizer passes all weights of a model at once."""
     of_many = json.dumps(["aten._foreach_neg.default", [json.loads(call("", *[[4, 4]] * 4000))[1]], {"named": {}}])
     assert len(of_many) > 1 << 17
     operators.learn([of_many], time.monotonic() + 60)

@@ -1,4 +1,4 @@
-"""The fork server forks arms, tells how they ended, and leaves nothing behind."""
+"""The fork server forks arms, reports how they ended, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_peak_memory_is_the_arms_own(fork_server: ForkServer, request_: Message)
     smaps = psutil.Process(arm.pid).memory_full_info()
     arm.kill()
     growth = peaks["rss_peak_bytes"] - peaks["rss_start_bytes"] - peaks["rss_file_growth_bytes"]
-    # Weights, gradients and two moments of 0.18 M parameters at the least; no more than all that is the arm's alone.
+    # At least weights, gradients and two moments of 0.18 M parameters; at most all memory that is private to the arm.
     assert 4 * 4 * 180_000 < growth <= smaps.uss + peaks["rss_file_growth_bytes"]
 
 
@@ -79,7 +79,7 @@ def test_a_parked_arm_uses_no_cpu(fork_server: ForkServer, request_: Message) ->
     for arm in (parked, active):
         arm.kill()
     spent = after.user + after.system - before.user - before.system
-    # A worker thread spins for some milliseconds after its last step; a parked arm does nothing beyond that.
+    # A worker thread spins for some milliseconds after its last step; apart from that, a parked arm does nothing.
     assert spent < 0.2 * (worked.user + worked.system)
 
 

@@ -1,4 +1,4 @@
-"""The fork server imports everything that arms need without starting CUDA, or taking their GPU from them."""
+"""The fork server imports everything that arms need without starting CUDA or hiding the GPU from them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ SLICE = "MIG-6ba7b810-9dad-11d1-80b4-00c04fd430c8"
 
 @pytest.fixture
 def imported(driver: Path) -> Callable[..., dict[str, Any]]:
-    """What came of importing on a machine that has GPUs for all that imports can see."""
+    """The result of importing on a machine that, as far as imports can see, has GPUs."""
 
     def run(how: str, *modules: str, devices: str | None = None) -> dict[str, Any]:
         environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
-        # A build for CUDA counts the GPUs of this driver's NVML.
+        # A CUDA build counts the GPUs of this driver's NVML.
         environment |= {"PYTORCH_NVML_BASED_CUDA_CHECK": "1", "LD_LIBRARY_PATH": str(driver)}
         environment |= {"CUDA_VISIBLE_DEVICES": devices} if devices else {}
         command = [sys.executable, "-m", "tests.pretended_gpu", how, *modules]
@@ -38,16 +38,16 @@ Imported = Callable[..., dict[str, Any]]
 
 
 DEVICES = (None, *([SLICE] if torch.version.cuda else []))
-"""A build for the CPU asks nobody about slices."""
+"""A CPU build makes no queries about slices."""
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("devices", DEVICES)
 def test_imports_that_see_a_gpu_start_it(imported: Imported, devices: str | None) -> None:
-    """Without this the other tests would prove nothing: there is something to hide the devices from."""
+    """Without this the other tests would prove nothing: some imports do start a visible GPU."""
     seen = imported("visible", devices=devices)
     assert "started" in seen["error"] or "NVIDIA driver" in seen["error"]
-    # With a slice in sight, a build for CUDA asks CUDA in a function that is harmless otherwise.
+    # If a slice is visible, a CUDA build queries CUDA in a function that is harmless otherwise.
     assert seen["beyond_harmless"] or devices == SLICE
 
 
@@ -58,12 +58,12 @@ def test_the_preload_starts_no_gpu_and_hides_none_for_good(imported: Imported, d
     assert seen["beyond_harmless"] == []
     assert seen["remembered"] == []
     assert seen["visible"] == devices
-    # Asked by CUDA itself, which only a driver could answer, a build for CUDA finds no slice here.
+    # CUDA itself needs a real driver, so here a CUDA build finds no slice.
     assert seen["available_afterwards"] or devices == SLICE
 
 
 def test_the_run_itself_stays_off_the_gpu(imported: Imported) -> None:
-    """It would take memory there, and count as a stranger."""
+    """It would take memory there, and be counted as another program."""
     seen = imported("plans")
     assert seen["error"] is None
     assert seen["beyond_harmless"] == []

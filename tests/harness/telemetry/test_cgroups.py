@@ -1,5 +1,5 @@
-"""Limits of control groups, nested ones too, in both versions: read from files as kernels write them, and from a real
-group where this machine lets one be made."""
+"""Limits of control groups, nested ones included, in both versions: from files as kernels write them, and from a real
+group if one can be created on this machine."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ LIMIT_BYTES = 3 << 30
 
 @contextlib.contextmanager
 def made(controller: str) -> Iterator[Path]:
-    """A group of a controller below our own, for processes that write themselves into it."""
+    """A control group of this controller below our own, which processes join by themselves."""
     own = cgroups.groups(controller)
     if not own or not os.access(own[0], os.W_OK):
         pytest.skip(f"no {controller} group can be made here: it takes a root's rights and a mounted controller")
@@ -118,7 +118,7 @@ def made(controller: str) -> Iterator[Path]:
 
 @pytest.fixture
 def limited() -> Iterator[Path]:
-    """One whose memory is limited."""
+    """A group with a memory limit."""
     with made("memory") as folder:
         limit = "memory.limit_in_bytes" if (folder / "memory.limit_in_bytes").exists() else "memory.max"
         (folder / limit).write_text(str(LIMIT_BYTES))
@@ -127,7 +127,7 @@ def limited() -> Iterator[Path]:
 
 @pytest.fixture
 def nested() -> Iterator[Path]:
-    """One without a limit of its own, within one that may use a tenth of a core."""
+    """A group without a limit of its own, within one that may use a tenth of a core."""
     with made("cpu") as outer:
         if (outer / "cpu.cfs_quota_us").exists():
             (outer / "cpu.cfs_quota_us").write_text("10000")
@@ -140,7 +140,7 @@ def nested() -> Iterator[Path]:
 
 
 def inside(group: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run code as a process of the group, to its end."""
+    """Run code to its end as a process in the group."""
     joined = f"import os; open({str(group / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))\n{code}"
     command = [sys.executable, "-c", joined, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
@@ -197,7 +197,7 @@ with ForkServer(modules=["tests.planted"]) as fork_server:
 
 @pytest.mark.long
 def test_every_arm_that_a_full_group_takes_has_run_out_of_memory(limited: Path, corpus: Corpus) -> None:
-    """Two are killed before anyone looks, and the one beside them goes on."""
+    """Two are killed before anyone looks, and the one next to them continues."""
     request = {
         "workload": dataclasses.asdict(WorkloadSpec(model="gpt2/nano", batch=8, sequence=32)),
         "corpus": dataclasses.asdict(corpus),

@@ -1,4 +1,4 @@
-"""What goes on beside the arms is seen, and nothing is seen that is not there."""
+"""Activity of other programs is detected, and nothing is detected that is not there."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_counter_that_ran_backwards_shows_nothing() -> None:
 
 
 def busy_cpu_s(process: subprocess.Popen[bytes]) -> None:
-    """Let it use half a second of CPU time, however long that takes."""
+    """Wait until the process has used half a second of CPU time, however long that takes."""
     import psutil
 
     seen = psutil.Process(process.pid)
@@ -104,7 +104,7 @@ def test_the_work_of_our_own_processes_is_ours_after_they_have_ended_too() -> No
         child.wait()
     ended = conditions.read(gpus)
     assert alive.own_s - before.own_s >= 0.5
-    # What is summed in another order may differ in its last digit.
+    # Sums in a different order may differ in the last digit.
     assert ended.own_s >= alive.own_s - 1e-6
     assert ended.raw_s > before.raw_s and ended.cores >= 1
 
@@ -112,7 +112,7 @@ def test_the_work_of_our_own_processes_is_ours_after_they_have_ended_too() -> No
 def test_the_work_of_strangers_is_not_ours() -> None:
     gpus = Gpus("cpu", ())
     before = conditions.read(gpus)
-    # Its parent ends at once, so that it is nobody's child of ours.
+    # Its parent ends at once, so it is not a descendant of this process.
     script = (
         "import os, sys, time\n"
         "if os.fork(): os._exit(0)\n"
@@ -170,7 +170,7 @@ def nothing() -> None:
 
 
 def gated(change: Change, start: Change = nothing) -> tuple[list[str], list[str]]:
-    """What is found and what is not seen of the GPU of two arms of one rank, with this change between two readings."""
+    """What is found and what is not visible on the GPU of two one-rank arms, with this change between two readings."""
     gpus = Gpus("cuda", [FIRST, SECOND]).first(1)
     show(0, processes=2)
     violate(0, pynvml.NVML_PERF_POLICY_THERMAL, 1)

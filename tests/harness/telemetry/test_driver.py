@@ -1,4 +1,4 @@
-"""A GPU that torch cannot use is told in one line, with the fix; it never ends in a traceback, nor in silence."""
+"""A GPU that torch cannot use is reported in one line with the fix, never by a traceback and never silently."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def explained_by(error: Exception, built_for: str | None) -> str:
 def test_a_driver_that_is_too_old_is_named_with_both_releases(old_driver: Path, driver: Path) -> None:
     old = nvml.ask(old_driver, explained_by, NO_GPU, "13.0")
     assert "too old (580.95.05, CUDA 12.8) for this torch" in old and "built for CUDA 13.0: update the driver" in old
-    # What is not the driver's age is what CUDA says, in its first line.
+    # If the driver is not too old, the first line of CUDA's error is reported.
     assert nvml.ask(driver, explained_by, NO_GPU, "13.0") == f"CUDA does not start: {str(NO_GPU).splitlines()[0]}"
     assert nvml.ask(old_driver, explained_by, NO_GPU, "12.6") == nvml.ask(driver, explained_by, NO_GPU, "13.0")
     assert "is built without CUDA" in nvml.ask(driver, explained_by, NO_GPU, None)
@@ -46,7 +46,7 @@ def test_a_driver_that_is_too_old_is_named_with_both_releases(old_driver: Path, 
 
 NAMES_A_GPU = ("run", "smoke", "--device", "cuda")
 NAMES_NONE = (("run", "smoke"), ("gate", "--model", "gpt2/nano", "--head-technique", "adam"))
-"""Without CUDA torch passes over the driver, and whoever has a GPU is told."""
+"""A torch build without CUDA ignores the driver, so users with a GPU are told."""
 
 
 @pytest.mark.long

@@ -1,4 +1,4 @@
-"""What NVML tells of GPUs and what becomes of the rest, through the real binding and a library of ours."""
+"""What NVML reports about GPUs, and how missing answers are handled, with the real binding and our own library."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.nvml import FIRST, SECOND, SLICE, ask, build, fail, recover, show, vi
 
 CODES = sorted({code for name, code in vars(pynvml).items() if name.startswith("NVML_ERROR_")})
 NEW_CODE = 77
-"""That of an error which a later driver may have."""
+"""An error code that a later driver may introduce."""
 
 CALLS = {
-    # Each call that is made of a device, and what is made of its answer.
+    # Each call about a device, and the readings that come from its answer.
     "nvmlDeviceGetUtilizationRates": {"gpu_util_pct"},
     "nvmlDeviceGetMemoryInfo": {"gpu_memory_bytes"},
     "nvmlDeviceGetPowerUsage": {"gpu_power_w"},
@@ -35,11 +35,11 @@ REPLACED = {
     "nvmlDeviceGetCurrentClocksEventReasons": "nvmlDeviceGetCurrentClocksThrottleReasons",
     "nvmlDeviceGetComputeRunningProcesses_v3": "nvmlDeviceGetComputeRunningProcesses_v2",
 }
-"""What is called where a driver does not have the first."""
+"""The call that is used if a driver lacks the first one."""
 
 
 def told(gpus: Gpus) -> dict[str, Any]:
-    """All that is told of the devices, by name."""
+    """All readings of the devices, by name."""
     return {
         **gpus.sample(),
         "throttle_reasons": gpus.throttle_reasons(),
@@ -87,7 +87,7 @@ def test_each_figure_is_in_its_unit(driver: Path) -> None:
         "gpu_power_w": 150.5,
         "gpu_clock_hz": 1.41e9,
         "gpu_temperature_c": 45.0,
-        # That the chip is idle (bit 1) is nothing that holds it back.
+        # Being idle (bit 1) does not hold the chip back.
         "throttle_reasons": {"software power cap", "hardware thermal slowdown"},
         "energies_j": [5.0],
         "processes": 1,
@@ -124,7 +124,7 @@ def test_a_device_is_found_whatever_its_number(
 
 
 def told_with_each_failure(calls: Sequence[str], codes: Sequence[int]) -> dict[tuple[str, int], tuple[Any, str]]:
-    """By call and code what is then told of both GPUs, of which only the second fails, and the words for the code."""
+    """By call and code, the readings of both GPUs when only the second one fails, and the text for the code."""
     found = {}
     for call in calls:
         for code in codes:
@@ -149,14 +149,14 @@ def test_a_device_that_is_not_found_tells_nothing_and_says_why(driver: Path) -> 
     found = ask(driver, told_with_each_failure, ["nvmlDeviceGetHandleByUUID", "nvmlDeviceGetMigMode"], CODES)
     for (call, code), (values, words) in found.items():
         if call == "nvmlDeviceGetMigMode" and code in (3, 13):
-            # The chip cannot be split, or the driver is of a time before that could be.
+            # The chip cannot be split, or the driver is too old for that.
             assert known(values) == OF_DEVICES
             continue
         assert set(values.values()) == {f"NVML says {words}"}, (call, code)
 
 
 def told_after_each_failure(codes: Sequence[int]) -> list[tuple[dict[str, Any], str]]:
-    """What is told of GPUs that were found, after which every call of one of them fails."""
+    """The readings of GPUs that were found, once every call about one of them fails."""
     gpus = Gpus("cuda", [FIRST, SECOND])
     found = []
     for code in codes:
@@ -238,7 +238,7 @@ def driver_of(device: str) -> tuple[str | None, str | None]:
 
 
 def test_without_a_library_all_is_unknown(tmp_path: Path) -> None:
-    # The loader stops at a library that is none, and does not find the one of a real driver after it.
+    # The loader stops at an invalid library, and does not go on to that of a real driver.
     (tmp_path / "libnvidia-ml.so.1").touch()
     missing = "NVML says NVML Shared Library Not Found"
     assert set(ask(tmp_path, told_of, [FIRST]).values()) == {missing}
@@ -267,8 +267,8 @@ def test_the_driver_is_told_with_the_cuda_that_it_supports(driver: Path, tmp_pat
 
 
 def findings(code: int) -> dict[str, tuple[str, str]]:
-    """What a doctor says of a GPU whose clocks were held back a second for each policy's number, and that then fails
-    with this code."""
+    """The doctor's findings on a GPU whose clocks each policy has held back by its number in seconds, and which then
+    fails with this code."""
     from harness.preparation.doctor import gpu_findings
 
     gpus = Gpus("cuda", [FIRST])

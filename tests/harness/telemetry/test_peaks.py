@@ -1,4 +1,4 @@
-"""Published peaks are those of exactly the chip that is there, dense, and in the relations that the chips have."""
+"""Published peaks are those of exactly this chip, without sparsity, and in the proper ratios to each other."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_chip_of_a_like_name_has_none(name: str) -> None:
 def test_peaks_are_dense_and_narrower_formats_are_no_slower(name: str) -> None:
     peaks = PUBLISHED[name].flops_per_s
     assert peaks["float16"] == peaks["bfloat16"]
-    # A printed figure with sparsity would be twice as much as the others have it.
+    # A published figure with sparsity would be twice as high, relative to the others.
     if "tf32" in peaks:
         assert peaks["bfloat16"] / peaks["tf32"] == pytest.approx(2, rel=0.02)
         assert peaks["tf32"] >= peaks["float32"]

@@ -1,4 +1,4 @@
-"""What a window of an arm's work shows, sampled from a real process beside a library that speaks NVML's interface."""
+"""Telemetry of a window of an arm's work, sampled from a real process and a library with NVML's interface."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SAMPLED = {field.name for field in dataclasses.fields(Measurement) if field.name
 
 
 def window(uuids: Sequence[str], ranks: int, *changes: Change, energy_from_s: float = 0.0) -> Measurement:
-    """The telemetry of a process that works: a sample, the changes, and another one."""
+    """The telemetry of a working process: one sample, then the changes, then another sample."""
     measurement = Measurement()
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as arm:
         try:

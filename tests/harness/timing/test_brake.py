@@ -1,4 +1,4 @@
-"""The slow-down that a calibration puts in is as large as it says."""
+"""The slow-down that a calibration injects is as large as it claims."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def test_a_step_is_held_for_the_share_of_its_own_work() -> None:
     brake = HostBrake(0.05)
     assert brake.held_share == 0.0
     for _ in range(50):
-        # A step that began five milliseconds ago.
+        # The step began five milliseconds ago.
         brake.hold(time.perf_counter_ns() - 5_000_000)
-    # It may be held longer, where the machine takes the core away, but never shorter.
+    # It may be held longer, if the core is taken away, but never shorter.
     assert 0.05 <= brake.held_share < 1
 
 

@@ -1,4 +1,4 @@
-"""Heats over a real Ray cluster of two nodes, and as jobs of submitit: nothing is lost, or there twice."""
+"""Heats on a real Ray cluster of two nodes, and as submitit jobs: nothing is lost or duplicated."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def prepared(fork_server: ForkServer, text_folder: Path) -> Prepared:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """Two nodes, each of which is told that it has one core."""
+    """Two nodes, each configured with one core."""
     from ray.cluster_utils import Cluster
 
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
@@ -54,7 +54,7 @@ def arms(run: Run) -> Counter[tuple[str, str, int]]:
 
 
 def every_arm(prepared: Prepared) -> set[tuple[str, str, int]]:
-    """What an uninterrupted run has: what cannot run here is told once."""
+    """The records of an uninterrupted run; an arm that cannot run here is recorded once."""
     unable = {label for _, label in prepared.unsupported}
     return {
         (entry.spec.name, trial.label, repetition)
@@ -88,13 +88,13 @@ def test_heats_are_spread_and_a_killed_worker_costs_its_own_alone(
         "gpt2/nano, repetition 1",
         "gpt2/nano, repetition 2",
     }
-    # The same again has nothing left to do.
+    # A second call has nothing left to do.
     again = leading.measure(engine, prepared, run.folder, on="auto", say=said.append)
     assert arms(again) == arms(run) and said[-1].startswith("0 heats")
 
 
 def wait_for_a_heat() -> psutil.Process:
-    """A process in which a heat is measured, as soon as there is one."""
+    """Wait for a process that measures a heat, and return it."""
     while True:
         for process in psutil.process_iter(["cmdline"]):
             if heats.MODULE in (process.info["cmdline"] or []):
@@ -112,7 +112,7 @@ def test_what_is_lost_is_told_with_its_reason_and_measured_when_it_goes_on(
     once = dataclasses.replace(prepared, plan=dataclasses.replace(prepared.plan, repetitions=1))
     with pytest.raises(Unfinished, match=r"1 of 1 heats were lost, .*'no/model'.*--resume .*/run --on auto"):
         leading.measure(breaks_one, once, tmp_path / "run", on="auto", say=lambda line: None)
-    # A run on this machine that was ended in the middle of a heat has a part of it.
+    # A run on this machine that ended in the middle of a heat has part of it.
     (entry,) = prepared.entries
     begun = template(prepared.plan, prepared.machine, entry, "run")
     store.write(begun, tmp_path / "run", machine=prepared.machine, plan=prepared.plan)
@@ -129,7 +129,7 @@ def test_submitit_runs_the_same_tasks(prepared: Prepared, tmp_path: Path) -> Non
 
 
 def test_what_others_have_measured_is_not_mixed_in(prepared: Prepared, tmp_path: Path) -> None:
-    """Another text there, or a later trainpace, costs the heats and not the run."""
+    """If a node has another text, or a later trainpace, its heats are lost but not the run."""
     (entry,) = prepared.entries
     foreign = template(prepared.plan, prepared.machine, entry, "run")
     other = store.write_whole(
@@ -155,7 +155,7 @@ def test_what_was_disturbed_is_measured_once_more(prepared: Prepared, tmp_path: 
     records = [store.from_row(row) for row in store.parse(heats.measure_here(first).content, "a heat").to_pylist()]
 
     def measured(*, disturbed: bool) -> Measured:
-        """That heat, whatever else went on on this machine."""
+        """The heat, with the given state of disturbance, whatever really happened on this machine."""
         causes = ["other processes took 0.9 cores"] if disturbed else []
         told = [
             dataclasses.replace(item, disturbed=disturbed and item.status is Status.OK, disturbances=causes)
@@ -186,7 +186,7 @@ def test_what_was_disturbed_is_measured_once_more(prepared: Prepared, tmp_path: 
 
     with pytest.raises(Unfinished, match=r"1 of 3 heats were lost, the last because no machine is left; the report"):
         leading.measure(takes_no_more, prepared, tmp_path / "refused", on="auto", say=said.append)
-    # Going on finds nothing left to do.
+    # Resuming finds nothing left to do.
     leading.measure(busy_at_first, prepared, run.folder, on="auto", say=said.append)
     assert said[-1].startswith("0 heats")
 
