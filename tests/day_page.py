@@ -36,7 +36,7 @@ python -m tests.day_page --measure gpt2 --minutes 10
 
 
 def page() -> str:
-    """A table for each plan."""
+    """The page, with a table for each plan."""
     parts = [HEAD]
     for file in sorted(FOLDER.glob("*.json")):
         made = [Day.from_json(item) for item in json.loads(file.read_text(encoding="utf-8"))]

@@ -36,7 +36,7 @@ KEPT = ROOT / "docs" / "predictions" / "pace-cpu.jsonl"
 PROTOCOL = Protocol(warmup_s=0.6, rounds_s=1.0, certify_steps=1)
 
 SURE = 0.05
-"""A measured speed-up has a sign if it differs from 1 by at least this much."""
+"""A measured speed-up has a sign if it differs from 1 by more than this."""
 
 HELD = 0.96
 """The share of the updates behind an interval that it contains. Workloads differ from each other, so for a new one the

@@ -1,4 +1,4 @@
-"""Techniques that misbehave on purpose. Tests import this module in the fork server and beside it; others do not."""
+"""Techniques that misbehave on purpose. Only tests import this module, in the fork server and in their own process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from harness.timing.step import accumulate
 SOURCE = "https://example.invalid/planted"
 
 OPERATORS = torch.library.Library("planted", "FRAGMENT")
-if not hasattr(torch.ops.planted, "end"):  # This file may be imported by its path, too.
+if not hasattr(torch.ops.planted, "end"):  # This file may also be imported by its path.
     OPERATORS.define("end(Tensor a) -> Tensor")
     OPERATORS.define("same(Tensor a) -> Tensor")
     OPERATORS.impl("end", lambda a: os._exit(7), "CPU")
@@ -52,7 +52,7 @@ def planted_no_teacher(setup: TrainingSetup) -> TrainingSetup:
 
 @technique(stage=Stage.STEP, source=SOURCE)
 def planted_dear(setup: TrainingSetup) -> TrainingSetup:
-    """Multiplies large matrices beside every pass, for nothing."""
+    """Multiplies large matrices in every pass, to no purpose."""
     large = torch.ones(2000, 2000)
 
     def dear(model: nn.Module, batch: Batch) -> Tensor:
@@ -80,7 +80,7 @@ def planted_idle_optimizer(setup: TrainingSetup) -> TrainingSetup:
 
 @technique(stage=Stage.STEP, changes={Change.UPDATE_RULE, Change.NUMERICS}, source=SOURCE)
 def planted_cached_loss(setup: TrainingSetup) -> TrainingSetup:
-    """Computes the first loss alone and returns it for every later batch."""
+    """Computes only the first loss, and returns it for every later batch."""
     kept: list[Tensor] = []
 
     def cached(model: nn.Module, batch: Batch) -> Tensor:
@@ -118,7 +118,7 @@ def planted_unsupported(setup: TrainingSetup) -> TrainingSetup:
 def planted_hangs(setup: TrainingSetup) -> TrainingSetup:
     """Never returns."""
     if signal.getitimer(signal.ITIMER_REAL)[0]:
-        # Somebody's patience is measured by it: tests need not wait for all of that.
+        # Its only purpose is to reach a timeout: tests need not wait for all of it.
         signal.setitimer(signal.ITIMER_REAL, 1.0)
     threading.Event().wait()
     return setup
@@ -137,7 +137,7 @@ def planted_kills_itself(setup: TrainingSetup) -> TrainingSetup:
 
 @technique(stage=Stage.STEP, source=SOURCE)
 def planted_spins(setup: TrainingSetup) -> TrainingSetup:
-    """Keeps a core busy between its steps, as a library's thread does: without Python's lock."""
+    """Keeps a core busy between its steps, as a library's thread might: without holding the GIL."""
     data = bytes(1 << 20)
 
     def spin() -> None:
@@ -150,7 +150,7 @@ def planted_spins(setup: TrainingSetup) -> TrainingSetup:
 
 @technique(stage=Stage.STEP, source=SOURCE, changes={Change.UPDATE_RULE})
 def planted_divides_again(setup: TrainingSetup) -> TrainingSetup:
-    """Divides gradients by the number of micro-batches, which was done already: alone it shows nothing."""
+    """Divides gradients by the number of micro-batches, which was already done; alone it has no effect."""
 
     def divide(optimizer: Optimizer, *_: object) -> None:
         for group in optimizer.param_groups:
@@ -187,7 +187,7 @@ def planted_out_of_memory(setup: TrainingSetup) -> TrainingSetup:
 
 @technique(stage=Stage.STEP, source=SOURCE)
 def planted_takes_memory(setup: TrainingSetup) -> TrainingSetup:
-    """Takes all memory there is at the first loss, until it is stopped."""
+    """Takes all available memory at the first loss, until it is stopped."""
 
     def greedy(model: nn.Module, batch: Batch) -> Tensor:
         taken = []
@@ -199,7 +199,7 @@ def planted_takes_memory(setup: TrainingSetup) -> TrainingSetup:
 
 @technique(stage=Stage.COMPILE, changes={Change.NUMERICS}, source=SOURCE)
 def planted_idle_compile(setup: TrainingSetup) -> TrainingSetup:
-    """Compiles the model, and calls the one that is not compiled."""
+    """Compiles the model, but calls the one that is not compiled."""
     inner, loss = setup.model, setup.loss
     compiled = torch.compile(inner)
     return replace(setup, model=compiled, loss=lambda model, batch: loss(inner, batch))  # type: ignore[arg-type]
@@ -207,7 +207,7 @@ def planted_idle_compile(setup: TrainingSetup) -> TrainingSetup:
 
 @technique(stage=Stage.DISTRIBUTE, ranks=2, source=SOURCE)
 def planted_idle_ranks(setup: TrainingSetup) -> TrainingSetup:
-    """Wraps the model for the exchange of gradients, and calls the one inside."""
+    """Wraps the model for the exchange of gradients, but calls the one inside."""
     inner, loss = setup.model, setup.loss
     wrapped = nn.parallel.DistributedDataParallel(inner)
     return replace(setup, model=wrapped, loss=lambda model, batch: loss(inner, batch))
@@ -233,7 +233,7 @@ def planted_first_rank_refuses(setup: TrainingSetup) -> TrainingSetup:
 
 @technique(stage=Stage.DISTRIBUTE, ranks=2, source=SOURCE)
 def planted_second_rank_is_killed(setup: TrainingSetup) -> TrainingSetup:
-    """The first rank waits for the second, which is gone without a word, until the launcher ends it."""
+    """The first rank waits for the second, which was killed, until the launcher ends it."""
     if setup.rank:
         os.kill(os.getpid(), signal.SIGKILL)
     threading.Event().wait()
@@ -242,7 +242,7 @@ def planted_second_rank_is_killed(setup: TrainingSetup) -> TrainingSetup:
 
 @technique(stage=Stage.STEP, source=SOURCE)
 def planted_equal_weights(setup: TrainingSetup) -> TrainingSetup:
-    """Accumulates as if every micro-batch trained equally much."""
+    """Accumulates as if every micro-batch had the same weight."""
     return replace(setup, accumulate=4, targets=None)
 
 
@@ -255,7 +255,7 @@ def planted_wrong_numbers(setup: TrainingSetup) -> TrainingSetup:
 
 @technique(stage=Stage.DATA, changes={Change.DATA_ORDER}, source=SOURCE)
 def planted_held_out(setup: TrainingSetup) -> TrainingSetup:
-    """Trains on the text that is held out from others."""
+    """Trains on the held-out text."""
     text = setup.workload.text
     assert text is not None
     held_out = replace(text, corpus=text.corpus.of(Part.HELD_OUT)).packed()
@@ -270,7 +270,7 @@ def planted_doubled_loss(setup: TrainingSetup) -> TrainingSetup:
 
 @technique(stage=Stage.STEP, changes={Change.UPDATE_RULE}, source=SOURCE)
 def planted_every_third(setup: TrainingSetup) -> TrainingSetup:
-    """Learns from one batch in three, and only looks at the loss of the others: faster steps that teach less."""
+    """Learns from one batch in three, and only computes the loss of the others: faster steps that teach less."""
     taken = itertools.count()
 
     def gradients(own: TrainingSetup, batch: Batch) -> Tensor:
@@ -284,5 +284,5 @@ def planted_every_third(setup: TrainingSetup) -> TrainingSetup:
 
 @technique(stage=Stage.STEP, source=SOURCE)
 def planted_awake_by_half(setup: TrainingSetup) -> TrainingSetup:
-    """Does not sleep either, and trains on the first half of every batch: fast because it does less."""
+    """Does not sleep, and trains on only the first half of every batch: fast because it does less."""
     return planted_half_batch(planted_awake(setup))

@@ -1,11 +1,11 @@
-"""A machine with a GPU, as far as imports can tell, where there is none: for processes that only import.
+"""A pretended GPU, for processes that only import: as far as they can tell, this machine has one.
 
     python -m tests.pretended_gpu hidden|visible|plans [MODULE]...
 
-Imports what the fork server preloads, as it does (hidden) or without hiding the devices (visible), or makes all plans
-for a GPU as the run itself does, and prints as JSON what came of it. With the CPU build of torch its answers are
-replaced; with a CUDA build torch's own are taken, which find the GPUs that the NVML at hand tells of, and fail in
-earnest when they start CUDA.
+Imports what the fork server preloads, with the devices hidden as there (hidden) or not (visible), or makes all plans
+for a GPU as the run itself does (plans), and prints the result as JSON. With the CPU build of torch, torch's answers
+are replaced. With a CUDA build they are its own: they find the GPUs that the available NVML reports, and really fail
+when they start CUDA.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ HARMLESS = {
     "_nvml_based_avail",
     "_parse_visible_devices",
 }
-"""Functions of torch.cuda that, with the devices hidden, ask neither the driver nor the device."""
+"""Functions of torch.cuda that, with the devices hidden, query neither the driver nor the device."""
 
 
 def pretend() -> None:
-    """Let the CPU build of torch see a GPU unless it is hidden, and fail where that would be started."""
+    """Let the CPU build of torch see a GPU unless it is hidden, and fail when it would be started."""
     torch.version.cuda = "13.0"
     torch.cuda.is_available = _is_visible
     torch.cuda._lazy_init = _start
@@ -58,7 +58,7 @@ def _start() -> None:
 
 
 class Calls:
-    """Notes which functions of torch.cuda are called, and which functions were waiting for the answer."""
+    """Records which functions of torch.cuda are called, and by which functions."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
@@ -80,7 +80,7 @@ class Calls:
         return noted
 
     def remembered(self) -> list[str]:
-        """The functions that keep an answer which they have from torch.cuda."""
+        """The functions that cache an answer from torch.cuda."""
         gc.unfreeze()
         caches = [item for item in gc.get_objects() if isinstance(item, functools._lru_cache_wrapper)]
         return sorted(
@@ -117,7 +117,7 @@ def main(how: str, modules: list[str]) -> None:
     error = None
     try:
         WAYS[how](modules)
-    except Exception as raised:  # It is what the caller asks about.
+    except Exception as raised:  # The caller wants to know it.
         error = f"{type(raised).__name__}: {raised}"
     seen = {
         "error": error,

@@ -1,4 +1,4 @@
-"""What a side's processes see. Tests put a copy of this file into the repositories that they make."""
+"""What a side's processes see. Tests copy this file into the repositories that they create."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.evidence.provenance import provenance
 
 
 def imported(whereabouts: dict[str, Any]) -> dict[str, Any]:
-    """What `mine` is, and where it came from."""
+    """The content of `mine`, and where it was imported from."""
     import mine  # type: ignore[import-not-found]
 
     return {"number": mine.NUMBER, "folder": str(Path.cwd()), **provenance(**whereabouts)}

@@ -1,4 +1,4 @@
-"""Records made by hand, for tests of what comes after measuring."""
+"""Made-up records, for tests of everything after the measurement."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Does recipe.py train as fast as the recipe was measured? The script itself, held against the arm in one run.
+"""Does recipe.py train as fast as the recipe was measured? Compares the script itself with the arm in one run.
 
     python -m tests.script_pace runs/RUN_ID [--repetitions 4]
 
-In every repetition several processes of the script train beside a heat of the baseline and the recipe: each is stopped
-by the kernel but for its windows, which lie between the rounds of the heat, while every arm is parked. The arm's step
-time is divided by what the script prints of itself in these windows. Each repetition has fresh processes of all.
+In every repetition, several processes of the script train alongside a heat of the baseline and the recipe. Each is
+stopped (SIGSTOP) except in its windows, which lie between the rounds of the heat, while every arm is parked. The arm's
+step time is divided by the one that the script prints in these windows. All processes are fresh in each repetition.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from results.pace import step_time_s
 from tests.truth import show
 
 COPIES = 4
-"""Of the script: two processes of one program differ by some percent, and for as long as they live."""
+"""Processes of the script: two processes of one program differ by some per cent for as long as they live."""
 
 WARM_LINES = 3
 ROUNDS_S = 1.6
 
 
 class Script:
-    """A process of the script, which is stopped but for its windows. Use as a context manager."""
+    """A process of the script, stopped except in its windows. Use as a context manager."""
 
     def __init__(self, script: Path) -> None:
         self._process = subprocess.Popen(
@@ -60,7 +60,7 @@ class Script:
         self._process.send_signal(signal.SIGSTOP)
 
     def window(self) -> float:
-        """Seconds of a step, as the script prints them; its first line spans the time that it was stopped."""
+        """Seconds per step, as printed by the script. The first line is skipped: it covers the time while stopped."""
         self._process.send_signal(signal.SIGCONT)
         self._line_ms()
         found = self._line_ms()
@@ -84,7 +84,7 @@ class Script:
 
 
 def ratio(fork_server: ForkServer, folder: Path, repetition: int) -> float:
-    """The step time of the arm over that of the script, in one repetition."""
+    """The step time of the arm over that of the script in one repetition."""
     recipe, draw = read(folder / "recipe.json"), random.Random(repetition)
     plan = Plan(
         name="script pace",

@@ -1,4 +1,4 @@
-"""Tasks of forked processes: a recipe's script and the arm that it was written from, each trained from the start."""
+"""Tasks for forked processes: train a recipe's script, or the arm that it was written from, from the start."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from harness.timing.trainer import Trainer
 
 
 def replayed_losses(request: Message, techniques: Sequence[str], count: int) -> list[float]:
-    """The first losses of an arm without dropout, as its certificate has them."""
+    """The first losses of an arm without dropout, as in its certificate."""
     seed_all(0)
     setup = baseline(requested_workload(request), torch.device("cpu"))
     set_dropout(setup.model, 0.0)
@@ -33,7 +33,7 @@ def replayed_losses(request: Message, techniques: Sequence[str], count: int) -> 
 
 
 def script_output(path: str) -> str:
-    """What a script prints when it compares its losses, and what it ends with if it fails."""
+    """What a script prints when it compares its losses, and its exit message if it fails."""
     printed = io.StringIO()
     script = runpy.run_path(path)
     with contextlib.redirect_stdout(printed):

@@ -1,10 +1,10 @@
-"""How sharp are a run's answers? From what `trainpace compare RUN --format json` prints, of any version.
+"""How sharp are a run's answers? Reads the output of `trainpace compare RUN --format json`, of any version.
 
     python -m tests.sharpness RUN.json...
 
-For each file: the arms that ended well, those with an interval, the median half-widths of the single intervals and of
-the bounds for all arms together (where the version has them), and how many arms are not known to be faster, slower or
-the same. An arm without an interval counts as one that is infinitely wide.
+Prints for each file: the arms that ended ok, those with an interval, the median half-widths of the single intervals and
+of the bounds for all arms together (if the version has them), and how many arms are not known to be faster, slower or
+the same. An arm without an interval counts as infinitely wide.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Row = dict[str, Any]
 
 
 def half_widths(rows: list[Row], low: str, high: str) -> list[float]:
-    """Half the distance of the bounds on a logarithmic scale; infinite where there are none."""
+    """Half the width of the bounds on a logarithmic scale; infinite without bounds."""
     return [
         math.log(row[high] / row[low]) / 2 if row.get(low) is not None and row.get(high) is not None else math.inf
         for row in rows

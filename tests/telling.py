@@ -1,5 +1,5 @@
-"""A plugin for runs whose network is broken on purpose: it says when an arm of several ranks is in the middle of its
-steps, and waits until that was heard."""
+"""A plugin for runs whose network is broken on purpose: it reports when an arm of several ranks is in the middle of its
+steps, and waits until the report was received."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def _tell(fifo: str) -> None:
     try:
         descriptor = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
     except OSError:
-        return  # Nobody listens any more: a heat was disturbed, and this is the next.
+        return  # There is no listener any more: a heat was disturbed, and this is the next one.
     os.write(descriptor, b"here\n")
-    # Whoever has heard it closes its end when it is done; that is told without being asked for.
+    # The listener closes its end when it is done; poll reports that without a request for it.
     waiting = select.poll()
     waiting.register(descriptor, 0)
     waiting.poll(PATIENCE_MS)
@@ -36,7 +36,7 @@ def _tell(fifo: str) -> None:
 
 @technique(stage=Stage.STEP, source="https://example.invalid/telling")
 def telling(setup: TrainingSetup) -> TrainingSetup:
-    """Waits at one of its steps until somebody has listened."""
+    """Waits at one of its steps until the report was received."""
     calls = itertools.count(1)
 
     def told(model: nn.Module, batch: Batch) -> Tensor:
@@ -49,7 +49,7 @@ def telling(setup: TrainingSetup) -> TrainingSetup:
 
 @plan
 def brief(host: Host) -> Plan:
-    """Two ranks that tell, two that do not, and one."""
+    """Two ranks that report, two ranks that do not, and one rank."""
     protocol = Protocol(warmup_s=0.5, warmup_min_steps=8, rounds=3, rounds_s=0.5, timeout_s=20.0)
     return Plan(
         name="brief",

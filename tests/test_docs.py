@@ -1,4 +1,4 @@
-"""What the documents tell users to write and to run is written and run."""
+"""The files and commands that the documentation shows to users are written and run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Example:
 
 
 def examples(document: str) -> list[Example]:
-    """Each block of Python that begins with its file's name, with the commands of the next block."""
+    """Each Python block that begins with its file's name, with the commands of the next block."""
     found: list[Example] = []
     for language, text in BLOCK.findall((ROOT / document).read_text(encoding="utf-8")):
         named = NAMED.match(text)
@@ -102,7 +102,7 @@ def test_an_example_runs_as_it_is(
 
 
 def commands(document: str) -> list[list[str]]:
-    """The lines of blocks without a language that call trainpace on no file of an example."""
+    """The lines in blocks without a language that call trainpace, except on the files of an example."""
     blocks = BLOCK.findall((ROOT / document).read_text(encoding="utf-8"))
     lines = [line for language, text in blocks if not language for line in text.splitlines()]
     words = [shlex.split(line, comments=True) for line in lines]
@@ -111,7 +111,7 @@ def commands(document: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("words", commands("README.md"), ids=" ".join)
 def test_a_command_is_understood(words: list[str], lent: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What the published sizes will take is not asked here.
+    # The memory of the published sizes is not predicted here.
     monkeypatch.setattr(forecasting, "forecast", lambda prepared, fork_server: forecasting.NONE)
     monkeypatch.setattr(pacing, "paces_of", lambda *_: {})
     monkeypatch.setattr(fitting, "fit", lambda *_: [])

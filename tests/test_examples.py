@@ -1,4 +1,4 @@
-"""The files in examples/ say what there is: their shell can be parsed, and every option is one."""
+"""The files in examples/ are valid: their shell commands can be parsed, and every option exists."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What needs a GPU, tried without one: on fake tensors, which have shapes and types but no data.
+"""What needs a GPU, tested without one: on fake tensors, which have shapes and types but no data.
 
-Fake tensors on the CPU take whole steps with any build of torch. On a fake GPU a build for CUDA applies techniques,
-runs forward and updates; a build for the CPU applies them only. Where torch stops a technique, the table says where and
-with which words, and that is checked too: once torch goes further, the table is to be mended.
+Fake tensors on the CPU can take whole steps with any build of torch. On a fake GPU, a CUDA build can apply techniques,
+run the forward pass and update; a CPU build can only apply techniques. If torch stops a technique, the table says where
+and with which message. That is checked too: once torch gets further, the table must be corrected.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ BUILD = "cpu" if torch.version.cuda is None else "cuda"
 
 
 class Step(IntEnum):
-    """In the order in which they are taken."""
+    """The steps, in order."""
 
     APPLY = 1
     OPTIMIZER = 2
@@ -47,48 +47,48 @@ class Step(IntEnum):
 
 
 NO_BACKWARD = "hasPrimaryContext expects a valid device index"
-"""What autograd's engine says, which asks the driver for the devices of a graph before it runs any of it."""
+"""The error of autograd's engine, which asks the driver for the devices of a graph before it runs any of it."""
 
 NO_KERNEL = "has no kernel for this model's attention"
 NO_DATA = "its data is not allocated yet"
 
 LIMITS: dict[tuple[str, str, str], tuple[Step, str]] = {
-    # scaled_dot_product_attention looks for the kernels of a GPU in the properties of the one that is there.
+    # scaled_dot_product_attention chooses the kernels of a GPU by the properties of the one that is present.
     ("sdpa_efficient", "cpu", "cpu"): (Step.FORWARD, NO_KERNEL),
     ("sdpa_efficient", "cuda", "cpu"): (Step.FORWARD, NO_KERNEL),
     ("sdpa_efficient", "cuda", "cuda"): (Step.FORWARD, NO_KERNEL),
     ("sdpa_cudnn", "cpu", "cpu"): (Step.FORWARD, NO_KERNEL),
     ("sdpa_cudnn", "cuda", "cpu"): (Step.FORWARD, NO_KERNEL),
     ("sdpa_cudnn", "cuda", "cuda"): (Step.FORWARD, "CUDA driver version is insufficient"),
-    # Only a build for CUDA has cuSPARSELt, and its operator has no form for fake tensors on a CPU.
+    # Only a CUDA build has cuSPARSELt, and its operator does not support fake tensors on a CPU.
     ("sparse_2_4", "cpu", "cpu"): (Step.APPLY, "needs a torch build with cuSPARSELt"),
     ("sparse_2_4", "cpu", "cuda"): (Step.APPLY, "needs a torch build with cuSPARSELt"),
     ("sparse_2_4", "cuda", "cpu"): (Step.FORWARD, "_sparse_semi_structured_tile"),
     ("sparse_2_4", "cuda", "cuda"): (Step.FORWARD, "Found no NVIDIA driver"),
-    # torchao asks torch for the devices of this machine and makes a stream on the last.
+    # torchao asks torch for the devices of this machine and creates a stream on the last one.
     ("offload_optimizer", "cpu", "cpu"): (Step.OPTIMIZER, "only supports CUDA & XPU"),
     ("offload_optimizer", "cpu", "cuda"): (Step.OPTIMIZER, "only supports CUDA & XPU"),
     ("offload_optimizer", "cuda", "cpu"): (Step.OPTIMIZER, "only supports CUDA & XPU"),
     ("offload_optimizer", "cuda", "cuda"): (Step.OPTIMIZER, "only supports CUDA & XPU"),
-    # To take the place of a Conv1D a weight is transposed, and that is computing.
+    # To replace a Conv1D a weight is transposed, which is a computation.
     ("fp8_rowwise", "cpu", "cuda"): (Step.APPLY, "not linked with support for cuda"),
     ("fp8_tensorwise", "cpu", "cuda"): (Step.APPLY, "not linked with support for cuda"),
-    # DistributedDataParallel sends the parameters' data around when it is made.
+    # DistributedDataParallel broadcasts the parameters' data when it is created.
     ("ddp_bf16_hook", "cpu", "cpu"): (Step.APPLY, NO_DATA),
     ("ddp_bf16_hook", "cpu", "cuda"): (Step.APPLY, NO_DATA),
     ("ddp_bf16_hook", "cuda", "cpu"): (Step.APPLY, NO_DATA),
     ("ddp_bf16_hook", "cuda", "cuda"): (Step.APPLY, NO_DATA),
-    # Inductor and the recorder of graphs read the properties of the GPU.
+    # Inductor and the capture of CUDA graphs read the properties of the GPU.
     ("compile_reduce_overhead", "cuda", "cuda"): (Step.FORWARD, "backend='inductor' raised"),
     ("cuda_graphs", "cuda", "cuda"): (Step.FORWARD, "backend='cudagraphs' raised"),
 }
-"""By technique, build of torch and device of the tensors: the step that torch does not take, and what is said."""
+"""By technique, build of torch and device of the tensors: the step at which torch stops, and its message."""
 
 ENDS_THE_PROCESS = {
-    # Inductor's code for a CPU reads the data that these tensors do not have.
+    # Inductor's code for a CPU reads the data, which these tensors do not have.
     ("compile_reduce_overhead", "cpu"),
 }
-"""By technique and device: what is tried in a process of its own, for torch ends the process."""
+"""By technique and device: what is tested in a separate process, because torch ends the process."""
 
 
 def needs_gpu(name: str) -> bool:
@@ -97,31 +97,31 @@ def needs_gpu(name: str) -> bool:
 
 
 EIGHT_GPUS = Host(device="cuda", gpus=8, capability=(10, 0))
-"""What has all that a technique may need of a machine; packages are those that are here."""
+"""A host with everything that a technique may need of a machine; its packages are those installed here."""
 
 NAMES = [
     "",
     "adamw_fused",
     *(name for name, item in techniques().items() if item.family != "planted" and needs_gpu(name)),
 ]
-"""The baseline, an optimizer in one kernel, and all that needs a GPU."""
+"""The baseline, a fused optimizer, and all techniques that need a GPU."""
 
 
 @pytest.fixture
 def settings() -> Iterator[None]:
-    """What techniques set for their process is as it was afterwards."""
+    """Restore what techniques set for the whole process."""
     yield
     torch.set_float32_matmul_precision("highest")
     torch._dynamo.reset()
 
 
 def onto(setup: TrainingSetup, device: str) -> TrainingSetup:
-    """The setup with fake parameters on the device in place of its own, which are real: fake ones cannot be moved."""
+    """The setup with its real parameters replaced by fake ones on the device: fake parameters cannot be moved there."""
     made: dict[Tensor, nn.Parameter] = {}
     for module in setup.model.modules():
         for name, item in module._parameters.items():
             if item is not None:
-                # A tied weight stays one.
+                # Tied weights stay tied.
                 module._parameters[name] = made.setdefault(item, nn.Parameter(faked(item, device)))
         for name, buffer in module._buffers.items():
             if buffer is not None:
@@ -134,7 +134,7 @@ def faked(tensor: Tensor, device: str) -> Tensor:
 
 
 class Stopped(Exception):
-    """The step that was not taken; the cause is what torch or the technique said."""
+    """The step that was not taken; its cause is the error of torch or of the technique."""
 
     def __init__(self, step: Step) -> None:
         super().__init__(step.name.lower())
@@ -142,7 +142,7 @@ class Stopped(Exception):
 
 
 def take_steps(corpus: Corpus, name: str, device: str, last: Step) -> TrainingSetup:
-    """One update on fake tensors, up to and with the step `last`. Raises Stopped where one cannot be taken."""
+    """One update on fake tensors, up to and including the step `last`. Raises Stopped at a step that cannot be taken."""
     step = Step.APPLY
     workload = resolve(WorkloadSpec(model="gpt2/nano", batch=8, sequence=32), corpus)
     samples, plain = workload.data(), baseline(workload, torch.device("cpu"))
@@ -190,7 +190,7 @@ def test_an_update_goes_as_far_as_torch_lets_it(corpus: Corpus, name: str, devic
         assert apart(name, device, Step.UPDATE).returncode != 0
         take_steps(corpus, name, device, Step.OPTIMIZER)
         return
-    # Computing on a fake GPU ends a process of a build for the CPU: see the test below.
+    # With a CPU build, computing on a fake GPU ends the process: see the test below.
     last = Step.OPTIMIZER if (BUILD, device) == ("cpu", "cuda") else Step.UPDATE
     limit = LIMITS.get((name, BUILD, device))
     if limit is None:
@@ -212,7 +212,7 @@ def test_a_build_for_the_cpu_ends_the_process_that_computes_on_a_fake_gpu() -> N
 
 
 def apart(name: str, device: str, last: Step) -> subprocess.CompletedProcess[str]:
-    """The same steps in a process of their own."""
+    """The same steps in a separate process."""
     command = [sys.executable, "-m", "tests.test_fake_gpu", name, device, str(int(last))]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 

@@ -1,4 +1,4 @@
-"""The acceptance of a GPU, run on a CPU in its small form: what it says and how it ends, not what it measures."""
+"""The GPU acceptance, run on a CPU in its small form: what it prints and how it ends, not what it measures."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def acceptance(*words: str, **environment: str) -> subprocess.CompletedProcess[s
 
 @pytest.fixture
 def inside(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """The same in this process: how it ends, and what it writes to both streams."""
+    """Run it in this process: returns its exit code and what it writes to both streams."""
 
     def run(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["gpu_acceptance", *words])
@@ -76,7 +76,7 @@ def test_without_a_gpu_that_can_be_used_it_says_why_in_one_line_and_exits_2(tmp_
 @pytest.mark.long
 @pytest.mark.alone
 def test_every_part_comes_to_its_figures(tmp_path: Path) -> None:
-    """They may be off: what a CPU takes for a step depends on who else is there. The budget is far beyond the need."""
+    """Figures may be off, because step times on a CPU depend on other programs. The budget is far more than needed."""
     out = tmp_path / "table.md"
     options = ("--device", "cpu", "--budget", "1500", "--techniques", "sgd", "--markdown", "--out", str(out))
     done = acceptance(*options)
@@ -161,7 +161,7 @@ def test_a_part_that_is_worth_nothing_in_parts_waits_for_its_share(stand: Stand,
 
 
 HEAD_S = 25.0
-"""What passes before the first part, on the safe side: imports, and starting CUDA twice."""
+"""The time before the first part, a safe estimate: imports, and starting CUDA twice."""
 
 
 def test_within_the_default_time_every_part_can_begin_whatever_the_others_take() -> None:
@@ -183,11 +183,11 @@ H100 = {
     "cuda": "13.0",
     "threads": 16,
 }
-"""What `harness.preparation.machine.probe_device` says of one."""
+"""The answer of `harness.preparation.machine.probe_device` for a GPU."""
 
 
 def test_a_gpu_is_looked_at_once_and_its_arms_take_turns_of_several_steps(told: list[Row]) -> None:
-    """Where there is none, another look would raise ValueError."""
+    """There is no GPU here, so a second look would raise ValueError."""
     stand = Stand(device="cuda", tell=told.append)
     stand.facts = H100
     spec = WorkloadSpec(model="gpt2/nano", batch=8, sequence=64)

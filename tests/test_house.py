@@ -1,4 +1,4 @@
-"""The shape of the house: which package may import which."""
+"""The architecture: which package may import which."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 from tests import ROOT
 
 FLOORS = ("bench", "harness", "results", "reports")
-"""Each may import those before it."""
+"""Each package may import those before it."""
 
 ROOF = ("bench.cli", "bench.api")
-"""The command line and what it offers to Python: they see all of them, and are seen by none."""
+"""The command line and the Python API: they may import all packages, and none may import them."""
 
 
 def imported(file: Path) -> Iterator[str]:
-    """Dotted names of the modules that a file imports anywhere, for types alone too."""
+    """The dotted names of all modules that a file imports anywhere, including those only for types."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (item.name for item in node.names)
@@ -70,7 +70,7 @@ ROOMS = {
     ),
     "reports": ("wording", "charts", "text", "formats", "exports", "page"),
 }
-"""Of packages: each room may import those before it."""
+"""The sub-packages of a package: each may import those before it."""
 
 
 @pytest.mark.parametrize(("package", "room"), [(package, room) for package in ROOMS for room in ROOMS[package]])

@@ -1,4 +1,4 @@
-"""The wheel holds the four packages and nothing else."""
+"""The wheel contains the four packages and nothing else."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What our own code never does, read from its syntax trees: docs/security.md says the same."""
+"""What our own code never does, checked on its syntax trees: docs/security.md says the same."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tests import ROOT
 from tests.test_house import FLOORS, imported
 
 NEVER_IMPORTED = ("pickle", "cloudpickle", "dill", "marshal", "shelve", "yaml", "joblib")
-"""What is read by these can run any code."""
+"""Data that these read can run arbitrary code."""
 
 SHELL = {"harness/ab/checkout.py"}
-"""Where a command of the user's own goes to a shell: `gate --setup`."""
+"""Files that pass a command of the user's to a shell: `gate --setup`."""
 
 
 def sources() -> list[Path]:

@@ -1,4 +1,4 @@
-"""The page of techniques is what the registry says."""
+"""The page of techniques matches the registry."""
 
 from __future__ import annotations
 

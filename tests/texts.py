@@ -1,4 +1,4 @@
-"""Real text that no change of the project changes."""
+"""Real text that does not depend on the project."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write(folder: Path) -> Path:
-    """A small corpus in the folder, which is returned: two packages of the standard library."""
+    """Write a small corpus into the folder, and return the folder: two packages of the standard library."""
     folder.mkdir(parents=True, exist_ok=True)
     for package in (asyncio, unittest):
         for source in Path(*package.__path__).glob("*.py"):

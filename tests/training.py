@@ -1,4 +1,4 @@
-"""What the tests of techniques share: setups built in this process, and three updates with what they must show."""
+"""Shared by the tests of techniques: setups built in this process, and three updates with assertions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def apply(setup: TrainingSetup, *names: str) -> TrainingSetup:
 
 
 def build(corpus: Corpus, model: str, *names: str) -> TrainingSetup:
-    """The model under a composition, on the CPU, from one seed: 8 samples of 32 tokens an update."""
+    """The model under a composition, on the CPU, with a fixed seed: 8 samples of 32 tokens per update."""
     torch.manual_seed(0)
     workload = resolve(WorkloadSpec(model=model, batch=8, sequence=32), corpus)
     return apply(baseline(workload, torch.device("cpu")), *names)
@@ -43,7 +43,7 @@ def first_loss(setup: TrainingSetup) -> float:
 
 
 def train_three_steps(setup: TrainingSetup) -> None:
-    """Takes three updates and asserts what training must show."""
+    """Make three updates, and assert what every training must show."""
     parameters = [item for item in setup.model.parameters() if item.requires_grad]
     before = [item.detach().clone() for item in parameters]
     optimizer = setup.optimizer(parameters)

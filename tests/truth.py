@@ -1,13 +1,13 @@
-"""Is what trainpace prints true? A heat as any run has it, held against bare training loops that run alone.
+"""Is what trainpace prints true? Compares an ordinary heat with bare training loops that run alone.
 
     python -m tests.truth [--model gpt2/nano] [--arms 2] [--arms 17] [--repetitions N] [--without pure_bf16]
 
-In every repetition, between rounds of the heat, bare loops of the same model (harness/processes/bare_loop.py), plain
-and under the three techniques, step alone for a while each, all in processes of their own, while every arm is parked.
-What the sweep then reports is divided by what the bare loops showed in the same minute: step time and tokens a second
-of the baseline, and the speed-ups. Two processes of the same program differ by some percent, and for as long as they
-live: so there are several bare loops of a kind, a large heat has each technique several times, and every repetition has
-fresh processes. Each figure comes with its 95 % interval over repetitions.
+In every repetition, bare loops of the same model (harness/processes/bare_loop.py) run between the rounds of the heat,
+plain and under the three techniques. Each steps alone for a while in its own process, while every arm is parked. The
+step time and the tokens per second of the baseline, and the speed-ups, as reported by the sweep, are divided by those
+of the bare loops in the same minute. Two processes of the same program differ by some per cent for as long as they
+live. So there are several bare loops of each kind, a large heat has each technique several times, and every repetition
+has fresh processes. Each figure comes with its 95 % interval over repetitions.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ MODELS = ("gpt2/nano", "gpt2/tiny", "bert/mini", "tests/convolutional.py:make_mo
 RIVALS = {2: 1, 17: 16}
 LOOPS = 4
 WINDOW_S = 0.15
-"""Of a bare loop, once in every round. What disturbs a shared machine lasts longer than that: four windows of this
-length tell more than one of 0.6 s."""
+"""The length of a bare loop's window, one per round. Disturbances of a shared machine last longer than that, so four
+windows of this length show more than one of 0.6 s."""
 
 ROUNDS_S = 1.6
-"""Of counted steps for each arm: longer than in `quick`, so that there are many rounds to compare in."""
+"""Seconds of counted steps for each arm: more than in `quick`, so that there are many rounds to compare."""
 
 
 def compositions(known: Sequence[str], arms: int, repetition: int) -> tuple[tuple[str, ...], ...]:
-    """The rivals: the techniques in turn, each with an idle one beside it that tells it from its copies."""
+    """The rivals: the techniques in turn, each combined with an idle one that distinguishes it from its copies."""
     return tuple(
         (known[(repetition + index) % len(known)], f"idle_{1 + index // len(known)}") for index in range(RIVALS[arms])
     )
 
 
 def techniques_of(model: str, without: Sequence[str]) -> list[str]:
-    """The techniques that a bare loop has too: only models of transformers have a switch for checkpoints."""
+    """The techniques that a bare loop has too: only transformers' models have a switch for activation checkpointing."""
     left_out = {"", *without, *(["checkpoint_activations"] if ".py" in model else [])}
     return [name for name in TECHNIQUES if name not in left_out]
 
@@ -63,7 +63,7 @@ def techniques_of(model: str, without: Sequence[str]) -> list[str]:
 def heat(
     prepared: Prepared, fork_server: ForkServer, bare: Mapping[str, Sequence[BareLoop]], draw: random.Random
 ) -> dict[str, float]:
-    """One repetition: ln of what is reported over what the bare loops show, by figure."""
+    """One repetition: ln(reported / bare loops), by figure."""
     windows: dict[tuple[str, int], list[float]] = defaultdict(list)
     loops = {(name, index): loop for name, copies in bare.items() for index, loop in enumerate(copies)}
 
@@ -111,8 +111,8 @@ def against(records: Sequence[Record], bare_s: Mapping[str, float], prepared: Pr
 def measure(
     fork_server: ForkServer, model: str, techniques: Sequence[str], arms: int, repetitions: int
 ) -> dict[str, list[float]]:
-    """All repetitions of one model under these techniques in heats of so many arms. In a heat of two the speed-ups are
-    those of too few processes to be told from chance, and are left out."""
+    """All repetitions of one model under these techniques in heats of so many arms. In a heat of two, the speed-ups
+    come from too few processes to tell them from chance, so they are left out."""
     found: dict[str, list[float]] = defaultdict(list)
     draw = random.Random(0)
     protocol = dataclasses.replace(quick(Host(device="cpu")).protocol, rounds_s=ROUNDS_S)
@@ -129,7 +129,7 @@ def measure(
         prepared = prepare(plan, fork_server)
         with contextlib.ExitStack() as stack:
             loops = [(name, stack.enter_context(BareLoop(model, "--technique", name))) for name in wanted * LOOPS]
-            # In drawn order: what trains first may find other memory, and be faster for it, than what comes later.
+            # In random order: whatever trains first may get different memory, and be faster because of it.
             draw.shuffle(loops)
             for _, loop in loops:
                 loop.warm_up()
@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--model", action="append")
     parser.add_argument("--arms", type=int, action="append", choices=RIVALS)
     parser.add_argument("--repetitions", type=int, default=6)
-    # Where a CPU has no instructions for bfloat16, its steps take ten times as long as all others together.
+    # On a CPU without bfloat16 instructions, its steps take ten times as long as all others together.
     parser.add_argument("--without", action="append", default=[], choices=TECHNIQUES[1:])
     options = parser.parse_args()
     with ForkServer(modules=[idle.__name__]) as fork_server:

@@ -1,12 +1,12 @@
-"""How long should a turn be? Turns of several lengths, with arms that are all the same, and what each length tells.
+"""How long should a turn be? Compares turns of several lengths, with arms that are all the same.
 
     python -m tests.turns [--model gpt2/nano] [--arms 17] [--steps 1 2 4 8 16] [--seconds 30]
 
-For each number of counted steps a turn the arms take turns in the same processes for so many seconds, after LEAD
-steps that are not counted. A line says what part of the time the counted steps are, how long they are beside the
-steps of arms that train by themselves (runs of contiguous steps before and after), how far an arm lies from the
-others' mean in a round, and in how many seconds an arm's difference to the others is known to 1 %: the spread of a
-round's difference, squared, times the seconds of a round. The first steps of turns are shown by their place.
+For each number of counted steps per turn, the arms take turns in the same processes for so many seconds. Each turn
+begins with LEAD steps that are not counted. A line shows: the share of the time that the counted steps take; their
+length over that of arms that train alone (runs of contiguous steps before and after); how far an arm is from the mean
+of the others in a round; and after how many seconds an arm's difference from the others is known to 1 % (the spread of
+a round's difference, squared, times the seconds of a round). The first steps of turns are shown by position.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ def steps(arm: Arm, count: int) -> list[float]:
 
 
 def contiguous(arm: Arm) -> float:
-    """The step time of an arm that steps for seconds without a pause, in seconds."""
+    """The step time in seconds of an arm that steps for some seconds without a pause."""
     count = math.ceil(CONTIGUOUS_S / arm.step_s)
     times_s = steps(arm, count)[count // 4 :]
     return statistics.fmean(times_s)
 
 
 def rounds(found: list[Arm], length: int, seconds: float, draw: random.Random) -> tuple[np.ndarray, float]:
-    """Step times by round, arm and place in the turn, and the seconds of a round."""
+    """Step times by round, arm and position in the turn, and the seconds of a round."""
     begun = time.monotonic()
     taken: list[list[list[float]]] = []
     while time.monotonic() - begun < seconds or len(taken) < 4:

@@ -1,4 +1,4 @@
-"""What techniques were found to be worth, rendered into docs/worth-measured.md from what is kept in docs/worth/.
+"""What techniques were found to be worth: renders docs/worth-measured.md from the results in docs/worth/.
 
 trainpace worth --model gpt2/nano --technique muon ... --minutes 30
 python -m tests.worth_page --keep runs/RUN_ID    # put what it has found to what is kept, and render the page
@@ -32,8 +32,8 @@ PAGE = ROOT / "docs" / "worth-measured.md"
 SAME = FOLDER / "same.json"
 
 SEEDS, UPDATES, RATE = 5, 300, 10.0
-"""Of each side of a comparison of the baseline with itself: trainings, their updates until the loss that is to be
-reached, and their learning rate over the workload's."""
+"""For each side when the baseline is compared with itself: the number of trainings, the updates that define the target
+loss, and the learning rate over the workload's."""
 
 AGAIN = "again"
 
@@ -63,7 +63,7 @@ python -m tests.worth_page --same {count}
 
 
 def page() -> str:
-    """A table for each model."""
+    """The page, with a table for each model."""
     parts = [HEAD]
     for file in sorted(set(FOLDER.glob("*.json")) - {SAME}):
         arms = json.loads(file.read_text(encoding="utf-8"))
@@ -82,7 +82,7 @@ def page() -> str:
 
 
 def same(count: int) -> list[Ratio]:
-    """So often the updates of a baseline to a loss over those of the same baseline with other seeds."""
+    """`count` times, the updates of the baseline until a loss over those of the same baseline with other seeds."""
     plan = Plan(name="same", workloads=(WorkloadSpec(model="gpt2/nano"),), compositions=(), device="cpu")
     found = []
     with ForkServer() as fork_server, tempfile.TemporaryDirectory(prefix="trainpace-same-") as folder:
@@ -104,7 +104,7 @@ def same(count: int) -> list[Ratio]:
 
 
 def _renamed(training: Training, first: int) -> Training:
-    """Those on later seeds as another arm, on the seeds of the baseline."""
+    """The training as it is; one on a later seed becomes that of another arm, on a seed of the baseline."""
     seed = training.asked.seed - first
     if seed < SEEDS:
         return training
