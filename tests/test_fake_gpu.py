@@ -142,7 +142,7 @@ class Stopped(Exception):
 
 
 def take_steps(corpus: Corpus, name: str, device: str, last: Step) -> TrainingSetup:
-    """One update on fake tensors, up to and including the step `last`. Raises Stopped at a step that cannot be taken."""
+    """One update on fake tensors, up to and including the step `last`. Raises Stopped if a step cannot be taken."""
     step = Step.APPLY
     workload = resolve(WorkloadSpec(model="gpt2/nano", batch=8, sequence=32), corpus)
     samples, plain = workload.data(), baseline(workload, torch.device("cpu"))

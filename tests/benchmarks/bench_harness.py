@@ -1,4 +1,4 @@
-"""What trainpace itself takes: `nox -s benchmarks`. Compare two of its files with `pytest-benchmark compare`."""
+"""The time of trainpace's own parts: `nox -s benchmarks`. Compare two result files with `pytest-benchmark compare`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def built(fork_server: ForkServer) -> Process:
 
 
 def test_arm_start(benchmark: Any, started: ForkServer) -> None:
-    """From asking for an arm to the end of its first step."""
+    """From the request for an arm to the end of its first step."""
 
     def start() -> None:
         arm = built(started)
@@ -108,7 +108,7 @@ def test_start_up_of_the_doctor(benchmark: Any) -> None:
 
 def start(benchmark: Any, arguments: list[str]) -> None:
     def process() -> None:
-        # A usage error is one of the things that are timed.
+        # No check, because a usage error is among the things that are timed.
         subprocess.run([sys.executable, *arguments], capture_output=True, cwd=ROOT, check=False)
 
     benchmark.pedantic(process, rounds=5, warmup_rounds=1)

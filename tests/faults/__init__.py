@@ -1,8 +1,8 @@
-"""Faults that are injected for real, and what becomes of a run, its records and its neighbours.
+"""Faults that are injected for real, and what happens to a run, its records and its neighbours.
 
 `python -m tests.faults` injects all of them and renders docs/faults.md; the quick ones run with the tests. A fault is
-one function in one file here: it injects, looks, and returns what it saw in words. What should not have happened is an
-AssertionError, and what cannot be injected on this machine is Impossible.
+one function in one of these files: it injects the fault, looks, and returns in words what it saw. It raises
+AssertionError for what must not happen, and Impossible if the fault cannot be injected on this machine.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from harness.processes.fork_server import ForkServer
 
 PLANTED = "tests.faults.planted"
-"""The module of techniques that arms fail by."""
+"""The module with the techniques that make arms fail."""
 
 
 class Impossible(Exception):
@@ -24,9 +24,9 @@ class Impossible(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
-    """Where a fault is injected: a `folder` of its own, a small `text` to train on, and a fork server that knows the
-    planted techniques. `moments` is how often what happens at random is to happen. Times mean something where the
-    machine is `quiet`, as it is not while tests run beside each other."""
+    """Where a fault is injected: a separate `folder`, a small `text` to train on, and a fork server that knows the
+    planted techniques. `moments` is how often random events happen. Times are meaningful only if the machine is
+    `quiet`, which it is not while tests run in parallel."""
 
     folder: Path
     text: Path
@@ -54,7 +54,7 @@ FAULTS: list[Fault] = []
 def fault(
     group: str, what: str, *, quick: bool = False
 ) -> Callable[[Callable[[Ground], str]], Callable[[Ground], str]]:
-    """Enter the function as a fault of a group."""
+    """Register the function as a fault of a group."""
 
     def enter(inject: Callable[[Ground], str]) -> Callable[[Ground], str]:
         FAULTS.append(Fault(group=group, what=what, inject=inject, quick=quick))

@@ -1,4 +1,4 @@
-"""Inject all faults, and render what was seen: `python -m tests.faults [--group arms] [--moments 100]`."""
+"""Inject all faults and render the results: `python -m tests.faults [--group arms] [--moments 100]`."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def _row(item: Fault, fork_server: ForkServer, moments: int) -> dict[str, Any]:
-    """What became of it."""
+    """Inject the fault and return its result."""
     begun_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="trainpace-faults-") as folder:
         ground = Ground(
@@ -71,7 +71,7 @@ def _row(item: Fault, fork_server: ForkServer, moments: int) -> dict[str, Any]:
 
 
 def page(rows: Sequence[dict[str, Any]]) -> str:
-    """The table, a group after the other."""
+    """The page with the table, group by group."""
     parts = [HEAD]
     for group in dict.fromkeys(row["group"] for row in rows):
         parts.append(f"## {group.capitalize()}")

@@ -1,4 +1,4 @@
-"""What an arm may do to itself: its record says so, nothing of it stays, and its neighbours do not notice."""
+"""What an arm may do to itself: its record says so, nothing of it remains, and its neighbours are not affected."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ PROTOCOL = Protocol(
     warmup_s=0.5, warmup_min_steps=6, rounds=20, rounds_s=1.0, turn_s=0.05, timeout_s=10.0, certify_steps=2
 )
 GONE_S = 5.0
-"""In which nothing of an arm is left."""
+"""Seconds after which nothing of an arm is left."""
 
 ALIKE = 1.25
-"""Paces of the neighbour with and without the fault beside it, of one repetition each, differ by less."""
+"""The neighbour's paces with and without the fault, in one repetition each, differ by less than this factor."""
 
 LIMIT_BYTES = 3 << 30
-"""Of the control group: its fork server and a few arms fit."""
+"""The memory limit of the control group: its fork server and a few arms fit."""
 
 
 def swept(ground: Ground, *labels: str, fork_server: ForkServer | None = None) -> list[Record]:
-    """The records of one repetition, as they were kept."""
+    """The records of one repetition, as stored."""
     chosen = fork_server or ground.fork_server
     plan = Plan(
         name="faults",
@@ -64,13 +64,13 @@ def swept(ground: Ground, *labels: str, fork_server: ForkServer | None = None) -
 
 
 def relatives() -> list[psutil.Process]:
-    """All that was started here, however far away."""
+    """All processes that descend from this one."""
     return psutil.Process().children(recursive=True)
 
 
 def ended(ground: Ground, label: str, status: Status, words: str) -> str:
-    """Run the arm beside a neighbour. Asserts the status and words of its record, that nothing of it is left, and that
-    the neighbour's pace is that of a run without it; says what was seen."""
+    """Run the arm next to a neighbour. Assert the status and words of its record, that nothing of it is left, and that
+    the neighbour's pace is that of a run without it. Return in words what was seen."""
     before = set(relatives())
     found = {record.techniques: record for record in swept(ground, label, NEIGHBOUR)}
     record = found[label]
@@ -88,7 +88,7 @@ def ended(ground: Ground, label: str, status: Status, words: str) -> str:
 
 
 def pace(records: Sequence[Record]) -> float:
-    """Of the neighbour over the baseline."""
+    """The pace of the neighbour over the baseline's."""
     times_s = {record.techniques: step_time_s(record) for record in records}
     own_s, baseline_s = times_s[NEIGHBOUR], times_s["fp32"]
     assert own_s and baseline_s
@@ -97,13 +97,13 @@ def pace(records: Sequence[Record]) -> float:
 
 @functools.cache
 def undisturbed_pace(fork_server: ForkServer, text: Path) -> float:
-    """Of the neighbour, where nothing fails beside it."""
+    """The pace of the neighbour when no other arm fails."""
     with tempfile.TemporaryDirectory(prefix="trainpace-faults-") as folder:
         return pace(swept(Ground(folder=Path(folder), text=text, fork_server=fork_server, moments=0), NEIGHBOUR))
 
 
 def stacks(ground: Ground, processes: int) -> str:
-    """That the log has the stacks of so many processes, the place where they hang among them."""
+    """Assert that the log has the stacks of so many processes, including the place where they hang."""
     log = (ground.folder / "arms.log").read_text(errors="replace")
     assert log.count("(most recent call first)") >= processes, log[-2000:]
     assert "in wait" in log, log[-2000:]
@@ -137,7 +137,7 @@ def address_space(ground: Ground) -> str:
 
 @fault("arms", "out of memory in a control group")
 def control_group(ground: Ground) -> str:
-    """In a process of its own, which is in the group with all that it starts."""
+    """Run out of memory in a separate process that is in the control group with all its children."""
     memory = Path("/sys/fs/cgroup/memory")
     group = memory / f"trainpace-faults-{os.getpid()}"
     try:
@@ -166,7 +166,7 @@ def control_group(ground: Ground) -> str:
 
 
 def in_control_group(folder: str, text: str, told: str) -> None:
-    """Run the arm, and write how all of them ended."""
+    """Run the arm, and write how all arms ended."""
     with ForkServer(modules=[PLANTED]) as fork_server:
         ground = Ground(folder=Path(folder), text=Path(text), fork_server=fork_server, moments=0)
         records = swept(ground, "fault_takes_memory", NEIGHBOUR)
@@ -195,7 +195,7 @@ def hangs_in_a_turn(ground: Ground) -> str:
 @fault("arms", "hangs in a collective", quick=True)
 def hangs_in_a_collective(ground: Ground) -> str:
     seen = ended(ground, "fault_hangs_in_a_collective", Status.TIMEOUT, "no answer to 'steps' within 10 s")
-    # Of the launcher and both ranks.
+    # The stacks of the launcher and both ranks.
     return f"{seen}; {stacks(ground, 3)}"
 
 

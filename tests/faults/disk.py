@@ -1,4 +1,4 @@
-"""A disk that is full, read-only or gone in the middle of a run: one line, and the run goes on where it was."""
+"""A disk that is full, read-only or gone in the middle of a run: one line of error, and the run can be resumed."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from tests.faults import Ground, Impossible, fault
 from tests.faults.runs import LABELS, REPETITIONS, command, finished, last_line, started, until, whole
 
 ROOM_KB, MORE_KB = 260, 64_000
-"""Of a disk on which some parts find room, and of the same later."""
+"""The size of a disk with room for some parts, and its size after it has been enlarged."""
 
 FAILS_AT = 3
-"""The call that fails: two parts are there then."""
+"""The number of the call that fails: two parts exist by then."""
 
 
 @contextmanager
 def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
-    """A disk in memory, mounted below the folder."""
+    """A disk in memory (tmpfs), mounted below the folder."""
     disk = folder / "disk"
     disk.mkdir()
     mounted = subprocess.run(
@@ -61,7 +61,7 @@ def parts(folder: Path) -> dict[str, bytes]:
 
 
 def resumed(folder: Path, before: dict[str, bytes]) -> None:
-    """Resume, and assert that what was there before is in the finished run."""
+    """Resume, and assert that the finished run contains what was there before."""
     known = {store.part_name(record) for record in store.read(folder)} if before else set()
     again = finished("run", "--resume", folder)
     assert again.returncode == 0, again.stderr[-1000:]
@@ -125,12 +125,12 @@ def symlink(ground: Ground) -> str:
 
 
 def shown(line: str, folder: Path) -> str:
-    """Without this machine's paths."""
+    """The line without this machine's paths."""
     return line.removeprefix("trainpace: ").replace(str(folder), "DISK").partition("; finished")[0]
 
 
 def failing(ground: Ground, name: str, own: Callable[..., Any], code: int) -> str:
-    """A run in this process of which one call that the store makes of a function fails, and its resumption."""
+    """A run in this process in which one of the store's calls of a function fails, and its resumption."""
     calls = 0
 
     def fails(*arguments: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A gate that is killed, and what it leaves to the next."""
+"""A gate that is killed, and what it leaves behind for the next."""
 
 from __future__ import annotations
 

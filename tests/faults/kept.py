@@ -1,4 +1,4 @@
-"""Records that are damaged, of another version, a stranger's, or written by many at once."""
+"""Records that are damaged, from another version, from someone else, or written by many processes at once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ VERSIONS = ROOT / "tests" / "faults" / "versions"
 WRITERS, EACH = 16, 200
 KILLS = 40
 BOUND_BYTES = 6 << 30
-"""Of address space, for who reads what a stranger has made."""
+"""The limit of address space for reading files that someone else has made."""
 
 
 def write(folder: Path, *repetitions: int) -> list[Record]:
@@ -41,8 +41,8 @@ def write(folder: Path, *repetitions: int) -> list[Record]:
 
 
 def damaged(folder: Path, file: Path, spoil: Callable[[bytes, int], bytes]) -> int:
-    """How often the file was spoilt, at every hundredth of its bytes; each time it is found out, set aside by name, and
-    everything else is read."""
+    """Damage the file at every hundredth of its bytes, and return how often. Assert each time that the damage is
+    detected, the file set aside by name, and everything else read."""
     content, aside = file.read_bytes(), file.with_name(file.name + store.DAMAGED)
     others = len(store.read(folder)) - pq.read_metadata(file).num_rows
     places = range(0, len(content), max(1, len(content) // 100))
@@ -133,7 +133,7 @@ def many_writers(ground: Ground) -> str:
 
 
 def writer(folder: str, number: int) -> None:
-    """What one of them does: write what of its own is not there yet."""
+    """The task of one writer: write those of its records that are not there yet."""
     records = Path(folder) / "records"
     for repetition in range(EACH):
         item = record(f"writer_{number}", repetition, [0.1, 0.2])
@@ -142,7 +142,7 @@ def writer(folder: str, number: int) -> None:
 
 
 def _strangers(folder: Path) -> dict[str, pa.Table]:
-    """By what is wrong with it, what somebody else may call a part."""
+    """Tables that someone else may have named like a part, by what is wrong with them."""
     write(folder, 0)
     file = store.files(folder)[0]
     own = pq.read_table(file)
@@ -186,7 +186,7 @@ def strangers(ground: Ground) -> str:
 
 
 def bounded(folder: str) -> None:
-    """`trainpace compare` of the folder, in so much memory."""
+    """Run `trainpace compare` on the folder with at most BOUND_BYTES of address space."""
     resource.setrlimit(resource.RLIMIT_AS, (BOUND_BYTES, BOUND_BYTES))
     sys.argv = ["trainpace", "compare", folder]
     from bench.cli.app import main

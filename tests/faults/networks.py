@@ -1,4 +1,4 @@
-"""A host that is lost in the middle of an arm that spans two, and a link that is slowed: network namespaces."""
+"""A host lost in the middle of an arm that spans two hosts, and a slowed link, in network namespaces."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.networks import Network
 
 
 def lost(ground: Ground, broken: Broken) -> str:
-    """What the records of the run say of it."""
+    """What the records of the run say about it."""
     if reason := networks.why_not():
         raise Impossible(reason)
     with Network(2) as network:

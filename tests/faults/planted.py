@@ -24,16 +24,16 @@ from bench.workload import Batch
 
 SOURCE = "https://example.invalid/faults"
 IN_WARMUP, IN_A_TURN = 3, 12
-"""The losses at which something happens: an arm warms up for six steps at the least, and may for more."""
+"""The numbers of the losses at which something happens: an arm warms up for at least six steps."""
 
 LOUD_BYTES = 100 * 1000 * 1000
 ROOM_BYTES = 300 << 20
 LEFT_BEHIND = "trainpace-left-behind"
-"""The name of a grandchild."""
+"""The name of the grandchild process."""
 
 
 def at_loss(setup: TrainingSetup, number: int, happens: Callable[[], object]) -> TrainingSetup:
-    """The setup in which this happens at a loss of its timed life."""
+    """The setup in which this happens at a loss of this number in the timed process."""
     calls = itertools.count(1)
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -46,7 +46,7 @@ def at_loss(setup: TrainingSetup, number: int, happens: Callable[[], object]) ->
 
 @technique(stage=Stage.STEP, source=SOURCE)
 def fault_segfault(setup: TrainingSetup) -> TrainingSetup:
-    """Reads where nothing is."""
+    """Reads from an invalid address."""
     return at_loss(setup, IN_WARMUP, lambda: ctypes.string_at(0))
 
 
@@ -58,19 +58,19 @@ def fault_abort(setup: TrainingSetup) -> TrainingSetup:
 
 @technique(stage=Stage.STEP, source=SOURCE)
 def fault_exits_early(setup: TrainingSetup) -> TrainingSetup:
-    """Ends itself as if all were done."""
+    """Exits as if everything were done."""
     return at_loss(setup, IN_WARMUP, lambda: os._exit(0))
 
 
 @technique(stage=Stage.STEP, source=SOURCE)
 def fault_killed(setup: TrainingSetup) -> TrainingSetup:
-    """Is killed by somebody."""
+    """Is killed from outside."""
     return at_loss(setup, IN_WARMUP, lambda: os.kill(os.getpid(), signal.SIGKILL))
 
 
 @technique(stage=Stage.STEP, source=SOURCE)
 def fault_address_space(setup: TrainingSetup) -> TrainingSetup:
-    """Needs more address space than it may have."""
+    """Needs more address space than it is allowed."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + ROOM_BYTES, used + ROOM_BYTES))
     return at_loss(setup, IN_WARMUP, lambda: torch.ones(ROOM_BYTES))
@@ -78,7 +78,7 @@ def fault_address_space(setup: TrainingSetup) -> TrainingSetup:
 
 @technique(stage=Stage.STEP, source=SOURCE)
 def fault_takes_memory(setup: TrainingSetup) -> TrainingSetup:
-    """Takes memory until the kernel ends it."""
+    """Takes memory until the kernel kills it."""
     taken: list[Tensor] = []
 
     def take() -> None:
@@ -90,20 +90,20 @@ def fault_takes_memory(setup: TrainingSetup) -> TrainingSetup:
 
 @technique(stage=Stage.MODEL, source=SOURCE)
 def fault_hangs_in_build(setup: TrainingSetup) -> TrainingSetup:
-    """Never comes back from being built."""
+    """Hangs while it is built."""
     threading.Event().wait()
     return setup
 
 
 @technique(stage=Stage.STEP, source=SOURCE)
 def fault_hangs_in_warmup(setup: TrainingSetup) -> TrainingSetup:
-    """Waits for ever in an early step."""
+    """Hangs in an early step."""
     return at_loss(setup, IN_WARMUP, threading.Event().wait)
 
 
 @technique(stage=Stage.STEP, source=SOURCE)
 def fault_hangs_in_a_turn(setup: TrainingSetup) -> TrainingSetup:
-    """Waits for ever in a later step."""
+    """Hangs in a later step."""
     return at_loss(setup, IN_A_TURN, threading.Event().wait)
 
 
@@ -129,7 +129,7 @@ def fault_loud(setup: TrainingSetup) -> TrainingSetup:
 
 @technique(stage=Stage.STEP, source=SOURCE)
 def fault_garbage(setup: TrainingSetup) -> TrainingSetup:
-    """Writes into every socket that it has, the one that it is commanded over too."""
+    """Writes garbage into all its sockets, including the one for its commands."""
 
     def write() -> None:
         for entry in Path("/proc/self/fd").iterdir():
@@ -141,7 +141,7 @@ def fault_garbage(setup: TrainingSetup) -> TrainingSetup:
 
 @technique(stage=Stage.STEP, source=SOURCE)
 def fault_leaves_grandchildren(setup: TrainingSetup) -> TrainingSetup:
-    """Starts a process that starts another, in sessions of their own, and forgets them."""
+    """Starts a process that starts another, in new sessions, and abandons them."""
 
     def leave() -> None:
         subprocess.run(["setsid", "bash", "-c", f"(exec -a {LEFT_BEHIND} sleep 1000) & exit"], check=True)

@@ -1,4 +1,4 @@
-"""A small run as a user starts it, in a process of its own that can be ended."""
+"""A small run as a user starts it, in a separate process that can be ended."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from tests.faults import Ground
 LABELS = ("fp32", "adamw_foreach", "accumulate_2")
 REPETITIONS = 2
 ALL_S = 300.0
-"""More than a run takes."""
+"""A timeout in seconds, longer than a run takes."""
 
 GONE_S = 5.0
 
 
 def command(ground: Ground, out: Path) -> list[str]:
-    """The words of a run into a folder of `out`."""
+    """The command of a run into a folder of `out`."""
     techniques = [word for label in LABELS[1:] for word in ("--technique", label)]
     shape = ["--model", "gpt2/nano", "--batch", "8", "--sequence", "32", "--data", str(ground.text), "--device", "cpu"]
     return ["run", *shape, *techniques, "--repetitions", str(REPETITIONS), "--out", str(out)]
 
 
 def finished(*words: object) -> subprocess.CompletedProcess[str]:
-    """The command, to its end."""
+    """Run the command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "bench", *map(str, words)],
         capture_output=True,
@@ -47,7 +47,7 @@ def finished(*words: object) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def started(*words: object) -> Iterator[subprocess.Popen[str]]:
-    """The command, as long as the block lasts. Asserts that nothing of it is left then."""
+    """Run the command while the block lasts, and assert that nothing of it is left afterwards."""
     with subprocess.Popen(
         [sys.executable, "-m", "bench", *map(str, words)],
         stdout=subprocess.PIPE,
@@ -66,7 +66,7 @@ def started(*words: object) -> Iterator[subprocess.Popen[str]]:
 
 
 def until(process: subprocess.Popen[str], words: str) -> None:
-    """Read what it prints up to a line with these words."""
+    """Read the output up to a line with these words."""
     assert process.stdout is not None
     seen = []
     for line in iter(process.stdout.readline, ""):
@@ -77,7 +77,7 @@ def until(process: subprocess.Popen[str], words: str) -> None:
 
 
 def sound(folder: Path) -> list[Record]:
-    """The records of a run, of which no file is damaged and no arm there twice."""
+    """The records of a run. Assert that no file is damaged and no arm recorded twice."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", DamagedRecords)
         records = store.read(folder)
@@ -87,7 +87,7 @@ def sound(folder: Path) -> list[Record]:
 
 
 def whole(folder: Path) -> list[Record]:
-    """The same of a run that has come to its end: every arm has its repetitions, and the report is there."""
+    """The records of a finished run. Assert also that every arm has its repetitions, and that there is a report."""
     records = sound(folder)
     for label in LABELS:
         taken = {item.repetition for item in records if item.techniques == label and not item.disturbed}
@@ -97,7 +97,7 @@ def whole(folder: Path) -> list[Record]:
 
 
 def last_line(text: str) -> str:
-    """Of what it said on standard error, which is to be one line of ours."""
+    """The last line of standard error, which must be a single line of our own."""
     lines = [line for line in text.splitlines() if line.strip()]
     assert lines and lines[-1].startswith("trainpace: "), text[-1000:]
     assert "Traceback" not in text, text[-2000:]

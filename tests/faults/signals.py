@@ -1,4 +1,4 @@
-"""A run that is ended at a random moment, and goes on: nothing is lost, and nothing there twice."""
+"""A run that is ended at a random moment and resumed: nothing is lost or duplicated."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.faults import Ground, fault
 from tests.faults.runs import GONE_S, command, finished, sound, started, whole
 
 WITHIN_S = (0.5, 25.0)
-"""Between start and signal: from before anything was imported to the last repetition."""
+"""Seconds between start and signal: from before anything is imported to the last repetition."""
 
 INTERRUPTED = 130
 
 
 def ended_at_random(ground: Ground, number: signal.Signals) -> str:
-    """End runs until there were as many moments as asked for; each goes on from the last, and is a new one where that
-    had come to its end. Then let it finish."""
+    """End runs at as many random moments as requested. Each resumes the one before, or is new if that had finished.
+    Then let the last one finish."""
     draw = random.Random(number)
     folder: Path | None = None
     reports, ends = 0, 0

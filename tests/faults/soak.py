@@ -1,4 +1,4 @@
-"""Five hundred arms, one after the other: what starts them is the same at the end as at the beginning."""
+"""Five hundred arms, one after another: the fork server is in the same state at the end as at the beginning."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.faults import Ground, fault
 
 ARMS = 500
 ENDS = 25
-"""Arms at either end that are held against each other."""
+"""The number of arms at the beginning and at the end that are compared."""
 
 FLAT_BYTES = 20 << 20
 TIMEOUT_S = 60.0

@@ -1,4 +1,4 @@
-"""Object storage that fails: a server of S3 in this process, as tests/results/test_remote.py has it."""
+"""Object storage that fails: an S3 server in this process, as in tests/results/test_remote.py."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ URL = f"s3://{BUCKET}/run"
 
 @contextlib.contextmanager
 def stored(ground: Ground) -> Iterator[tuple[Remote, fs.FileSystem]]:
-    """A run of four records in a bucket, and on this machine nothing of it."""
+    """A run of four records in a bucket, with no local copy."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
@@ -51,13 +51,13 @@ def stored(ground: Ground) -> Iterator[tuple[Remote, fs.FileSystem]]:
 
 
 def in_one_line(done: subprocess.CompletedProcess[str]) -> None:
-    """That the command failed, and said so in one line that names what it could not have."""
+    """Assert that the command failed, with one line of error that names what it could not get."""
     assert done.returncode not in (0, -9), done.stdout
     assert done.stderr.count("\n") == 1 and BUCKET in done.stderr, done.stderr
 
 
 def told_and_read_later(there: Remote, port: int) -> None:
-    """That who asks at the port is told in one line, and has all of it once the storage answers again."""
+    """Assert that reading from the port fails with one line, and works once the storage answers again."""
     with mock.patch.dict(os.environ, {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}):
         in_one_line(finished("compare", URL))
     assert len(store.read(there.pull())) == 4

@@ -1,4 +1,4 @@
-"""What a stranger may have put into names."""
+"""Malicious names from someone else."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAMES = (
 
 
 class _Elements(HTMLParser):
-    """The elements that a browser would make."""
+    """Collects the elements that a browser would create."""
 
     def __init__(self, page: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Whatever is in a file or comes over a socket: it is read, or refused in words that a user is shown."""
+"""Whatever is in a file or comes over a socket is read, or refused with a message fit for users."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ often = settings(
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-"""Eight of these are two thousand cases."""
+"""The settings of each test; eight tests make two thousand cases."""
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -77,7 +77,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def put(value: Any, path: tuple[Any, ...], other: Any) -> Any:
-    """A copy with something else there."""
+    """A copy with something else at this path."""
     if not path:
         return other
     copied = dict(value) if isinstance(value, dict) else list(value)
@@ -145,11 +145,11 @@ def test_strangers_at_the_door(said: list[bytes]) -> None:
 @often
 @given(st.dictionaries(st.sampled_from(["do", "with", "x"]), VALUES) | VALUES)
 def test_what_an_arm_is_told(message: Any) -> None:
-    """An arm that is not built yet answers how it failed, or ends where what came is no message."""
+    """An arm that is not built yet answers how it failed, or ends if the input is not a message."""
     ours, theirs = socket.socketpair()
 
     def arm() -> None:
-        with contextlib.suppress(Exception):  # It has said why.
+        with contextlib.suppress(Exception):  # It has already reported why.
             run_rank({}, theirs, 0, 1)
         theirs.close()
 
@@ -178,7 +178,7 @@ def part(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def test_parts_without_a_checksum(tmp_path: Path, part: bytes, data: st.DataObject) -> None:
     content = bytearray(part)
     for _ in range(data.draw(st.integers(1, 4))):
-        # The footer says how everything else is read.
+        # Many of them in the footer, which says how everything else is read.
         place = data.draw(st.integers(0, len(part) - 1) | st.integers(len(part) - 4000, len(part) - 1))
         content[place] = data.draw(st.integers(0, 255))
     file = tmp_path / "part-x.parquet"

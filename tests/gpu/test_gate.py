@@ -1,4 +1,4 @@
-"""What the gate reads of a GPU, and the slow-down that it puts there."""
+"""What the gate reads from a GPU, and the slow-down that it injects there."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_counters_of_a_gpu_are_read_and_nothing_disturbs_an_idle_one() -> No
 def test_a_step_is_held_on_the_device(corpus: Corpus) -> None:
     workload = resolve(WorkloadSpec(model="gpt2/mini", batch=8, sequence=64), corpus)
     trainer = Trainer(baseline(workload, torch.device("cuda")), seed=0, slowdown=0.5)
-    # The first blocks show the step's own time, the others are held by its half.
+    # The first blocks show the step's own time; the others are slowed by half of it.
     alone_s = trainer.steps(20)["step_times_s"]
     held_s = trainer.steps(20)["step_times_s"]
     assert trainer.brake is not None

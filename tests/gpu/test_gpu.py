@@ -1,4 +1,4 @@
-"""What only a GPU can show. Skipped, with the reason, where there is none."""
+"""What only a GPU can show. Skipped, with the reason, if there is none."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def measure(fork_server: ForkServer, text_folder: Path, log: Path, names: list[s
 
 
 HALF = "has no kernel for this model's attention, float32"
-"""FlashAttention and cuDNN's kernel take half precision only, and these models are float32."""
+"""FlashAttention and cuDNN's kernel support only half precision, and these models are float32."""
 
 DROPOUT = "without dropout"
-"""flex_attention knows no dropout, and these models have some."""
+"""flex_attention does not support dropout, and these models have some."""
 
 REFUSED = {
     ("gpt2/nano", "flex_attention"): DROPOUT,
@@ -55,15 +55,15 @@ REFUSED = {
     ("bert/nano", "sdpa_flash"): HALF,
     ("gpt2/nano", "sdpa_cudnn"): HALF,
     ("bert/nano", "sdpa_cudnn"): HALF,
-    # Its kernels are for the families that came after these two.
+    # Liger's kernels are for newer families than these two.
     ("gpt2/nano", "liger"): "has no kernels for this model",
     ("bert/nano", "liger"): "has no kernels for this model",
     ("bert/nano", "chunked_loss"): "causal",
 }
-"""What a model of the two truly cannot do on a GPU, found out when the technique is applied; and why."""
+"""What one of the two models really cannot do on a GPU, and why; it is found only when the technique is applied."""
 
 if not torch.backends.cusparselt.is_available():
-    # Only the build of torch can tell: wheels for CUDA have it on most platforms.
+    # It depends on the build of torch: CUDA wheels have it on most platforms.
     REFUSED |= {(model, "sparse_2_4"): "a torch build with cuSPARSELt" for model in conformance.MODELS}
 
 
@@ -86,5 +86,5 @@ def test_gpu_figures_are_known(fork_server: ForkServer, text_folder: Path, tmp_p
         assert measured.sample_gpu_util_pct
         assert measured.sample_gpu_power_w
         assert measured.allocated_peak_bytes and measured.reserved_peak_bytes
-        # Device events leave out only what the host does outside of them.
+        # Device events exclude only what the host does outside of them.
         assert sum(measured.round_step_times_s) <= sum(measured.round_host_times_s)

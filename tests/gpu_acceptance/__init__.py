@@ -1,6 +1,6 @@
-"""What trainpace says of a GPU, held against what a GPU can be asked otherwise: one table for whoever has one.
+"""Check trainpace's results on a GPU against what is known about it from other sources, in one table.
 
     python -m tests.gpu_acceptance [--budget SECONDS] [--parts doctor,truth,...] [--out FILE] [--markdown]
 
-Needs a GPU and what the wheel depends on, nothing else. docs/gpu.md says what each row means.
+Needs only a GPU and the dependencies of the wheel. docs/gpu.md says what each row means.
 """

@@ -1,4 +1,4 @@
-"""The options, the parts in their order with their shares of the time, and the table, kept after every row."""
+"""The options, the parts in order with their shares of the time, and the table, which is written after every row."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ OPTIONAL = {
     "torch_pruning": "torch-pruning",
     "liger_kernel": "liger-kernel",
 }
-"""Modules of packages that some techniques need, and what brings them."""
+"""Modules of packages that some techniques need, and what installs them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """`share` is its part of the time, in relation to those still to come; with less than `least_s` left it is not
-    begun. One that is worth nothing if it is cut short (`whole`) is not begun if its share is less than that."""
+    """`share` is its weight in the time left, relative to the parts still to come. With less than `least_s` left it is
+    not started. A part that is worthless if cut short (`whole`) is not started if its share is less than that."""
 
     name: str
     run: Callable[[Stand], object]
@@ -53,7 +53,7 @@ class Part:
 PARTS = (
     Part(name="doctor", run=chip.doctor, share=20, least_s=15),
     Part(name="smoke", run=commands.smoke, share=90, least_s=60),
-    # Early, where its share does not depend on how long much else took.
+    # Early, so that its share does not depend much on how long other parts took.
     Part(name="gate", run=commands.gate, share=300, least_s=commands.GATE_S, whole=True),
     Part(name="truth", run=truth.against_bare_loop, share=150, least_s=70),
     Part(name="telemetry", run=truth.telemetry, share=35, least_s=20),
@@ -63,14 +63,14 @@ PARTS = (
     Part(name="memory", run=memory.memory, share=50, least_s=20),
     Part(name="techniques", run=each.each, share=30, least_s=10),
 )
-"""In their order. What a part leaves of its share is the next ones'."""
+"""The parts in order. What a part leaves of its share goes to the later ones."""
 
 SMALL = 0.2
-"""Of the least seconds, where everything is small."""
+"""The factor on the least seconds if everything is small."""
 
 
 class Table:
-    """The rows so far. Each is shown on standard error as it comes, and the file, if there is one, is written anew."""
+    """The rows so far. Each new row is shown on standard error, and the file, if any, is rewritten."""
 
     def __init__(self, head: Sequence[str], write: Callable[[Sequence[str], Sequence[Row]], str], out: Path | None):
         self.head, self.rows = head, list[Row]()
@@ -114,13 +114,13 @@ def main() -> int:
 
 
 def _why_no_gpu(stand: Stand) -> str | None:
-    """None if torch can use one. A process of the fork server tries it: this one is to be on no GPU."""
+    """Why torch cannot use a GPU; None if it can. A forked process tries it, because this one must not use a GPU."""
     try:
         reason: str | None = stand.fork_server().run("harness.telemetry.driver:why_unusable", {}, TASK_TIMEOUT_S)
     except ArmFailed as failure:
         return f"starting CUDA failed: {failure}"
     except ForkServerFailed:
-        # That is no word on the GPU: the head and every part will tell it.
+        # This says nothing about the GPU: the head and every part will report it.
         stand.end_fork_server()
         return None
     return reason
@@ -131,7 +131,7 @@ def _scaled(part: Part, stand: Stand) -> Part:
 
 
 def granted_s(coming: Sequence[Part], left_s: float) -> float | None:
-    """The seconds that the first of the parts to come has of those that are left; None if it is not begun."""
+    """How many of the seconds left the first of the coming parts gets; None if it is not started."""
     part = coming[0]
     share_s = left_s * part.share / sum(item.share for item in coming)
     if (share_s if part.whole else left_s) < part.least_s:
@@ -162,13 +162,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--plugin", type=Path, action="append", default=[], help="a Python file with techniques")
     parser.add_argument("--markdown", action="store_true", help="as docs/gpu.md has it")
     parser.add_argument("--out", type=Path, help="a file to keep the table in, written anew after every row")
-    # For the tests of this program: every part that can, in a small form.
+    # For the tests of this program: every part that can run on a CPU, in a small form.
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def run_part(part: Part, stand: Stand, limit_s: float | None) -> None:
-    """The part within its time, None for none. However it ends, the next one begins, with arms of its own."""
+    """Run the part within its time limit, None for none. However it ends, the next one starts, with its own arms."""
     if limit_s is None:
         needed = f"give it {part.least_s:.0f} s of its own, --parts {part.name}"
         stand.tell(not_run(part.name, f"no time left: {needed}"))
@@ -185,7 +185,7 @@ def run_part(part: Part, stand: Stand, limit_s: float | None) -> None:
 
 
 def _head(stand: Stand) -> list[str]:
-    """The card, its driver, torch and the date; and what is not installed."""
+    """The card, its driver, torch and the date, and what is not installed."""
     commit, dirty = git_state()
     revision = f" at {commit[:10]}{' and changes' if dirty else ''}" if commit else ""
     absent = [name for module, name in OPTIONAL.items() if importlib.util.find_spec(module) is None]

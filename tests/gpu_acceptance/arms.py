@@ -1,4 +1,4 @@
-"""Arms measured for the acceptance: prepared by what the stand knows, raced in fresh processes, or one by itself."""
+"""Arms measured for the acceptance: prepared from what the stand knows, then raced in fresh processes or run alone."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from harness.record import Record, Status
 from tests.gpu_acceptance.stand import Stand
 
 NAME = "acceptance"
-"""Of its plans and runs."""
+"""The name of its plans and runs."""
 
 
 def prepared(
     stand: Stand, specs: Sequence[WorkloadSpec], compositions: Sequence[tuple[str, ...]], protocol: Protocol
 ) -> Prepared:
-    """A plan that can run, in turns that suit the device. What every look at a GPU would take seconds to find out
-    again is the stand's already."""
+    """A plan that is ready to run, with turns that suit the device. The stand already knows the facts about the GPU,
+    which would take seconds to find again."""
     plan = Plan(
         name=NAME,
         workloads=tuple(specs),
@@ -48,7 +48,7 @@ def prepared(
 def only(
     made: Prepared, compositions: Sequence[tuple[str, ...]], *, model: str | None = None, seed: int = 0
 ) -> Prepared:
-    """These compositions of what was prepared, on one model of it, as a plan of their own."""
+    """A plan with only these compositions of what was prepared, on one of its models."""
     entries = tuple(entry for entry in made.entries if model is None or entry.spec.model == model)
     plan = dataclasses.replace(
         made.plan, workloads=tuple(entry.spec for entry in entries), compositions=tuple(compositions), seed=seed
@@ -59,15 +59,15 @@ def only(
 
 
 def measured(stand: Stand, made: Prepared, keep: Callable[[Record], object] = lambda record: None) -> list[Record]:
-    """The records of one repetition in fresh processes; `keep` receives each as soon as it is there."""
+    """The records of one repetition in fresh processes; `keep` receives each as soon as it exists."""
     sweep = Sweep(made, run_id=NAME, keep=keep, choose=lambda records: [], log=stand.log)
     sweep.run(stand.fork_server())
     return sweep.records
 
 
 def raced(stand: Stand, made: Prepared) -> list[Record]:
-    """The records of one repetition of one workload in fresh processes, without replayed updates: for those a model
-    is compiled once more, and where times and memory alone are asked for nobody looks at them."""
+    """The records of one repetition of one workload in fresh processes, without replayed updates. Those would compile
+    the model again, and are not needed for times and memory."""
     (item,) = made.entries
     blank = template(made.plan, made.machine, item, NAME)
     baseline, *rivals = made.trials(item)
@@ -79,7 +79,7 @@ def raced(stand: Stand, made: Prepared) -> list[Record]:
         lead_steps=None,
         draw=random.Random(made.plan.seed),
     )
-    # Without a toolchain: what the compiler finds out about the machine is in a first step, of which nothing is told.
+    # No toolchain cache: the compiler examines the machine in the first step, which is not reported.
     lineup = Lineup(fork_server=stand.fork_server(), record=blank, compile_caches=stand.folder / "caches", replay=False)
     refused = [
         dataclasses.replace(blank, techniques=label, status=Status.UNSUPPORTED, reason=reason)
@@ -98,7 +98,7 @@ def _request(stand: Stand, spec: WorkloadSpec) -> Message:
 
 
 def warm_arm(stand: Stand, techniques: tuple[str, ...], protocol: Protocol) -> Arm:
-    """An arm of the usual workload, built and warmed up. Raises RuntimeError, saying why, if it does not live."""
+    """An arm of the usual workload, built and warmed up. Raises RuntimeError with the reason if it fails."""
     request = _request(stand, stand.spec) | {"techniques": list(techniques), "seed": 0}
     trial = Trial(workload=stand.spec, techniques=techniques, device=stand.device)
     arm = Arm(trial, request=request, protocol=protocol.on(stand.device), host=stand.host, is_cold=True)
@@ -108,6 +108,6 @@ def warm_arm(stand: Stand, techniques: tuple[str, ...], protocol: Protocol) -> A
 
 
 def check(arm: Arm) -> None:
-    """Raises RuntimeError, saying why, if the arm has ended."""
+    """Raises RuntimeError with the reason if the arm has ended."""
     if not arm.alive:
         raise RuntimeError(f"the arm {arm.trial.label} ended as {arm.status}: {arm._reason}")

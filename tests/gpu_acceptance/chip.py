@@ -1,4 +1,4 @@
-"""What the GPU is and does: the doctor's findings, its counters under load, and how fast it multiplies and copies."""
+"""What the GPU is and does: the doctor's findings, counters under load, and the speed of products and copies."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ TECHNIQUE = "technique "
 """How the doctor's findings on techniques begin."""
 
 MAY_LACK = {"MFU", "quiet machine"}
-"""What may be missing without a fault of trainpace's: a peak for MFU that no data sheet gave, and quiet."""
+"""Findings that may fail through no fault of trainpace: no published peak for MFU, or a machine that is not quiet."""
 
 CPU_LACKS = {"GPU figures", "GPU energy", "GPU heat"}
 
 LOAD_S = 8.0
 ENERGY_WITHIN = (0.95, 1.05)
-"""Of the counter over power times time; both are NVML's, sampled in different ways."""
+"""The bounds of the energy counter over power times time; both come from NVML, sampled in different ways."""
 
 DROPPING = "thermal"
 DROPPED_FROM = 0.01
-"""The policy that the gate takes for a throttled GPU, and the share of the time from which it drops a repetition."""
+"""The policy that counts as throttling for the gate, and the share of the time from which it drops a repetition."""
 
 PEAK_WITHIN = (0.5, 1.02)
-"""Of a measured rate in the one that is published or follows from the chip's clocks. Above it a clock is wrong."""
+"""The bounds of a measured rate over the one that is published or follows from clocks. Above them a clock is wrong."""
 
 COPY_BYTES = 2**30
 COPIES = 10
 
 
 def doctor(stand: Stand) -> None:
-    """How many of the doctor's findings are yes; one that is no must be about a technique, or be no wonder here."""
+    """How many of the doctor's findings are positive; a negative one must be about a technique, or in MAY_LACK."""
     findings = diagnose(stand.fork_server(), stand.device)
     lacking = [finding for finding in findings if finding.verdict == "no"]
     about_techniques = [finding for finding in lacking if finding.what.startswith(TECHNIQUE)]
@@ -63,7 +63,7 @@ def doctor(stand: Stand) -> None:
 
 
 def _reasons(lacking: list[Finding]) -> list[str]:
-    """Those of techniques, alike ones counted: a reason begins with the technique's name."""
+    """The findings on techniques, with equal reasons counted: a reason begins with the technique's name."""
     told = Counter(item.detail.removeprefix(f"{item.what.removeprefix(TECHNIQUE)} ") for item in lacking)
     return [f"{count} technique{'s' * (count > 1)}: {reason}" for reason, count in told.most_common()]
 
@@ -74,7 +74,7 @@ def energy(stand: Stand) -> None:
         stand.tell(needs_gpu("energy counter / power x time"))
         stand.tell(needs_gpu("throttle policies"))
         return
-    # Found before there is an arm: a pause would let the chip cool down between warm-up and window.
+    # Done before there is an arm: a pause would let the chip cool down between warm-up and window.
     watched = stand.gpus
     arm = warm_arm(stand, ("amp_bf16",), Protocol(sustained_s=LOAD_S))
     before, begun = watched.violations_s(), time.monotonic()
@@ -107,7 +107,7 @@ def _tell_reasons(stand: Stand, reasons: list[str] | None) -> None:
 
 
 def tell_policy(stand: Stand, policy: str, before_s: float | str, after_s: float | str, window_s: float) -> None:
-    """Policies that drop nothing are there to be read."""
+    """Policies that do not drop repetitions are shown for information."""
     what = f"policy {policy} under load"
     if isinstance(before_s, str) or isinstance(after_s, str):
         stand.tell(not_run(what, str(before_s if isinstance(before_s, str) else after_s)))
@@ -121,7 +121,7 @@ def tell_policy(stand: Stand, policy: str, before_s: float | str, after_s: float
 
 
 def rates(stand: Stand) -> None:
-    """Matrix products beside the published peaks, and copies beside what bus and memory can do."""
+    """Matrix products against the published peaks, and copies against the limits of bus and memory."""
     fork_server = stand.fork_server()
     machine = stand.machine
     found: dict[str, float] = fork_server.run(
@@ -157,9 +157,9 @@ def _tell_rate(stand: Stand, what: str, rate: float, peak: float, seen: str) -> 
 
 
 def copy_rates() -> Message:
-    """Task: bytes a second of the fastest of several copies. On the device a byte is read and written, and counts
-    twice. `memory_bytes_per_s` is what follows from the memory's clock and width, at two transfers a clock; None where
-    torch does not tell them."""
+    """Task: bytes per second of the fastest of several copies. On the device a byte is read and written, so it counts
+    twice. `memory_bytes_per_s` follows from the memory's clock and width, at two transfers per clock; None if torch
+    does not report them."""
     source = torch.ones(COPY_BYTES, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
     pinned = torch.ones(COPY_BYTES // 4, dtype=torch.uint8, pin_memory=True)
@@ -186,17 +186,17 @@ def _copy_rate(target: torch.Tensor, source: torch.Tensor) -> float:
 
 
 GIGATRANSFERS_PER_S = {1: 2.5, 2: 5.0, 3: 8.0, 4: 16.0, 5: 32.0, 6: 64.0}
-"""Of one lane of PCI Express, by generation: PCI-SIG, https://pcisig.com/specifications."""
+"""The rate of one PCI Express lane, by generation: PCI-SIG, https://pcisig.com/specifications."""
 
 
 def _bus_bytes_per_s(stand: Stand) -> float | None:
-    """What the lanes between host and chip can carry in one direction, None where NVML does not tell."""
+    """What the lanes between host and chip can carry in one direction; None if NVML does not report it."""
     import pynvml
 
     generations = stand.gpus.each(pynvml.nvmlDeviceGetMaxPcieLinkGeneration)
     lanes = stand.gpus.each(pynvml.nvmlDeviceGetMaxPcieLinkWidth)
     if isinstance(generations, str) or isinstance(lanes, str) or generations[0] not in GIGATRANSFERS_PER_S:
         return None
-    # Up to generation 2 ten bits carry eight, then 130 carry 128.
+    # Up to generation 2, ten bits encode eight; later, 130 encode 128.
     coded = 0.8 if generations[0] <= 2 else 128 / 130
     return GIGATRANSFERS_PER_S[generations[0]] * 1e9 / 8 * int(lanes[0]) * coded

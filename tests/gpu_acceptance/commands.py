@@ -1,4 +1,4 @@
-"""What is asked of the command line, in processes of its own: a smoke run, and a gate of a base against itself."""
+"""Checks of the command line, in separate processes: a smoke run, and a gate of a base against itself."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from tests.gpu_acceptance.rows import failed, judged, not_run
 from tests.gpu_acceptance.stand import Stand
 
 SPEC = WorkloadSpec(model="gpt2/mini", batch=32, sequence=512)
-"""What the gate trains: so small that a repetition, which has six seconds of steps in turn, takes few beside them."""
+"""The gate's workload: so small that a repetition takes little more than its six seconds of steps in turn."""
 
 REPETITION_S = 16.0
-"""Of the gate on a GPU, an estimate: imports 5, two contexts with model and warm-up 5, steps in turn 6."""
+"""The estimated time of a repetition on a GPU: imports 5, two contexts with model and warm-up 5, steps in turn 6."""
 
 OUTSIDE_S = 10.0
-"""What a gate takes beside its budget, an estimate: its start, and a last repetition that is longer than the others."""
+"""The estimated time of a gate beyond its budget: its start, and a last repetition longer than the others."""
 
 WITHIN_S = 16.0
-"""What a gate takes of its budget beside repetitions, an estimate: what both sides are 8, the replay of the first 8."""
+"""The estimated time within a gate's budget besides repetitions: preparing both sides 8, the first one's replay 8."""
 
 GATE_S = OUTSIDE_S + WITHIN_S + min(LOOKS) * REPETITION_S
-"""To its first look."""
+"""The estimated time of a gate up to its first look."""
 
 
 def trainpace(stand: Stand, *words: str, **environment: str) -> tuple[int, str]:
-    """The exit code of a command and what it printed. Whatever ends this ends the command, too."""
+    """The exit code of a command and its output. If this call is interrupted, the command is ended too."""
     command = [sys.executable, "-m", "bench", *words, *(word for file in stand.modules for word in ("--plugin", file))]
     options = {"cwd": ROOT, "env": os.environ | environment, "text": True, "start_new_session": True}
     pipe = subprocess.PIPE
@@ -54,7 +54,7 @@ def _failure(code: int, output: str) -> str:
 
 
 def smoke(stand: Stand) -> None:
-    """The plan smoke from end to end, once: whether it runs is what is asked."""
+    """The plan `smoke` from end to end, once: the question is whether it runs."""
     out = stand.folder / "smoke"
     options = ("--device", stand.device, "--repetitions", "1", "--out", str(out))
     code, output = trainpace(stand, "run", "smoke", *options)
@@ -70,8 +70,8 @@ def smoke(stand: Stand) -> None:
 
 
 def gate(stand: Stand) -> None:
-    """A base against itself by the path of every gate: --calibrate, since a gate refuses sides that do not differ. What
-    it finds is not kept for later gates."""
+    """A base against itself through the code path of every gate: with --calibrate, because a gate refuses sides that do
+    not differ. The outcome is not kept for later gates."""
     spec = stand.spec if stand.is_small else SPEC
     kept = stand.folder / "gate-kept"
     shape = ("--batch", str(spec.batch), "--sequence", str(spec.sequence), "--device", stand.device)

@@ -1,4 +1,4 @@
-"""Every technique by name, and what comes of it: what runs at once first, what compiles last."""
+"""Every technique by name, and its result: those that run at once come first, those that compile last."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from tests.gpu_acceptance.rows import Row, Verdict, failed, not_run
 from tests.gpu_acceptance.stand import Stand
 
 BATCH, SEQUENCE = 16, 32
-"""A batch that divides by every number of micro-batches."""
+"""The batch is divisible by every number of micro-batches."""
 
 BESIDE = {
     "batch_per_rank": ("ddp_2", "batch_per_rank"),
     "sdpa_cudnn": ("amp_bf16", "sdpa_cudnn"),
     "sdpa_flash": ("amp_bf16", "sdpa_flash"),
 }
-"""What makes no sense alone, or has kernels of half precision only."""
+"""Techniques that make no sense alone, or have kernels only for half precision, with a composition for each."""
 
 NO_DROPOUT = "llama/nano"
 ELSEWHERE = {"flex_attention": NO_DROPOUT, "liger": NO_DROPOUT}
-"""What does not run on the usual model for a reason of the model's: it has dropout, and Liger no kernels for it."""
+"""Techniques that cannot run on the usual model: it has dropout, and Liger has no kernels for it."""
 
 HEAT_ARMS = 8
-"""So few that rows come early: a heat's records are there when it ends."""
+"""Few arms per heat, so that rows come early: a heat's records are available when it ends."""
 
 EXPECTED = "ok, or refused beforehand"
 
 
 def each(stand: Stand) -> None:
-    """One row for each; what there was no time for is listed by name."""
+    """One row for each technique; those without time are listed by name."""
     chosen: dict[str, tuple[str, ...]] = {name: BESIDE.get(name, (name,)) for name in _names(stand)}
     protocol = dataclasses.replace(PROTOCOL, heat_arms=HEAT_ARMS, timeout_s=120.0)
     specs = [WorkloadSpec(model=model, batch=BATCH, sequence=SEQUENCE) for model in (MODELS[0], NO_DROPOUT)]
@@ -59,14 +59,14 @@ def each(stand: Stand) -> None:
 
 
 def _names(stand: Stand) -> Sequence[str]:
-    """Those that were asked for, or all. Raises ValueError for one that is unknown."""
+    """The requested techniques, or all. Raises ValueError for an unknown one."""
     for name in stand.names:
         compose([name])
     return stand.names or list(techniques())
 
 
 def _groups(names: Sequence[str]) -> list[list[str]]:
-    """What is tried together: on one model, alike in cost, the dearest last."""
+    """The techniques that are tried together: of similar cost, on one model, the most expensive last."""
     known = techniques()
     kinds: dict[tuple[int, str], list[str]] = {}
     for name in names:
@@ -77,7 +77,7 @@ def _groups(names: Sequence[str]) -> list[list[str]]:
 
 
 def _run(stand: Stand, made: Prepared, group: Sequence[str], waiting: dict[str, tuple[str, ...]]) -> None:
-    """One sweep; whatever it has told is no longer waiting."""
+    """Run one sweep; techniques that it reports are removed from `waiting`."""
     named = {"+".join(waiting[name]): name for name in group}
 
     def keep(record: Record) -> None:
@@ -100,6 +100,6 @@ def _row(what: str, record: Record) -> Row:
     if record.status is Status.OK:
         return Row(what=what, seen="ok", expected=EXPECTED, verdict=Verdict.OK)
     seen = f"{record.status}: {record.reason}"
-    # Nobody has said so before it was tried: someone who asks for it learns it late.
+    # `off`, because this was not known before it was tried: a user would learn it late.
     verdict = Verdict.OFF if record.status is Status.UNSUPPORTED else Verdict.FAILED
     return Row(what=what, seen=" ".join(seen.split()), expected=EXPECTED, verdict=verdict)

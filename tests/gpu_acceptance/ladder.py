@@ -1,4 +1,4 @@
-"""GPT-2 124M from plain float32 up to all that is usually turned on: tokens a second and MFU at each rung."""
+"""GPT-2 124M from plain float32 up to everything that is usually turned on: tokens per second and MFU at each rung."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMPILED = tuple(ALL[:length] for length in (2, 3, 4, 5))
 RUNGS = (*EAGER, *COMPILED)
 
 NOT_SLOWER = 0.97
-"""Of the rung before: one repetition cannot tell less."""
+"""The least speed over the rung before: one repetition cannot resolve smaller differences."""
 
 PUBLISHED = "on an H100 llm.c has 463 k/s, by 10 B tokens in 45 minutes on eight: https://github.com/KellerJordan/modded-nanogpt"
 
@@ -30,11 +30,11 @@ BATCHES = (16, 8, 4, 2, 1)
 PROTOCOL = Protocol(warmup_s=1.0, sustained_s=2.0, rounds_s=1.0)
 
 LEAST_COMPILED_S = 45.0
-"""A rung that compiles is not begun with less time than this, of which compiling takes the larger part."""
+"""A rung that compiles is not started with less time than this, most of which compilation takes."""
 
 
 def ladder(stand: Stand) -> None:
-    """The eager rungs together, then the highest, then those between as time allows; each beside the baseline."""
+    """The eager rungs together, then the highest, then those between as time allows; each against the baseline."""
     spec = _workload(stand)
     rungs = EAGER if stand.is_small else RUNGS
     made = prepared(stand, [spec], rungs[1:], PROTOCOL)
@@ -67,7 +67,7 @@ def _name(rung: tuple[str, ...]) -> str:
 def _tell(
     stand: Stand, made: Prepared, rung: tuple[str, ...], record: Record, found: dict[tuple[str, ...], Record]
 ) -> None:
-    """The row of a rung, which is held against the highest one below it that was measured."""
+    """The row of a rung, compared with the highest measured rung below it."""
     stand.tell(row(made, rung, record, found))
     if record.status is Status.OK:
         found[rung] = record

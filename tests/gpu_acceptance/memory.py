@@ -1,4 +1,4 @@
-"""The allocator's peak of some arms, held against what was predicted of it."""
+"""The allocator's peak of some arms, compared with the prediction."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.gpu_acceptance.rows import Row, failed, judged, needs_gpu, within
 from tests.gpu_acceptance.stand import Stand
 
 COMPOSITIONS = (("amp_bf16",), ("checkpoint_activations",), ("accumulate_4",), ("sgd",))
-"""Each changes another part of what is kept: activations in half, recomputed, of a quarter batch; optimizer state."""
+"""Each changes another part of the memory: activations halved, recomputed, of a quarter batch; optimizer state."""
 
 PREDICTED_WITHIN = (0.9, 1.1)
 
@@ -22,13 +22,13 @@ PROTOCOL = Protocol(warmup_s=0.3, warmup_min_steps=3)
 
 
 def memory(stand: Stand) -> None:
-    """One row for each arm, each by itself: the allocator's peak against what was predicted of it."""
+    """One row for each arm, each run alone: the allocator's peak against the prediction."""
     for techniques in ((), *COMPOSITIONS):
         stand.tell(of_arm(stand, techniques))
 
 
 def of_arm(stand: Stand, techniques: tuple[str, ...]) -> Row:
-    """The row of one arm of the usual workload. A prediction that cannot be made is no concern of the others."""
+    """The row of one arm of the usual workload. If its prediction fails, the other rows are not affected."""
     label = "+".join(techniques) or BASELINE
     what = f"peak memory, {label}"
     corpus = open_corpus(stand.spec.corpus)
@@ -54,8 +54,8 @@ def of_arm(stand: Stand, techniques: tuple[str, ...]) -> Row:
 
 
 def _peak_bytes(stand: Stand, techniques: tuple[str, ...]) -> int | None:
-    """What the allocator has had in use at most; None where there is none to ask. Raises RuntimeError, saying why, if
-    the arm does not live."""
+    """The allocator's peak; None if there is no allocator to query. Raises RuntimeError with the reason if the arm
+    fails."""
     arm = warm_arm(stand, techniques, PROTOCOL)
     arm.memory_bytes()
     check(arm)

@@ -1,4 +1,4 @@
-"""Rows of the acceptance table, and how they are written."""
+"""Rows of the acceptance table, and how they are formatted."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from enum import StrEnum
 from reports.text import listing
 
 WIDTHS = {"what": 36, "seen": 64, "expected": 40, "verdict": 7}
-"""Of the columns of the plain table, in letters; what is longer goes on in the next line."""
+"""The widths of the columns of the plain table, in characters; longer text is wrapped."""
 
 
 class Verdict(StrEnum):
-    """`off`: it ran, and what was seen is not what was expected. `failed`: it did not come to a figure."""
+    """`off`: it ran, but the result is not the expected one. `failed`: it gave no result."""
 
     OK = "ok"
     OFF = "off"
@@ -37,7 +37,7 @@ def judged(what: str, seen: str, expected: str, *, holds: bool) -> Row:
 
 
 def failed(what: str, reason: object) -> Row:
-    """`reason` is cut to its last line, which of an error is what went wrong."""
+    """A failed row. `reason` is cut to its last line, which in an error message says what went wrong."""
     lines = str(reason).strip().splitlines() or ["no reason was given"]
     return Row(what=what, seen=lines[-1], expected="that it runs", verdict=Verdict.FAILED)
 
@@ -59,7 +59,7 @@ def exit_code(rows: Sequence[Row]) -> int:
 
 
 def plain(head: Sequence[str], rows: Sequence[Row]) -> str:
-    """Columns of text; cells that are too long are wrapped."""
+    """The rows as columns of text; cells that are too long are wrapped."""
     cells = [dict(zip(WIDTHS, WIDTHS, strict=True)), *(dataclasses.asdict(row) for row in rows)]
     return "\n".join([*head, "", *(line for item in cells for line in _wrapped(item))]) + "\n"
 

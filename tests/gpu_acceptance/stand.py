@@ -1,4 +1,4 @@
-"""What all parts of the acceptance share: the device, what is known of it, the time that is left, and a fork server."""
+"""Shared by all parts of the acceptance: the device, what is known about it, the time left, and a fork server."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from harness.telemetry.gpus import Gpus
 from tests.gpu_acceptance.rows import Row
 
 AGAIN_S = 10.0
-"""How long after the end of its time a part that still goes on is interrupted once more."""
+"""How many seconds after the end of its time a part that still runs is interrupted again."""
 
 
 class OutOfTime(BaseException):
-    """The part's share of the time is over. Not an Exception: nobody on the way may take it for a failure of theirs."""
+    """The part's share of the time is over. Not an Exception, so that no handler in between takes it for an error."""
 
 
 class Stand:
-    """Lent to each part in turn. `tell` receives every row; `names` are the techniques to try, all if there are none.
+    """Passed to each part in turn. `tell` receives every row; `names` are the techniques to try, all if empty.
 
-    On a CPU everything is small: what is then tried is this program, not the machine.
+    On a CPU everything is small: it is then a test of this program, not of the machine.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Stand:
 
     @property
     def spec(self) -> WorkloadSpec:
-        """What step times are taken of: a batch and a sequence that every card of the last years holds."""
+        """The workload for step times: its batch and sequence fit on every recent card."""
         if self.is_small:
             return WorkloadSpec(model="gpt2/nano", batch=8, sequence=64)
         return WorkloadSpec(model="gpt2/small", batch=8, sequence=512)
@@ -60,13 +60,13 @@ class Stand:
 
     @property
     def log(self) -> Path:
-        """Where arms' output goes."""
+        """The file for the output of arms."""
         return self.folder / "arms.log"
 
     @cached_property
     def facts(self) -> Message:
-        """What torch sees of the device, with what was free of its memory before there were arms. Raises ValueError if
-        it is not there."""
+        """What torch reports about the device, with its free memory before there were arms. Raises ValueError if there
+        is no such device."""
         return device_facts(self.fork_server(), self.device)
 
     @property
@@ -75,27 +75,28 @@ class Stand:
 
     @cached_property
     def machine(self) -> Machine:
-        """What a reader of the figures needs, without rates of matrix products: one part is about those."""
+        """The machine as readers of the figures need it, without the rates of matrix products, which one part measures.
+        """
         return describe_machine(self.fork_server(), self.device, self.facts, peaks=False)
 
     @cached_property
     def gpus(self) -> Gpus:
-        """NVML's view of the GPU that an arm uses."""
+        """The GPU that an arm uses, as seen by NVML."""
         return Gpus(self.device, self.facts["gpu_uuids"]).first(1)
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """Files of plugins."""
+        """The files of plugins."""
         return self._modules
 
     @property
     def left_s(self) -> float:
-        """Of the share of the part at hand."""
+        """The seconds left of the current part's share."""
         return self._deadline_s - time.monotonic()
 
     def repetitions(self, most: int) -> Iterator[int]:
-        """Numbers from 0 on, as long as another repetition as long as the longest so far fits into the time. One of
-        them shows on a CPU what there is to show."""
+        """Numbers from 0 on, while another repetition as long as the longest so far fits into the time. On a CPU there
+        is only one."""
         longest_s = 0.0
         for index in range(1 if self.is_small else most):
             begun = time.monotonic()
@@ -106,7 +107,7 @@ class Stand:
 
     @contextmanager
     def limited(self, seconds: float) -> Iterator[None]:
-        """Raise OutOfTime in what runs below once its time is over, whatever it waits for."""
+        """Raise OutOfTime within the block once its time is over, whatever it waits for."""
 
         def out_of_time(*_: object) -> None:
             raise OutOfTime
@@ -121,13 +122,13 @@ class Stand:
             signal.signal(signal.SIGALRM, before)
 
     def fork_server(self) -> ForkServer:
-        """One for all parts, until one of them ends in its middle."""
+        """The fork server for all parts; a new one after a part was interrupted."""
         if self._fork_server is None:
             self._fork_server = ForkServer(modules=self._modules)
         return self._fork_server
 
     def end_fork_server(self) -> None:
-        """End it with all arms: what a part leaves behind that was broken off would disturb the next."""
+        """End the fork server with all arms: what an interrupted part leaves behind would disturb the next."""
         if self._fork_server is not None:
             self._fork_server.close()
             self._fork_server = None

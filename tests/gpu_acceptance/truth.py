@@ -1,4 +1,4 @@
-"""The times that trainpace reports against those of a bare loop, and with telemetry against without."""
+"""The times that trainpace reports against those of a bare loop, and times with telemetry against those without."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ PRECISIONS = {"float32": BASELINE, "bfloat16": "amp_bf16"}
 """The bare loop's number formats, and the arms that train in them."""
 
 TRUE_WITHIN = (0.97, 1.03)
-"""A reported step time beside that of a bare loop."""
+"""The bounds of a reported step time over that of a bare loop."""
 
 FREE_WITHIN = (0.98, 1.02)
-"""A step time with telemetry beside that without."""
+"""The bounds of a step time with telemetry over that without."""
 
 WAIT_WITHIN = 0.05
-"""By how much of the step the shares that go into waiting for data may differ."""
+"""How much the shares of the step spent waiting for data may differ."""
 
 MOST_REPETITIONS = 8
 
 
 def against_bare_loop(stand: Stand) -> None:
-    """Both in fresh processes, one at a time, in an order that is drawn for each repetition."""
+    """Both in fresh processes, one at a time, in random order in each repetition."""
     made = prepared(stand, [stand.spec], [("amp_bf16",)], Protocol())
     found = {precision: _Found() for precision in PRECISIONS}
     order = random.Random(0)
@@ -58,8 +58,8 @@ def against_bare_loop(stand: Stand) -> None:
 
 @dataclass(slots=True, kw_only=True)
 class _Found:
-    """One entry a repetition: the reported step, the share of it that trainpace says went into waiting for data, and
-    the bare loop's."""
+    """One entry per repetition: the reported step, its reported share of waiting for data, and the same of the bare
+    loop."""
 
     reported_s: list[float] = field(default_factory=list)
     wait_shares: list[float] = field(default_factory=list)
@@ -95,7 +95,7 @@ def _logs(times_s: Sequence[float], others_s: Sequence[float]) -> list[float]:
 
 
 def bare_loop(stand: Stand, precision: str) -> Window:
-    """One window of contiguous steps of a process that has the machine to itself."""
+    """One window of contiguous steps in a process that has the machine to itself."""
     shape = ("--batch", str(stand.spec.batch), "--sequence", str(stand.spec.sequence))
     with BareLoop(stand.spec.model, *shape, "--device", stand.device, "--dtype", precision) as bare:
         bare.warm_up()
@@ -110,7 +110,7 @@ def _ok(records: list[Record], label: str) -> Record:
 
 
 def telemetry(stand: Stand) -> None:
-    """Windows of one warm arm in turn with and without, in several arms."""
+    """Windows of a warm arm, alternately with and without telemetry, in several arms."""
     windows, window_s = (3, 0.2) if stand.is_small else (5, 0.6)
     watched = stand.gpus
     logs: list[float] = []
