@@ -16,7 +16,7 @@ from results.decision import LOOKS, Margins, Verdict
 from results.gate import Limits
 
 METHOD = 5
-"""The version of the method of measuring and deciding. Outcomes of another one say nothing about it."""
+"""The version of the method of measuring and deciding. Outcomes of another version say nothing about this one."""
 
 BOUND_CONFIDENCE = 0.95
 TOLERATED_BOUND = 0.02

@@ -96,8 +96,8 @@ def compare(records: Sequence[Record], machine: Machine) -> list[Comparison]:
 
 
 def blocks(records: Sequence[Record], by: Objective = Objective.PACE) -> list[dict[str, list[float]]]:
-    """For each repetition of one workload, and each part of it, the paces of the processes of every arm that never
-    failed. With `by` set to energy, the values are ln(joules per token), where the machine has counted them."""
+    """For each repetition of one workload, and each part of it, the paces of the processes of the baseline and of every
+    arm that always ended ok. With `by` energy, the values are ln(joules per token), where the machine counted them."""
     # One repetition with unequal work or a failure disqualifies the arm: its other repetitions may be no better.
     failed = {record.techniques for record in records if record.status is not Status.OK} - {BASELINE}
     parts: dict[tuple[int, int], list[Record]] = defaultdict(list)

@@ -131,7 +131,7 @@ def _spreads(blocks: Sequence[Block]) -> dict[str, _Spread]:
             unlike[worst] = own[worst]
             continue
         most = sum(spread.degrees for spread in own.values())
-        # An arm seen only once may be calm or not.
+        # An arm with a single repetition may belong to either group.
         once = _drawn_to(_Spread(variance=0.0, degrees=0.0), *_prior(own | unlike), most)
         labels = {label for block in blocks for label in block}
         prior = _prior(own)

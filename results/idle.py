@@ -14,7 +14,7 @@ from results.calibration import Rate, upper_bound
 from results.compare import Comparison, Verdict, width
 
 METHOD = 1
-"""The version of the method of measuring and concluding. Results of another one say nothing about it."""
+"""The version of the method of measuring and concluding. Results of another version say nothing about this one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

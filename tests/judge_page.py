@@ -1,4 +1,4 @@
-"""How `trainpace judge` judges changes with no effect and changes that gain a tenth: docs/judge-measured.md.
+"""How `trainpace judge` judges changes without effect and changes that gain a tenth: docs/judge-measured.md.
 
 python -m tests.judge_page --nulls 40 --gains 10   # propose them one after another, keep what came of each, and render
 python -m tests.judge_page                         # render the page

@@ -56,7 +56,7 @@ def test_what_helps_is_found_and_confirmed_and_what_does_less_is_not(text_folder
     found = made.ladder.confirmation
     assert found is not None and found.whole.helps and found.whole.repetitions >= 3
     assert found.without["planted_awake"].gain.hurts
-    # The leader of a heat is replayed, so it never joins, and where it led, the reason is recorded.
+    # The leader of a heat is replayed, so an arm that does less work never joins; where it led, its reason says why.
     for rung in made.ladder.rungs:
         assert "planted_awake_by_half" not in rung.after
         by_half = [item for item in rung.tried if "planted_awake_by_half" in item.techniques]

@@ -294,7 +294,7 @@ def test_an_arm_that_takes_much_longer_than_others_waits_for_them(
     prepared = prepare(plan, fork_server)
     kept: list[Record] = []
     made = Sweep(prepared, run_id="r", keep=kept.append, choose=lambda records: [], log=tmp_path / "log")
-    # Each of the least number of steps takes the others milliseconds, and this arm more than half a second.
+    # Even the least number of steps takes this arm too long: each takes over half a second, not milliseconds.
     monkeypatch.setattr(Sweep, "_most_s", lambda *_: 2.0)
     if is_short:
         monkeypatch.setattr(Sweep, "_taken_up", lambda *_: None)
