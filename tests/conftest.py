@@ -73,8 +73,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def known_machine() -> Iterator[None]:
-    """Examine the machine only once: it does not change between tests, and timing its matrix products takes a second.
-    """
+    """Examine the machine only once: it does not change, and timing its matrix products takes a second."""
     known: dict[str, Machine] = {}
 
     def once(fork_server: ForkServer, device: str, facts: Message) -> Machine:

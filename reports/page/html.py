@@ -149,8 +149,7 @@ def _figure(workload: str, versions: Sequence[Chart]) -> Figure:
 
 
 def _columns(rows: Sequence[view.Row]) -> dict[str, Any]:
-    """The columns of the table. A column without any known figure is named below the table instead, with the reasons.
-    """
+    """The columns of the table. A column without any known figure is named below the table, with the reasons."""
     columns = list(zip(*(row.cells for row in rows), strict=True))
     some = [cells for cells in columns if any(cell.value is not None for cell in cells)]
     none = [cells for cells in columns if cells not in some]

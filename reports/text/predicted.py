@@ -62,8 +62,7 @@ WITHIN = 0.005
 
 
 def errors(comparisons: Sequence[Comparison]) -> str | None:
-    """How far off the predictions of memory were, by composition; None if none can be compared with what was allocated.
-    """
+    """How far off the predictions of memory were, by composition; None if none can be checked."""
     known = [
         (item.predicted_peak_bytes / item.allocated_peak_bytes - 1, item)
         for item in comparisons

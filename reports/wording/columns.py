@@ -205,8 +205,7 @@ def text(column: Column, comparison: Comparison) -> str:
 
 
 def why_unknown(column: Column, comparison: Comparison, records: Sequence[Record], machine: Machine | None) -> str:
-    """Why the figure is unknown, in words. `records` are the arm's; without them and the machine it is less specific.
-    """
+    """Why the figure is unknown, in words. `records` are the arm's; without them and the machine it says less."""
     if comparison.status is not Status.OK:
         return comparison.reason or f"the arm ended as {OUTCOME_WORDS[comparison.status]}"
     said = _why_not_seen(column.name, comparison, records, machine)

@@ -75,8 +75,7 @@ class Stand:
 
     @cached_property
     def machine(self) -> Machine:
-        """The machine as readers of the figures need it, without the rates of matrix products, which one part measures.
-        """
+        """The machine as readers of the figures need it, without the rates of matrix products."""
         return describe_machine(self.fork_server(), self.device, self.facts, peaks=False)
 
     @cached_property

@@ -35,7 +35,7 @@ def build(folder: Path, *, without: Sequence[str] = ()) -> Path:
 
 
 def build_old(folder: Path) -> Path:
-    """Build in `folder` the libraries of a driver for at most CUDA 12.8: NVML, and what the CUDA runtime calls first."""
+    """Build in `folder` the libraries of a driver for up to CUDA 12.8: NVML, and what the CUDA runtime calls first."""
     _build(folder, "libcuda.so.1", "old_cuda.c", [])
     # The remaining function reports CUDA 12.8.
     return build(folder, without=["nvmlSystemGetCudaDriverVersion_v2"])

@@ -24,8 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def compilations() -> int:
-    """How many pieces of code were captured; a backward pass that is compiled at its first run counts as its forward's.
-    """
+    """How many pieces of code were captured; a backward pass compiled at its first run counts as its forward's."""
     return len({str(item.compile_id) for item in torch._dynamo.utils.get_compilation_metrics()})
 
 

@@ -167,8 +167,7 @@ def test_weak_scaling_gives_every_rank_a_whole_batch(corpus: Corpus) -> None:
 
 
 class Gate:
-    """Holds the first thread that arrives for many times as long as it took to arrive, and reports the least time held.
-    """
+    """Holds the first thread for many times as long as it took to arrive, and reports the least time held."""
 
     def __init__(self) -> None:
         self.held_s = 0.0
