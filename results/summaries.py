@@ -1,7 +1,8 @@
 """Summaries of runs in the user's cache, so that many runs can be compared without reading their steps again.
 
-A summary holds for record files of the same names, sizes and times, and for the same sources of this package; otherwise
-it is made again. It is never stored with the records: whoever passes on a run passes on measurements, not conclusions.
+A summary holds for record files of the same names, sizes and times, and for the same sources of trainpace that it
+depends on; otherwise it is made again. It is never stored with the records: whoever passes on a run passes on
+measurements, not conclusions.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from bench import plain
 from bench.causes import DamagedRecords
 from bench.corpus import cache_folder, write_atomically
+from harness import record
 from harness.record import Machine, Record
 from results.folders import record_files
 from results.statistics import Moments
@@ -28,7 +30,8 @@ from results.summary import summary as of
 if TYPE_CHECKING:
     from results.runs import Told
 
-SOURCES = Path(__file__).parent
+SOURCES = (*sorted(Path(__file__).parent.glob("*.py")), Path(record.__file__))
+"""What a summary is made by: this package, and what a record is."""
 
 Made = TypeVar("Made")
 
@@ -98,7 +101,7 @@ def _file(folder: Path, kind: str) -> Path:
 def _kept() -> Path:
     """The cache folder for these sources."""
     own = hashlib.sha256()
-    for file in sorted(SOURCES.glob("*.py")):
+    for file in SOURCES:
         own.update(file.read_bytes())
     return cache_folder() / "summaries" / own.hexdigest()[:16]
 

@@ -170,6 +170,7 @@ class Asking:
                 trained, self.question.rates, seed=self.question.seed + OF_TUNING, updates=updates
             )
             self._train("tuning", rates)
+            self._check_target()
         best = {names: outcome.best_rate(self._kept("tuning").all(), _label(names)) for names in trained}
         asked = {
             names: Asked(techniques=names, seed=self.question.seed, rate=rate, updates=updates)
@@ -192,6 +193,15 @@ class Asking:
             due = [item for item in asked.values() if item.label not in done]
             self._train("compared", [dataclasses.replace(item, seed=seed, until_loss=target) for item in due])
             took_s = time.monotonic() - begun_s
+
+    def _check_target(self) -> None:
+        """Raises ValueError if a training starts at the target loss, where there is nothing to compare."""
+        first = [item.held_out_losses[0] for item in self._kept("tuning").all() if item.updates[:1] == (0,)]
+        if self.question.target is not None and first and min(first) <= self.question.target:
+            raise ValueError(
+                f"target {self.question.target:g} is not below the loss that training starts from ({min(first):.4g}): "
+                "give a lower --target"
+            )
 
     @property
     def _base(self) -> str:

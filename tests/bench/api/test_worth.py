@@ -78,6 +78,30 @@ def test_faster_steps_that_teach_less_are_worth_nothing(
     assert list((made.folder / "trainings").glob("part-*.parquet")) == trainings
 
 
+@pytest.mark.long
+@pytest.mark.usefixtures("undisturbed")
+def test_a_target_that_training_starts_below_is_refused(
+    text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brief = dataclasses.replace(conformance.PROTOCOL, rounds=4, rounds_min=3, certify_steps=3)
+    monkeypatch.setattr(asking, "PROTOCOL", brief)
+    monkeypatch.setattr(asking, "ARM_S", 5.0)
+    with pytest.raises(ValueError, match=r"target 9 is not below the loss that training starts from \([56]\.\d+\)"):
+        api.worth(
+            "llama/nano",
+            ["lion"],
+            minutes=1,
+            seeds=2,
+            rates=1,
+            updates=5,
+            target=9.0,
+            overrides=dataclasses.replace(SHAPE, corpus=str(text_folder)),
+            device="cpu",
+            out=tmp_path,
+            say=lambda line: None,
+        )
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
