@@ -20,14 +20,16 @@ from results.worth import EXACT, Worth, crossing
 SHAPE = Overrides(batch=4, sequence=32)
 
 
-@pytest.mark.long
-@pytest.mark.usefixtures("undisturbed")
-def test_faster_steps_that_teach_less_are_worth_nothing(
-    text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    brief = dataclasses.replace(conformance.PROTOCOL, rounds=4, rounds_min=3, certify_steps=3)
-    monkeypatch.setattr(asking, "PROTOCOL", brief)
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    protocol = dataclasses.replace(conformance.PROTOCOL, rounds=4, rounds_min=3, certify_steps=3)
+    monkeypatch.setattr(asking, "PROTOCOL", protocol)
     monkeypatch.setattr(asking, "ARM_S", 5.0)
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("undisturbed", "brief")
+def test_faster_steps_that_teach_less_are_worth_nothing(text_folder: Path, tmp_path: Path) -> None:
     said: list[str] = []
     made = api.worth(
         "llama/nano",
@@ -79,13 +81,8 @@ def test_faster_steps_that_teach_less_are_worth_nothing(
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("undisturbed")
-def test_a_target_that_training_starts_below_is_refused(
-    text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    brief = dataclasses.replace(conformance.PROTOCOL, rounds=4, rounds_min=3, certify_steps=3)
-    monkeypatch.setattr(asking, "PROTOCOL", brief)
-    monkeypatch.setattr(asking, "ARM_S", 5.0)
+@pytest.mark.usefixtures("undisturbed", "brief")
+def test_a_target_that_training_starts_below_is_refused(text_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"target 9 is not below the loss that training starts from \([56]\.\d+\)"):
         api.worth(
             "llama/nano",
