@@ -22,9 +22,9 @@ TIMEOUT_S = 120.0
 def learn(prepared: Prepared, fork_server: ForkServer) -> Path:
     """A compile cache with what belongs to the machine, such as its vector instructions, which are found by trial.
 
-    Each arm's cache starts as a copy of it. Otherwise the first step of every compiling arm would include some ten
-    seconds that a user waits for once per machine, not once per model. It is made once for each machine, version of
-    torch and compiler, and kept between runs. If that fails, the folder does not exist.
+    Each arm's cache starts as a copy of it. Otherwise the first step of every compiling arm would include ten to
+    twenty seconds that a user waits for once per machine, not once per model. It is made once for each machine, version
+    of torch and compiler, and kept between runs. If that fails, the folder does not exist.
     """
     identity = (prepared.machine.machine_id, prepared.plan.device, torch.__version__, _compiler())
     kept = cache_folder() / f"toolchain-{hashlib.sha256(repr(identity).encode()).hexdigest()[:12]}"

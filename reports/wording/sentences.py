@@ -133,7 +133,8 @@ def _to_know(arms: Sequence[Comparison]) -> str:
     if not open_s:
         return ""
     span = list(dict.fromkeys(quantity.duration(seconds, 2) for seconds in (open_s[0], open_s[-1])))
-    return f" (about {' to '.join(span)} more of measuring would settle each)"
+    which = "each" if len(open_s) > 1 else "that"
+    return f" (about {' to '.join(span)} more of measuring would settle {which})"
 
 
 def over_sizes(comparisons: Sequence[Comparison]) -> list[str]:

@@ -70,6 +70,21 @@ def test_two_sizes_make_no_curve() -> None:
     assert "sizes of gpt2" not in sentences.answer(comparisons)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        ((90.0,), "(about 90 s more of measuring would settle that)"),
+        ((90.0, 600.0), "(about 90 s to 600 s more of measuring would settle each)"),
+    ],
+)
+def test_what_it_takes_to_settle_what_is_unclear_is_said(seconds: Sequence[float], said: str) -> None:
+    """Of one verdict and of several."""
+    made = [record(label, index, step_s=0.1) for label in (BASELINE, "compile", "adamw_fused") for index in range(3)]
+    arms = [replace(item, seconds_to_know=None) for item in compare(made, machine())]
+    unclear = [replace(arm, seconds_to_know=value) for arm, value in zip(arms[1:], seconds, strict=False)]
+    assert said in sentences.answer([*unclear, arms[0], *arms[1 + len(unclear) :]])
+
+
 def test_answer_names_the_fastest_with_its_interval(comparisons: list[Comparison]) -> None:
     best = find(comparisons, "amp_bf16+compile+adamw_fused")
     said = sentences.answers(comparisons)[best.workload]
