@@ -2,7 +2,7 @@
 
     python -m tests.exhaustive --model gpt2/mini     # measure all compositions of a model, if they are not kept
     python -m tests.exhaustive --tuned runs/RUN_ID   # put what a tuning has found beside them
-    python -m tests.exhaustive --tuned runs/ONE --tuned runs/OTHER --race   # and measure all of it in one run
+    python -m tests.exhaustive --race gpt2/mini      # measure the best of both in one run
 
 All compositions run once, each in a fresh process interleaved with the baseline, as in any run. Those that came close
 to the best then run again, until each has a handful of repetitions or the time is up. A race is one more run of the
@@ -67,13 +67,14 @@ HEAD = """\
 All compositions of eight techniques that have shown something on a CPU, each in fresh processes beside the baseline,
 and what `trainpace tune` has found in the time that it was given. All compositions were measured on two cores of an AMD
 EPYC without bfloat16; the best of so many was partly lucky. So the best of them run once more, beside what tunings have
-found, on the machine that these were made on.
+found so far.
 
 ```
 python -m tests.exhaustive --model gpt2/mini     # measure all compositions of a model
 trainpace tune --model gpt2/mini --minutes 10
 trainpace tune --model gpt2/mini --minutes 10 --seed 1
-python -m tests.exhaustive --tuned runs/ONE --tuned runs/OTHER --race   # all in one run, and render this page
+python -m tests.exhaustive --tuned runs/ONE --tuned runs/OTHER   # put what they found beside them
+python -m tests.exhaustive --race gpt2/mini      # the best of both in one run, and render this page
 ```"""
 
 
@@ -111,9 +112,10 @@ def measure(model: str, minutes: float) -> list[Record]:
     return _swept(plan, again)[0]
 
 
-def race(model: str, recipes: Sequence[str]) -> list[dict[str, Any]]:
-    """The pace of the best compositions on file and of the recipes, over the baseline's and over the fastest's, in one
+def race(model: str) -> list[dict[str, Any]]:
+    """The pace of the best compositions and of all recipes on file, over the baseline's and over the fastest's, in one
     run."""
+    recipes = [row["techniques"] for row in _read(RECIPES) if row["model"] == model]
     kept = [row["techniques"] for row in _read(file_of(model)) if row["repetitions"] > 1][:BEST]
     labels = [label for label in dict.fromkeys([*recipes, *kept]) if label != BASELINE]
     plan = Plan(
@@ -176,8 +178,8 @@ def _bounds(item: Contrast) -> tuple[float | None, ...]:
     return tuple(None if bound is None else round(math.exp(bound), 4) for bound in (item.low, item.high))
 
 
-def keep_recipe(folder: Path) -> dict[str, Any]:
-    """Add the result of a tuning to those on file, and return it."""
+def keep_recipe(folder: Path) -> None:
+    """Add the result of a tuning to those on file."""
     found = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
     asked = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
     row = {
@@ -191,7 +193,6 @@ def keep_recipe(folder: Path) -> dict[str, Any]:
     same = ("model", "minutes", "seed", "device")
     kept = [item for item in _read(RECIPES) if any(item[name] != row[name] for name in same)]
     RECIPES.write_text(json.dumps([*kept, row], indent=1) + "\n", encoding="utf-8")
-    return row
 
 
 def _read(file: Path) -> list[dict[str, Any]]:
@@ -254,16 +255,17 @@ def main() -> None:
     parser.add_argument("--model", help="Measure all compositions of it, unless they are kept.")
     parser.add_argument("--minutes", type=float, default=35.0)
     parser.add_argument("--tuned", type=Path, action="append", default=[], help="The folder of a tuning.")
-    parser.add_argument("--race", action="store_true", help="Measure these and the best of their model in one run.")
+    parser.add_argument("--race", metavar="MODEL", help="Measure all recipes and the best compositions in one run.")
     options = parser.parse_args()
     FOLDER.mkdir(exist_ok=True)
     if options.model and not file_of(options.model).exists():
         made = rows(measure(options.model, options.minutes))
         file_of(options.model).write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
-    tuned = [keep_recipe(folder) for folder in options.tuned]
-    for model in {row["model"] for row in tuned} if options.race else ():
-        made = race(model, [row["techniques"] for row in tuned if row["model"] == model])
-        kept = [row for row in _read(RACES) if row["model"] != model]
+    for folder in options.tuned:
+        keep_recipe(folder)
+    if options.race:
+        made = race(options.race)
+        kept = [row for row in _read(RACES) if row["model"] != options.race]
         RACES.write_text(json.dumps([*kept, *made], indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(page(), encoding="utf-8")
     print(f"rendered {PAGE}")

@@ -329,7 +329,8 @@ def _wanted(candidates: Sequence[Candidate], question: Question) -> str | None:
         return None
     wanted = next(item for item in candidates if item.model == f"{question.family}/{question.size}")
     if wanted.reason:
-        raise ValueError(f"{wanted.model} cannot be trained in {question.minutes:g} minutes: {wanted.reason}")
+        span = f"in {question.minutes:g} minutes" if question.updates is None else f"for {question.updates} updates"
+        raise ValueError(f"{wanted.model} cannot be trained {span}: {wanted.reason}")
     return wanted.model
 
 
