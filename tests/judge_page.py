@@ -2,6 +2,8 @@
 
 python -m tests.judge_page --nulls 40 --gains 10   # propose them one after another, keep what came of each, and render
 python -m tests.judge_page                         # render the page
+
+Each result is kept, with the ledger, as soon as it is there. After an interruption the same command continues.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +101,16 @@ def nulls(count: int) -> Iterator[str]:
         yield text
 
 
-def judged(texts: Sequence[str], *words: str) -> Iterator[dict[str, Any]]:
-    """The result of each proposal. They are made one after another, and each is judged against the one before."""
+def gains(count: int) -> Iterator[str]:
+    """The source after each proposal that gains, on top of those before."""
+    for number in range(1, count + 1):
+        yield TRAIN.replace(f"RATE = {RATE}", f"RATE = {RATE * GAIN**number}")
+
+
+def judge(name: str, texts: Iterator[str], *words: str) -> None:
+    """Propose one text after another, judge each against the one before, and keep the results that are not yet kept."""
+    file = FOLDER / f"{name}.json"
+    made: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
     with tempfile.TemporaryDirectory(prefix="trainpace-judged-") as folder:
         repository, who = Path(folder) / "code", ["-c", "user.name=a", "-c", "user.email=a@b"]
 
@@ -109,14 +119,14 @@ def judged(texts: Sequence[str], *words: str) -> Iterator[dict[str, Any]]:
 
         repository.mkdir()
         git("init", "-q")
-        for number, text in enumerate(texts):
+        for number, text in enumerate((TRAIN, *texts)):
             (repository / "train.py").write_text(text, encoding="utf-8")
             git("add", "train.py")
             git("commit", "-qm", f"proposal {number}")
-            if number == 0:
+            if number <= len(made):
                 continue
             which = ["--model", "train.py:digits", "--base", "HEAD~1", "--head", "HEAD"]
-            kept = ["--ledger", f"{folder}/ledger.json", "--out", f"{folder}/runs", "--format", "json"]
+            kept = ["--ledger", str(FOLDER / f"{name}-ledger.json"), "--out", f"{folder}/runs", "--format", "json"]
             done = subprocess.run(
                 [sys.executable, "-m", "bench", "judge", *which, *kept, *words],
                 cwd=repository,
@@ -127,7 +137,8 @@ def judged(texts: Sequence[str], *words: str) -> Iterator[dict[str, Any]]:
             )
             found: dict[str, Any] = json.loads(done.stdout)
             print(f"{number}: {found['verdict']}, {found['reasons'][0]}", flush=True)
-            yield found
+            made.append(found)
+            file.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
 
 
 def page() -> str:
@@ -169,11 +180,8 @@ def main() -> None:
     parser.add_argument("--minutes", default="5", help="for each")
     asked = parser.parse_args()
     FOLDER.mkdir(exist_ok=True)
-    gains = [TRAIN.replace(f"RATE = {RATE}", f"RATE = {RATE * GAIN**number}") for number in range(asked.gains + 1)]
-    for name, texts in (("nulls", [TRAIN, *nulls(asked.nulls)]), ("gains", gains)):
-        if len(texts) > 1:
-            made = list(judged(texts, "--minutes", asked.minutes))
-            (FOLDER / f"{name}.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    judge("nulls", nulls(asked.nulls), "--minutes", asked.minutes)
+    judge("gains", gains(asked.gains), "--minutes", asked.minutes)
     PAGE.write_text(page(), encoding="utf-8")
     print(f"rendered {PAGE}")
 
