@@ -198,6 +198,9 @@ def main() -> None:
         with ForkServer() as fork_server:
             for model in asked.measure:
                 made = list(measure(model, asked.without, fork_server))
+                if BASELINE not in {line["techniques"] for line in made}:
+                    print(f"{model}: no step time of {BASELINE}, so nothing is kept", flush=True)
+                    continue
                 new = {(line["workload"], line["machine"]) for line in made}
                 others = [line for line in kept() if (line["workload"], line["machine"]) not in new]
                 KEPT.parent.mkdir(exist_ok=True)

@@ -15,7 +15,7 @@ from bench.causes import DamagedRecords
 from bench.cli.calibration import calibration
 from bench.cli.check_technique import check_technique
 from bench.cli.compare import compare
-from bench.cli.console import USAGE_ERROR
+from bench.cli.console import INTERRUPTED, USAGE_ERROR
 from bench.cli.day import day
 from bench.cli.doctor import doctor
 from bench.cli.export import export
@@ -110,3 +110,6 @@ def main() -> None:
         more = f"; see `{context.command_path} --help`" if context else ""
         typer.echo(f"trainpace: {' '.join(said.split()).rstrip('.')}{more}", err=True)
         sys.exit(getattr(error, "exit_code", USAGE_ERROR))
+    except KeyboardInterrupt:
+        # typer handles it in the commands, but not while it puts them together.
+        sys.exit(INTERRUPTED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import psutil
@@ -13,8 +14,9 @@ from results import folders
 from tests.faults import Ground, fault
 from tests.faults.runs import GONE_S, command, finished, sound, started, whole
 
-WITHIN_S = (0.5, 25.0)
-"""Seconds between start and signal: from before anything is imported to the last repetition."""
+EARLIEST_S = 0.5
+"""Seconds between start and signal at the earliest: before everything is imported. The latest is how long a run takes.
+"""
 
 INTERRUPTED = 130
 
@@ -23,13 +25,16 @@ def ended_at_random(ground: Ground, number: signal.Signals) -> str:
     """End runs at as many random moments as requested. Each resumes the one before, or is new if that had finished.
     Then let the last one finish."""
     draw = random.Random(number)
+    begun_s = time.monotonic()
+    assert finished(*command(ground, ground.folder / "uninterrupted")).returncode == 0
+    latest_s = time.monotonic() - begun_s
     folder: Path | None = None
     reports, ends = 0, 0
     for _ in range(ground.moments):
         words = command(ground, ground.folder / "runs") if folder is None else ["run", "--resume", str(folder)]
         with started(*words) as run:
             try:
-                run.wait(draw.uniform(*WITHIN_S))
+                run.wait(draw.uniform(EARLIEST_S, latest_s))
                 ends += 1
             except subprocess.TimeoutExpired:
                 family = psutil.Process(run.pid).children(recursive=True)
