@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from bench import temporary
 from bench.composition import allowance, compose
 from bench.corpus import cache_folder
+from bench.facts import Change
 from bench.spec import BASELINE, Plan, Protocol, WorkloadSpec
 from harness.evidence.equal_work import unequal_work
 from harness.heats.sweep import Sweep
@@ -48,7 +49,8 @@ PROTOCOL = Protocol(
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """One composition on one model. `loss_difference` is the largest relative difference among ten replayed losses,
-    None if the technique declares changes that make losses incomparable."""
+    None if it ended before, or if the techniques declare changes that make losses incomparable: `reason` then names
+    them."""
 
     workload: str
     techniques: str
@@ -181,12 +183,21 @@ def _finding(record: Record, reference: Record) -> Finding:
         techniques=record.techniques,
         status=record.status,
         loss_difference=_loss_difference(record, reference),
-        reason=record.reason,
+        reason=record.reason or _why_no_losses(record),
     )
 
 
+def _other_changes(record: Record) -> list[str]:
+    return [change for change in record.changes if change != Change.NUMERICS.value]
+
+
+def _why_no_losses(record: Record) -> str | None:
+    changes = _other_changes(record)
+    return f"it changes {' and '.join(changes)}, so no losses were compared" if changes else None
+
+
 def _loss_difference(record: Record, reference: Record) -> float | None:
-    if record.certificate is None or reference.certificate is None or set(record.changes) - {"numerics"}:
+    if record.certificate is None or reference.certificate is None or _other_changes(record):
         return None
     losses, others = record.certificate.first_losses or [], reference.certificate.first_losses or []
     return max(

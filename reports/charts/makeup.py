@@ -83,6 +83,6 @@ SECTIONS = (
         "the replay. Profiling makes small operators longer, so the shares are rough. What an optimizer calls counts "
         "as the optimizer; the time between operators is Python, autograd and waiting.",
         lines={f"kind-{index}": kind.value for index, kind in enumerate(Kind)},
-        nothing="no step was profiled. So far that is done only in a replay on a CPU.",
+        nothing="no step was profiled, which so far is done only in a replay on a CPU, or no step time counts.",
     ),
 )

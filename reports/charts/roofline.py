@@ -143,7 +143,7 @@ SECTIONS = (
         "or does too little at a time. Attention counts as if nothing were masked; operators other than products count "
         "one FLOP per element that they write.",
         lines={f"kind-{index}": kind.value for index, kind in enumerate(Kind) if kind not in HIDDEN},
-        nothing="what the operators of a step did was not counted. That is done only in a replay on a CPU, with one "
-        "rank and without compiled code.",
+        nothing="what the operators of a step did was not counted, which is done only in a replay on a CPU, with one "
+        "rank and without compiled code; or no step time counts.",
     ),
 )

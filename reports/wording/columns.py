@@ -208,6 +208,8 @@ def why_unknown(column: Column, comparison: Comparison, records: Sequence[Record
     """Why the figure is unknown, in words. `records` are the arm's; without them and the machine it says less."""
     if comparison.status is not Status.OK:
         return comparison.reason or f"the arm ended as {OUTCOME_WORDS[comparison.status]}"
+    if comparison.repetitions == 0 and comparison.reason:
+        return comparison.reason
     said = _why_not_seen(column.name, comparison, records, machine)
     return said or (METRICS[column.name].unknown if column.name in METRICS else "not recorded")
 
@@ -217,7 +219,7 @@ def _why_not_seen(name: str, comparison: Comparison, records: Sequence[Record], 
     if name in FROM_NVML:
         reason = (machine.unknown if machine else {}).get("gpu") or _why_not_read(name, records)
     elif name == "seconds_to_know":
-        reason = "one repetition shows no spread" if comparison.verdict is Verdict.UNCLEAR else "its verdict is known"
+        reason = _why_no_time(comparison.verdict)
     elif name == "pays_after_updates":
         reason = _why_no_payback(comparison)
     elif name == "speedup":
@@ -233,6 +235,12 @@ def _why_not_seen(name: str, comparison: Comparison, records: Sequence[Record], 
     elif name in OF_RANKS:
         reason = "there is one rank" if comparison.ranks == 1 else "not seen in the replay, or no baseline ended ok"
     return reason
+
+
+def _why_no_time(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return "it was not compared"
+    return "one repetition shows no spread" if verdict is Verdict.UNCLEAR else "its verdict is known"
 
 
 def _why_no_payback(comparison: Comparison) -> str:

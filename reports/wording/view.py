@@ -159,7 +159,7 @@ def rows(
             differs=differs(item),
             cells=_cells(item, arms[item.workload, item.techniques], machine),
             notes=notes(item, baselines.get(item.workload)),
-            reason=None if item.status is Status.OK else item.reason or "no reason was recorded",
+            reason=None if is_ranked(item) or outcome(item) == "baseline" else why_not_ranked(item),
             command=item.command,
         )
         for item in comparisons
@@ -208,13 +208,20 @@ def payback_steps(comparison: Comparison, baseline: Comparison) -> float | None:
     return (first - first_plain) / (step_plain - step) if first > first_plain and step < step_plain else None
 
 
+def why_not_ranked(comparison: Comparison) -> str:
+    """Why an arm that is neither ranked nor the baseline is not."""
+    unsaid = "no reason was recorded"
+    if comparison.status is Status.OK:
+        unsaid = "no repetition of the baseline ended ok beside this arm's"
+    return comparison.reason or unsaid
+
+
 def excluded(comparisons: Iterable[Comparison]) -> list[Excluded]:
     """The arms that are not ranked, grouped over workloads if the composition and the reason are the same."""
     groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for item in comparisons:
         if not is_ranked(item) and outcome(item) != "baseline":
-            reason = item.reason or "no repetition of the baseline ended ok beside this arm's"
-            groups[outcome(item), item.techniques, reason].append(item.workload)
+            groups[outcome(item), item.techniques, why_not_ranked(item)].append(item.workload)
     return [
         Excluded(outcome=key[0], techniques=key[1], workloads=tuple(workloads), reason=key[2])
         for key, workloads in sorted(groups.items(), key=lambda group: group[0][0])

@@ -48,6 +48,15 @@ def test_reasons_for_unknown_figures_are_specific(comparisons: list[Comparison],
     assert cells["matmul_share"].value is not None
 
 
+def test_an_arm_that_was_always_disturbed_says_so_for_every_figure() -> None:
+    records = [replace(item, disturbed=True, disturbances=["another program ran"]) for item in run(repetitions=2)]
+    rows = view.rows(compare(records, machine()), records, machine())
+    (row,) = [row for row in rows if row.techniques == "compile"]
+    told = "every repetition was disturbed, so none is counted; in the last one, another program ran"
+    assert (row.outcome, row.reason) == ("not compared", told)
+    assert {cell.why for cell in row.cells if cell.name in ("step_time_s", "speedup", "seconds_to_know")} == {told}
+
+
 def why(records: list[Record], name: str) -> str | None:
     """Why this figure of `compile` is unknown, for records of a GPU."""
     rows = view.rows(compare(records, machine("cuda")), records, machine("cuda"))

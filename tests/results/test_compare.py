@@ -1,4 +1,4 @@
-"""Comparisons: pairing, verdicts, derived metrics and what may be compared."""
+"""Comparisons: pairing, verdicts and what may be compared."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 
 from harness.record import Record, Status
 from results.compare import Comparison, Verdict, compare, most_telling
-from results.pace import step_time_s
 from results.runs import compare_runs, told
 from results.summary import conditions, incomparable
 from tests.samples import MACHINE, record
@@ -95,20 +94,6 @@ def test_a_failure_is_shown_and_never_ranked(status: Status) -> None:
     arm[1] = dataclasses.replace(arm[1], status=status, reason="why")
     found = compare([*BASELINE, *arm], MACHINE)[1]
     assert (found.status, found.reason, found.verdict, found.speedup) == (status, "why", None, None)
-
-
-def test_derived_metrics() -> None:
-    found = compare(BASELINE, MACHINE)[0]
-    # The first of the three repetitions is the median.
-    step_s = step_time_s(BASELINE[0])
-    assert step_s is not None
-    assert found.tokens_per_s == pytest.approx(8 * 128 / step_s)
-    assert found.samples_per_s == pytest.approx(8 / step_s)
-    assert found.data_wait_pct == pytest.approx(10)
-    assert found.copy_pct == pytest.approx(20)
-    assert found.mfu is None
-    assert found.matmul_share is not None
-    assert found.gpu_util_pct is None
 
 
 def test_bounds_for_all_arms_are_wider_than_for_one() -> None:

@@ -20,7 +20,7 @@ import psutil
 import pytest
 from typer.testing import CliRunner, Result
 
-from bench.cli.app import app
+from bench.cli.app import app, main
 from bench.corpus import cache_folder
 from harness.processes.fork_server import ForkServer
 from results import store
@@ -28,6 +28,16 @@ from tests import ROOT
 from tests.conftest import lend, let_be
 
 SMALL = ("--model", "gpt2/nano", "--batch", "8", "--sequence", "32", "--device", "cpu")
+
+
+def test_an_interruption_before_the_command_has_begun_ends_like_a_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.cli.app.app", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
 
 
 def inside(*arguments: object) -> Result:
