@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -25,11 +25,11 @@ from bench.plans import COMMON
 from bench.spec import BASELINE, Plan, Protocol, WorkloadSpec
 from harness.heats.sweep import Sweep
 from harness.preparation import pacing, predicting
-from harness.preparation.pacing import BESIDE, HIGH, LOW, Pace, is_sure, paces_of
+from harness.preparation.pacing import BESIDE, HIGH, LOW, paces_of
 from harness.preparation.prepared import prepare
 from harness.processes.fork_server import ForkServer
 from harness.record import Record
-from results.compare import Verdict, compare
+from results.compare import compare
 from tests import ROOT
 
 KEPT = ROOT / "docs" / "predictions" / "pace-cpu.jsonl"
@@ -70,18 +70,15 @@ def measure(model: str, without: Sequence[str], fork_server: ForkServer) -> Iter
             log=Path(folder) / "arms.log",
         ).run(fork_server)
     for row in compare(records, prepared.machine):
-        match found[row.techniques]:
-            case Pace(step_time_s=float(predicted_s), beside_s=float(beside_s)) if row.step_time_s:
-                yield {
-                    "workload": model,
-                    "techniques": row.techniques,
-                    "operators_s": predicted_s - beside_s,
-                    "calls_s": beside_s / BESIDE,
-                    "step_time_s": row.step_time_s,
-                    "verdict": row.verdict,
-                    "predicting_s": round(predicting_s, 1),
-                    "machine": prepared.machine.cpu,
-                }
+        if row.step_time_s and found[row.techniques].step_time_s:
+            yield {
+                "workload": model,
+                "techniques": row.techniques,
+                "operators_s": (found[row.techniques].step_time_s or 0.0) / BESIDE,
+                "step_time_s": row.step_time_s,
+                "predicting_s": round(predicting_s, 1),
+                "machine": prepared.machine.cpu,
+            }
 
 
 def section(lines: Sequence[Line]) -> str:
@@ -99,19 +96,16 @@ def section(lines: Sequence[Line]) -> str:
     held = [held_by_others(lines, name) for name in dict.fromkeys(name for name, _ in heats)]
     inside, outside = (sum(counts) for counts in zip(*held, strict=True))
     low, high = bounds(lines)
-    right = printed(lines)
     far = sorted(lines, key=lambda line: -abs(_error(line)))[:6]
     return "\n".join(
         [
             *rows,
             "",
-            f"Beside its operators an update takes the time of {beside(lines):.1f} idle calls for each of them, the "
-            f"median of these: trainpace says {BESIDE:g}. Of what it then predicts, {100 * HELD:.0f} % took {low:.2f} "
-            f"to {high:.2f} times as long: it prints {LOW:g} to {HIGH:g}. Bounds that are made from other workloads "
-            f"alone hold {inside} of {inside + outside} arms ({100 * inside / (inside + outside):.0f} %). A sign "
-            f"counts where the run found the arm faster or slower, by more than {100 * SURE:.0f} %. Of the predicted "
-            f"speed-ups that are printed, those farther than {100 * (pacing.SURE - 1):.0f} % from 1, {sum(right)} of "
-            f"{len(right)} have the sign that the run found. Farthest off:",
+            f"An update takes {beside(lines):.2f} times as long as its operators together, the median of these: "
+            f"trainpace says {BESIDE:g}. Of what it then predicts, {100 * HELD:.0f} % of the updates took {low:.2f} to "
+            f"{high:.2f} times as long: it prints {LOW:g} to {HIGH:g}. Bounds that are made from other workloads alone "
+            f"hold {inside} of {inside + outside} arms ({100 * inside / (inside + outside):.0f} %). A sign counts "
+            f"where the measured speed-up is farther than {100 * SURE:.0f} % from 1. Farthest off:",
             "",
             "| workload | technique | predicted | measured | error |",
             "| --- | --- | ---: | ---: | ---: |",
@@ -133,8 +127,8 @@ def by_heat(lines: Sequence[Line]) -> dict[tuple[str, str], list[Line]]:
 
 
 def beside(lines: Sequence[Line]) -> float:
-    """The median of the time beside operators, in idle calls for each call."""
-    median: float = statistics.median((line["step_time_s"] - line["operators_s"]) / line["calls_s"] for line in lines)
+    """The median ratio of the measured time to the sum over operators."""
+    median: float = statistics.median(line["step_time_s"] / line["operators_s"] for line in lines)
     return median
 
 
@@ -154,26 +148,11 @@ def held_by_others(lines: Sequence[Line], left_out: str) -> tuple[int, int]:
     return inside, len(own) - inside
 
 
-class Speedup(NamedTuple):
-    """A rival's speed-up, and whether the run came to a verdict on it."""
-
-    measured: float
-    predicted: float
-    judged: bool
-
-    @property
-    def is_sign_right(self) -> bool:
-        return (self.measured > 1) == (self.predicted > 1)
-
-
-def speedups(heat: Sequence[Line]) -> list[Speedup]:
+def speedups(heat: Sequence[Line]) -> list[tuple[float, float]]:
+    """The measured and the predicted speed-up of each rival."""
     baseline = next(line for line in heat if line["techniques"] == BASELINE)
     return [
-        Speedup(
-            baseline["step_time_s"] / line["step_time_s"],
-            _predicted_s(baseline) / _predicted_s(line),
-            line["verdict"] in (Verdict.FASTER, Verdict.SLOWER),
-        )
+        (baseline["step_time_s"] / line["step_time_s"], baseline["operators_s"] / line["operators_s"])
         for line in heat
         if line is not baseline
     ]
@@ -181,14 +160,8 @@ def speedups(heat: Sequence[Line]) -> list[Speedup]:
 
 def signs(lines: Sequence[Line]) -> list[bool]:
     """For each speed-up that has a sign, whether the sign was predicted."""
-    found = [item for heat in by_heat(lines).values() for item in speedups(heat)]
-    return [item.is_sign_right for item in found if item.judged and abs(item.measured - 1) > SURE]
-
-
-def printed(lines: Sequence[Line]) -> list[bool]:
-    """For each predicted speed-up that trainpace prints, whether its sign was right."""
-    found = [item for heat in by_heat(lines).values() for item in speedups(heat)]
-    return [item.is_sign_right for item in found if item.judged and is_sure(item.predicted)]
+    pairs = [pair for heat in by_heat(lines).values() for pair in speedups(heat)]
+    return [(measured > 1) == (predicted > 1) for measured, predicted in pairs if abs(measured - 1) > SURE]
 
 
 def kept() -> list[Line]:
@@ -197,8 +170,8 @@ def kept() -> list[Line]:
 
 def _row(name: str, machine: str, lines: Sequence[Line], took: str) -> str:
     errors = sorted(abs(_error(line)) for line in lines)
-    found = [item for heat in by_heat(lines).values() for item in speedups(heat)]
-    off = statistics.median(abs(item.predicted / item.measured - 1) for item in found)
+    pairs = [pair for heat in by_heat(lines).values() for pair in speedups(heat)]
+    off = statistics.median(abs(predicted / measured - 1) for measured, predicted in pairs)
     right = signs(lines)
     return (
         f"| {name} | {machine} | {len(lines)} | {100 * statistics.median(errors):.1f} % | {100 * errors[-1]:.0f} % | "
@@ -207,7 +180,7 @@ def _row(name: str, machine: str, lines: Sequence[Line], took: str) -> str:
 
 
 def _predicted_s(line: Line) -> float:
-    predicted_s: float = line["operators_s"] + BESIDE * line["calls_s"]
+    predicted_s: float = BESIDE * line["operators_s"]
     return predicted_s
 
 

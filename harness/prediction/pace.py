@@ -2,8 +2,7 @@
 
 In training an operator seldom finds its tensors in the caches: many other operators have run since its inputs were made
 and the memory of its results was last used. It is therefore timed on tensors that were not used just now: copies of its
-inputs and results, one after the other. On tensors it has just used, it would be faster than in training. One round can
-be interrupted, and machines are faster in one second than in the next: whoever asks, asks several times.
+inputs and results, one after the other. On tensors it has just used, it would be faster than in training.
 """
 
 from __future__ import annotations
@@ -36,6 +35,7 @@ LONG_S = 0.02
 ENDLESS_S = 1.0
 """For operators that take longer, what a library prepares at the first call does not matter."""
 
+ROUNDS = 2
 LEAST_S = 0.5e-3
 """The minimum length of a round, in seconds: the clock's own time is then negligible."""
 
@@ -96,28 +96,27 @@ def _timed(call: Call, pools: Pools, *, as_float: bool) -> float:
         )
         each = size + sum(item.nbytes for item in tree_leaves(result) if isinstance(item, Tensor) and not changes)
         copies = 1 if each < WARM_BYTES else max(2, min(COPIES, -(-COLD_BYTES // each)))
-        return _mean_s([made(copy, size) for copy in range(copies)], pools.mend if changes else lambda: None)
+        return _best_s([made(copy, size) for copy in range(copies)], pools.mend if changes else lambda: None)
     finally:
         if changes:
             pools.forget()
 
 
-def _mean_s(runs: Sequence[Callable[[], Any]], between: Callable[[], object]) -> float:
-    """The mean seconds per call in a round of calls to all of them, after a first round that gets their memory."""
+def _best_s(runs: Sequence[Callable[[], Any]], between: Callable[[], object]) -> float:
+    """The mean seconds per call in the fastest round of calls to all of them."""
     kept: list[Any] = [None] * len(runs)
-
-    def round_s(times: int) -> float:
+    times, best_s = 1, float("inf")
+    for _ in range(ROUNDS + 1):
         begun = time.perf_counter()
         for _ in range(times):
             for index, run in enumerate(runs):
                 # As in training, results reuse the memory of earlier results.
                 kept[index] = run()
         taken_s = time.perf_counter() - begun
+        best_s = min(best_s, taken_s / (times * len(runs)))
+        times = max(times, int(LEAST_S / taken_s * times) + 1) if taken_s < LEAST_S else times
         between()
-        return taken_s
-
-    times = int(LEAST_S / round_s(1)) + 1
-    return round_s(times) / (times * len(runs))
+    return best_s
 
 
 def _once(run: Callable[[], Any]) -> tuple[float, Any]:

@@ -11,7 +11,6 @@ import hashlib
 import itertools
 import json
 import math
-import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from pathlib import Path
 from bench import temporary
 from bench.corpus import cache_folder, write_atomically
 from harness.message import Message
-from harness.prediction.calls import ANSWERED, ASKED, Call, name, tensors
+from harness.prediction.calls import ANSWERED, ASKED, name, tensors
 from harness.preparation.predicting import Question, predictions
 from harness.preparation.prepared import Entry, Prepared
 from harness.processes.failures import ArmFailed
@@ -39,17 +38,9 @@ LASTING = ("aten", "prim")
 PATIENCE_S = 60.0
 """How long timing the operators of a workload may take. The others are timed the next time they are asked for."""
 
-PASSES = 3
-"""How often operators are timed, all of them before the first one again. A shared machine's speed changes from second
-to second, so their times are medians over the passes."""
-
-IDLE: Call = json.dumps(["aten.detach.default", [{"tensor": [[1], [1], "float32"]}], {"named": {}}])
-"""A call that does nothing: what it takes is what a call takes on this machine."""
-
-BESIDE = 2.5
-"""Beside its operators an update takes the time of this many idle calls for each of them, in the median of those
-measured (docs/before.md): modules, autograd and the optimizer's loop run Python and C++ of their own around each
-call."""
+BESIDE = 1.05
+"""An update takes this many times as long as all its operators, in the median of those measured (docs/before.md): the
+loop, autograd and the loader take time too, and sometimes something else on the machine."""
 
 LOW, HIGH = 0.83, 1.3
 """Factors on the prediction between which 96 % of the measured updates lay, and about nine in ten of a workload that
@@ -78,10 +69,9 @@ def silent(_: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """How long an update takes, `beside_s` of it beside operators, or the `reason` why that is not known."""
+    """How long an update takes, or the `reason` why that is not known."""
 
     step_time_s: float | None = None
-    beside_s: float | None = None
     reason: str | None = None
 
     @property
@@ -112,11 +102,11 @@ class Pacing:
         told = dict(zip(asked, predictions(self._question, entry, asked, self._fork_server), strict=True))
         plain, answers = told[()], [told[names] for names in compositions]
         counted: list[Mapping[str, int]] = [answer.get("calls", {}) for answer in answers]
-        missing = self._operators.missing(itertools.chain([IDLE], *counted))
+        missing = self._operators.missing(itertools.chain.from_iterable(counted))
         if missing:
             self._show(len(missing))
         deadline_s = time.monotonic() + PATIENCE_S
-        for calls in ([IDLE], *counted):
+        for calls in counted:
             self._operators.learn(calls, deadline_s)
         return [
             BESIDE_OPERATORS if names and calls and calls == plain.get("calls") else self._pace(answer)
@@ -127,17 +117,14 @@ class Pacing:
         if "reason" in answer:
             return Pace(reason=answer["reason"])
         calls: Mapping[str, int] = answer["calls"]
-        if missing := self._operators.missing([IDLE, *calls]):
+        if missing := self._operators.missing(calls):
             late = f"{len(missing)} of its {len(calls)} operators were not timed within {PATIENCE_S:.0f} s"
             return Pace(reason=self._operators.disturbed or f"{late}: ask again, what was timed is kept")
         times_s = {call: self._operators.times_s[call] for call in calls}
         untimed = sorted({name(call) for call, time_s in times_s.items() if time_s is None})
         if untimed:
             return Pace(reason=f"{', '.join(untimed)} cannot be timed by itself within {PATIENCE_S:.0f} s")
-        operators_s = sum(count * (times_s[call] or 0.0) for call, count in calls.items())
-        called = sum(count for call, count in calls.items() if not name(call).startswith("prim."))
-        beside_s = BESIDE * called * (self._operators.times_s[IDLE] or 0.0)
-        return Pace(step_time_s=operators_s + beside_s, beside_s=beside_s)
+        return Pace(step_time_s=BESIDE * sum(count * (times_s[call] or 0.0) for call, count in calls.items()))
 
 
 def paces_of(prepared: Prepared, fork_server: ForkServer, show: Show = silent) -> dict[tuple[str, str], Pace]:
@@ -178,29 +165,18 @@ class Operators:
 
     def learn(self, calls: Iterable[str], deadline_s: float) -> None:
         """Time the missing calls, small ones first, until `deadline_s` on the clock of time.monotonic."""
-        seen: dict[str, list[float]] = {call: [] for call in sorted(self.missing(calls), key=_elements)}
-        for _ in range(PASSES):
-            if not self._time_again(seen, deadline_s):
-                return
-
-    def _time_again(self, seen: Mapping[str, list[float]], deadline_s: float) -> bool:
-        """Add another time of each call to those `seen`, until the deadline; False if the machine had something else to
-        do."""
-        calls = [call for call in seen if self.times_s.get(call, 0.0) is not None]
-        while calls and (left_s := deadline_s - time.monotonic()) > 0:
-            found, disturbed = self._timed(calls, left_s)
+        missing = sorted(self.missing(calls), key=_elements)
+        while missing and (left_s := deadline_s - time.monotonic()) > 0:
+            found, disturbed = self._timed(missing, left_s)
             if disturbed:
                 self.disturbed = f"operators were timed while {disturbed}: ask again when nothing else runs here"
-                return False
-            for call, time_s in zip(calls, found, strict=False):
-                seen[call].extend([] if time_s is None else [time_s])
-                self.times_s[call] = None if time_s is None else statistics.median(seen[call])
+                return
+            self.times_s |= dict(zip(missing, found, strict=False))
+            missing = missing[len(found) :]
             self._keep()
             if not found:
                 # There is no memory for the next one.
-                break
-            calls = calls[len(found) :]
-        return True
+                return
 
     def _timed(self, calls: Sequence[str], left_s: float) -> tuple[list[float | None], str | None]:
         """The times of the first calls, as many as there was time for, and what else the machine had to do. A call that

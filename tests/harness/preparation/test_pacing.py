@@ -15,7 +15,7 @@ from bench.spec import Plan, WorkloadSpec
 from harness.prediction.calls import ANSWERED
 from harness.preparation import pacing, predicting
 from harness.preparation.forecast import forecast
-from harness.preparation.pacing import BESIDE, HIGH, LOW, PASSES, Operators, paces_of
+from harness.preparation.pacing import BESIDE, HIGH, LOW, Operators, paces_of
 from harness.preparation.prepared import Prepared, prepare
 from harness.processes.fork_server import ForkServer
 from harness.telemetry import conditions
@@ -66,7 +66,7 @@ def test_paces_are_told_and_operators_timed_once(
     between = "its operators are the baseline's: it changes only what happens between them"
     assert first[WORKLOAD, "workers_2"].reason == between
     timed = asked["timed"]
-    assert timed == PASSES * shown[0] > 300
+    assert timed == shown[0] > 100
     assert paces_of(prepared, fork_server, shown.append) == first
     assert asked["timed"] == timed and len(shown) == 1
 
@@ -134,7 +134,7 @@ def test_what_is_not_timed_in_time_is_asked_for_once_more(
 def test_what_is_said_of_predictions_is_what_the_records_say() -> None:
     lines = pace.kept()
     assert len(lines) > 40
-    assert pytest.approx(pace.beside(lines), abs=0.3) == BESIDE
+    assert pytest.approx(pace.beside(lines), abs=0.03) == BESIDE
     low, high = pace.bounds(lines)
     assert pytest.approx(low, abs=0.05) == LOW
     assert pytest.approx(high, abs=0.05) == HIGH
