@@ -173,7 +173,7 @@ def _comparison(
         scaling_efficiency=_efficiency(found, first),
         changes=first.changes,
         alone=not is_baseline and any(record.alone for record in good),
-        reason=failed.reason if failed else _why_disturbed(records),
+        reason=failed.reason if failed else why_disturbed(records),
         command=first.command,
         **metrics,
     )
@@ -194,7 +194,7 @@ def _payback(found: Contrast | None, start_s: float | None, baselines: list[Reco
     )
 
 
-def _why_disturbed(records: Sequence[Record]) -> str | None:
+def why_disturbed(records: Sequence[Record]) -> str | None:
     """What disturbed an arm that has no undisturbed repetition; None if it has one."""
     if not all(record.disturbed for record in records):
         return None

@@ -46,7 +46,8 @@ Line = dict[str, Any]
 
 
 def measure(model: str, without: Sequence[str], fork_server: ForkServer) -> Iterator[Line]:
-    """A line for each technique whose pace is predicted. All operators are timed again, however long that takes."""
+    """A line for each technique whose pace is predicted. All operators are timed again, however long that takes. Raises
+    ValueError if the baseline's pace was not predicted or not measured."""
     compositions = tuple((name,) for name in COMMON if name not in without)
     plan = Plan(
         name="pace", workloads=(WorkloadSpec(model=model),), compositions=compositions, repetitions=2, protocol=PROTOCOL
@@ -69,7 +70,10 @@ def measure(model: str, without: Sequence[str], fork_server: ForkServer) -> Iter
             choose=lambda _: [],
             log=Path(folder) / "arms.log",
         ).run(fork_server)
-    for row in compare(records, prepared.machine):
+    rows = compare(records, prepared.machine)
+    if (plain := found[BASELINE]).step_time_s is None or rows[0].step_time_s is None:
+        raise ValueError(f"{model}: {plain.reason or rows[0].reason}, so nothing is kept")
+    for row in rows:
         if row.step_time_s and found[row.techniques].step_time_s:
             yield {
                 "workload": model,
@@ -197,9 +201,10 @@ def main() -> None:
     if asked.measure:
         with ForkServer() as fork_server:
             for model in asked.measure:
-                made = list(measure(model, asked.without, fork_server))
-                if BASELINE not in {line["techniques"] for line in made}:
-                    print(f"{model}: no step time of {BASELINE}, so nothing is kept", flush=True)
+                try:
+                    made = list(measure(model, asked.without, fork_server))
+                except ValueError as error:
+                    print(error, flush=True)
                     continue
                 new = {(line["workload"], line["machine"]) for line in made}
                 others = [line for line in kept() if (line["workload"], line["machine"]) not in new]

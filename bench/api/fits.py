@@ -81,6 +81,7 @@ def fit(
     plugins: Sequence[Where] = (),
     check: bool = False,
     show: Callable[[int], object] = pacing.silent,
+    show_check: Callable[[fitting.Fit], object] = pacing.silent,
 ) -> Fits:
     """Predict the memory that models take under techniques, batch by batch, as `trainpace fit` does.
 
@@ -90,7 +91,8 @@ def fit(
     The memory is that of `cards`, by name or size ("L40S", "24GB"), `gpus` of each; by default that of this machine's
     `device`, of which at most `memory` ("16GB") is used. `check` tests each prediction: it trains just below and just
     above the largest batch, with the memory limited. On this machine's CPU, the time of a step is predicted too if
-    there are few workloads; `show` receives the number of operators still to be timed for that.
+    there are few workloads; `show` receives the number of operators still to be timed for that, and `show_check` each
+    prediction before it is tested.
 
     Raises ValueError for bad input.
     """
@@ -132,7 +134,9 @@ def fit(
         found = fitting.fit(specs, asked, rooms, server)
         if len(specs) <= FEW and not cards and rooms[0].host.device == "cpu":
             found = fitting.with_paces(found, server, show=show)
-        return Fits(tuple(fitting.check(item, server) if check else item for item in found))
+        if check:
+            found = [fitting.check(item, server, show=show_check) for item in found]
+        return Fits(tuple(found))
 
 
 def _every(models: Sequence[str]) -> list[str]:

@@ -22,6 +22,7 @@ from harness.record import Record, Status
 from reports.text import day as text
 from results import arm
 from results import worth as outcome
+from results.compare import why_disturbed
 from results.day import Candidate
 from results.scaling import Expected, Law, Seen
 
@@ -135,7 +136,9 @@ class Sizing:
             bytes_per_token=self._bytes_per_token[entry.spec.model],
         )
         if not update_s:
-            return dataclasses.replace(made, reason=arm.failure(own) or "every repetition was disturbed")
+            disturbed = (why_disturbed(own) if own else None) or "it was not timed"
+            reason = arm.failure(own) or f"{disturbed}: ask again when nothing else runs here"
+            return dataclasses.replace(made, reason=reason)
         updates = self._updates or math.floor(BUSY * 60 * self._minutes / update_s)
         joules = arm.joules_per_token(own)
         made = dataclasses.replace(

@@ -59,6 +59,7 @@ def fit(
             **task.plain(),
             check=check,
             show=predicted.tell_timing,
+            show_check=predicted.tell_check,
         )
         if html is not None:
             html.write_text(found.html(), encoding="utf-8")

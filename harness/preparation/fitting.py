@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -228,12 +228,13 @@ def with_paces(found: Sequence[Fit], fork_server: ForkServer, seed: int = 0, sho
     return made
 
 
-def check(found: Fit, fork_server: ForkServer, seed: int = 0) -> Fit:
-    """Train on both sides of the edge, in processes limited to the room's memory."""
+def check(found: Fit, fork_server: ForkServer, seed: int = 0, show: Callable[[Fit], object] = silent) -> Fit:
+    """Train on both sides of the edge, in processes limited to the room's memory. `show` is called before."""
     if found.reason:
         return found
     if ranks(compose(found.techniques), found.room.host).count > 1:
         return _checked(found, reason="several ranks share a limit only as a group")
+    show(found)
     free_bytes = found.room.free_bytes
     inside = found.largest_within((1 - EDGE) * free_bytes - SCRATCH_BYTES) or 0
     outside = found.divisor + (found.largest_within((1 + EDGE) * free_bytes) or 0)

@@ -63,7 +63,7 @@ def is_sure(speedup: float) -> bool:
 Show = Callable[[int], object]
 
 
-def silent(_: int) -> None:
+def silent(_: object) -> None:
     """Show nothing."""
 
 

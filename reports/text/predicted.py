@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 
+from harness.preparation.fitting import Fit
 from harness.preparation.forecast import Forecasts, does_not_fit
 from harness.preparation.narrowing import Size
 from harness.preparation.prepared import Prepared
@@ -41,6 +42,11 @@ def _range(sizes: dict[str, int]) -> str:
 def tell_timing(count: int) -> None:
     """Say on standard error why it takes a while, and that it does so only once."""
     print(f"timing {count} operators, once for this machine; run nothing else meanwhile ..", file=sys.stderr)
+
+
+def tell_check(found: Fit) -> None:
+    """Say on standard error what is trained to check a prediction: as large a batch as fits can take minutes."""
+    print(f"checking {found.entry.spec.model} under {found.label}: training at the edge ..", file=sys.stderr)
 
 
 def left_out(sizes: Mapping[str, Size]) -> str:

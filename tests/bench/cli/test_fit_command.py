@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench import api
 from harness.preparation import pacing
+from harness.preparation.fitting import Fit
 from tests.bench.cli.test_cli import inside
 
 NANO = ("--model", "gpt2/nano", "--sequence", 32)
@@ -59,9 +61,12 @@ def test_a_family_means_all_its_sizes_and_what_makes_one_fit_is_named(
 @pytest.mark.usefixtures("lent", "undisturbed")
 @pytest.mark.long
 def test_from_python(text_folder: Path) -> None:
-    made = api.fit(["gpt2/nano"], ["sgd"], memory="200MB", sequences=[16, 32], data=str(text_folder), check=True)
+    shown: list[Fit] = []
+    asked: dict[str, Any] = {"memory": "200MB", "sequences": [16, 32], "data": str(text_folder), "check": True}
+    made = api.fit(["gpt2/nano"], ["sgd"], **asked, show_check=shown.append)
     frame = made.frame()
     assert list(frame["sequence"]) == [16, 16, 32, 32] and list(frame["techniques"]) == ["fp32", "sgd"] * 2
+    assert [item.label for item in shown] == ["fp32", "sgd"] * 2
     assert all(item["ran"][1] and item["refused"][1] for item in frame["checked"])
     assert made.text().count("trained, batch") == 4
     assert "gpt2/nano at 16 tokens, batch 8: a step of plain training takes about" in made.text()
