@@ -82,8 +82,11 @@ def _forest_axes(figure: Figure, layout: _Layout, ranked: Sequence[Comparison]) 
     area.set_ylim(height, 0)
     area.set_yticks([])
     area.spines["left"].set_visible(False)
-    area.axvspan(1 - SAME_WITHIN, 1 + SAME_WITHIN, color=canvas.BAND, linewidth=0)
-    area.axvline(1, color=canvas.MUTED, linewidth=1)
+    for index in range(len(ranked)):
+        # Where labels are above their marks, nothing is drawn behind them.
+        top, bottom = layout.row * (index + 0.5 * bool(layout.label_rise)), layout.row * (index + 1)
+        area.fill_betweenx([top, bottom], 1 - SAME_WITHIN, 1 + SAME_WITHIN, color=canvas.BAND, linewidth=0)
+        area.vlines(1, top, bottom, color=canvas.MUTED, linewidth=1)
     area.set_xlabel("slower  \N{LEFTWARDS ARROW}  speed-up over the baseline  \N{RIGHTWARDS ARROW}  faster", labelpad=7)
     if layout.label_rise:
         # Labels are above their marks, so rules between the rows show which belong together.

@@ -27,6 +27,8 @@ def test_ratio_interval(figures: tuple[float, float | None, float | None], writt
     [
         (quantity.duration(0.0584), "58.4 ms"),
         (quantity.duration(0.99999), "1.00 s"),
+        (quantity.duration(3590.0), "3,590 s"),
+        (quantity.duration(110_000.0), "30.6 h"),
         (quantity.memory(123_456_789), "118 MiB"),
         (quantity.memory(-5e6), "-4.77 MiB"),
         (quantity.rate(12345), "12,300/s"),
