@@ -39,8 +39,8 @@ def ended_at_random(ground: Ground, number: signal.Signals) -> str:
             except subprocess.TimeoutExpired:
                 family = psutil.Process(run.pid).children(recursive=True)
                 run.send_signal(number)
-                code = run.wait(60)
-                assert code in (-number, INTERRUPTED), code
+                _, said = run.communicate(timeout=60)
+                assert run.returncode in (-number, INTERRUPTED), f"exit code {run.returncode}: {said[-1000:]}"
                 assert not psutil.wait_procs(family, timeout=GONE_S)[1]
         made = sorted((ground.folder / "runs").glob("*/plan.json"))
         folder = made[-1].parent if made else None
